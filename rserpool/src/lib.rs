@@ -1,0 +1,3 @@
+//! Reliable Server Pooling.
+
+pub mod wire;

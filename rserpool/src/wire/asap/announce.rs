@@ -1,0 +1,32 @@
+//! Announcements of registrars (RFC 5352 section 2.2.10).
+
+use super::{DecodeError, Extras, Format, ParameterReader, Reader, Writer};
+use crate::wire::{RegistrarId, TransportAddress};
+
+/// ASAP_SERVER_ANNOUNCE (RFC 5352 section 2.2.10): a registrar is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct ServerAnnounce {
+    /// The registrar.
+    pub registrar: RegistrarId,
+    /// Where it offers ASAP; empty means SCTP at the announcement's source address.
+    pub transports: Vec<TransportAddress>,
+}
+
+impl Format for ServerAnnounce {
+    const TYPE: u8 = 0x0a;
+    const NAME: &'static str = "ASAP_SERVER_ANNOUNCE";
+
+    fn decode(_: u8, mut reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
+        let registrar = RegistrarId(reader.u32()?);
+        let mut parameters = ParameterReader::new(reader, extras)?;
+        let transports = parameters.repeated()?;
+        parameters.finish()?;
+        Ok(Self { registrar, transports })
+    }
+
+    fn encode(&self, writer: &mut Writer<'_>) {
+        writer.u32(self.registrar.0);
+        writer.parameters(&self.transports);
+    }
+}

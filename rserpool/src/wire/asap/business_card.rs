@@ -1,0 +1,33 @@
+//! Business cards (RFC 5352 section 2.2.13).
+
+use super::{DecodeError, Extras, Format, ParameterReader, Reader, Writer};
+use crate::wire::{PoolElement, PoolHandle};
+
+/// ASAP_BUSINESS_CARD (RFC 5352 section 2.2.13): the sender's pool, and who should take over
+/// from it, the preferred one first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct BusinessCard {
+    /// The pool of the sender.
+    pub pool_handle: PoolHandle,
+    /// The elements to fail over to, in this order.
+    pub elements: Vec<PoolElement>,
+}
+
+impl Format for BusinessCard {
+    const TYPE: u8 = 0x0d;
+    const NAME: &'static str = "ASAP_BUSINESS_CARD";
+
+    fn decode(_: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
+        let mut parameters = ParameterReader::new(reader, extras)?;
+        let pool_handle = parameters.required()?;
+        let elements = parameters.repeated()?;
+        parameters.finish()?;
+        Ok(Self { pool_handle, elements })
+    }
+
+    fn encode(&self, writer: &mut Writer<'_>) {
+        writer.parameter(&self.pool_handle);
+        writer.parameters(&self.elements);
+    }
+}

@@ -1,0 +1,44 @@
+//! Cookies (RFC 5352 sections 2.2.11 and 2.2.12).
+
+use super::{DecodeError, Extras, Format, ParameterReader, Reader, Writer};
+use crate::wire::parameter;
+
+macro_rules! cookie_message {
+    ($(#[$meta:meta])* $name:ident = $number:literal, $text:literal) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize))]
+        pub struct $name {
+            /// The state; rsplib needs its length to be a multiple of four.
+            pub cookie: parameter::Cookie,
+        }
+
+        impl Format for $name {
+            const TYPE: u8 = $number;
+            const NAME: &'static str = $text;
+
+            fn decode(_: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
+                let mut parameters = ParameterReader::new(reader, extras)?;
+                let cookie = parameters.required()?;
+                parameters.finish()?;
+                Ok(Self { cookie })
+            }
+
+            fn encode(&self, writer: &mut Writer<'_>) {
+                writer.parameter(&self.cookie);
+            }
+        }
+    };
+}
+
+cookie_message! {
+    /// ASAP_COOKIE (RFC 5352 section 2.2.11): a pool element leaves its state of a session with
+    /// the pool user.
+    Cookie = 0x0b, "ASAP_COOKIE"
+}
+
+cookie_message! {
+    /// ASAP_COOKIE_ECHO (RFC 5352 section 2.2.12): the pool user hands the last cookie to the
+    /// element that takes over, before anything else.
+    CookieEcho = 0x0c, "ASAP_COOKIE_ECHO"
+}

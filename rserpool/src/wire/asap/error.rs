@@ -1,0 +1,28 @@
+//! Error reports (RFC 5352 section 2.2.14).
+
+use super::{DecodeError, Extras, Format, ParameterReader, Reader, Writer};
+use crate::wire::OperationError;
+
+/// ASAP_ERROR (RFC 5352 section 2.2.14): the sender did not understand a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Error {
+    /// What it did not understand.
+    pub error: OperationError,
+}
+
+impl Format for Error {
+    const TYPE: u8 = 0x0e;
+    const NAME: &'static str = "ASAP_ERROR";
+
+    fn decode(_: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
+        let mut parameters = ParameterReader::new(reader, extras)?;
+        let error = parameters.required()?;
+        parameters.finish()?;
+        Ok(Self { error })
+    }
+
+    fn encode(&self, writer: &mut Writer<'_>) {
+        writer.parameter(&self.error);
+    }
+}

@@ -1,0 +1,64 @@
+//! The messages of ASAP (RFC 5352 section 2.2).
+
+mod announce;
+mod business_card;
+mod cookie;
+mod error;
+mod keep_alive;
+mod registration;
+mod resolution;
+mod unreachable;
+
+use super::message::{Extras, Format, UnknownMessage, protocol};
+use super::{DecodeError, ParameterReader, Reader, Writer};
+
+pub use announce::ServerAnnounce;
+pub use business_card::BusinessCard;
+pub use cookie::{Cookie, CookieEcho};
+pub use error::Error;
+pub use keep_alive::{EndpointKeepAlive, EndpointKeepAliveAck};
+pub use registration::{
+    Deregistration, DeregistrationResponse, Registration, RegistrationResponse,
+};
+pub use resolution::{HandleResolution, HandleResolutionResponse, Resolved};
+pub use unreachable::EndpointUnreachable;
+
+/// An ASAP message.
+pub type Message = super::Message<Body>;
+
+protocol! {
+    /// What an ASAP message says.
+    "ASAP" {
+        /// A pool element registers, or registers again.
+        Registration,
+        /// A pool element leaves its pool.
+        Deregistration,
+        /// The answer to a registration.
+        RegistrationResponse,
+        /// The answer to a deregistration, or the news that a registration expired.
+        DeregistrationResponse,
+        /// Which elements does this pool have?
+        HandleResolution,
+        /// These, or none.
+        HandleResolutionResponse,
+        /// Are you alive?
+        EndpointKeepAlive,
+        /// I am.
+        EndpointKeepAliveAck,
+        /// This element is not reachable.
+        EndpointUnreachable,
+        /// A registrar is here.
+        ServerAnnounce,
+        /// State for the successor of a pool element.
+        Cookie,
+        /// The last cookie, given to the successor.
+        CookieEcho,
+        /// Who I am, and who may replace me.
+        BusinessCard,
+        /// I did not understand.
+        Error,
+    }
+}
+
+/// Bit 0 of the flags, the only one that any ASAP message defines.
+const FLAG: u8 = 0x01;

@@ -1,0 +1,133 @@
+//! Registration and deregistration (RFC 5352 sections 2.2.1 to 2.2.4).
+
+use super::{DecodeError, Extras, FLAG, Format, ParameterReader, Reader, Writer};
+use crate::wire::{OperationError, PoolElement, PoolElementId, PoolHandle};
+
+/// ASAP_REGISTRATION (RFC 5352 section 2.2.1): a pool element joins a pool, or renews its
+/// membership with new values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Registration {
+    /// The pool.
+    pub pool_handle: PoolHandle,
+    /// The element.
+    pub pool_element: PoolElement,
+}
+
+impl Format for Registration {
+    const TYPE: u8 = 0x01;
+    const NAME: &'static str = "ASAP_REGISTRATION";
+
+    fn decode(_: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
+        let mut parameters = ParameterReader::new(reader, extras)?;
+        let pool_handle = parameters.required()?;
+        let pool_element = parameters.required()?;
+        parameters.finish()?;
+        Ok(Self { pool_handle, pool_element })
+    }
+
+    fn encode(&self, writer: &mut Writer<'_>) {
+        writer.parameter(&self.pool_handle);
+        writer.parameter(&self.pool_element);
+    }
+}
+
+/// ASAP_DEREGISTRATION (RFC 5352 section 2.2.2): a pool element leaves its pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Deregistration {
+    /// The pool.
+    pub pool_handle: PoolHandle,
+    /// The element.
+    pub identifier: PoolElementId,
+}
+
+impl Format for Deregistration {
+    const TYPE: u8 = 0x02;
+    const NAME: &'static str = "ASAP_DEREGISTRATION";
+
+    fn decode(_: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
+        let mut parameters = ParameterReader::new(reader, extras)?;
+        let pool_handle = parameters.required()?;
+        let identifier = parameters.required()?;
+        parameters.finish()?;
+        Ok(Self { pool_handle, identifier })
+    }
+
+    fn encode(&self, writer: &mut Writer<'_>) {
+        writer.parameter(&self.pool_handle);
+        writer.parameter(&self.identifier);
+    }
+}
+
+/// ASAP_REGISTRATION_RESPONSE (RFC 5352 section 2.2.3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct RegistrationResponse {
+    /// Whether the registrar refused (the R flag).
+    pub reject: bool,
+    /// The pool.
+    pub pool_handle: PoolHandle,
+    /// The element.
+    pub identifier: PoolElementId,
+    /// Why it refused; else a warning that it changed some of the values.
+    pub error: Option<OperationError>,
+}
+
+impl Format for RegistrationResponse {
+    const TYPE: u8 = 0x03;
+    const NAME: &'static str = "ASAP_REGISTRATION_RESPONSE";
+    const FLAGS: u8 = FLAG;
+
+    fn flags(&self) -> u8 {
+        u8::from(self.reject)
+    }
+
+    fn decode(flags: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
+        let mut parameters = ParameterReader::new(reader, extras)?;
+        let pool_handle = parameters.required()?;
+        let identifier = parameters.required()?;
+        let error = parameters.optional()?;
+        parameters.finish()?;
+        Ok(Self { reject: flags & FLAG != 0, pool_handle, identifier, error })
+    }
+
+    fn encode(&self, writer: &mut Writer<'_>) {
+        writer.parameter(&self.pool_handle);
+        writer.parameter(&self.identifier);
+        writer.parameters(&self.error);
+    }
+}
+
+/// ASAP_DEREGISTRATION_RESPONSE (RFC 5352 section 2.2.4); also sent when a registration
+/// expired.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct DeregistrationResponse {
+    /// The pool.
+    pub pool_handle: PoolHandle,
+    /// The element.
+    pub identifier: PoolElementId,
+    /// Why the registrar refused; none where the element is gone.
+    pub error: Option<OperationError>,
+}
+
+impl Format for DeregistrationResponse {
+    const TYPE: u8 = 0x04;
+    const NAME: &'static str = "ASAP_DEREGISTRATION_RESPONSE";
+
+    fn decode(_: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
+        let mut parameters = ParameterReader::new(reader, extras)?;
+        let pool_handle = parameters.required()?;
+        let identifier = parameters.required()?;
+        let error = parameters.optional()?;
+        parameters.finish()?;
+        Ok(Self { pool_handle, identifier, error })
+    }
+
+    fn encode(&self, writer: &mut Writer<'_>) {
+        writer.parameter(&self.pool_handle);
+        writer.parameter(&self.identifier);
+        writer.parameters(&self.error);
+    }
+}

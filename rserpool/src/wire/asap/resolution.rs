@@ -1,0 +1,112 @@
+//! Handle resolution (RFC 5352 sections 2.2.5 and 2.2.6).
+
+use super::{DecodeError, Extras, FLAG, Format, ParameterReader, Reader, Writer};
+use crate::wire::parameter::ItemCount;
+use crate::wire::{OperationError, PolicyParameters, PoolElement, PoolHandle};
+
+/// ASAP_HANDLE_RESOLUTION (RFC 5352 section 2.2.5): which elements does this pool have?
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct HandleResolution {
+    /// Whether to tell of every change of the pool from now on (the S bit).
+    pub subscribe: bool,
+    /// The pool.
+    pub pool_handle: PoolHandle,
+    /// How many elements are wanted; none is the registrar's choice.
+    pub items: Option<ItemCount>,
+}
+
+impl HandleResolution {
+    /// A plain request for as many elements as the registrar chooses.
+    #[must_use]
+    pub fn new(pool_handle: PoolHandle) -> Self {
+        Self { subscribe: false, pool_handle, items: None }
+    }
+}
+
+impl Format for HandleResolution {
+    const TYPE: u8 = 0x05;
+    const NAME: &'static str = "ASAP_HANDLE_RESOLUTION";
+    const FLAGS: u8 = FLAG;
+
+    fn flags(&self) -> u8 {
+        u8::from(self.subscribe)
+    }
+
+    fn decode(flags: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
+        let mut parameters = ParameterReader::new(reader, extras)?;
+        let pool_handle = parameters.required()?;
+        let items = parameters.optional()?;
+        parameters.finish()?;
+        Ok(Self { subscribe: flags & FLAG != 0, pool_handle, items })
+    }
+
+    fn encode(&self, writer: &mut Writer<'_>) {
+        writer.parameter(&self.pool_handle);
+        writer.parameters(&self.items);
+    }
+}
+
+/// ASAP_HANDLE_RESOLUTION_RESPONSE (RFC 5352 section 2.2.6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct HandleResolutionResponse {
+    /// Whether changes of the pool will be told (the A bit).
+    pub subscribed: bool,
+    /// The pool.
+    pub pool_handle: PoolHandle,
+    /// The elements, or why there are none.
+    #[cfg_attr(feature = "serde", serde(flatten))]
+    pub result: Resolved,
+}
+
+/// What a handle resolution found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Resolved {
+    /// The pool's elements, as many as the registrar chose.
+    Pool {
+        /// The pool's policy; none means round robin.
+        policy: Option<PolicyParameters>,
+        /// The elements, in the order of selection.
+        elements: Vec<PoolElement>,
+    },
+    /// None, and why.
+    Error(OperationError),
+}
+
+impl Format for HandleResolutionResponse {
+    const TYPE: u8 = 0x06;
+    const NAME: &'static str = "ASAP_HANDLE_RESOLUTION_RESPONSE";
+    const FLAGS: u8 = FLAG;
+
+    fn flags(&self) -> u8 {
+        u8::from(self.subscribed)
+    }
+
+    fn decode(flags: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
+        let mut parameters = ParameterReader::new(reader, extras)?;
+        let pool_handle = parameters.required()?;
+        let result = match parameters.optional()? {
+            Some(error) => Resolved::Error(error),
+            None => {
+                Resolved::Pool { policy: parameters.optional()?, elements: parameters.repeated()? }
+            }
+        };
+        parameters.finish()?;
+        Ok(Self { subscribed: flags & FLAG != 0, pool_handle, result })
+    }
+
+    fn encode(&self, writer: &mut Writer<'_>) {
+        writer.parameter(&self.pool_handle);
+        match &self.result {
+            Resolved::Pool { policy, elements } => {
+                writer.parameters(policy);
+                writer.parameters(elements);
+            }
+            Resolved::Error(error) => writer.parameter(error),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Updates of the handlespace (RFC 5353 section 2.4).
+
+use super::{DecodeError, Extras, Format, ParameterReader, Reader, Route, Writer};
+use crate::wire::{PoolElement, PoolHandle};
+
+/// ENRP_HANDLE_UPDATE (RFC 5353 section 2.4): an element came, changed or left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct HandleUpdate {
+    /// Whether the sender suggests that the receiver take over the element, as
+    /// draft-dreibholz-rserpool-enrp-takeover has it.
+    pub takeover_suggested: bool,
+    /// From whom, for whom.
+    #[cfg_attr(feature = "serde", serde(flatten))]
+    pub route: Route,
+    /// What to do.
+    pub action: UpdateAction,
+    /// Reserved: zero, unless it was received otherwise.
+    pub reserved: u16,
+    /// The pool.
+    pub pool_handle: PoolHandle,
+    /// The element.
+    pub pool_element: PoolElement,
+}
+
+/// What a handle update asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum UpdateAction {
+    /// Add or change the element (ADD_PE).
+    Add,
+    /// Delete the element (DEL_PE).
+    Delete,
+    /// Something that the RFC reserves.
+    Other(u16),
+}
+
+impl Format for HandleUpdate {
+    const TYPE: u8 = 0x04;
+    const NAME: &'static str = "ENRP_HANDLE_UPDATE";
+    const FLAGS: u8 = 0x01;
+
+    fn flags(&self) -> u8 {
+        u8::from(self.takeover_suggested)
+    }
+
+    fn decode(flags: u8, mut reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
+        let route = Route::decode(&mut reader)?;
+        let action = match reader.u16()? {
+            0 => UpdateAction::Add,
+            1 => UpdateAction::Delete,
+            other => UpdateAction::Other(other),
+        };
+        let reserved = reader.u16()?;
+        let mut parameters = ParameterReader::new(reader, extras)?;
+        let pool_handle = parameters.required()?;
+        let pool_element = parameters.required()?;
+        parameters.finish()?;
+        let takeover_suggested = flags & 0x01 != 0;
+        Ok(Self { takeover_suggested, route, action, reserved, pool_handle, pool_element })
+    }
+
+    fn encode(&self, writer: &mut Writer<'_>) {
+        self.route.encode(writer);
+        writer.u16(match self.action {
+            UpdateAction::Add => 0,
+            UpdateAction::Delete => 1,
+            UpdateAction::Other(other) => other,
+        });
+        writer.u16(self.reserved);
+        writer.parameter(&self.pool_handle);
+        writer.parameter(&self.pool_element);
+    }
+}

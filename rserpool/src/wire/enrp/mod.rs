@@ -1,0 +1,70 @@
+//! The messages of ENRP (RFC 5353 section 2).
+//!
+//! Each begins with the identifiers of the sending and of the receiving registrar.
+
+mod error;
+mod handle_table;
+mod handle_update;
+mod list;
+mod presence;
+mod takeover;
+
+use super::message::{Extras, Format, UnknownMessage, protocol};
+use super::{DecodeError, ParameterReader, Reader, RegistrarId, Writer};
+
+pub use error::Error;
+pub use handle_table::{HandleTableRequest, HandleTableResponse, PoolEntry};
+pub use handle_update::{HandleUpdate, UpdateAction};
+pub use list::{ListRequest, ListResponse};
+pub use presence::Presence;
+pub use takeover::{InitTakeover, InitTakeoverAck, TakeoverServer};
+
+/// An ENRP message.
+pub type Message = super::Message<Body>;
+
+protocol! {
+    /// What an ENRP message says.
+    "ENRP" {
+        /// A registrar is here, and its elements have this checksum.
+        Presence,
+        /// Send me your handlespace, or your own elements.
+        HandleTableRequest,
+        /// A page of it.
+        HandleTableResponse,
+        /// An element came, changed or left.
+        HandleUpdate,
+        /// Which registrars do you know?
+        ListRequest,
+        /// These.
+        ListResponse,
+        /// I am going to take over that registrar's elements.
+        InitTakeover,
+        /// I do not object.
+        InitTakeoverAck,
+        /// I took them over.
+        TakeoverServer,
+        /// I did not understand.
+        Error,
+    }
+}
+
+/// From which registrar a message comes and for which it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Route {
+    /// The sender.
+    pub sender: RegistrarId,
+    /// The receiver; zero is everyone, or not known yet.
+    pub receiver: RegistrarId,
+}
+
+impl Route {
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { sender: RegistrarId(reader.u32()?), receiver: RegistrarId(reader.u32()?) })
+    }
+
+    fn encode(self, writer: &mut Writer<'_>) {
+        writer.u32(self.sender.0);
+        writer.u32(self.receiver.0);
+    }
+}

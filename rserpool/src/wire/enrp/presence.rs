@@ -1,0 +1,46 @@
+//! Presence of registrars (RFC 5353 section 2.1).
+
+use super::{DecodeError, Extras, Format, ParameterReader, Reader, Route, Writer};
+use crate::wire::ServerInformation;
+use crate::wire::parameter::PeChecksum;
+
+/// ENRP_PRESENCE (RFC 5353 section 2.1): a registrar is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Presence {
+    /// Whether the receiver shall answer with its own presence. RFC 5353 section 3.4 speaks of
+    /// such a flag but draws none; rsplib and we use bit 0.
+    pub reply_required: bool,
+    /// From whom, for whom.
+    #[cfg_attr(feature = "serde", serde(flatten))]
+    pub route: Route,
+    /// The checksum of the elements that the sender owns.
+    pub checksum: Option<PeChecksum>,
+    /// Where to reach the sender.
+    pub server: Option<ServerInformation>,
+}
+
+impl Format for Presence {
+    const TYPE: u8 = 0x01;
+    const NAME: &'static str = "ENRP_PRESENCE";
+    const FLAGS: u8 = 0x01;
+
+    fn flags(&self) -> u8 {
+        u8::from(self.reply_required)
+    }
+
+    fn decode(flags: u8, mut reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
+        let route = Route::decode(&mut reader)?;
+        let mut parameters = ParameterReader::new(reader, extras)?;
+        let checksum = parameters.optional()?;
+        let server = parameters.optional()?;
+        parameters.finish()?;
+        Ok(Self { reply_required: flags & 0x01 != 0, route, checksum, server })
+    }
+
+    fn encode(&self, writer: &mut Writer<'_>) {
+        self.route.encode(writer);
+        writer.parameters(&self.checksum);
+        writer.parameters(&self.server);
+    }
+}

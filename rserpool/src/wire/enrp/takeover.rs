@@ -1,0 +1,54 @@
+//! Takeover of a dead registrar's elements (RFC 5353 sections 2.7 to 2.9).
+
+use super::{DecodeError, Extras, Format, ParameterReader, Reader, RegistrarId, Route, Writer};
+
+macro_rules! takeover_message {
+    ($(#[$meta:meta])* $name:ident = $number:literal, $text:literal) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize))]
+        pub struct $name {
+            /// From whom, for whom.
+            #[cfg_attr(feature = "serde", serde(flatten))]
+            pub route: Route,
+            /// The registrar whose elements are taken over.
+            pub target: RegistrarId,
+        }
+
+        impl Format for $name {
+            const TYPE: u8 = $number;
+            const NAME: &'static str = $text;
+
+            fn decode(
+                _: u8,
+                mut reader: Reader<'_>,
+                extras: &mut Extras,
+            ) -> Result<Self, DecodeError> {
+                let route = Route::decode(&mut reader)?;
+                let target = RegistrarId(reader.u32()?);
+                ParameterReader::new(reader, extras)?.finish()?;
+                Ok(Self { route, target })
+            }
+
+            fn encode(&self, writer: &mut Writer<'_>) {
+                self.route.encode(writer);
+                writer.u32(self.target.0);
+            }
+        }
+    };
+}
+
+takeover_message! {
+    /// ENRP_INIT_TAKEOVER (RFC 5353 section 2.7): the sender intends to take over.
+    InitTakeover = 0x07, "ENRP_INIT_TAKEOVER"
+}
+
+takeover_message! {
+    /// ENRP_INIT_TAKEOVER_ACK (RFC 5353 section 2.8): the sender does not object.
+    InitTakeoverAck = 0x08, "ENRP_INIT_TAKEOVER_ACK"
+}
+
+takeover_message! {
+    /// ENRP_TAKEOVER_SERVER (RFC 5353 section 2.9): the sender has taken over.
+    TakeoverServer = 0x09, "ENRP_TAKEOVER_SERVER"
+}

@@ -1,0 +1,140 @@
+//! Identifiers and numbers with a unit.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+macro_rules! identifier {
+    ($(#[$meta:meta])* $name:ident) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        pub struct $name(pub u32);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:#010x}", self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+    };
+}
+
+identifier! {
+    /// The identifier of a pool element, unique within its pool (RFC 5354 section 3.14). The
+    /// element draws it at random when it starts; zero means "none".
+    PoolElementId
+}
+
+identifier! {
+    /// The identifier of a registrar, which the RFCs call ENRP server (RFC 5353 section 3.2.1).
+    /// Zero means "undetermined" in a pool element parameter and "everyone" in a presence.
+    RegistrarId
+}
+
+/// The name of a pool: one or more bytes, not necessarily text (RFC 5354 section 3.9).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PoolHandle(Bytes);
+
+impl PoolHandle {
+    /// The longest handle that still leaves room for a pool element in the same message. The
+    /// RFCs set no limit; rsplib's is 32 bytes.
+    pub const MAX_LENGTH: usize = 4096;
+
+    /// Makes a pool handle of `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// When it is empty or longer than [`Self::MAX_LENGTH`].
+    pub fn new(bytes: impl Into<Bytes>) -> Result<Self, InvalidPoolHandle> {
+        let bytes = bytes.into();
+        match bytes.len() {
+            0 => Err(InvalidPoolHandle::Empty),
+            length if length > Self::MAX_LENGTH => Err(InvalidPoolHandle::TooLong { length }),
+            _ => Ok(Self(bytes)),
+        }
+    }
+
+    /// The bytes of the handle.
+    #[must_use]
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// The same handle in memory of its own, so that it does not keep the message alive which
+    /// it came with.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        Self(Bytes::copy_from_slice(&self.0))
+    }
+}
+
+impl fmt::Display for PoolHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match std::str::from_utf8(&self.0) {
+            Ok(text) if !text.chars().any(char::is_control) => f.write_str(text),
+            _ => write!(f, "{}", self.0.escape_ascii()),
+        }
+    }
+}
+
+impl fmt::Debug for PoolHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PoolHandle(\"{self}\")")
+    }
+}
+
+impl std::str::FromStr for PoolHandle {
+    type Err = InvalidPoolHandle;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::new(text.as_bytes().to_vec())
+    }
+}
+
+/// Why bytes are not a pool handle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidPoolHandle {
+    /// There are none.
+    #[error("a pool handle must not be empty")]
+    Empty,
+    /// There are too many.
+    #[error(
+        "a pool handle of {length} bytes is too long: at most {} are allowed",
+        PoolHandle::MAX_LENGTH
+    )]
+    TooLong {
+        /// How many there are.
+        length: usize,
+    },
+}
+
+/// How long a registration is valid, in seconds; negative is for ever (RFC 5354 section 3.10).
+///
+/// rsplib fills this field with milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RegistrationLife(pub i32);
+
+impl RegistrationLife {
+    /// A registration that does not expire.
+    pub const INFINITE: Self = Self(-1);
+
+    /// The lifetime of `duration`, in whole seconds rounded up.
+    #[must_use]
+    pub fn from_duration(duration: Duration) -> Self {
+        let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+        Self(i32::try_from(seconds).unwrap_or(i32::MAX))
+    }
+
+    /// The lifetime, `None` where it is infinite.
+    #[must_use]
+    pub fn duration(self) -> Option<Duration> {
+        u64::try_from(self.0).ok().map(Duration::from_secs)
+    }
+}

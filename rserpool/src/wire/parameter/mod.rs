@@ -1,0 +1,113 @@
+//! The parameters that ASAP and ENRP share (RFC 5354 section 3).
+
+mod error;
+mod policy;
+mod pool_element;
+mod server_information;
+mod simple;
+mod transport;
+
+use std::fmt;
+
+use super::message::Extras;
+use super::{DecodeError, Reader, Writer};
+
+pub use error::{ErrorCause, OperationError};
+pub use policy::{InvalidPolicyText, PolicyParameters, PolicyType};
+pub use pool_element::PoolElement;
+pub use server_information::ServerInformation;
+pub use simple::{Cookie, ItemCount, PeChecksum};
+pub use transport::{Addresses, TransportAddress, TransportProtocol, TransportUse, UserTransport};
+
+/// A parameter that can stand in a message or in another parameter.
+pub(crate) trait Parameter: Sized {
+    /// What to call it when it is missing.
+    const NAME: &'static str;
+
+    fn accepts(parameter: ParameterType) -> bool;
+
+    fn parameter_type(&self) -> ParameterType;
+
+    fn decode(
+        parameter: ParameterType,
+        value: Reader<'_>,
+        extras: &mut Extras,
+    ) -> Result<Self, DecodeError>;
+
+    fn encode(&self, writer: &mut Writer<'_>);
+}
+
+macro_rules! parameter_types {
+    ($($(#[$meta:meta])* $name:ident = $number:literal, $text:literal;)*) => {
+        /// The types of parameters that we know (RFC 5354 section 3).
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum ParameterType {
+            $($(#[$meta])* $name,)*
+        }
+
+        impl ParameterType {
+            /// The type with this number, if it is one of those that we know.
+            #[must_use]
+            pub fn recognized(number: u16) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+
+            /// The number of the type.
+            #[must_use]
+            pub fn number(self) -> u16 {
+                match self {
+                    $(Self::$name => $number,)*
+                }
+            }
+        }
+
+        impl fmt::Display for ParameterType {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self {
+                    $(Self::$name => $text,)*
+                })
+            }
+        }
+    };
+}
+
+parameter_types! {
+    /// An IPv4 address.
+    Ipv4Address = 0x1, "IPv4 Address";
+    /// An IPv6 address.
+    Ipv6Address = 0x2, "IPv6 Address";
+    /// A DCCP transport address.
+    DccpTransport = 0x3, "DCCP Transport";
+    /// An SCTP transport address, of one or more IP addresses.
+    SctpTransport = 0x4, "SCTP Transport";
+    /// A TCP transport address.
+    TcpTransport = 0x5, "TCP Transport";
+    /// A UDP transport address.
+    UdpTransport = 0x6, "UDP Transport";
+    /// A UDP-Lite transport address.
+    UdpLiteTransport = 0x7, "UDP-Lite Transport";
+    /// A pool member selection policy.
+    Policy = 0x8, "Pool Member Selection Policy";
+    /// A pool handle.
+    PoolHandle = 0x9, "Pool Handle";
+    /// A pool element.
+    PoolElement = 0xa, "Pool Element";
+    /// A registrar's identifier and address.
+    ServerInformation = 0xb, "Server Information";
+    /// What went wrong.
+    OperationError = 0xc, "Operation Error";
+    /// A cookie.
+    Cookie = 0xd, "Cookie";
+    /// The identifier of a pool element.
+    PoolElementId = 0xe, "PE Identifier";
+    /// The checksum of a registrar's pool elements.
+    PeChecksum = 0xf, "PE Checksum";
+    /// A transport address that only the application understands.
+    OpaqueTransport = 0x10, "Opaque Transport";
+    /// How many elements a handle resolution asks for; rsplib's extension.
+    ItemCount = 0x803f, "Handle Resolution Item Count";
+}

@@ -1,0 +1,286 @@
+//! The pool member selection policy parameter (RFC 5354 section 3.8, RFC 5356).
+
+use std::fmt;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::{Parameter, ParameterType};
+use crate::wire::message::Extras;
+use crate::wire::{DecodeError, Reader, Writer};
+
+/// The number of a selection policy (RFC 5356).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PolicyType(pub u32);
+
+macro_rules! policies {
+    ($($(#[$meta:meta])* $constant:ident = $number:literal, $name:literal, [$($value:literal),*];)*) => {
+        impl PolicyType {
+            $($(#[$meta])* pub const $constant: Self = Self($number);)*
+
+            /// The name of the policy, if it is one that we know.
+            #[must_use]
+            pub fn name(self) -> Option<&'static str> {
+                match self {
+                    $(Self::$constant => Some($name),)*
+                    _ => None,
+                }
+            }
+
+            /// The names of the policy's values, in the order of their words on the wire;
+            /// `None` where we do not know the policy.
+            #[must_use]
+            pub fn values(self) -> Option<&'static [&'static str]> {
+                match self {
+                    $(Self::$constant => Some(&[$($value),*]),)*
+                    _ => None,
+                }
+            }
+
+            /// All policies that we know.
+            pub const KNOWN: &[Self] = &[$(Self::$constant),*];
+        }
+    };
+}
+
+policies! {
+    /// Round Robin (RFC 5356 section 4.1), which every implementation has.
+    ROUND_ROBIN = 0x0000_0001, "RoundRobin", [];
+    /// Weighted Round Robin (RFC 5356 section 4.2).
+    WEIGHTED_ROUND_ROBIN = 0x0000_0002, "WeightedRoundRobin", ["weight"];
+    /// Random (RFC 5356 section 4.3).
+    RANDOM = 0x0000_0003, "Random", [];
+    /// Weighted Random (RFC 5356 section 4.4).
+    WEIGHTED_RANDOM = 0x0000_0004, "WeightedRandom", ["weight"];
+    /// Priority (RFC 5356 section 4.5).
+    PRIORITY = 0x0000_0005, "Priority", ["priority"];
+    /// Least Used (RFC 5356 section 5.1).
+    LEAST_USED = 0x4000_0001, "LeastUsed", ["load"];
+    /// Least Used with Degradation (RFC 5356 section 5.2).
+    LEAST_USED_DEGRADATION = 0x4000_0002, "LeastUsedDegradation", ["load", "load_degradation"];
+    /// Priority Least Used (RFC 5356 section 5.3).
+    PRIORITY_LEAST_USED = 0x4000_0003, "PriorityLeastUsed", ["load", "load_degradation"];
+    /// Randomized Least Used (RFC 5356 section 5.4).
+    RANDOMIZED_LEAST_USED = 0x4000_0004, "RandomizedLeastUsed", ["load"];
+    /// Randomized Priority Least Used; rsplib's extension.
+    RANDOMIZED_PRIORITY_LEAST_USED = 0xb000_1001, "RandomizedPriorityLeastUsed", ["load", "load_degradation"];
+    /// Randomized Least Used with Degradation; rsplib's extension.
+    RANDOMIZED_LEAST_USED_DEGRADATION = 0xb000_1002, "RandomizedLeastUsedDegradation", ["load", "load_degradation"];
+    /// Priority Least Used with Degradation; rsplib's extension.
+    PRIORITY_LEAST_USED_DEGRADATION = 0xb000_1003, "PriorityLeastUsedDegradation", ["load", "load_degradation"];
+    /// Randomized Priority Least Used with Degradation; rsplib's extension.
+    RANDOMIZED_PRIORITY_LEAST_USED_DEGRADATION = 0xb000_1004, "RandomizedPriorityLeastUsedDegradation", ["load", "load_degradation"];
+    /// Weighted Random with a delay penalty factor; rsplib's extension.
+    WEIGHTED_RANDOM_DPF = 0xb000_2001, "WeightedRandomDPF", ["weight", "weight_dpf", "distance"];
+    /// Least Used with a delay penalty factor; rsplib's extension.
+    LEAST_USED_DPF = 0xb000_2002, "LeastUsedDPF", ["load", "load_dpf", "distance"];
+    /// Least Used with Degradation and a delay penalty factor; rsplib's extension.
+    LEAST_USED_DEGRADATION_DPF = 0xb000_2003, "LeastUsedDegradationDPF", ["load", "load_degradation", "load_dpf", "distance"];
+}
+
+impl fmt::Display for PolicyType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => f.write_str(name),
+            None => write!(f, "{:#010x}", self.0),
+        }
+    }
+}
+
+impl fmt::Debug for PolicyType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PolicyType({self})")
+    }
+}
+
+/// A policy's number, and what one element says under it: 32-bit words in all policies that
+/// RFC 5356 and rsplib define.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct PolicyParameters {
+    policy_type: PolicyType,
+    words: SmallVec<[u32; 4]>,
+    /// What does not fill a word; always empty in the policies that we know.
+    tail: SmallVec<[u8; 3]>,
+}
+
+impl PolicyParameters {
+    /// The parameters `words` of the policy `policy_type`.
+    #[must_use]
+    pub fn new(policy_type: PolicyType, words: &[u32]) -> Self {
+        Self { policy_type, words: SmallVec::from_slice(words), tail: SmallVec::new() }
+    }
+
+    /// The parameters of a policy whose data are not 32-bit words.
+    #[must_use]
+    pub fn from_bytes(policy_type: PolicyType, data: &[u8]) -> Self {
+        let (words, tail) = data.as_chunks::<4>();
+        Self {
+            policy_type,
+            words: words.iter().map(|word| u32::from_be_bytes(*word)).collect(),
+            tail: SmallVec::from_slice(tail),
+        }
+    }
+
+    /// Round robin, the default of RFC 5356.
+    #[must_use]
+    pub fn round_robin() -> Self {
+        Self::new(PolicyType::ROUND_ROBIN, &[])
+    }
+
+    /// Least used, with a load of 0 (idle) to `u32::MAX` (fully used).
+    #[must_use]
+    pub fn least_used(load: u32) -> Self {
+        Self::new(PolicyType::LEAST_USED, &[load])
+    }
+
+    /// The number of the policy.
+    #[must_use]
+    pub fn policy_type(&self) -> PolicyType {
+        self.policy_type
+    }
+
+    /// The values, in the order that [`PolicyType::values`] names them.
+    #[must_use]
+    pub fn words(&self) -> &[u32] {
+        &self.words
+    }
+
+    /// The values as the bytes that they are on the wire.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        self.words
+            .iter()
+            .flat_map(|word| word.to_be_bytes())
+            .chain(self.tail.iter().copied())
+            .collect()
+    }
+}
+
+impl fmt::Display for PolicyParameters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.policy_type.fmt(f)?;
+        self.words.iter().try_for_each(|word| write!(f, ":{word}"))
+    }
+}
+
+impl fmt::Debug for PolicyParameters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PolicyParameters({self})")
+    }
+}
+
+/// Reads `NAME[:VALUE...]`: a name or number of a policy, and as many values as it has. Loads
+/// may be percentages, `LeastUsed:25%`. Values left out are 0, weights 1.
+impl FromStr for PolicyParameters {
+    type Err = InvalidPolicyText;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts = text.split(':');
+        let name = parts.next().unwrap_or_default();
+        let policy_type = PolicyType::KNOWN
+            .iter()
+            .find(|policy| policy.name().is_some_and(|known| known.eq_ignore_ascii_case(name)))
+            .copied()
+            .or_else(|| parse_number(name).map(PolicyType))
+            .ok_or_else(|| InvalidPolicyText::UnknownPolicy(name.to_owned()))?;
+        let mut words = parts
+            .map(|part| {
+                parse_value(part).ok_or_else(|| InvalidPolicyText::NotAValue(part.to_owned()))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        if let Some(names) = policy_type.values() {
+            if words.len() > names.len() {
+                return Err(InvalidPolicyText::TooManyValues { policy_type, most: names.len() });
+            }
+            words.extend(names[words.len()..].iter().map(|name| u32::from(*name == "weight")));
+        }
+        Ok(Self::new(policy_type, &words))
+    }
+}
+
+fn parse_number(text: &str) -> Option<u32> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+fn parse_value(text: &str) -> Option<u32> {
+    match text.strip_suffix('%') {
+        Some(percentage) => {
+            let share = percentage.parse::<f64>().ok()? / 100.0;
+            (0.0..=1.0).contains(&share).then(|| (share * f64::from(u32::MAX)).round() as u32)
+        }
+        None => parse_number(text),
+    }
+}
+
+/// Why a text does not name a policy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidPolicyText {
+    /// The name is not one that we know, and not a number.
+    #[error("no policy is called {0:?}: use RoundRobin, LeastUsed ... or a number")]
+    UnknownPolicy(String),
+    /// A value is not a number of 32 bits or a percentage.
+    #[error("{0:?} is not a value: use a number up to 4294967295 or a percentage")]
+    NotAValue(String),
+    /// The policy has fewer values.
+    #[error("{policy_type} takes at most {most} values")]
+    TooManyValues {
+        /// The policy.
+        policy_type: PolicyType,
+        /// How many it takes.
+        most: usize,
+    },
+}
+
+impl Parameter for PolicyParameters {
+    const NAME: &'static str = "Pool Member Selection Policy";
+
+    fn accepts(parameter: ParameterType) -> bool {
+        parameter == ParameterType::Policy
+    }
+
+    fn parameter_type(&self) -> ParameterType {
+        ParameterType::Policy
+    }
+
+    fn decode(
+        _: ParameterType,
+        mut value: Reader<'_>,
+        _: &mut Extras,
+    ) -> Result<Self, DecodeError> {
+        let policy_type = PolicyType(value.u32()?);
+        Ok(Self::from_bytes(policy_type, &value.rest()))
+    }
+
+    fn encode(&self, writer: &mut Writer<'_>) {
+        writer.u32(self.policy_type.0);
+        for word in &self.words {
+            writer.u32(*word);
+        }
+        writer.slice(&self.tail);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies_are_written_as_names_and_values() {
+        let parse = |text: &str| text.parse::<PolicyParameters>();
+        assert_eq!(parse("RoundRobin").unwrap(), PolicyParameters::round_robin());
+        assert_eq!(parse("leastused:50%").unwrap(), PolicyParameters::least_used(1 << 31));
+        assert_eq!(parse("WeightedRandom").unwrap().words(), [1]);
+        assert_eq!(parse("0x80000001:7").unwrap().to_string(), "0x80000001:7");
+        assert_eq!(
+            parse("LeastUsed:1:2").unwrap_err().to_string(),
+            "LeastUsed takes at most 1 values"
+        );
+        assert!(matches!(parse("Best"), Err(InvalidPolicyText::UnknownPolicy(_))));
+        assert!(matches!(parse("LeastUsed:101%"), Err(InvalidPolicyText::NotAValue(_))));
+    }
+}

@@ -1,0 +1,67 @@
+//! The pool element parameter (RFC 5354 section 3.10).
+
+use super::{Parameter, ParameterType, PolicyParameters, TransportAddress, UserTransport};
+use crate::wire::message::Extras;
+use crate::wire::{
+    DecodeError, ParameterReader, PoolElementId, Reader, RegistrarId, RegistrationLife, Writer,
+};
+
+/// A pool element, as it registers and as registrars tell of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct PoolElement {
+    /// Its identifier in the pool.
+    pub identifier: PoolElementId,
+    /// Its home registrar; zero in a registration.
+    pub home_registrar: RegistrarId,
+    /// How long the registration is valid.
+    pub registration_life: RegistrationLife,
+    /// Where it serves pool users.
+    pub user_transport: UserTransport,
+    /// The pool's policy with this element's values.
+    pub policy: PolicyParameters,
+    /// Where registrars reach its ASAP endpoint.
+    pub asap_transport: Option<TransportAddress>,
+}
+
+impl Parameter for PoolElement {
+    const NAME: &'static str = "Pool Element";
+
+    fn accepts(parameter: ParameterType) -> bool {
+        parameter == ParameterType::PoolElement
+    }
+
+    fn parameter_type(&self) -> ParameterType {
+        ParameterType::PoolElement
+    }
+
+    fn decode(
+        _: ParameterType,
+        mut value: Reader<'_>,
+        extras: &mut Extras,
+    ) -> Result<Self, DecodeError> {
+        let identifier = PoolElementId(value.u32()?);
+        let home_registrar = RegistrarId(value.u32()?);
+        let registration_life = RegistrationLife(i32::from_be_bytes(value.array()?));
+        let mut parameters = ParameterReader::new(value, extras)?;
+        let element = Self {
+            identifier,
+            home_registrar,
+            registration_life,
+            user_transport: parameters.required()?,
+            policy: parameters.required()?,
+            asap_transport: parameters.optional()?,
+        };
+        parameters.finish()?;
+        Ok(element)
+    }
+
+    fn encode(&self, writer: &mut Writer<'_>) {
+        writer.u32(self.identifier.0);
+        writer.u32(self.home_registrar.0);
+        writer.slice(&self.registration_life.0.to_be_bytes());
+        writer.parameter(&self.user_transport);
+        writer.parameter(&self.policy);
+        writer.parameters(&self.asap_transport);
+    }
+}

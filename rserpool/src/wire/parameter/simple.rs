@@ -1,0 +1,96 @@
+//! Parameters of a single field.
+
+use bytes::Bytes;
+
+use super::{Parameter, ParameterType};
+use crate::wire::message::Extras;
+use crate::wire::{DecodeError, PoolElementId, PoolHandle, Reader, Writer};
+
+/// State that a pool element hands to a pool user for its successor (RFC 5354 section 3.13).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Cookie(
+    #[cfg_attr(feature = "serde", serde(with = "crate::wire::serialize::hex"))] pub Bytes,
+);
+
+/// A checksum over pool elements (RFC 5353 section 3.6.1, RFC 5354 section 3.15).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct PeChecksum(pub u16);
+
+/// How many pool elements a handle resolution asks for: rsplib's extension 0x803f, which
+/// others skip. [`Self::ALL`] is as many as the registrar gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct ItemCount(pub u32);
+
+impl ItemCount {
+    /// All elements of the pool.
+    pub const ALL: Self = Self(u32::MAX);
+}
+
+macro_rules! single_field {
+    ($name:ident, $type:ident, $text:literal, $read:expr, $write:expr) => {
+        impl Parameter for $name {
+            const NAME: &'static str = $text;
+
+            fn accepts(parameter: ParameterType) -> bool {
+                parameter == ParameterType::$type
+            }
+
+            fn parameter_type(&self) -> ParameterType {
+                ParameterType::$type
+            }
+
+            fn decode(
+                _: ParameterType,
+                mut value: Reader<'_>,
+                _: &mut Extras,
+            ) -> Result<Self, DecodeError> {
+                let read: fn(&mut Reader<'_>) -> Result<Self, DecodeError> = $read;
+                let decoded = read(&mut value)?;
+                value.finish()?;
+                Ok(decoded)
+            }
+
+            fn encode(&self, writer: &mut Writer<'_>) {
+                let write: fn(&Self, &mut Writer<'_>) = $write;
+                write(self, writer);
+            }
+        }
+    };
+}
+
+single_field!(
+    PoolHandle,
+    PoolHandle,
+    "Pool Handle",
+    |value| {
+        let bytes = value.rest();
+        Self::new(bytes).map_err(|error| value.error(error.into()))
+    },
+    |handle, writer| writer.slice(handle.as_bytes())
+);
+single_field!(
+    PoolElementId,
+    PoolElementId,
+    "PE Identifier",
+    |value| value.u32().map(Self),
+    |identifier, writer| writer.u32(identifier.0)
+);
+single_field!(Cookie, Cookie, "Cookie", |value| Ok(Self(value.rest())), |cookie, writer| writer
+    .slice(&cookie.0));
+single_field!(
+    PeChecksum,
+    PeChecksum,
+    "PE Checksum",
+    |value| value.u16().map(Self),
+    |checksum, writer| writer.u16(checksum.0)
+);
+single_field!(
+    ItemCount,
+    ItemCount,
+    "Handle Resolution Item Count",
+    |value| value.u32().map(Self),
+    |count, writer| writer.u32(count.0)
+);

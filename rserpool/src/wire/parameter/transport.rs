@@ -1,0 +1,335 @@
+//! Transport addresses (RFC 5354 sections 3.1 to 3.7 and 3.16).
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::{Parameter, ParameterType};
+use crate::wire::message::Extras;
+use crate::wire::{DecodeError, ParameterReader, Reader, Writer};
+
+/// The IP addresses of one endpoint; more than one only over SCTP.
+pub type Addresses = SmallVec<[IpAddr; 2]>;
+
+/// Which transport protocol a transport address belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TransportProtocol {
+    /// DCCP, with its service code.
+    Dccp {
+        /// The DCCP service code.
+        service_code: u32,
+    },
+    /// SCTP.
+    Sctp,
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// UDP-Lite.
+    UdpLite,
+}
+
+impl fmt::Display for TransportProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dccp { .. } => "dccp",
+            Self::Sctp => "sctp",
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::UdpLite => "udp-lite",
+        })
+    }
+}
+
+/// What a pool element offers at a transport address (RFC 5354 section 3.4).
+///
+/// The RFC has the field for SCTP alone and reserves it elsewhere; rsplib uses it for TCP too,
+/// and so do we, because a session over TCP has a control channel as well.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct TransportUse(pub u16);
+
+impl TransportUse {
+    /// The application's data only.
+    pub const DATA_ONLY: Self = Self(0);
+    /// Data, and a control channel for cookies and business cards.
+    pub const DATA_PLUS_CONTROL: Self = Self(1);
+}
+
+impl fmt::Debug for TransportUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::DATA_ONLY => f.write_str("data only"),
+            Self::DATA_PLUS_CONTROL => f.write_str("data plus control"),
+            Self(other) => write!(f, "{other:#06x}"),
+        }
+    }
+}
+
+/// A transport protocol, a port and one or more IP addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TransportAddress {
+    /// The protocol.
+    pub protocol: TransportProtocol,
+    /// The port.
+    pub port: u16,
+    /// What the address is for.
+    pub usage: TransportUse,
+    /// The IP addresses, at least one in a message.
+    pub addresses: Addresses,
+}
+
+impl TransportAddress {
+    /// The address of `socket_address` over `protocol`, for data only.
+    #[must_use]
+    pub fn new(protocol: TransportProtocol, socket_address: SocketAddr) -> Self {
+        Self {
+            protocol,
+            port: socket_address.port(),
+            usage: TransportUse::DATA_ONLY,
+            addresses: SmallVec::from_slice(&[socket_address.ip()]),
+        }
+    }
+
+    /// A TCP address.
+    #[must_use]
+    pub fn tcp(socket_address: SocketAddr) -> Self {
+        Self::new(TransportProtocol::Tcp, socket_address)
+    }
+
+    /// An SCTP address of a single IP address.
+    #[must_use]
+    pub fn sctp(socket_address: SocketAddr) -> Self {
+        Self::new(TransportProtocol::Sctp, socket_address)
+    }
+
+    /// The same address for `usage`.
+    #[must_use]
+    pub fn with_usage(mut self, usage: TransportUse) -> Self {
+        self.usage = usage;
+        self
+    }
+
+    /// One socket address for each IP address.
+    pub fn socket_addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.addresses.iter().map(|address| SocketAddr::new(*address, self.port))
+    }
+
+    /// Whether both name the same port of the same protocol on at least one common address.
+    #[must_use]
+    pub fn reaches_same(&self, other: &Self) -> bool {
+        self.protocol == other.protocol
+            && self.port == other.port
+            && self.addresses.iter().any(|address| other.addresses.contains(address))
+    }
+}
+
+impl fmt::Display for TransportAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.protocol)?;
+        match self.addresses.as_slice() {
+            [address] => write!(f, "{}", SocketAddr::new(*address, self.port)),
+            addresses => {
+                f.write_str("[")?;
+                for (index, address) in addresses.iter().enumerate() {
+                    write!(f, "{}{address}", if index == 0 { "" } else { "," })?;
+                }
+                write!(f, "]:{}", self.port)
+            }
+        }
+    }
+}
+
+impl Parameter for TransportAddress {
+    const NAME: &'static str = "Transport";
+
+    fn accepts(parameter: ParameterType) -> bool {
+        protocol(parameter).is_some()
+    }
+
+    fn parameter_type(&self) -> ParameterType {
+        match self.protocol {
+            TransportProtocol::Dccp { .. } => ParameterType::DccpTransport,
+            TransportProtocol::Sctp => ParameterType::SctpTransport,
+            TransportProtocol::Tcp => ParameterType::TcpTransport,
+            TransportProtocol::Udp => ParameterType::UdpTransport,
+            TransportProtocol::UdpLite => ParameterType::UdpLiteTransport,
+        }
+    }
+
+    fn decode(
+        parameter: ParameterType,
+        mut value: Reader<'_>,
+        extras: &mut Extras,
+    ) -> Result<Self, DecodeError> {
+        let port = value.u16()?;
+        let usage = TransportUse(value.u16()?);
+        let protocol = match protocol(parameter) {
+            Some(TransportProtocol::Dccp { .. }) => {
+                TransportProtocol::Dccp { service_code: value.u32()? }
+            }
+            other => other.unwrap_or(TransportProtocol::Sctp),
+        };
+        let mut parameters = ParameterReader::new(value, extras)?;
+        let mut addresses = Addresses::new();
+        addresses.push(parameters.required()?);
+        if protocol == TransportProtocol::Sctp {
+            while let Some(address) = parameters.optional()? {
+                addresses.push(address);
+            }
+        }
+        parameters.finish()?;
+        Ok(Self { protocol, port, usage, addresses })
+    }
+
+    fn encode(&self, writer: &mut Writer<'_>) {
+        writer.u16(self.port);
+        writer.u16(self.usage.0);
+        if let TransportProtocol::Dccp { service_code } = self.protocol {
+            writer.u32(service_code);
+        }
+        writer.parameters(&self.addresses);
+    }
+}
+
+fn protocol(parameter: ParameterType) -> Option<TransportProtocol> {
+    use ParameterType as Type;
+    #[allow(clippy::wildcard_enum_match_arm, reason = "all other parameters are no transport")]
+    match parameter {
+        Type::DccpTransport => Some(TransportProtocol::Dccp { service_code: 0 }),
+        Type::SctpTransport => Some(TransportProtocol::Sctp),
+        Type::TcpTransport => Some(TransportProtocol::Tcp),
+        Type::UdpTransport => Some(TransportProtocol::Udp),
+        Type::UdpLiteTransport => Some(TransportProtocol::UdpLite),
+        _ => None,
+    }
+}
+
+impl Parameter for IpAddr {
+    const NAME: &'static str = "IP Address";
+
+    fn accepts(parameter: ParameterType) -> bool {
+        matches!(parameter, ParameterType::Ipv4Address | ParameterType::Ipv6Address)
+    }
+
+    fn parameter_type(&self) -> ParameterType {
+        match self {
+            Self::V4(_) => ParameterType::Ipv4Address,
+            Self::V6(_) => ParameterType::Ipv6Address,
+        }
+    }
+
+    fn decode(
+        parameter: ParameterType,
+        mut value: Reader<'_>,
+        _: &mut Extras,
+    ) -> Result<Self, DecodeError> {
+        let address = if parameter == ParameterType::Ipv4Address {
+            Self::from(value.array::<4>()?)
+        } else {
+            Self::from(value.array::<16>()?)
+        };
+        value.finish()?;
+        Ok(address)
+    }
+
+    fn encode(&self, writer: &mut Writer<'_>) {
+        match self {
+            Self::V4(address) => writer.slice(&address.octets()),
+            Self::V6(address) => writer.slice(&address.octets()),
+        }
+    }
+}
+
+/// Where a pool element serves its users.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum UserTransport {
+    /// At a transport address.
+    Address(TransportAddress),
+    /// Somewhere that only the application knows how to reach (RFC 5354 section 3.16).
+    Opaque(#[cfg_attr(feature = "serde", serde(with = "crate::wire::serialize::hex"))] Bytes),
+}
+
+impl UserTransport {
+    /// The transport address, unless it is opaque.
+    #[must_use]
+    pub fn address(&self) -> Option<&TransportAddress> {
+        match self {
+            Self::Address(address) => Some(address),
+            Self::Opaque(_) => None,
+        }
+    }
+
+    /// Whether `other` may be in the same pool: same protocol, same use (RFC 5352 section 3.1).
+    #[must_use]
+    pub fn same_kind(&self, other: &Self) -> bool {
+        self.parameter_type() == other.parameter_type()
+    }
+}
+
+impl From<TransportAddress> for UserTransport {
+    fn from(address: TransportAddress) -> Self {
+        Self::Address(address)
+    }
+}
+
+impl fmt::Display for UserTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Opaque(bytes) => write!(f, "opaque:{bytes:x}"),
+        }
+    }
+}
+
+impl Parameter for UserTransport {
+    const NAME: &'static str = "User Transport";
+
+    fn accepts(parameter: ParameterType) -> bool {
+        parameter == ParameterType::OpaqueTransport || TransportAddress::accepts(parameter)
+    }
+
+    fn parameter_type(&self) -> ParameterType {
+        match self {
+            Self::Address(address) => address.parameter_type(),
+            Self::Opaque(_) => ParameterType::OpaqueTransport,
+        }
+    }
+
+    fn decode(
+        parameter: ParameterType,
+        mut value: Reader<'_>,
+        extras: &mut Extras,
+    ) -> Result<Self, DecodeError> {
+        if parameter == ParameterType::OpaqueTransport {
+            Ok(Self::Opaque(value.rest()))
+        } else {
+            TransportAddress::decode(parameter, value, extras).map(Self::Address)
+        }
+    }
+
+    fn encode(&self, writer: &mut Writer<'_>) {
+        match self {
+            Self::Address(address) => address.encode(writer),
+            Self::Opaque(bytes) => writer.slice(bytes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_read_like_socket_addresses() {
+        let mut address = TransportAddress::sctp("10.0.0.1:3863".parse().unwrap());
+        assert_eq!(address.to_string(), "sctp:10.0.0.1:3863");
+        address.addresses.push("fd00::1".parse().unwrap());
+        assert_eq!(address.to_string(), "sctp:[10.0.0.1,fd00::1]:3863");
+    }
+}
