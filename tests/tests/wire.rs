@@ -1,4 +1,5 @@
 //! The wire format against bytes that the reference implementation sent.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use bytes::Bytes;
 use proptest::prelude::*;

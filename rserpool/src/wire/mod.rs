@@ -44,7 +44,7 @@ pub use user_message::{Ppid, UserMessage};
 
 pub(crate) use parameter::Parameter;
 pub(crate) use reader::{ParameterReader, Reader};
-pub(crate) use writer::Writer;
+pub(crate) use writer::{Writer, quote};
 
 /// The number of bytes that `length` takes when padded to a multiple of four.
 pub(crate) const fn padded(length: usize) -> usize {

@@ -5,6 +5,15 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::message::{Extras, Unrecognized};
 use super::{EncodeError, Parameter, padded};
 
+/// The bytes of one parameter, as an error cause quotes it.
+pub(crate) fn quote<P: Parameter>(parameter: &P) -> Bytes {
+    let extras = Extras::default();
+    let mut writer = Writer::new(&extras);
+    writer.parameter(parameter);
+    writer.bytes.truncate(writer.unpadded_end);
+    writer.bytes.freeze()
+}
+
 /// Collects a message. A length that does not fit is remembered and reported at the end.
 #[derive(Debug)]
 pub(crate) struct Writer<'e> {

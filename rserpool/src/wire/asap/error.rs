@@ -11,8 +11,13 @@ pub struct Error {
     pub error: OperationError,
 }
 
+impl Error {
+    /// The number of the message's type.
+    pub const TYPE: u8 = 0x0e;
+}
+
 impl Format for Error {
-    const TYPE: u8 = 0x0e;
+    const TYPE: u8 = Self::TYPE;
     const NAME: &'static str = "ASAP_ERROR";
 
     fn decode(_: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {

@@ -1,0 +1,82 @@
+//! The policies that follow the elements' load (RFC 5356 section 5).
+
+use super::{Advance, Order, Weight};
+use crate::wire::{PolicyParameters, PolicyType};
+
+/// The lowest load (RFC 5356 section 5.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LeastUsed;
+
+impl Order for LeastUsed {
+    fn policy_type(&self) -> PolicyType {
+        PolicyType::LEAST_USED
+    }
+
+    fn words(&self) -> usize {
+        1
+    }
+
+    fn key(&self, parameters: &PolicyParameters, _: u32) -> u64 {
+        u64::from(parameters.words()[0])
+    }
+}
+
+/// The lowest load, where each selection adds the element's load degradation until it
+/// registers again (RFC 5356 section 5.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LeastUsedDegradation;
+
+impl Order for LeastUsedDegradation {
+    fn policy_type(&self) -> PolicyType {
+        PolicyType::LEAST_USED_DEGRADATION
+    }
+
+    fn words(&self) -> usize {
+        2
+    }
+
+    fn key(&self, parameters: &PolicyParameters, selected: u32) -> u64 {
+        let [load, degradation] = [0, 1].map(|word| u64::from(parameters.words()[word]));
+        load.saturating_add(degradation.saturating_mul(u64::from(selected)))
+    }
+
+    fn advance(&self) -> Advance {
+        Advance::All
+    }
+}
+
+/// The lowest load that there would be after the selection (RFC 5356 section 5.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PriorityLeastUsed;
+
+impl Order for PriorityLeastUsed {
+    fn policy_type(&self) -> PolicyType {
+        PolicyType::PRIORITY_LEAST_USED
+    }
+
+    fn words(&self) -> usize {
+        2
+    }
+
+    fn key(&self, parameters: &PolicyParameters, _: u32) -> u64 {
+        u64::from(parameters.words()[0]) + u64::from(parameters.words()[1])
+    }
+}
+
+/// Any element, in proportion to the load that it can still take (RFC 5356 section 5.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RandomizedLeastUsed;
+
+impl Weight for RandomizedLeastUsed {
+    fn policy_type(&self) -> PolicyType {
+        PolicyType::RANDOMIZED_LEAST_USED
+    }
+
+    fn words(&self) -> usize {
+        1
+    }
+
+    fn weight(&self, parameters: &PolicyParameters) -> u32 {
+        u32::MAX - parameters.words()[0]
+    }
+}

@@ -1,0 +1,18 @@
+//! Round Robin (RFC 5356 section 4.1).
+
+use super::Order;
+use crate::wire::{PolicyParameters, PolicyType};
+
+/// All elements in turn (RFC 5356 section 4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RoundRobin;
+
+impl Order for RoundRobin {
+    fn policy_type(&self) -> PolicyType {
+        PolicyType::ROUND_ROBIN
+    }
+
+    fn key(&self, _: &PolicyParameters, _: u32) -> u64 {
+        0
+    }
+}

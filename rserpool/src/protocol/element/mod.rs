@@ -1,0 +1,490 @@
+//! The pool element's side towards its registrar (RFC 5352 section 3).
+
+mod config;
+
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::{
+    ConnectionEvent, ConnectionId, Hunt, HuntTimer, Machine, Outbox, Output, Received, Timers,
+    receive,
+};
+use crate::wire::{
+    ErrorCause, OperationError, PolicyParameters, PoolElement, PoolElementId, RegistrarId,
+    RegistrationLife, TransportAddress, UserMessage, UserTransport, asap, asap::Body,
+};
+
+pub use config::ElementConfig;
+
+/// How often an identifier is drawn anew because another element of the pool has it; ours.
+const MAX_IDENTIFIERS: u32 = 8;
+
+/// A pool element: it registers, stays registered, answers keep-alives, and finds another
+/// registrar when its own is gone.
+#[derive(Debug)]
+pub struct Element {
+    config: ElementConfig,
+    identifier: PoolElementId,
+    identifiers_drawn: u32,
+    policy: PolicyParameters,
+    state: State,
+    home: Option<Home>,
+    /// Registrations sent since the last answer.
+    attempts: u32,
+    /// Whether a registrar may hold a registration of ours.
+    claimed: bool,
+    hunt: Hunt,
+    rng: StdRng,
+    timers: Timers<Timer>,
+    out: Outbox<Event>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Not a member, and about to become one.
+    Joining,
+    Registered,
+    /// Refused for a reason that trying again does not mend.
+    Rejected,
+    Leaving,
+    Left,
+}
+
+/// The connection to the home registrar.
+#[derive(Debug)]
+struct Home {
+    connection: ConnectionId,
+    local: TransportAddress,
+    peer: TransportAddress,
+    /// Known from its keep-alives.
+    registrar: Option<RegistrarId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Timer {
+    Hunt,
+    /// T2-registration.
+    Registration,
+    /// T3-deregistration.
+    Deregistration,
+    /// T4-reregistration.
+    Reregistration,
+}
+
+/// What a pool element tells its owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// It is a member of the pool.
+    Registered {
+        /// Its identifier.
+        identifier: PoolElementId,
+        /// Its home registrar's address.
+        registrar: TransportAddress,
+    },
+    /// The registrar does not take it. It does not try again before it has another policy.
+    Rejected(OperationError),
+    /// The home registrar is gone, or does not answer; another is looked for.
+    RegistrarLost,
+    /// None was found so far; the search goes on.
+    NoRegistrar,
+    /// The registrar dropped it, since it was too late to renew its registration. It
+    /// registers again.
+    Expired,
+    /// It left the pool. The last event.
+    Deregistered {
+        /// Whether the registrar said so; else the registration has yet to expire.
+        confirmed: bool,
+    },
+}
+
+impl Element {
+    /// An element that is not registered yet.
+    #[must_use]
+    pub fn new(config: ElementConfig) -> Self {
+        let mut rng = StdRng::seed_from_u64(config.seed);
+        let identifier = config.identifier.unwrap_or_else(|| draw_identifier(&mut rng));
+        Self {
+            identifier,
+            identifiers_drawn: 0,
+            policy: config.policy.clone(),
+            state: State::Joining,
+            home: None,
+            attempts: 0,
+            claimed: false,
+            hunt: Hunt::new(config.hunt.clone()),
+            rng,
+            timers: Timers::new(),
+            out: Outbox::new(),
+            config,
+        }
+    }
+
+    /// The identifier in the pool.
+    #[must_use]
+    pub fn identifier(&self) -> PoolElementId {
+        self.identifier
+    }
+
+    /// Whether the element is a member of its pool, as far as it knows.
+    #[must_use]
+    pub fn is_registered(&self) -> bool {
+        self.state == State::Registered
+    }
+
+    /// Registers with another policy or other values, a new load for instance.
+    pub fn set_policy(&mut self, now: Instant, policy: PolicyParameters) {
+        self.out.begin();
+        self.policy = policy;
+        match self.state {
+            State::Rejected => {
+                self.state = State::Joining;
+                self.register(now);
+            }
+            // Where a registration is on its way, it has the old values, and another follows.
+            State::Registered | State::Joining if self.home.is_some() => self.register(now),
+            State::Registered | State::Joining | State::Leaving | State::Left => {}
+        }
+    }
+
+    /// Leaves the pool.
+    pub fn deregister(&mut self, now: Instant) {
+        self.out.begin();
+        match self.state {
+            State::Leaving | State::Left => {}
+            State::Rejected => self.leave(true),
+            State::Joining if !self.claimed => self.leave(true),
+            State::Registered | State::Joining => {
+                self.state = State::Leaving;
+                self.timers.cancel(Timer::Registration);
+                self.timers.cancel(Timer::Reregistration);
+                self.timers.set(Timer::Deregistration, now + self.config.deregistration_timeout);
+                self.send_deregistration();
+            }
+        }
+    }
+
+    /// Without a connection, the deregistration waits for the next one.
+    fn send_deregistration(&mut self) {
+        let Some(home) = &self.home else { return };
+        let deregistration = asap::Deregistration {
+            pool_handle: self.config.pool_handle.clone(),
+            identifier: self.identifier,
+        };
+        self.out.send(home.connection, deregistration).expect("a pool handle leaves room");
+    }
+
+    fn leave(&mut self, confirmed: bool) {
+        self.state = State::Left;
+        for timer in
+            [Timer::Hunt, Timer::Registration, Timer::Deregistration, Timer::Reregistration]
+        {
+            self.timers.cancel(timer);
+        }
+        self.hunt.stop(&mut self.out);
+        if let Some(home) = self.home.take() {
+            self.out.close(home.connection);
+        }
+        self.out.event(Event::Deregistered { confirmed });
+    }
+
+    /// Sends the registration, and starts T2-registration.
+    fn register(&mut self, now: Instant) {
+        let Some(home) = &self.home else { return self.start_hunt(now) };
+        let registration = asap::Registration {
+            pool_handle: self.config.pool_handle.clone(),
+            pool_element: PoolElement {
+                identifier: self.identifier,
+                home_registrar: RegistrarId(0),
+                registration_life: RegistrationLife::from_duration(self.config.lifetime),
+                user_transport: fill_in(&self.config.user_transport, &home.local),
+                policy: self.policy.clone(),
+                asap_transport: self
+                    .config
+                    .asap_transport
+                    .as_ref()
+                    .map(|asap| TransportAddress { port: asap.port, ..home.local.clone() }),
+            },
+        };
+        match self.out.send(home.connection, registration) {
+            Ok(()) => {
+                self.claimed = true;
+                self.attempts += 1;
+                self.timers.cancel(Timer::Reregistration);
+                self.timers.set(Timer::Registration, now + self.config.registration_timeout);
+            }
+            Err(_) => {
+                self.state = State::Rejected;
+                self.out.event(Event::Rejected(ErrorCause::Unspecified.into()));
+            }
+        }
+    }
+
+    fn start_hunt(&mut self, now: Instant) {
+        let timer = self.hunt.start(now, &mut self.out, &mut self.rng);
+        self.run(now, timer);
+    }
+
+    fn run(&mut self, now: Instant, timer: HuntTimer) {
+        match timer {
+            HuntTimer::After(delay) => self.timers.set(Timer::Hunt, now + delay),
+            HuntTimer::Stop => self.timers.cancel(Timer::Hunt),
+        }
+    }
+
+    /// The home registrar is gone or does not answer: another one is looked for (RFC 5352
+    /// section 3.6).
+    fn lose_home(&mut self, now: Instant) {
+        if let Some(home) = self.home.take() {
+            self.out.abort(home.connection);
+        }
+        self.timers.cancel(Timer::Registration);
+        self.timers.cancel(Timer::Reregistration);
+        match self.state {
+            State::Joining | State::Registered => {
+                self.state = State::Joining;
+                self.out.event(Event::RegistrarLost);
+                self.start_hunt(now);
+            }
+            State::Leaving => self.start_hunt(now),
+            State::Rejected | State::Left => {}
+        }
+    }
+
+    fn process(&mut self, now: Instant, from: ConnectionId, body: Body) {
+        match body {
+            Body::RegistrationResponse(response) => {
+                self.handle_registration_response(now, from, response);
+            }
+            Body::DeregistrationResponse(response) => {
+                self.handle_deregistration_response(now, from, response);
+            }
+            Body::EndpointKeepAlive(keep_alive) => self.handle_keep_alive(now, from, &keep_alive),
+            Body::Error(error) => tracing::warn!(error = %error.error, "reported by the registrar"),
+            other => {
+                let message = crate::wire::Body::name(&other);
+                tracing::debug!(message, "ignored: not for pool elements");
+            }
+        }
+    }
+
+    fn is_home(&self, connection: ConnectionId) -> bool {
+        self.home.as_ref().is_some_and(|home| home.connection == connection)
+    }
+
+    fn handle_registration_response(
+        &mut self,
+        now: Instant,
+        from: ConnectionId,
+        response: asap::RegistrationResponse,
+    ) {
+        let ours = response.pool_handle == self.config.pool_handle
+            && response.identifier == self.identifier
+            && matches!(self.state, State::Joining | State::Registered);
+        let Some(home) = self.home.as_ref().filter(|home| ours && home.connection == from) else {
+            return;
+        };
+        self.timers.cancel(Timer::Registration);
+        self.attempts = 0;
+        let error = response.error.unwrap_or_default();
+        if !response.reject {
+            let registrar = home.peer.clone();
+            if self.state == State::Joining {
+                self.state = State::Registered;
+                self.out.event(Event::Registered { identifier: self.identifier, registrar });
+            }
+            self.timers.set(Timer::Reregistration, now + reregistration(self.config.lifetime));
+        } else if error.causes.contains(&ErrorCause::NonUniqueIdentifier)
+            && self.config.identifier.is_none()
+            && self.identifiers_drawn < MAX_IDENTIFIERS
+        {
+            self.identifiers_drawn += 1;
+            self.identifier = draw_identifier(&mut self.rng);
+            self.register(now);
+        } else {
+            self.state = State::Rejected;
+            self.out.event(Event::Rejected(error));
+        }
+    }
+
+    fn handle_deregistration_response(
+        &mut self,
+        now: Instant,
+        from: ConnectionId,
+        response: asap::DeregistrationResponse,
+    ) {
+        let ours = response.pool_handle == self.config.pool_handle
+            && response.identifier == self.identifier;
+        if !ours || !self.is_home(from) {
+            return;
+        }
+        match (self.state, response.error) {
+            (State::Leaving, None) => self.leave(true),
+            (State::Leaving, Some(error)) => {
+                tracing::warn!(%error, "deregistration refused");
+                self.leave(false);
+            }
+            (State::Registered, _) => {
+                self.state = State::Joining;
+                self.out.event(Event::Expired);
+                self.register(now);
+            }
+            (State::Joining | State::Rejected | State::Left, _) => {}
+        }
+    }
+
+    /// Answers a keep-alive, and changes the home registrar where its H flag says so (RFC 5352
+    /// section 3.4).
+    fn handle_keep_alive(
+        &mut self,
+        now: Instant,
+        from: ConnectionId,
+        keep_alive: &asap::EndpointKeepAlive,
+    ) {
+        let ours = keep_alive.pool_handle == self.config.pool_handle
+            && keep_alive.identifier.is_none_or(|identifier| identifier == self.identifier);
+        if !ours || self.state == State::Left {
+            return;
+        }
+        let ack = asap::EndpointKeepAliveAck {
+            pool_handle: self.config.pool_handle.clone(),
+            identifier: self.identifier,
+        };
+        self.out.send(from, ack).expect("a pool handle leaves room");
+        match &mut self.home {
+            Some(home) if home.connection == from => home.registrar = Some(keep_alive.registrar),
+            Some(home) if keep_alive.home && home.registrar != Some(keep_alive.registrar) => {
+                // The new home knows the element; a registration on its connection follows in
+                // time.
+                tracing::info!(registrar = %keep_alive.registrar, "new home registrar");
+                let old = std::mem::replace(&mut home.connection, from);
+                home.registrar = Some(keep_alive.registrar);
+                self.out.close(old);
+                if self.state == State::Joining {
+                    self.register(now);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Machine for Element {
+    type Event = Event;
+
+    fn start(&mut self, now: Instant) {
+        self.out.begin();
+        self.start_hunt(now);
+    }
+
+    fn accept(&mut self, _: Instant, _: TransportAddress) -> ConnectionId {
+        self.out.begin();
+        self.out.name_connection()
+    }
+
+    fn handle_message(&mut self, now: Instant, from: ConnectionId, message: UserMessage) {
+        self.out.begin();
+        match receive(&mut self.out, from, &message) {
+            Received::Message(body) => self.process(now, from, body),
+            Received::Refused(reason) => tracing::warn!(reason, "not processed"),
+        }
+    }
+
+    fn handle_connection(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        event: ConnectionEvent,
+    ) {
+        self.out.begin();
+        match event {
+            ConnectionEvent::Established { local, peer } => {
+                if self.hunt.handle_established(connection, &mut self.out).is_none() {
+                    return;
+                }
+                self.timers.cancel(Timer::Hunt);
+                self.home = Some(Home { connection, local, peer, registrar: None });
+                if self.state == State::Leaving {
+                    self.send_deregistration();
+                } else {
+                    self.register(now);
+                }
+            }
+            ConnectionEvent::Closed | ConnectionEvent::Lost => {
+                if self.hunt.owns(connection) {
+                    if let Some(timer) = self.hunt.handle_failed(connection, &mut self.out) {
+                        self.out.event(Event::NoRegistrar);
+                        self.run(now, timer);
+                    }
+                } else if self.is_home(connection) {
+                    self.home = None;
+                    self.lose_home(now);
+                }
+            }
+        }
+    }
+
+    fn handle_announce(
+        &mut self,
+        now: Instant,
+        source: TransportAddress,
+        announce: asap::ServerAnnounce,
+    ) {
+        self.out.begin();
+        if self.hunt.handle_announce(now, source, announce) {
+            self.start_hunt(now);
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.out.begin();
+        while let Some(timer) = self.timers.pop(now) {
+            match timer {
+                Timer::Hunt => {
+                    let timer = self.hunt.handle_timeout(now, &mut self.out, &mut self.rng);
+                    self.run(now, timer);
+                }
+                Timer::Registration => {
+                    if self.attempts >= self.config.max_registration_attempts {
+                        self.attempts = 0;
+                        self.out.event(Event::NoRegistrar);
+                    }
+                    self.lose_home(now);
+                }
+                Timer::Deregistration => self.leave(false),
+                Timer::Reregistration => self.register(now),
+            }
+        }
+    }
+
+    fn poll_output(&mut self) -> Option<Output<Event>> {
+        self.out.poll()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+}
+
+/// Not zero, which means "none" to registrars.
+fn draw_identifier(rng: &mut StdRng) -> PoolElementId {
+    PoolElementId(rng.next_u32().max(1))
+}
+
+/// T4-reregistration for a registration of `lifetime`.
+fn reregistration(lifetime: Duration) -> Duration {
+    lifetime.saturating_sub(Duration::from_secs(20)).max(lifetime / 3).min(Duration::from_secs(600))
+}
+
+/// The user transport, with the addresses that the registrar is reached from where it has none.
+fn fill_in(transport: &UserTransport, local: &TransportAddress) -> UserTransport {
+    let mut transport = transport.clone();
+    if let UserTransport::Address(address) = &mut transport
+        && address.addresses.iter().all(std::net::IpAddr::is_unspecified)
+    {
+        address.addresses = local.addresses.clone();
+    }
+    transport
+}

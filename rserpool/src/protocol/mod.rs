@@ -1,0 +1,121 @@
+//! The state machines of registrar, pool element, pool user and session, without any I/O.
+//!
+//! Each is a plain struct. What happens is told to it (`handle_*`, with the time), and what it
+//! wants done is read from it ([`Machine::poll_output`], [`Machine::poll_timeout`]); after every
+//! call that may change it, the outputs have to be drained before the next one. Nothing here
+//! reads a clock, opens a socket or draws randomness that was not seeded, so the same seed and
+//! the same inputs give the same run.
+
+pub mod element;
+mod hunt;
+mod outbox;
+mod receive;
+pub mod registrar;
+pub mod session;
+mod timers;
+pub mod user;
+
+use std::time::Instant;
+
+use crate::wire::{TransportAddress, UserMessage, asap};
+
+pub use element::Element;
+pub use hunt::HuntConfig;
+pub use registrar::Registrar;
+pub use session::Session;
+pub use user::User;
+
+pub(crate) use hunt::{Hunt, HuntTimer};
+pub(crate) use outbox::Outbox;
+pub(crate) use receive::{Received, receive};
+pub(crate) use timers::Timers;
+
+/// A connection as its state machine names it: an SCTP association or a TCP connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// What became of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectionEvent {
+    /// It is there. Comes first, and only for connections that the machine asked for.
+    Established {
+        /// Our end.
+        local: TransportAddress,
+        /// The other end.
+        peer: TransportAddress,
+    },
+    /// The peer closed it in good order. The last event.
+    Closed,
+    /// It broke, or never came to be. The last event.
+    Lost,
+}
+
+/// What a state machine wants done, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Output<E> {
+    /// Connect to this address; tell what becomes of it under this name.
+    Connect {
+        /// The name.
+        connection: ConnectionId,
+        /// Where to.
+        to: TransportAddress,
+    },
+    /// Send a message.
+    Send {
+        /// On which connection.
+        connection: ConnectionId,
+        /// What.
+        message: UserMessage,
+    },
+    /// Send a message to everyone who listens for announcements.
+    Announce(UserMessage),
+    /// Close a connection, of which nothing more is told then.
+    Close {
+        /// Which.
+        connection: ConnectionId,
+        /// Whether to drop what is not sent yet.
+        abort: bool,
+    },
+    /// Tell the owner of the machine.
+    Event(E),
+}
+
+/// What the driver needs of a state machine that talks to registrars or is one.
+pub trait Machine {
+    /// What the machine tells its owner.
+    type Event;
+
+    /// Begins: timers start, connections are made.
+    fn start(&mut self, now: Instant);
+
+    /// Names a connection that came from outside.
+    fn accept(&mut self, now: Instant, peer: TransportAddress) -> ConnectionId;
+
+    /// A message came.
+    fn handle_message(&mut self, now: Instant, from: ConnectionId, message: UserMessage);
+
+    /// Something happened to a connection.
+    fn handle_connection(&mut self, now: Instant, connection: ConnectionId, event: ConnectionEvent);
+
+    /// A registrar announced itself (RFC 5352 section 3.6); `source` is where the announcement
+    /// came from.
+    fn handle_announce(
+        &mut self,
+        now: Instant,
+        source: TransportAddress,
+        announce: asap::ServerAnnounce,
+    );
+
+    /// The time that [`Self::poll_timeout`] gave has come.
+    fn handle_timeout(&mut self, now: Instant);
+
+    /// The next thing to do.
+    #[must_use]
+    fn poll_output(&mut self) -> Option<Output<Self::Event>>;
+
+    /// When to call [`Self::handle_timeout`] next.
+    #[must_use]
+    fn poll_timeout(&self) -> Option<Instant>;
+}

@@ -1,0 +1,66 @@
+//! What a state machine wants done.
+
+use std::collections::VecDeque;
+
+use super::{ConnectionId, Output};
+use crate::wire::{EncodeError, Ppid, TransportAddress, UserMessage, asap};
+
+/// The one queue of a machine's outputs, so that their order survives. Its owner drains it
+/// after each change, which bounds it.
+#[derive(Debug)]
+pub(crate) struct Outbox<E> {
+    queue: VecDeque<Output<E>>,
+    connections: u64,
+}
+
+impl<E> Outbox<E> {
+    pub(crate) fn new() -> Self {
+        Self { queue: VecDeque::new(), connections: 0 }
+    }
+
+    /// Every input begins with this.
+    pub(crate) fn begin(&mut self) {
+        debug_assert!(self.queue.is_empty(), "outputs were not drained before the next input");
+    }
+
+    pub(crate) fn name_connection(&mut self) -> ConnectionId {
+        self.connections += 1;
+        ConnectionId(self.connections)
+    }
+
+    pub(crate) fn connect(&mut self, to: TransportAddress) -> ConnectionId {
+        let connection = self.name_connection();
+        self.queue.push_back(Output::Connect { connection, to });
+        connection
+    }
+
+    pub(crate) fn send(
+        &mut self,
+        connection: ConnectionId,
+        message: impl Into<asap::Message>,
+    ) -> Result<(), EncodeError> {
+        let message = UserMessage::new(Ppid::ASAP, message.into().encode()?);
+        self.queue.push_back(Output::Send { connection, message });
+        Ok(())
+    }
+
+    pub(crate) fn announce(&mut self, message: UserMessage) {
+        self.queue.push_back(Output::Announce(message));
+    }
+
+    pub(crate) fn close(&mut self, connection: ConnectionId) {
+        self.queue.push_back(Output::Close { connection, abort: false });
+    }
+
+    pub(crate) fn abort(&mut self, connection: ConnectionId) {
+        self.queue.push_back(Output::Close { connection, abort: true });
+    }
+
+    pub(crate) fn event(&mut self, event: E) {
+        self.queue.push_back(Output::Event(event));
+    }
+
+    pub(crate) fn poll(&mut self) -> Option<Output<E>> {
+        self.queue.pop_front()
+    }
+}

@@ -1,0 +1,50 @@
+//! Announcements (RFC 5352 section 3.6).
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::{Registrar, Timer};
+use crate::wire::{Ppid, RegistrarId, UserMessage, asap};
+
+/// The most other registrars that are counted; ours, since anyone can announce.
+const MAX_HEARD: usize = 1024;
+
+/// The other registrars that announce themselves.
+#[derive(Debug, Default)]
+pub(super) struct Announcements {
+    heard: BTreeMap<RegistrarId, Instant>,
+}
+
+impl Announcements {
+    pub(super) fn heard(&mut self, now: Instant, registrar: RegistrarId) {
+        if self.heard.len() < MAX_HEARD || self.heard.contains_key(&registrar) {
+            self.heard.insert(registrar, now);
+        }
+    }
+
+    fn count(&mut self, now: Instant, outdate: Duration) -> u32 {
+        // N registrars announce themselves every N intervals, so the patience grows with them.
+        let others = u32::try_from(self.heard.len()).unwrap_or(u32::MAX);
+        self.heard.retain(|_, heard| now < *heard + outdate * others);
+        u32::try_from(self.heard.len()).unwrap_or(u32::MAX)
+    }
+}
+
+impl Registrar {
+    /// Announces the registrar, the less often the more registrars there are, so that there
+    /// is about one announcement each T6-Serverannounce in all.
+    pub(super) fn announce(&mut self, now: Instant) {
+        let Some(announce) = &self.config.announce else { return };
+        let others = self.announcements.count(now, announce.outdate);
+        let next = now + announce.interval * (others + 1);
+        let message = asap::Message::from(asap::ServerAnnounce {
+            registrar: self.config.identifier,
+            transports: announce.transports.clone(),
+        });
+        match message.encode() {
+            Ok(payload) => self.out.announce(UserMessage::new(Ppid::ASAP, payload)),
+            Err(error) => tracing::warn!(%error, "the announcement is too long"),
+        }
+        self.timers.set(Timer::Announce, next);
+    }
+}

@@ -1,0 +1,321 @@
+//! The registrar (RFC 5352 section 3, the server's side).
+
+mod announce;
+mod config;
+mod keep_alive;
+mod registration;
+mod resolution;
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::{ConnectionEvent, ConnectionId, Machine, Outbox, Output, Received, Timers, receive};
+use crate::handlespace::{ElementKey, Handlespace};
+use crate::wire::{
+    PoolElementId, PoolHandle, RegistrarId, TransportAddress, UserMessage, asap, asap::Body,
+};
+use announce::Announcements;
+
+pub use config::RegistrarConfig;
+
+/// A registrar: it keeps the handlespace, watches over the elements and answers resolutions.
+#[derive(Debug)]
+pub struct Registrar {
+    config: RegistrarConfig,
+    rng: StdRng,
+    handlespace: Handlespace<Membership>,
+    connections: HashMap<ConnectionId, Peer>,
+    announcements: Announcements,
+    timers: Timers<Timer>,
+    out: Outbox<Event>,
+}
+
+/// What the registrar keeps of each element.
+#[derive(Debug)]
+struct Membership {
+    /// The connection to its ASAP endpoint; none while there is no connection.
+    connection: Option<ConnectionId>,
+    /// Whether it owes the answer to a keep-alive.
+    awaiting_ack: bool,
+    unreachable_reports: u32,
+}
+
+/// The other end of a connection.
+#[derive(Debug)]
+struct Peer {
+    address: TransportAddress,
+    /// Not there yet: we connect to an element, to ask whether it is alive.
+    connecting: bool,
+    /// The elements reached through it.
+    elements: BTreeSet<ElementKey>,
+    /// Whether its first fault was logged.
+    complained: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Timer {
+    Announce,
+    FirstMessage(ConnectionId),
+    KeepAlive(ElementKey),
+    Expiry(ElementKey),
+}
+
+/// What a registrar tells its owner, for logs and statistics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// An element joined a pool.
+    Registered(ElementName),
+    /// An element renewed its registration.
+    Reregistered(ElementName),
+    /// An element was refused.
+    Refused(ElementName, asap::RegistrationResponse),
+    /// An element is gone.
+    Removed(ElementName, RemovalReason),
+    /// Someone sent what is not ASAP; told once for each connection.
+    Misbehaved {
+        /// Who.
+        peer: TransportAddress,
+        /// What.
+        reason: String,
+    },
+}
+
+/// The pool and the identifier of an element.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ElementName {
+    /// The pool.
+    pub pool_handle: PoolHandle,
+    /// The element.
+    pub identifier: PoolElementId,
+}
+
+impl fmt::Display for ElementName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of pool {}", self.identifier, self.pool_handle)
+    }
+}
+
+/// Why an element is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RemovalReason {
+    /// It left.
+    Deregistered,
+    /// It did not renew its registration in time.
+    Expired,
+    /// It did not answer a keep-alive in time.
+    KeepAliveTimeout,
+    /// Its connection broke and it does not accept another.
+    Unreachable,
+    /// Too many pool users reported that it is unreachable.
+    Reported,
+}
+
+impl fmt::Display for RemovalReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Deregistered => "deregistered",
+            Self::Expired => "registration expired",
+            Self::KeepAliveTimeout => "no answer to a keep-alive",
+            Self::Unreachable => "connection lost and not to be had again",
+            Self::Reported => "reported as unreachable too often",
+        })
+    }
+}
+
+impl Registrar {
+    /// A registrar with an empty handlespace.
+    #[must_use]
+    pub fn new(config: RegistrarConfig) -> Self {
+        Self {
+            rng: StdRng::seed_from_u64(config.seed),
+            handlespace: Handlespace::new(config.policies.clone(), config.capacity),
+            connections: HashMap::new(),
+            announcements: Announcements::default(),
+            timers: Timers::new(),
+            out: Outbox::new(),
+            config,
+        }
+    }
+
+    /// The registrar's identifier.
+    #[must_use]
+    pub fn identifier(&self) -> RegistrarId {
+        self.config.identifier
+    }
+
+    /// How many elements there are.
+    #[must_use]
+    pub fn elements(&self) -> usize {
+        self.handlespace.len()
+    }
+
+    fn process(&mut self, now: Instant, from: ConnectionId, body: Body) {
+        match body {
+            Body::Registration(registration) => self.handle_registration(now, from, registration),
+            Body::Deregistration(deregistration) => {
+                self.handle_deregistration(from, deregistration);
+            }
+            Body::HandleResolution(request) => self.handle_resolution(from, request),
+            Body::EndpointKeepAliveAck(ack) => self.handle_keep_alive_ack(now, from, &ack),
+            Body::EndpointUnreachable(report) => self.handle_unreachable(now, &report),
+            Body::Error(error) => {
+                self.complain(from, format!("reported an error: {}", error.error));
+            }
+            other => {
+                let name = crate::wire::Body::name(&other);
+                self.complain(from, format!("sent {name}, which is not for registrars"));
+            }
+        }
+    }
+
+    fn complain(&mut self, about: ConnectionId, reason: String) {
+        if let Some(peer) = self.connections.get_mut(&about)
+            && !std::mem::replace(&mut peer.complained, true)
+        {
+            self.out.event(Event::Misbehaved { peer: peer.address.clone(), reason });
+        }
+    }
+
+    fn name_of(&self, key: ElementKey) -> Option<ElementName> {
+        let pool_handle = self.handlespace.handle_of(key)?.clone();
+        let identifier = self.handlespace.get(key)?.value.identifier;
+        Some(ElementName { pool_handle, identifier })
+    }
+
+    /// Forgets an element, its timers and its claim on a connection, which is returned.
+    fn remove(&mut self, key: ElementKey, reason: RemovalReason) -> Option<ConnectionId> {
+        let (pool_handle, element) = self.handlespace.remove(key)?;
+        self.timers.cancel(Timer::KeepAlive(key));
+        self.timers.cancel(Timer::Expiry(key));
+        let identifier = element.value.identifier;
+        self.out.event(Event::Removed(ElementName { pool_handle, identifier }, reason));
+        self.detach(key, element.state.connection)
+    }
+
+    /// Takes the element's claim off its connection.
+    fn detach(
+        &mut self,
+        key: ElementKey,
+        connection: Option<ConnectionId>,
+    ) -> Option<ConnectionId> {
+        if let Some(peer) = connection.and_then(|id| self.connections.get_mut(&id)) {
+            peer.elements.remove(&key);
+        }
+        connection
+    }
+
+    /// Closes a connection that does not serve any element.
+    fn abort_if_unused(&mut self, connection: ConnectionId) {
+        if self.connections.get(&connection).is_some_and(|peer| peer.elements.is_empty()) {
+            self.connections.remove(&connection);
+            self.timers.cancel(Timer::FirstMessage(connection));
+            self.out.abort(connection);
+        }
+    }
+
+    /// `interval`, varied by 50 % (RFC 5352 section 3.5).
+    fn spread(&mut self, interval: Duration) -> Duration {
+        interval.mul_f64(self.rng.random_range(0.5..1.5))
+    }
+}
+
+impl Machine for Registrar {
+    type Event = Event;
+
+    fn start(&mut self, now: Instant) {
+        self.out.begin();
+        if self.config.announce.is_some() {
+            self.timers.set(Timer::Announce, now);
+        }
+    }
+
+    fn accept(&mut self, now: Instant, address: TransportAddress) -> ConnectionId {
+        self.out.begin();
+        let connection = self.out.name_connection();
+        let elements = BTreeSet::new();
+        let peer = Peer { address, connecting: false, elements, complained: false };
+        self.connections.insert(connection, peer);
+        self.timers.set(Timer::FirstMessage(connection), now + self.config.first_message_timeout);
+        connection
+    }
+
+    fn handle_message(&mut self, now: Instant, from: ConnectionId, message: UserMessage) {
+        self.out.begin();
+        if !self.connections.contains_key(&from) {
+            return;
+        }
+        match receive(&mut self.out, from, &message) {
+            Received::Message(body) => {
+                self.timers.cancel(Timer::FirstMessage(from));
+                self.process(now, from, body);
+            }
+            Received::Refused(reason) => self.complain(from, reason),
+        }
+    }
+
+    fn handle_connection(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        event: ConnectionEvent,
+    ) {
+        self.out.begin();
+        match event {
+            ConnectionEvent::Established { peer: address, .. } => {
+                let Some(peer) = self.connections.get_mut(&connection) else { return };
+                (peer.address, peer.connecting) = (address, false);
+                for key in peer.elements.clone() {
+                    self.send_keep_alive(now, key);
+                }
+            }
+            ConnectionEvent::Closed | ConnectionEvent::Lost => {
+                self.timers.cancel(Timer::FirstMessage(connection));
+                let Some(peer) = self.connections.remove(&connection) else { return };
+                for key in peer.elements {
+                    self.handle_element_disconnected(now, key, peer.connecting);
+                }
+            }
+        }
+    }
+
+    fn handle_announce(
+        &mut self,
+        now: Instant,
+        _: TransportAddress,
+        announce: asap::ServerAnnounce,
+    ) {
+        self.out.begin();
+        if announce.registrar != self.config.identifier {
+            self.announcements.heard(now, announce.registrar);
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.out.begin();
+        while let Some(timer) = self.timers.pop(now) {
+            match timer {
+                Timer::Announce => self.announce(now),
+                Timer::FirstMessage(connection) => {
+                    self.complain(connection, "sent no message in time".to_owned());
+                    self.abort_if_unused(connection);
+                }
+                Timer::KeepAlive(key) => self.handle_keep_alive_timer(now, key),
+                Timer::Expiry(key) => self.handle_expiry(key),
+            }
+        }
+    }
+
+    fn poll_output(&mut self) -> Option<Output<Event>> {
+        self.out.poll()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+}

@@ -1,0 +1,200 @@
+//! Registration and deregistration (RFC 5352 sections 3.1 and 3.2).
+
+use std::time::Instant;
+
+use super::{ElementName, Event, Membership, Registrar, RemovalReason, Timer};
+use crate::handlespace::{ElementKey, Refused};
+use crate::protocol::ConnectionId;
+use crate::wire::{
+    ErrorCause, OperationError, PolicyParameters, PoolElement, PoolHandle, RegistrationLife,
+    TransportAddress, TransportProtocol, asap, quote,
+};
+
+impl Registrar {
+    pub(super) fn handle_registration(
+        &mut self,
+        now: Instant,
+        from: ConnectionId,
+        registration: asap::Registration,
+    ) {
+        let asap::Registration { pool_handle, pool_element } = registration;
+        let identifier = pool_element.identifier;
+        let name = ElementName { pool_handle: pool_handle.clone(), identifier };
+        let result = self.register(now, from, &pool_handle, pool_element);
+        let response = asap::RegistrationResponse {
+            reject: result.is_err(),
+            pool_handle,
+            identifier,
+            error: result.as_ref().err().map(|cause| OperationError::from(cause.clone())),
+        };
+        match result {
+            Ok(true) => self.out.event(Event::Registered(name)),
+            Ok(false) => self.out.event(Event::Reregistered(name)),
+            Err(_) => self.out.event(Event::Refused(name, response.clone())),
+        }
+        self.respond(from, response);
+    }
+
+    /// Adds or renews an element. Whether it is new.
+    fn register(
+        &mut self,
+        now: Instant,
+        from: ConnectionId,
+        handle: &PoolHandle,
+        mut value: PoolElement,
+    ) -> Result<bool, ErrorCause> {
+        let peer = &self.connections[&from].address;
+        self.validate(peer, &value)?;
+        value.asap_transport = asap_transport(peer, value.asap_transport.take());
+        value.home_registrar = self.config.identifier;
+        let life = value.registration_life.duration();
+        let present = self.handlespace.find(handle, value.identifier);
+        if let Some(key) = present {
+            self.check_owner(key, from)?;
+        }
+        self.handlespace
+            .check(handle, &value)
+            .map_err(|refused| self.refusal(&refused, &value.policy))?;
+        let checked = "checked before";
+        let key = match present {
+            Some(key) => {
+                self.handlespace.update(key, value).expect(checked);
+                self.rebind(key, from);
+                key
+            }
+            None => {
+                let connection = Some(from);
+                let state = Membership { connection, awaiting_ack: false, unreachable_reports: 0 };
+                self.handlespace.insert(handle, value, state).expect(checked)
+            }
+        };
+        self.connections.get_mut(&from).expect("it sent this").elements.insert(key);
+        match life {
+            Some(life) => self.timers.set(Timer::Expiry(key), now + life),
+            None => self.timers.cancel(Timer::Expiry(key)),
+        }
+        if present.is_none() {
+            self.schedule_keep_alive(now, key);
+        }
+        Ok(present.is_none())
+    }
+
+    /// What can be wrong with an element whatever its pool is like.
+    fn validate(&self, peer: &TransportAddress, value: &PoolElement) -> Result<(), ErrorCause> {
+        let user = value.user_transport.address();
+        // The addresses must be among those that the element registers from (RFC 5352 section
+        // 2.2.1): nobody can direct pool users to somebody else.
+        let foreign = user.is_some_and(|user| {
+            user.addresses.is_empty()
+                || user.addresses.iter().any(|address| !peer.addresses.contains(address))
+        });
+        if foreign || user.is_some_and(|user| user.port == 0) {
+            return Err(ErrorCause::InvalidValues(quote(&value.user_transport)));
+        }
+        if value.identifier.0 == 0 || value.registration_life == RegistrationLife(0) {
+            return Err(ErrorCause::InvalidValues(quote(value)));
+        }
+        Ok(())
+    }
+
+    /// Only the endpoint that registered an element may change it: the same connection, or one
+    /// from the same address after that one is gone or replaced.
+    fn check_owner(&self, key: ElementKey, from: ConnectionId) -> Result<(), ErrorCause> {
+        let element = self.handlespace.get(key).expect("found before");
+        if element.state.connection == Some(from) {
+            return Ok(());
+        }
+        let peer = &self.connections[&from].address;
+        let owner = element.state.connection.and_then(|id| self.connections.get(&id));
+        let same_host = match (owner, element.value.user_transport.address()) {
+            (Some(owner), _) => shares_address(&owner.address, peer),
+            (None, Some(user)) => shares_address(user, peer),
+            (None, None) => false,
+        };
+        if same_host { Ok(()) } else { Err(ErrorCause::NonUniqueIdentifier) }
+    }
+
+    /// The element is reached through `connection` from now on.
+    fn rebind(&mut self, key: ElementKey, connection: ConnectionId) {
+        let Some(element) = self.handlespace.get_mut(key) else { return };
+        element.state.unreachable_reports = 0;
+        let before = element.state.connection.replace(connection);
+        if before != Some(connection) {
+            // What was asked on another connection will not be answered.
+            element.state.awaiting_ack = false;
+            self.detach(key, before);
+        }
+    }
+
+    /// The error cause of a refusal, and what the RFC wants to be in it (RFC 5354 section
+    /// 3.12).
+    fn refusal(&self, refused: &Refused, policy: &PolicyParameters) -> ErrorCause {
+        let present = |key| &self.handlespace.get(key).expect("present in the pool").value;
+        match refused {
+            Refused::InconsistentPolicy { with } => {
+                ErrorCause::InconsistentPolicy(quote(&present(*with).policy))
+            }
+            Refused::InconsistentTransport { with } => {
+                ErrorCause::InconsistentTransport(quote(&present(*with).user_transport))
+            }
+            Refused::InconsistentDataControl => ErrorCause::InconsistentDataControl,
+            Refused::Policy(_) => ErrorCause::InvalidValues(quote(policy)),
+            Refused::Full => ErrorCause::LackOfResources,
+        }
+    }
+
+    pub(super) fn handle_deregistration(
+        &mut self,
+        from: ConnectionId,
+        deregistration: asap::Deregistration,
+    ) {
+        let asap::Deregistration { pool_handle, identifier } = deregistration;
+        // An element that is not there is as good as deregistered (RFC 5352 section 3.2).
+        let error = self.handlespace.find(&pool_handle, identifier).and_then(|key| {
+            if self.check_owner(key, from).is_err() {
+                return Some(ErrorCause::Security.into());
+            }
+            self.remove(key, RemovalReason::Deregistered);
+            None
+        });
+        self.respond(from, asap::DeregistrationResponse { pool_handle, identifier, error });
+    }
+
+    /// The registration was not renewed: the element is removed and told so (RFC 5352 section
+    /// 3.2).
+    pub(super) fn handle_expiry(&mut self, key: ElementKey) {
+        let Some(ElementName { pool_handle, identifier }) = self.name_of(key) else { return };
+        if let Some(connection) = self.remove(key, RemovalReason::Expired)
+            && self.connections.get(&connection).is_some_and(|peer| !peer.connecting)
+        {
+            let error = None;
+            let response = asap::DeregistrationResponse { pool_handle, identifier, error };
+            self.respond(connection, response);
+        }
+    }
+
+    /// Sends what is short by construction, or as long as the request that it answers.
+    fn respond(&mut self, to: ConnectionId, response: impl Into<asap::Message>) {
+        if let Err(error) = self.out.send(to, response) {
+            self.complain(to, format!("the answer does not fit: {error}"));
+        }
+    }
+}
+
+fn shares_address(one: &TransportAddress, other: &TransportAddress) -> bool {
+    one.addresses.iter().any(|address| other.addresses.contains(address))
+}
+
+/// Where the element's ASAP endpoint is. Over SCTP that is where it registers from. Over TCP
+/// the port is ephemeral, so the element has to name one; its address is not for it to choose.
+fn asap_transport(
+    peer: &TransportAddress,
+    named: Option<TransportAddress>,
+) -> Option<TransportAddress> {
+    match peer.protocol {
+        TransportProtocol::Tcp => named
+            .filter(|named| named.protocol == peer.protocol && named.port != 0)
+            .map(|named| TransportAddress { port: named.port, ..peer.clone() }),
+        _ => Some(peer.clone()),
+    }
+}

@@ -1,0 +1,377 @@
+//! A pool user's session with a pool: it outlives the elements that serve it (RFC 5352
+//! sections 3.5 and 3.8).
+
+mod config;
+mod control;
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::user::ResolveError;
+use super::{ConnectionEvent, ConnectionId};
+use crate::wire::parameter::Cookie;
+use crate::wire::{
+    PoolElement, PoolElementId, Ppid, TransportAddress, TransportUse, UserMessage, asap,
+};
+
+pub use config::SessionConfig;
+pub use control::{Incoming, classify};
+
+/// A session: it resolves the pool, connects to an element, and when that dies reports it and
+/// goes on with the next, to which it first gives the last cookie.
+#[derive(Debug)]
+pub struct Session {
+    config: SessionConfig,
+    state: State,
+    cookie: Option<Bytes>,
+    /// The element that served the session last.
+    last: Option<PoolElementId>,
+    /// What the last resolution found.
+    known: Vec<PoolElement>,
+    /// Elements that failed since one last served the session.
+    failed: Vec<PoolElementId>,
+    connections: u64,
+    /// When the session came to be without an element.
+    without_since: Option<Instant>,
+    timer: Option<Instant>,
+    out: VecDeque<Output>,
+}
+
+#[derive(Debug)]
+enum State {
+    Resolving,
+    /// All elements failed; the pool is resolved again when the timer fires.
+    Waiting,
+    Connecting {
+        connection: ConnectionId,
+        element: PoolElement,
+        /// Those to try after it.
+        rest: VecDeque<PoolElement>,
+    },
+    Connected {
+        connection: ConnectionId,
+        element: PoolElementId,
+    },
+    Ended,
+}
+
+/// What a session wants done, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Output {
+    /// Resolve the session's pool at a registrar, not from a cache.
+    Resolve,
+    /// Report that this element is not reachable.
+    Report(PoolElementId),
+    /// Connect to this address; tell what becomes of it under this name. At most one
+    /// connection is open at a time.
+    Connect {
+        /// The name.
+        connection: ConnectionId,
+        /// Where to.
+        to: TransportAddress,
+    },
+    /// Send a message.
+    Send {
+        /// On which connection.
+        connection: ConnectionId,
+        /// What.
+        message: UserMessage,
+    },
+    /// Close a connection, of which nothing more is told then.
+    Close {
+        /// Which.
+        connection: ConnectionId,
+        /// Whether to drop what is not sent yet.
+        abort: bool,
+    },
+    /// Tell the application.
+    Event(Event),
+}
+
+/// What a session tells the application, in the order in which it happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The session has its first element.
+    Connected(PoolElementId),
+    /// A message came.
+    Message(UserMessage),
+    /// The element is gone. What it was sent and did not answer may be lost.
+    FailoverStarted {
+        /// The element.
+        from: PoolElementId,
+    },
+    /// Another element serves the session. It has got the last cookie, if there is one.
+    FailoverCompleted {
+        /// The element that is gone.
+        from: PoolElementId,
+        /// The element that serves now; the same, if only the connection was lost.
+        to: PoolElementId,
+    },
+    /// The element closed the session in good order. The last event.
+    Closed,
+    /// There is no element for the session. The last event.
+    Failed(SessionError),
+}
+
+/// Why a session is over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The pool could not be resolved.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// None of the pool's elements accepted a connection for too long.
+    #[error("no element of the pool accepts a connection")]
+    NoElement,
+    /// The pool's elements are served over a transport protocol that is not in use here.
+    #[error("the pool is served over {0}, not over {1}")]
+    OtherTransport(String, String),
+}
+
+impl Session {
+    /// A session that is not connected yet.
+    #[must_use]
+    pub fn new(config: SessionConfig) -> Self {
+        Self {
+            config,
+            state: State::Resolving,
+            cookie: None,
+            last: None,
+            known: Vec::new(),
+            failed: Vec::new(),
+            connections: 0,
+            without_since: None,
+            timer: None,
+            out: VecDeque::new(),
+        }
+    }
+
+    /// Begins.
+    pub fn start(&mut self, now: Instant) {
+        self.without_since = Some(now);
+        self.out.push_back(Output::Resolve);
+    }
+
+    /// Whether [`Self::send`] would send now.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        matches!(self.state, State::Connected { .. })
+    }
+
+    /// The element that serves the session.
+    #[must_use]
+    pub fn element(&self) -> Option<PoolElementId> {
+        match self.state {
+            State::Connected { element, .. } => Some(element),
+            State::Resolving | State::Waiting | State::Connecting { .. } | State::Ended => None,
+        }
+    }
+
+    /// The last cookie.
+    #[must_use]
+    pub fn cookie(&self) -> Option<&Bytes> {
+        self.cookie.as_ref()
+    }
+
+    /// Sends a message to the element that serves the session.
+    ///
+    /// # Errors
+    ///
+    /// Gives the message back while there is none.
+    pub fn send(&mut self, message: UserMessage) -> Result<(), UserMessage> {
+        let State::Connected { connection, .. } = self.state else { return Err(message) };
+        self.out.push_back(Output::Send { connection, message });
+        Ok(())
+    }
+
+    /// Ends the session.
+    pub fn close(&mut self) {
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Connected { connection, .. } => {
+                self.out.push_back(Output::Close { connection, abort: false });
+            }
+            State::Connecting { connection, .. } => {
+                self.out.push_back(Output::Close { connection, abort: true });
+            }
+            State::Resolving | State::Waiting | State::Ended => {}
+        }
+        self.timer = None;
+    }
+
+    /// The answer to [`Output::Resolve`].
+    pub fn handle_resolution(
+        &mut self,
+        now: Instant,
+        result: Result<Vec<PoolElement>, ResolveError>,
+    ) {
+        if !matches!(self.state, State::Resolving) {
+            return;
+        }
+        let elements = match result {
+            Ok(elements) => elements,
+            // A pool that was never there is a mistake; one that is gone may come back, and
+            // while no registrar answers, elements may live that were there before.
+            Err(ResolveError::UnknownPool(_)) if self.last.is_some() => Vec::new(),
+            Err(_) if self.last.is_some() => std::mem::take(&mut self.known),
+            Err(error) => return self.fail(error.into()),
+        };
+        let protocol = self.config.protocol;
+        let (usable, other): (Vec<_>, Vec<_>) = elements.into_iter().partition(|element| {
+            element.user_transport.address().is_some_and(|address| address.protocol == protocol)
+        });
+        if let (true, Some(other)) = (usable.is_empty(), other.first()) {
+            let transport = other.user_transport.to_string();
+            let error = SessionError::OtherTransport(transport, protocol.to_string());
+            return self.fail(error);
+        }
+        self.known.clone_from(&usable);
+        // Those which failed just now come last: they may be alive after all.
+        let (failed, mut candidates): (VecDeque<_>, VecDeque<_>) =
+            usable.into_iter().partition(|element| self.failed.contains(&element.identifier));
+        candidates.extend(failed);
+        self.try_next(now, candidates);
+    }
+
+    fn try_next(&mut self, now: Instant, mut candidates: VecDeque<PoolElement>) {
+        let Some(element) = candidates.pop_front() else {
+            if self.without_since.is_some_and(|since| now >= since + self.config.give_up_after) {
+                return self.fail(SessionError::NoElement);
+            }
+            self.state = State::Waiting;
+            self.timer = Some(now + self.config.retry_delay);
+            return;
+        };
+        self.connections += 1;
+        let connection = ConnectionId(self.connections);
+        let address = element.user_transport.address().expect("only those are candidates");
+        self.out.push_back(Output::Connect { connection, to: address.clone() });
+        self.timer = Some(now + self.config.connect_timeout);
+        self.state = State::Connecting { connection, element, rest: candidates };
+    }
+
+    /// Something happened to the connection.
+    pub fn handle_connection(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        event: &ConnectionEvent,
+    ) {
+        match (std::mem::replace(&mut self.state, State::Ended), event) {
+            (
+                State::Connecting { connection: ours, element, .. },
+                ConnectionEvent::Established { .. },
+            ) if ours == connection => self.connected(connection, &element),
+            (
+                State::Connecting { connection: ours, element, rest },
+                ConnectionEvent::Closed | ConnectionEvent::Lost,
+            ) if ours == connection => self.unreachable(now, element.identifier, rest),
+            (State::Connected { connection: ours, element }, ConnectionEvent::Lost)
+                if ours == connection =>
+            {
+                self.without_since = Some(now);
+                self.out.push_back(Output::Event(Event::FailoverStarted { from: element }));
+                self.failed.push(element);
+                self.out.push_back(Output::Report(element));
+                self.resolve();
+            }
+            (State::Connected { connection: ours, .. }, ConnectionEvent::Closed)
+                if ours == connection =>
+            {
+                self.out.push_back(Output::Event(Event::Closed));
+            }
+            (state, _) => self.state = state,
+        }
+    }
+
+    fn connected(&mut self, connection: ConnectionId, element: &PoolElement) {
+        self.timer = None;
+        self.without_since = None;
+        self.failed.clear();
+        let to = element.identifier;
+        self.state = State::Connected { connection, element: to };
+        let control = element
+            .user_transport
+            .address()
+            .is_some_and(|address| address.usage == TransportUse::DATA_PLUS_CONTROL);
+        if let (true, Some(cookie)) = (control, &self.cookie) {
+            // The first message, before any data (RFC 5352 section 3.8).
+            let cookie = Cookie(cookie.clone());
+            match asap::Message::from(asap::CookieEcho { cookie }).encode() {
+                Ok(payload) => {
+                    let message = UserMessage::new(Ppid::ASAP, payload);
+                    self.out.push_back(Output::Send { connection, message });
+                }
+                Err(error) => tracing::error!(%error, "a cookie that came cannot be sent"),
+            }
+        }
+        self.out.push_back(Output::Event(match self.last.replace(to) {
+            None => Event::Connected(to),
+            Some(from) => Event::FailoverCompleted { from, to },
+        }));
+    }
+
+    fn unreachable(&mut self, now: Instant, element: PoolElementId, rest: VecDeque<PoolElement>) {
+        self.failed.push(element);
+        self.out.push_back(Output::Report(element));
+        self.try_next(now, rest);
+    }
+
+    fn resolve(&mut self) {
+        self.timer = None;
+        self.state = State::Resolving;
+        self.out.push_back(Output::Resolve);
+    }
+
+    fn fail(&mut self, error: SessionError) {
+        self.state = State::Ended;
+        self.timer = None;
+        self.out.push_back(Output::Event(Event::Failed(error)));
+    }
+
+    /// A message came on the connection.
+    pub fn handle_message(&mut self, connection: ConnectionId, message: UserMessage) {
+        if !matches!(self.state, State::Connected { connection: ours, .. } if ours == connection) {
+            return;
+        }
+        match classify(message) {
+            Incoming::Data(message) => self.out.push_back(Output::Event(Event::Message(message))),
+            // In memory of its own, for it may be kept for long.
+            Incoming::Cookie(cookie) => self.cookie = Some(Bytes::copy_from_slice(&cookie)),
+            Incoming::BusinessCard(_) => {}
+            Incoming::CookieEcho(_) => tracing::warn!("a pool element echoed a cookie"),
+            Incoming::Unexpected(reason) => tracing::warn!(reason, "on the control channel"),
+        }
+    }
+
+    /// The time that [`Self::poll_timeout`] gave has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.timer.is_none_or(|timer| now < timer) {
+            return;
+        }
+        self.timer = None;
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Connecting { connection, element, rest } => {
+                self.out.push_back(Output::Close { connection, abort: true });
+                self.unreachable(now, element.identifier, rest);
+            }
+            State::Waiting => self.resolve(),
+            state => self.state = state,
+        }
+    }
+
+    /// The next thing to do.
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    /// When to call [`Self::handle_timeout`] next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timer
+    }
+}

@@ -1,0 +1,64 @@
+//! What a pool user can be told.
+
+use std::time::Duration;
+
+use crate::policy::Policies;
+use crate::protocol::HuntConfig;
+
+/// The settings of a pool user.
+#[derive(Debug, Clone)]
+pub struct UserConfig {
+    pub(super) hunt: HuntConfig,
+    pub(super) seed: u64,
+    pub(super) policies: Policies,
+    pub(super) request_timeout: Duration,
+    pub(super) max_request_retransmit: u32,
+    pub(super) cache_capacity: usize,
+}
+
+impl UserConfig {
+    /// The defaults for a user who looks for its registrar as `hunt` says, and whose random
+    /// choices follow from `seed`.
+    #[must_use]
+    pub fn new(hunt: HuntConfig, seed: u64) -> Self {
+        Self {
+            hunt,
+            seed,
+            policies: Policies::default(),
+            request_timeout: Duration::from_secs(3),
+            max_request_retransmit: 2,
+            cache_capacity: 1024,
+        }
+    }
+
+    /// The policies that the user selects by: the built-in ones.
+    #[must_use]
+    pub fn policies(mut self, policies: Policies) -> Self {
+        self.policies = policies;
+        self
+    }
+
+    /// How long a registrar may take to answer: T1-ENRPrequest, 3 s, rsplib's, where RFC 5352
+    /// section 7.1 has 15 s.
+    #[must_use]
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = timeout;
+        self
+    }
+
+    /// How often a request is repeated that was not answered: MAX-REQUEST-RETRANSMIT, 2 (RFC
+    /// 5352 section 7.3).
+    #[must_use]
+    pub fn max_request_retransmit(mut self, times: u32) -> Self {
+        self.max_request_retransmit = times;
+        self
+    }
+
+    /// How many pools are remembered: 1024, ours. The one resolved longest ago is forgotten
+    /// first.
+    #[must_use]
+    pub fn cache_capacity(mut self, pools: usize) -> Self {
+        self.cache_capacity = pools;
+        self
+    }
+}

@@ -1,0 +1,366 @@
+//! The pool user's side towards its registrar (RFC 5352 section 3).
+
+mod cache;
+mod config;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::{
+    ConnectionEvent, ConnectionId, Hunt, HuntTimer, Machine, Outbox, Output, Received, Timers,
+    receive,
+};
+use crate::wire::asap::{Body, EndpointUnreachable, HandleResolution, Resolved};
+use crate::wire::parameter::ItemCount;
+use crate::wire::{
+    ErrorCause, OperationError, PoolElement, PoolElementId, PoolHandle, TransportAddress,
+    UserMessage, asap,
+};
+use cache::Cache;
+
+pub use config::UserConfig;
+
+/// The most reports that wait for a registrar; ours. The oldest is dropped.
+const MAX_REPORTS: usize = 64;
+
+/// A pool user: it resolves pool handles, remembers the answers, reports what it cannot
+/// reach, and finds another registrar when its own is gone.
+#[derive(Debug)]
+pub struct User {
+    config: UserConfig,
+    home: Option<ConnectionId>,
+    next_request: u64,
+    queries: BTreeMap<QueryId, Query>,
+    by_handle: BTreeMap<PoolHandle, QueryId>,
+    cache: Cache,
+    reports: VecDeque<EndpointUnreachable>,
+    hunt: Hunt,
+    rng: StdRng,
+    timers: Timers<Timer>,
+    out: Outbox<Event>,
+}
+
+/// A call of [`User::resolve`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct QueryId(u64);
+
+/// A handle that waits for its resolution. ASAP's answers name nothing but the handle, so
+/// there is one query for all requests of a handle.
+#[derive(Debug)]
+struct Query {
+    handle: PoolHandle,
+    items: Option<ItemCount>,
+    requests: Vec<RequestId>,
+    attempts: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Timer {
+    Hunt,
+    /// T1-ENRPrequest.
+    Request(QueryId),
+}
+
+/// What a pool user wants to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolveOptions {
+    /// How many elements; none is the registrar's choice.
+    pub items: Option<u32>,
+    /// How old an answer may be that was received before: stale_cache_value (RFC 5352 section
+    /// 7.2). With zero, the registrar is always asked.
+    pub max_age: Duration,
+}
+
+impl Default for ResolveOptions {
+    /// As many as the registrar gives, now.
+    fn default() -> Self {
+        Self { items: None, max_age: Duration::ZERO }
+    }
+}
+
+/// What a pool user tells its owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The answer to a request: the elements in the order in which to try them.
+    Resolved {
+        /// The request.
+        request: RequestId,
+        /// The elements, or why there are none.
+        result: Result<Vec<PoolElement>, ResolveError>,
+    },
+    /// There is a home registrar.
+    RegistrarFound(TransportAddress),
+    /// The home registrar is gone, or does not answer; another is looked for.
+    RegistrarLost,
+    /// None was found so far; the search goes on.
+    NoRegistrar,
+}
+
+/// Why a handle was not resolved. The cache is as it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResolveError {
+    /// The registrar knows no such pool.
+    #[error("there is no pool {0}")]
+    UnknownPool(PoolHandle),
+    /// The registrar refused for another reason.
+    #[error("the registrar refused: {0}")]
+    Refused(OperationError),
+    /// No registrar answered in time.
+    #[error("no registrar answered at {}", list(.0))]
+    NoRegistrar(Vec<TransportAddress>),
+}
+
+fn list(addresses: &[TransportAddress]) -> String {
+    match addresses {
+        [] => "any address: none is configured".to_owned(),
+        addresses => addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or "),
+    }
+}
+
+impl User {
+    /// A pool user without a registrar yet.
+    #[must_use]
+    pub fn new(config: UserConfig) -> Self {
+        Self {
+            home: None,
+            next_request: 0,
+            queries: BTreeMap::new(),
+            by_handle: BTreeMap::new(),
+            cache: Cache::new(config.policies.clone(), config.cache_capacity),
+            reports: VecDeque::new(),
+            hunt: Hunt::new(config.hunt.clone()),
+            rng: StdRng::seed_from_u64(config.seed),
+            timers: Timers::new(),
+            out: Outbox::new(),
+            config,
+        }
+    }
+
+    /// Asks for the elements of a pool. [`Event::Resolved`] answers.
+    pub fn resolve(
+        &mut self,
+        now: Instant,
+        handle: PoolHandle,
+        options: &ResolveOptions,
+    ) -> RequestId {
+        self.out.begin();
+        self.next_request += 1;
+        let request = RequestId(self.next_request);
+        if let Some(elements) = self.cache.get(&handle, now, options.max_age, &mut self.rng) {
+            self.out.event(Event::Resolved { request, result: Ok(elements) });
+            return request;
+        }
+        let items = options.items.map(ItemCount);
+        if let Some(query) = self.by_handle.get(&handle).and_then(|id| self.queries.get_mut(id)) {
+            query.requests.push(request);
+            return request;
+        }
+        let id = QueryId(request.0);
+        self.by_handle.insert(handle.clone(), id);
+        let query = Query { handle, items, requests: vec![request], attempts: 0 };
+        self.queries.insert(id, query);
+        self.send_query(id);
+        self.timers.set(Timer::Request(id), now + self.config.request_timeout);
+        request
+    }
+
+    /// Reports that an element could not be reached, and does not offer it from the cache any
+    /// more (RFC 5352 section 3.5).
+    pub fn report_unreachable(&mut self, handle: PoolHandle, identifier: PoolElementId) {
+        self.out.begin();
+        self.cache.remove(&handle, identifier);
+        if self.reports.len() == MAX_REPORTS {
+            self.reports.pop_front();
+        }
+        self.reports.push_back(EndpointUnreachable { pool_handle: handle, identifier });
+        self.send_reports();
+    }
+
+    fn send_reports(&mut self) {
+        let Some(home) = self.home else { return };
+        for report in self.reports.drain(..) {
+            self.out.send(home, report).expect("a pool handle leaves room");
+        }
+    }
+
+    fn send_query(&mut self, id: QueryId) {
+        let (Some(home), Some(query)) = (self.home, self.queries.get(&id)) else { return };
+        let resolution = HandleResolution {
+            subscribe: false,
+            pool_handle: query.handle.clone(),
+            items: query.items,
+        };
+        self.out.send(home, resolution).expect("a pool handle leaves room");
+    }
+
+    fn finish(&mut self, id: QueryId, result: &Result<Vec<PoolElement>, ResolveError>) {
+        let Some(query) = self.queries.remove(&id) else { return };
+        self.by_handle.remove(&query.handle);
+        self.timers.cancel(Timer::Request(id));
+        for request in query.requests {
+            self.out.event(Event::Resolved { request, result: result.clone() });
+        }
+    }
+
+    fn handle_resolution_response(
+        &mut self,
+        now: Instant,
+        response: asap::HandleResolutionResponse,
+    ) {
+        let handle = response.pool_handle;
+        let Some(id) = self.by_handle.get(&handle).copied() else { return };
+        let result = match response.result {
+            Resolved::Pool { policy, elements } => {
+                Ok(self.cache.insert(&handle, now, policy, elements, &mut self.rng))
+            }
+            Resolved::Error(error) if error.causes.contains(&ErrorCause::UnknownPoolHandle) => {
+                self.cache.purge(&handle);
+                Err(ResolveError::UnknownPool(handle))
+            }
+            Resolved::Error(error) => Err(ResolveError::Refused(error)),
+        };
+        self.finish(id, &result);
+    }
+
+    /// T1-ENRPrequest expired: another registrar is looked for and asked, up to
+    /// MAX-REQUEST-RETRANSMIT times (RFC 5352 section 3.7.2).
+    fn handle_request_timeout(&mut self, now: Instant, id: QueryId) {
+        let Some(query) = self.queries.get_mut(&id) else { return };
+        query.attempts += 1;
+        if query.attempts > self.config.max_request_retransmit {
+            let registrars = self.config.hunt.registrars().to_vec();
+            self.finish(id, &Err(ResolveError::NoRegistrar(registrars)));
+        } else {
+            self.timers.set(Timer::Request(id), now + self.config.request_timeout);
+        }
+        if let Some(home) = self.home.take() {
+            self.out.abort(home);
+            self.lose_home(now);
+        }
+    }
+
+    fn lose_home(&mut self, now: Instant) {
+        self.out.event(Event::RegistrarLost);
+        self.start_hunt(now);
+    }
+
+    fn start_hunt(&mut self, now: Instant) {
+        let timer = self.hunt.start(now, &mut self.out, &mut self.rng);
+        self.run(now, timer);
+    }
+
+    fn run(&mut self, now: Instant, timer: HuntTimer) {
+        match timer {
+            HuntTimer::After(delay) => self.timers.set(Timer::Hunt, now + delay),
+            HuntTimer::Stop => self.timers.cancel(Timer::Hunt),
+        }
+    }
+}
+
+impl Machine for User {
+    type Event = Event;
+
+    fn start(&mut self, now: Instant) {
+        self.out.begin();
+        self.start_hunt(now);
+    }
+
+    fn accept(&mut self, _: Instant, _: TransportAddress) -> ConnectionId {
+        self.out.begin();
+        self.out.name_connection()
+    }
+
+    fn handle_message(&mut self, now: Instant, from: ConnectionId, message: UserMessage) {
+        self.out.begin();
+        match receive(&mut self.out, from, &message) {
+            Received::Message(Body::HandleResolutionResponse(response)) => {
+                self.handle_resolution_response(now, response);
+            }
+            Received::Message(Body::Error(error)) => {
+                tracing::warn!(error = %error.error, "reported by the registrar");
+            }
+            Received::Message(other) => {
+                let message = crate::wire::Body::name(&other);
+                tracing::debug!(message, "ignored: not for pool users");
+            }
+            Received::Refused(reason) => tracing::warn!(reason, "not processed"),
+        }
+    }
+
+    fn handle_connection(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        event: ConnectionEvent,
+    ) {
+        self.out.begin();
+        match event {
+            ConnectionEvent::Established { peer, .. } => {
+                if self.hunt.handle_established(connection, &mut self.out).is_none() {
+                    return;
+                }
+                self.timers.cancel(Timer::Hunt);
+                self.home = Some(connection);
+                self.out.event(Event::RegistrarFound(peer));
+                // Reports first: the resolutions profit from them.
+                self.send_reports();
+                let waiting: Vec<_> = self.queries.keys().copied().collect();
+                for id in waiting {
+                    self.send_query(id);
+                }
+            }
+            ConnectionEvent::Closed | ConnectionEvent::Lost => {
+                if self.hunt.owns(connection) {
+                    if let Some(timer) = self.hunt.handle_failed(connection, &mut self.out) {
+                        self.out.event(Event::NoRegistrar);
+                        self.run(now, timer);
+                    }
+                } else if self.home == Some(connection) {
+                    self.home = None;
+                    self.lose_home(now);
+                }
+            }
+        }
+    }
+
+    fn handle_announce(
+        &mut self,
+        now: Instant,
+        source: TransportAddress,
+        announce: asap::ServerAnnounce,
+    ) {
+        self.out.begin();
+        if self.hunt.handle_announce(now, source, announce) {
+            self.start_hunt(now);
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.out.begin();
+        while let Some(timer) = self.timers.pop(now) {
+            match timer {
+                Timer::Hunt => {
+                    let timer = self.hunt.handle_timeout(now, &mut self.out, &mut self.rng);
+                    self.run(now, timer);
+                }
+                Timer::Request(id) => self.handle_request_timeout(now, id),
+            }
+        }
+    }
+
+    fn poll_output(&mut self) -> Option<Output<Event>> {
+        self.out.poll()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+}

@@ -1,0 +1,370 @@
+//! A network of state machines in virtual time: messages arrive at once and in order, nothing
+//! happens but what a test asks for.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rserpool::protocol::{
+    ConnectionEvent, ConnectionId, Element, Machine, Output, Registrar, User, element, registrar,
+    user,
+};
+use rserpool::wire::{TransportAddress, UserMessage};
+
+/// A machine of the network.
+pub type NodeId = usize;
+
+/// What a machine told its owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum Event {
+    Registrar(registrar::Event),
+    Element(element::Event),
+    User(user::Event),
+}
+
+#[derive(Debug)]
+enum Role {
+    Registrar(Box<Registrar>),
+    Element(Box<Element>),
+    User(Box<User>),
+}
+
+/// Calls a method of whatever machine the node is.
+macro_rules! machine {
+    ($node:expr, $machine:ident => $call:expr) => {
+        match &mut $node.role {
+            Role::Registrar($machine) => $call,
+            Role::Element($machine) => $call,
+            Role::User($machine) => $call,
+        }
+    };
+}
+
+#[derive(Debug)]
+struct Node {
+    role: Role,
+    address: TransportAddress,
+    state: NodeState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NodeState {
+    Running,
+    /// Neither reads nor runs; its connections stay.
+    Paused,
+    Dead,
+}
+
+type End = (NodeId, ConnectionId);
+
+#[derive(Debug)]
+enum Delivery {
+    Message(End, UserMessage),
+    Connection(End, ConnectionEvent),
+    Connect(End, TransportAddress),
+}
+
+/// The network.
+#[derive(Debug)]
+pub struct World {
+    now: Instant,
+    start: Instant,
+    nodes: Vec<Node>,
+    links: Vec<(End, End)>,
+    deliveries: VecDeque<Delivery>,
+    held: Vec<Delivery>,
+    /// What all machines told, and when.
+    pub events: Vec<(Duration, NodeId, Event)>,
+    /// Messages that came for connections which the test made.
+    pub received: Vec<(ConnectionId, UserMessage)>,
+    /// Announcements of registrars, and when.
+    pub announced: Vec<(Duration, NodeId, UserMessage)>,
+}
+
+/// The node that stands for the test itself.
+const TEST: NodeId = usize::MAX;
+
+impl Default for World {
+    fn default() -> Self {
+        #[allow(clippy::disallowed_methods, reason = "any instant will do")]
+        let start = Instant::now();
+        Self {
+            now: start,
+            start,
+            nodes: Vec::new(),
+            links: Vec::new(),
+            deliveries: VecDeque::new(),
+            held: Vec::new(),
+            events: Vec::new(),
+            received: Vec::new(),
+            announced: Vec::new(),
+        }
+    }
+}
+
+/// The address of the host number `host`.
+#[must_use]
+pub fn address(host: usize) -> TransportAddress {
+    let host = u8::try_from(host).expect("fewer than 256 hosts");
+    TransportAddress::tcp(SocketAddr::from(([10, 0, 0, host], 3863)))
+}
+
+impl World {
+    /// Adds a registrar on the next host.
+    pub fn registrar(&mut self, registrar: Registrar) -> NodeId {
+        self.add(Role::Registrar(Box::new(registrar)))
+    }
+
+    /// Adds a pool element on the next host.
+    pub fn element(&mut self, element: Element) -> NodeId {
+        self.add(Role::Element(Box::new(element)))
+    }
+
+    /// Adds a pool user on the next host.
+    pub fn user(&mut self, user: User) -> NodeId {
+        self.add(Role::User(Box::new(user)))
+    }
+
+    fn add(&mut self, role: Role) -> NodeId {
+        let id = self.nodes.len();
+        self.nodes.push(Node { role, address: address(id), state: NodeState::Running });
+        let now = self.now;
+        machine!(self.nodes[id], machine => machine.start(now));
+        self.settle(id);
+        id
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Does something to an element.
+    pub fn with_element<R>(
+        &mut self,
+        id: NodeId,
+        act: impl FnOnce(&mut Element, Instant) -> R,
+    ) -> R {
+        let Role::Element(element) = &mut self.nodes[id].role else { panic!("no element") };
+        let result = act(element, self.now);
+        self.settle(id);
+        result
+    }
+
+    /// Does something to a user.
+    pub fn with_user<R>(&mut self, id: NodeId, act: impl FnOnce(&mut User, Instant) -> R) -> R {
+        let Role::User(user) = &mut self.nodes[id].role else { panic!("no user") };
+        let result = act(user, self.now);
+        self.settle(id);
+        result
+    }
+
+    /// How many elements a registrar has.
+    #[must_use]
+    pub fn elements(&self, id: NodeId) -> usize {
+        match &self.nodes[id].role {
+            Role::Registrar(registrar) => registrar.elements(),
+            Role::Element(_) | Role::User(_) => panic!("no registrar"),
+        }
+    }
+
+    /// Connects the test to a node.
+    pub fn connect(&mut self, to: NodeId) -> ConnectionId {
+        let now = self.now;
+        let theirs = machine!(self.nodes[to], machine => machine.accept(now, address(99)));
+        let ours = ConnectionId(1000 + self.links.len() as u64);
+        self.links.push(((TEST, ours), (to, theirs)));
+        self.settle(to);
+        ours
+    }
+
+    /// Sends a message on a connection of the test.
+    pub fn send(&mut self, on: ConnectionId, message: UserMessage) {
+        let end = self.other_end((TEST, on)).expect("an open connection");
+        self.deliveries.push_back(Delivery::Message(end, message));
+        self.run(Duration::ZERO);
+    }
+
+    /// Breaks the connections of a node and ends it, as SIGKILL does.
+    pub fn kill(&mut self, id: NodeId) {
+        self.nodes[id].state = NodeState::Dead;
+        let (broken, kept) = std::mem::take(&mut self.links)
+            .into_iter()
+            .partition(|(one, other)| one.0 == id || other.0 == id);
+        self.links = kept;
+        let broken: Vec<(End, End)> = broken;
+        for (one, other) in broken {
+            let survivor = if one.0 == id { other } else { one };
+            self.deliveries.push_back(Delivery::Connection(survivor, ConnectionEvent::Lost));
+        }
+    }
+
+    /// Breaks the connections of a node, which lives on.
+    pub fn disconnect(&mut self, id: NodeId) {
+        let state = self.nodes[id].state;
+        let ends: Vec<_> = self.links.iter().flat_map(|(one, other)| [*one, *other]).collect();
+        self.kill(id);
+        self.nodes[id].state = state;
+        for end in ends.into_iter().filter(|end| end.0 == id) {
+            self.deliveries.push_back(Delivery::Connection(end, ConnectionEvent::Lost));
+        }
+    }
+
+    /// Stops a node for a while, as SIGSTOP does.
+    pub fn pause(&mut self, id: NodeId) {
+        self.nodes[id].state = NodeState::Paused;
+    }
+
+    /// Lets a paused node go on, or a dead one accept connections again.
+    pub fn resume(&mut self, id: NodeId) {
+        self.nodes[id].state = NodeState::Running;
+        self.deliveries.extend(self.held.drain(..));
+    }
+
+    fn other_end(&self, end: End) -> Option<End> {
+        self.links.iter().find_map(|(one, other)| match end {
+            end if end == *one => Some(*other),
+            end if end == *other => Some(*one),
+            _ => None,
+        })
+    }
+
+    /// Does what a node wants done.
+    fn settle(&mut self, id: NodeId) {
+        loop {
+            let output = match &mut self.nodes[id].role {
+                Role::Registrar(machine) => lift(machine.poll_output(), Event::Registrar),
+                Role::Element(machine) => lift(machine.poll_output(), Event::Element),
+                Role::User(machine) => lift(machine.poll_output(), Event::User),
+            };
+            let Some(output) = output else { break };
+            let at = self.now - self.start;
+            match output {
+                Output::Connect { connection, to } => {
+                    self.deliveries.push_back(Delivery::Connect((id, connection), to));
+                }
+                Output::Send { connection, message } => {
+                    if let Some(end) = self.other_end((id, connection)) {
+                        self.deliveries.push_back(Delivery::Message(end, message));
+                    }
+                }
+                Output::Close { connection, abort } => {
+                    let end = (id, connection);
+                    self.held
+                        .retain(|held| !matches!(held, Delivery::Connect(held, _) if *held == end));
+                    if let Some(other) = self.other_end(end) {
+                        self.links.retain(|(one, two)| *one != end && *two != end);
+                        let event =
+                            if abort { ConnectionEvent::Lost } else { ConnectionEvent::Closed };
+                        self.deliveries.push_back(Delivery::Connection(other, event));
+                    }
+                }
+                Output::Announce(message) => self.announced.push((at, id, message)),
+                Output::Event(event) => self.events.push((at, id, event)),
+                other => panic!("unknown output {other:?}"),
+            }
+        }
+    }
+
+    fn deliver(&mut self, delivery: Delivery) {
+        let now = self.now;
+        let target = match &delivery {
+            Delivery::Message((id, _), _) | Delivery::Connection((id, _), _) => *id,
+            Delivery::Connect(_, to) => {
+                match self.nodes.iter().position(|node| node.address.reaches_same(to)) {
+                    Some(id) => id,
+                    None => return self.refuse(delivery),
+                }
+            }
+        };
+        if target == TEST {
+            if let Delivery::Message((_, connection), message) = delivery {
+                self.received.push((connection, message));
+            }
+            return;
+        }
+        match (self.nodes[target].state, delivery) {
+            (NodeState::Paused, delivery) => self.held.push(delivery),
+            (NodeState::Dead, delivery @ Delivery::Connect(..)) => self.refuse(delivery),
+            (NodeState::Dead, _) => {}
+            (NodeState::Running, Delivery::Message((id, connection), message)) => {
+                let node = &mut self.nodes[id];
+                machine!(node, machine => machine.handle_message(now, connection, message));
+                self.settle(id);
+            }
+            (NodeState::Running, Delivery::Connection((id, connection), event)) => {
+                let node = &mut self.nodes[id];
+                machine!(node, machine => machine.handle_connection(now, connection, event));
+                self.settle(id);
+            }
+            (NodeState::Running, Delivery::Connect(end, _)) => {
+                let peer = TransportAddress { port: 40_000, ..self.nodes[end.0].address.clone() };
+                let node = &mut self.nodes[target];
+                let theirs = machine!(node, machine => machine.accept(now, peer.clone()));
+                let local = node.address.clone();
+                self.links.push((end, (target, theirs)));
+                self.settle(target);
+                let event = ConnectionEvent::Established { local: peer, peer: local };
+                self.deliveries.push_back(Delivery::Connection(end, event));
+            }
+        }
+    }
+
+    fn refuse(&mut self, delivery: Delivery) {
+        if let Delivery::Connect(end, _) = delivery {
+            self.deliveries.push_back(Delivery::Connection(end, ConnectionEvent::Lost));
+        }
+    }
+
+    /// Lets `duration` pass.
+    pub fn run(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        loop {
+            while let Some(delivery) = self.deliveries.pop_front() {
+                self.deliver(delivery);
+            }
+            let next = self
+                .nodes
+                .iter_mut()
+                .enumerate()
+                .filter(|(_, node)| node.state == NodeState::Running)
+                .filter_map(|(id, node)| {
+                    machine!(node, machine => machine.poll_timeout()).map(|time| (time, id))
+                })
+                .min();
+            match next {
+                Some((time, id)) if time <= end => {
+                    self.now = self.now.max(time);
+                    let now = self.now;
+                    machine!(self.nodes[id], machine => machine.handle_timeout(now));
+                    self.settle(id);
+                }
+                _ => break,
+            }
+        }
+        self.now = end;
+    }
+
+    /// The events of a node so far, which are forgotten then.
+    pub fn take_events(&mut self, id: NodeId) -> Vec<Event> {
+        let (taken, kept) =
+            std::mem::take(&mut self.events).into_iter().partition(|(_, node, _)| *node == id);
+        self.events = kept;
+        let taken: Vec<(Duration, NodeId, Event)> = taken;
+        taken.into_iter().map(|(_, _, event)| event).collect()
+    }
+}
+
+fn lift<E>(output: Option<Output<E>>, event: impl FnOnce(E) -> Event) -> Option<Output<Event>> {
+    Some(match output? {
+        Output::Event(inner) => Output::Event(event(inner)),
+        Output::Connect { connection, to } => Output::Connect { connection, to },
+        Output::Send { connection, message } => Output::Send { connection, message },
+        Output::Announce(message) => Output::Announce(message),
+        Output::Close { connection, abort } => Output::Close { connection, abort },
+        _ => panic!("unknown output"),
+    })
+}

@@ -1,0 +1,523 @@
+//! Registrar, elements and users in virtual time (RFC 5352 section 3).
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::time::Duration;
+
+use rserpool::protocol::element::{self, ElementConfig};
+use rserpool::protocol::registrar::{self, RegistrarConfig, RemovalReason};
+use rserpool::protocol::user::{self, ResolveError, ResolveOptions, UserConfig};
+use rserpool::protocol::{Element, HuntConfig, Machine, Registrar, User};
+use rserpool::wire::{
+    Bytes, ErrorCause, PoolElementId, PoolHandle, Ppid, RegistrarId, RegistrationLife,
+    TransportAddress, UserMessage, asap,
+};
+use rserpool_tests::world::{Event, NodeId, World, address};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn handle() -> PoolHandle {
+    "EchoPool".parse().unwrap()
+}
+
+fn service() -> TransportAddress {
+    TransportAddress { addresses: Default::default(), ..TransportAddress::tcp(([0; 4], 7).into()) }
+}
+
+fn new_registrar() -> Registrar {
+    Registrar::new(RegistrarConfig::new(RegistrarId(1), 1))
+}
+
+fn hunt(registrars: &[NodeId]) -> HuntConfig {
+    HuntConfig::new(registrars.iter().map(|host| address(*host)))
+}
+
+fn element_config(seed: u64, registrars: &[NodeId]) -> ElementConfig {
+    ElementConfig::new(handle(), service(), hunt(registrars), seed).asap_transport(address(0))
+}
+
+fn new_element(seed: u64) -> Element {
+    Element::new(element_config(seed, &[0]))
+}
+
+fn new_user(registrars: &[NodeId]) -> User {
+    User::new(UserConfig::new(hunt(registrars), 5))
+}
+
+/// Resolves at once; the identifiers, in order.
+fn resolve(world: &mut World, user: NodeId) -> Result<Vec<PoolElementId>, ResolveError> {
+    resolve_with(world, user, &ResolveOptions::default())
+}
+
+fn resolve_with(
+    world: &mut World,
+    user: NodeId,
+    options: &ResolveOptions,
+) -> Result<Vec<PoolElementId>, ResolveError> {
+    world.take_events(user);
+    world.with_user(user, |user, now| user.resolve(now, handle(), options));
+    world.run(Duration::ZERO);
+    let events = world.take_events(user);
+    let resolved = events.into_iter().find_map(|event| match event {
+        Event::User(user::Event::Resolved { result, .. }) => Some(result),
+        _ => None,
+    });
+    Ok(resolved.unwrap()?.iter().map(|element| element.identifier).collect())
+}
+
+fn removals(world: &mut World, registrar: NodeId) -> Vec<RemovalReason> {
+    let events = world.take_events(registrar);
+    events
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Registrar(registrar::Event::Removed(_, reason)) => Some(reason),
+            _ => None,
+        })
+        .collect()
+}
+
+fn send(world: &mut World, on: rserpool::protocol::ConnectionId, body: impl Into<asap::Message>) {
+    let payload = body.into().encode().unwrap();
+    world.send(on, UserMessage::new(Ppid::ASAP, payload));
+}
+
+fn answers(world: &mut World) -> Vec<asap::Body> {
+    let received = std::mem::take(&mut world.received);
+    received
+        .into_iter()
+        .map(|(_, message)| asap::Message::decode(&message.payload).unwrap().body)
+        .collect()
+}
+
+/// A registration as somebody at the test's own address would send it.
+fn registration(identifier: u32) -> asap::Registration {
+    let config = ElementConfig::new(
+        handle(),
+        TransportAddress::tcp("10.0.0.99:7".parse().unwrap()),
+        hunt(&[0]),
+        1,
+    );
+    let mut element = Element::new(config.identifier(PoolElementId(identifier)));
+    let now = World::default().now();
+    element.start(now);
+    let connection = match element.poll_output() {
+        Some(rserpool::protocol::Output::Connect { connection, .. }) => connection,
+        other => panic!("{other:?}"),
+    };
+    let event = rserpool::protocol::ConnectionEvent::Established {
+        local: TransportAddress::tcp("10.0.0.99:40000".parse().unwrap()),
+        peer: address(0),
+    };
+    element.handle_connection(now, connection, event);
+    let Some(rserpool::protocol::Output::Send { message, .. }) = element.poll_output() else {
+        panic!("no registration")
+    };
+    match asap::Message::decode(&message.payload).unwrap().body {
+        asap::Body::Registration(registration) => registration,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn elements_register_and_are_resolved_in_turn() {
+    let mut world = World::default();
+    let registrar = world.registrar(new_registrar());
+    for seed in 1..=3 {
+        world.element(new_element(seed));
+    }
+    let user = world.user(new_user(&[registrar]));
+    world.run(SECOND);
+    assert_eq!(world.elements(registrar), 3);
+    let first = resolve(&mut world, user).unwrap();
+    let second = resolve(&mut world, user).unwrap();
+    assert_eq!(first.len(), 3);
+    assert_eq!(second, [first[1], first[2], first[0]]);
+}
+
+#[test]
+fn registrations_are_renewed_and_outlive_their_lifetime() {
+    let mut world = World::default();
+    let registrar = world.registrar(new_registrar());
+    let element = world.element(new_element(1));
+    world.run(SECOND * 1000);
+    assert_eq!(world.elements(registrar), 1);
+    assert!(matches!(
+        world.take_events(element).as_slice(),
+        [Event::Element(element::Event::Registered { .. })]
+    ));
+}
+
+#[test]
+fn an_element_that_leaves_is_gone_at_once() {
+    let mut world = World::default();
+    let registrar = world.registrar(new_registrar());
+    let element = world.element(new_element(1));
+    let user = world.user(new_user(&[registrar]));
+    world.run(SECOND);
+    world.with_element(element, |element, now| element.deregister(now));
+    world.run(Duration::ZERO);
+    assert_eq!(
+        world.take_events(element).last(),
+        Some(&Event::Element(element::Event::Deregistered { confirmed: true }))
+    );
+    assert_eq!(removals(&mut world, registrar), [RemovalReason::Deregistered]);
+    assert_eq!(resolve(&mut world, user), Err(ResolveError::UnknownPool(handle())));
+}
+
+#[test]
+fn a_killed_element_is_gone_at_once() {
+    let mut world = World::default();
+    let registrar = world.registrar(new_registrar());
+    let element = world.element(new_element(1));
+    world.run(SECOND);
+    world.kill(element);
+    world.run(Duration::ZERO);
+    assert_eq!(removals(&mut world, registrar), [RemovalReason::Unreachable]);
+}
+
+#[test]
+fn an_element_whose_connection_breaks_is_asked_and_stays() {
+    let mut world = World::default();
+    let registrar = world.registrar(new_registrar());
+    let element = world.element(new_element(1));
+    world.run(SECOND);
+    world.disconnect(element);
+    world.run(SECOND * 300);
+    assert_eq!(world.elements(registrar), 1);
+    assert_eq!(removals(&mut world, registrar), []);
+}
+
+#[test]
+fn a_silent_element_is_removed_and_comes_back_when_it_wakes() {
+    let mut world = World::default();
+    let registrar = world.registrar(new_registrar());
+    let element = world.element(new_element(1));
+    world.run(SECOND);
+    world.pause(element);
+    // At most 7.5 s until the next keep-alive, and 5 s for its answer.
+    world.run(SECOND * 13);
+    assert_eq!(removals(&mut world, registrar), [RemovalReason::KeepAliveTimeout]);
+    assert_eq!(world.elements(registrar), 0);
+    world.resume(element);
+    world.run(SECOND);
+    assert_eq!(world.elements(registrar), 1);
+}
+
+#[test]
+fn keep_alives_are_spread_over_time() {
+    let mut world = World::default();
+    let registrar = world.registrar(new_registrar());
+    let on = world.connect(registrar);
+    let mut lasting = registration(7);
+    lasting.pool_element.registration_life = RegistrationLife::INFINITE;
+    send(&mut world, on, lasting);
+    let mut gaps = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        world.received.clear();
+        let mut gap = 0;
+        while world.received.is_empty() {
+            world.run(Duration::from_millis(10));
+            gap += 10;
+        }
+        assert!((2500..=7510).contains(&gap), "{gap} ms");
+        gaps.insert(gap);
+        let ack =
+            asap::EndpointKeepAliveAck { pool_handle: handle(), identifier: PoolElementId(7) };
+        send(&mut world, on, ack);
+    }
+    assert!(gaps.len() > 15);
+}
+
+#[test]
+fn a_registration_that_is_not_renewed_expires_and_its_element_is_told() {
+    let mut world = World::default();
+    let config = RegistrarConfig::new(RegistrarId(1), 1).keep_alive(SECOND * 1000, SECOND);
+    let registrar = world.registrar(Registrar::new(config));
+    let on = world.connect(registrar);
+    send(&mut world, on, registration(7));
+    world.run(SECOND * 89);
+    assert_eq!(world.elements(registrar), 1);
+    answers(&mut world);
+    world.run(SECOND * 2);
+    assert_eq!(removals(&mut world, registrar), [RemovalReason::Expired]);
+    assert!(matches!(
+        answers(&mut world).as_slice(),
+        [asap::Body::DeregistrationResponse(asap::DeregistrationResponse { error: None, .. })]
+    ));
+}
+
+#[test]
+fn reports_are_checked_at_once_and_too_many_remove() {
+    let mut world = World::default();
+    let config = RegistrarConfig::new(RegistrarId(1), 1).max_bad_pe_reports(2);
+    let registrar = world.registrar(Registrar::new(config));
+    let element = world.element(new_element(1));
+    world.run(SECOND);
+    let identifier = world.with_element(element, |element, _| element.identifier());
+    let user = world.connect(registrar);
+    let report = || asap::EndpointUnreachable { pool_handle: handle(), identifier };
+    for _ in 0..2 {
+        send(&mut world, user, report());
+        world.run(SECOND);
+        assert_eq!(world.elements(registrar), 1, "it answered the keep-alive");
+    }
+    send(&mut world, user, report());
+    assert_eq!(removals(&mut world, registrar), [RemovalReason::Reported]);
+}
+
+#[test]
+fn a_report_finds_a_silent_element_before_its_next_keep_alive() {
+    let mut world = World::default();
+    let config = RegistrarConfig::new(RegistrarId(1), 1).keep_alive(SECOND * 1000, SECOND * 5);
+    let registrar = world.registrar(Registrar::new(config));
+    let element = world.element(new_element(1));
+    let user = world.user(new_user(&[registrar]));
+    world.run(SECOND);
+    let identifier = world.with_element(element, |element, _| element.identifier());
+    world.pause(element);
+    world.with_user(user, |user, _| user.report_unreachable(handle(), identifier));
+    world.run(SECOND * 6);
+    assert_eq!(removals(&mut world, registrar), [RemovalReason::KeepAliveTimeout]);
+}
+
+#[test]
+fn what_does_not_fit_the_pool_is_refused_with_the_cause_of_the_rfc() {
+    let mut world = World::default();
+    let registrar = world.registrar(new_registrar());
+    let on = world.connect(registrar);
+    let refusal = |world: &mut World, body: asap::Registration| {
+        send(world, on, body);
+        match answers(world).pop() {
+            Some(asap::Body::RegistrationResponse(response)) if response.reject => {
+                response.error.unwrap().causes[0].clone()
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    send(&mut world, on, registration(7));
+    answers(&mut world);
+
+    let mut policy = registration(8);
+    policy.pool_element.policy = "LeastUsed:1".parse().unwrap();
+    let expected = Bytes::from_static(&[0, 8, 0, 8, 0, 0, 0, 1]);
+    assert_eq!(refusal(&mut world, policy), ErrorCause::InconsistentPolicy(expected));
+
+    let mut foreign = registration(8);
+    foreign.pool_element.user_transport =
+        TransportAddress::tcp("10.0.0.1:7".parse().unwrap()).into();
+    assert!(matches!(refusal(&mut world, foreign), ErrorCause::InvalidValues(_)));
+
+    let mut nameless = registration(8);
+    nameless.pool_element.identifier = PoolElementId(0);
+    assert!(matches!(refusal(&mut world, nameless), ErrorCause::InvalidValues(_)));
+
+    let mut transport = registration(8);
+    transport.pool_element.user_transport =
+        TransportAddress::sctp("10.0.0.99:7".parse().unwrap()).into();
+    assert!(matches!(refusal(&mut world, transport), ErrorCause::InconsistentTransport(_)));
+    assert_eq!(world.elements(registrar), 1);
+}
+
+#[test]
+fn nobody_takes_the_identifier_of_another_or_deregisters_it() {
+    let mut world = World::default();
+    let registrar = world.registrar(new_registrar());
+    let element = world.element(new_element(1));
+    world.run(SECOND);
+    let identifier = world.with_element(element, |element, _| element.identifier());
+    let on = world.connect(registrar);
+    send(&mut world, on, registration(identifier.0));
+    send(&mut world, on, asap::Deregistration { pool_handle: handle(), identifier });
+    match answers(&mut world).as_slice() {
+        [
+            asap::Body::RegistrationResponse(registration),
+            asap::Body::DeregistrationResponse(deregistration),
+        ] => {
+            assert!(registration.reject);
+            let cause = &registration.error.as_ref().unwrap().causes[0];
+            assert_eq!(cause, &ErrorCause::NonUniqueIdentifier);
+            let cause = &deregistration.error.as_ref().unwrap().causes[0];
+            assert_eq!(cause, &ErrorCause::Security);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(world.elements(registrar), 1);
+    // An element that drew a taken identifier draws another.
+    let config = element_config(1, &[registrar]);
+    world.element(Element::new(config));
+    world.run(SECOND);
+    assert_eq!(world.elements(registrar), 2);
+}
+
+#[test]
+fn rubbish_is_answered_logged_once_and_harms_nobody() {
+    let mut world = World::default();
+    let registrar = world.registrar(new_registrar());
+    world.element(new_element(1));
+    let user = world.user(new_user(&[registrar]));
+    let on = world.connect(registrar);
+    let rubbish: [&'static [u8]; 5] = [
+        b"GET / HTTP/1.1\r\n",
+        b"\x05",
+        b"\x01\0\0\x08\0\x09\0\x03",
+        b"\x42\0\0\x04",
+        b"\x05\0\0\x14\0\x09\0\x04\x40\xff\0\x08abcd\0\0\0\0",
+    ];
+    for bytes in rubbish {
+        world.send(on, UserMessage::new(Ppid::ASAP, bytes));
+        match answers(&mut world).as_slice() {
+            [asap::Body::Error(error)] => assert_eq!(error.error.causes.len(), 1),
+            other => panic!("{bytes:?}: {other:?}"),
+        }
+    }
+    world.send(on, UserMessage::new(Ppid::ASAP, b"\x3f\0\0\x04".as_slice()));
+    world.send(on, UserMessage::new(Ppid::ASAP, b"\x0e\0\0\x08\0\0\0\0".as_slice()));
+    assert_eq!(answers(&mut world), []);
+    let misbehaved =
+        |event: &Event| matches!(event, Event::Registrar(registrar::Event::Misbehaved { .. }));
+    assert_eq!(world.take_events(registrar).iter().filter(|event| misbehaved(event)).count(), 1);
+    assert_eq!(resolve(&mut world, user).unwrap().len(), 1);
+}
+
+#[test]
+fn who_says_nothing_is_cut_off() {
+    let mut world = World::default();
+    let registrar = world.registrar(new_registrar());
+    world.connect(registrar);
+    world.run(SECOND * 11);
+    assert!(matches!(
+        world.take_events(registrar).as_slice(),
+        [Event::Registrar(registrar::Event::Misbehaved { .. })]
+    ));
+}
+
+#[test]
+fn element_and_user_move_on_when_their_registrar_is_gone() {
+    let mut world = World::default();
+    let first = world.registrar(new_registrar());
+    let second = world.registrar(new_registrar());
+    world.pause(second);
+    let element = world.element(Element::new(element_config(1, &[first, second])));
+    let user = world.user(new_user(&[first, second]));
+    world.run(SECOND);
+    assert_eq!(world.elements(first), 1);
+    world.resume(second);
+    world.kill(first);
+    world.run(SECOND);
+    assert_eq!(world.elements(second), 1);
+    assert!(matches!(
+        world.take_events(element).as_slice(),
+        [
+            Event::Element(element::Event::Registered { .. }),
+            Event::Element(element::Event::RegistrarLost),
+            Event::Element(element::Event::Registered { .. }),
+        ]
+    ));
+    assert_eq!(resolve(&mut world, user).unwrap().len(), 1);
+}
+
+#[test]
+fn a_registrar_that_hangs_is_left() {
+    let mut world = World::default();
+    let first = world.registrar(new_registrar());
+    let second = world.registrar(new_registrar());
+    world.pause(second);
+    world.element(Element::new(element_config(1, &[first, second])));
+    let user = world.user(new_user(&[first, second]));
+    world.run(SECOND);
+    world.resume(second);
+    world.pause(first);
+    let options = ResolveOptions::default();
+    world.with_user(user, |user, now| user.resolve(now, handle(), &options));
+    world.run(SECOND * 100);
+    assert_eq!(world.elements(second), 1, "its renewal was not answered");
+    assert_eq!(resolve(&mut world, user).unwrap().len(), 1);
+}
+
+#[test]
+fn a_registrar_that_comes_late_is_found() {
+    let mut world = World::default();
+    let registrar = world.registrar(new_registrar());
+    world.kill(registrar);
+    world.element(new_element(1));
+    let user = world.user(new_user(&[registrar]));
+    let options = ResolveOptions::default();
+    world.with_user(user, |user, now| user.resolve(now, handle(), &options));
+    world.run(SECOND * 20);
+    assert!(world.take_events(user).iter().any(|event| matches!(
+        event,
+        Event::User(user::Event::Resolved { result: Err(ResolveError::NoRegistrar(at)), .. })
+            if *at == [address(registrar)]
+    )));
+    world.resume(registrar);
+    world.run(SECOND * 11);
+    assert_eq!(world.elements(registrar), 1);
+    assert_eq!(resolve(&mut world, user).unwrap().len(), 1);
+}
+
+#[test]
+fn a_hunt_asks_three_registrars_at_a_time() {
+    let mut world = World::default();
+    for _ in 0..5 {
+        let registrar = world.registrar(new_registrar());
+        world.pause(registrar);
+    }
+    let now = world.now();
+    let mut user = new_user(&[0, 1, 2, 3, 4]);
+    user.start(now);
+    let connects = |user: &mut User| {
+        std::iter::from_fn(|| user.poll_output())
+            .filter(|output| matches!(output, rserpool::protocol::Output::Connect { .. }))
+            .count()
+    };
+    assert_eq!(connects(&mut user), 3);
+    let timeout = user.poll_timeout().unwrap();
+    assert_eq!(timeout, now + SECOND * 10);
+    user.handle_timeout(timeout);
+    assert_eq!(connects(&mut user), 2, "those that it did not ask before");
+    assert_eq!(user.poll_timeout().unwrap(), timeout + SECOND * 20, "T5 doubles");
+}
+
+#[test]
+fn the_cache_answers_until_it_is_stale_and_turns_by_itself() {
+    let mut world = World::default();
+    let registrar = world.registrar(new_registrar());
+    for seed in 1..=2 {
+        world.element(new_element(seed));
+    }
+    let user = world.user(new_user(&[registrar]));
+    world.run(SECOND);
+    let fresh = resolve(&mut world, user).unwrap();
+    world.kill(registrar);
+    let options = ResolveOptions { max_age: SECOND * 10, ..ResolveOptions::default() };
+    let cached = resolve_with(&mut world, user, &options).unwrap();
+    assert_eq!(cached, [fresh[1], fresh[0]]);
+    world.with_user(user, |user, _| user.report_unreachable(handle(), fresh[1]));
+    assert_eq!(resolve_with(&mut world, user, &options).unwrap(), [fresh[0]]);
+    world.run(SECOND * 11);
+    world.with_user(user, |user, now| user.resolve(now, handle(), &options));
+    world.run(SECOND);
+    let resolved = |event: &Event| matches!(event, Event::User(user::Event::Resolved { .. }));
+    assert!(!world.take_events(user).iter().any(resolved), "a stale entry is not an answer");
+}
+
+#[test]
+fn registrars_announce_themselves_and_are_found_by_it() {
+    let mut world = World::default();
+    let config = RegistrarConfig::new(RegistrarId(1), 1).announce([address(0)]);
+    world.registrar(Registrar::new(config));
+    world.run(Duration::from_millis(3500));
+    assert_eq!(world.announced.len(), 4);
+    let (_, _, message) = world.announced[0].clone();
+    let announce = match asap::Message::decode(&message.payload).unwrap().body {
+        asap::Body::ServerAnnounce(announce) => announce,
+        other => panic!("{other:?}"),
+    };
+    let element = world.element(Element::new(element_config(1, &[])));
+    world.run(SECOND);
+    assert_eq!(world.elements(0), 0);
+    world.with_element(element, |element, now| {
+        element.handle_announce(now, address(9), announce);
+    });
+    world.run(Duration::ZERO);
+    assert_eq!(world.elements(0), 1);
+}

@@ -1,0 +1,203 @@
+//! The session's state machine (RFC 5352 sections 3.5 and 3.8).
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::time::{Duration, Instant};
+
+use rserpool::protocol::session::{Event, Output, Session, SessionConfig, SessionError};
+use rserpool::protocol::user::ResolveError;
+use rserpool::protocol::{ConnectionEvent, ConnectionId};
+use rserpool::wire::parameter::Cookie;
+use rserpool::wire::{
+    Bytes, PolicyParameters, PoolElement, PoolElementId, Ppid, RegistrarId, RegistrationLife,
+    TransportAddress, TransportProtocol, TransportUse, UserMessage, asap,
+};
+use rserpool_tests::world::World;
+
+fn element(number: u8) -> PoolElement {
+    let address = TransportAddress::tcp(([127, 0, 0, 1], u16::from(number)).into());
+    PoolElement {
+        identifier: PoolElementId(number.into()),
+        home_registrar: RegistrarId(1),
+        registration_life: RegistrationLife(60),
+        user_transport: address.with_usage(TransportUse::DATA_PLUS_CONTROL).into(),
+        policy: PolicyParameters::round_robin(),
+        asap_transport: None,
+    }
+}
+
+fn cookie(bytes: &'static [u8]) -> UserMessage {
+    let message = asap::Cookie { cookie: Cookie(Bytes::from_static(bytes)) };
+    UserMessage::new(Ppid::ASAP, asap::Message::from(message).encode().unwrap())
+}
+
+struct Fixture {
+    session: Session,
+    now: Instant,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let mut session = Session::new(SessionConfig::new(TransportProtocol::Tcp));
+        let now = World::default().now();
+        session.start(now);
+        let mut fixture = Self { session, now };
+        assert_eq!(fixture.outputs(), [Output::Resolve]);
+        fixture
+    }
+
+    fn outputs(&mut self) -> Vec<Output> {
+        std::iter::from_fn(|| self.session.poll_output()).collect()
+    }
+
+    fn resolved(&mut self, numbers: &[u8]) -> Vec<Output> {
+        let elements = numbers.iter().copied().map(element).collect();
+        self.session.handle_resolution(self.now, Ok(elements));
+        self.outputs()
+    }
+
+    fn established(&mut self, connection: u64) -> Vec<Output> {
+        let address = TransportAddress::tcp(([127, 0, 0, 1], 1).into());
+        let event = ConnectionEvent::Established { local: address.clone(), peer: address };
+        self.session.handle_connection(self.now, ConnectionId(connection), &event);
+        self.outputs()
+    }
+
+    fn lost(&mut self, connection: u64) -> Vec<Output> {
+        let event = ConnectionEvent::Lost;
+        self.session.handle_connection(self.now, ConnectionId(connection), &event);
+        self.outputs()
+    }
+
+    fn pass(&mut self, duration: Duration) -> Vec<Output> {
+        self.now += duration;
+        self.session.handle_timeout(self.now);
+        self.outputs()
+    }
+}
+
+fn connect(connection: u64, number: u8) -> Output {
+    let to = element(number).user_transport.address().unwrap().clone();
+    Output::Connect { connection: ConnectionId(connection), to }
+}
+
+fn event(event: Event) -> Output {
+    Output::Event(event)
+}
+
+#[test]
+fn a_failover_reports_resolves_connects_and_echoes_the_last_cookie_first() {
+    let mut fixture = Fixture::new();
+    assert_eq!(fixture.resolved(&[1, 2]), [connect(1, 1)]);
+    assert_eq!(fixture.established(1), [event(Event::Connected(PoolElementId(1)))]);
+    fixture.session.handle_message(ConnectionId(1), cookie(b"old."));
+    fixture.session.handle_message(ConnectionId(1), cookie(b"new!"));
+    let data = UserMessage::new(Ppid::NONE, b"data".as_slice());
+    fixture.session.handle_message(ConnectionId(1), data.clone());
+    assert_eq!(fixture.outputs(), [event(Event::Message(data.clone()))]);
+
+    assert_eq!(
+        fixture.lost(1),
+        [
+            event(Event::FailoverStarted { from: PoolElementId(1) }),
+            Output::Report(PoolElementId(1)),
+            Output::Resolve
+        ]
+    );
+    assert_eq!(fixture.session.send(data.clone()), Err(data), "nobody is there to send it to");
+    // The registrar still lists the dead one, and first.
+    assert_eq!(fixture.resolved(&[1, 2]), [connect(2, 2)]);
+    let echo = asap::CookieEcho { cookie: Cookie(Bytes::from_static(b"new!")) };
+    let echo = UserMessage::new(Ppid::ASAP, asap::Message::from(echo).encode().unwrap());
+    let (from, to) = (PoolElementId(1), PoolElementId(2));
+    assert_eq!(
+        fixture.established(2),
+        [
+            Output::Send { connection: ConnectionId(2), message: echo },
+            event(Event::FailoverCompleted { from, to })
+        ]
+    );
+}
+
+#[test]
+fn elements_that_do_not_accept_are_reported_and_the_pool_is_asked_again_in_the_end() {
+    let mut fixture = Fixture::new();
+    fixture.resolved(&[1, 2]);
+    assert_eq!(fixture.lost(1), [Output::Report(PoolElementId(1)), connect(2, 2)]);
+    // The second one does not even refuse.
+    assert_eq!(fixture.session.poll_timeout(), Some(fixture.now + Duration::from_secs(5)));
+    assert_eq!(
+        fixture.pass(Duration::from_secs(5)),
+        [
+            Output::Close { connection: ConnectionId(2), abort: true },
+            Output::Report(PoolElementId(2))
+        ]
+    );
+    assert_eq!(fixture.pass(Duration::from_millis(100)), [Output::Resolve]);
+    assert_eq!(fixture.resolved(&[1]), [connect(3, 1)], "it may be back");
+    assert_eq!(fixture.lost(2), [], "that one is history");
+    assert_eq!(fixture.established(3), [event(Event::Connected(PoolElementId(1)))]);
+}
+
+#[test]
+fn a_pool_that_was_never_there_is_an_error_and_one_that_is_gone_is_waited_for() {
+    let missing = || Err(ResolveError::UnknownPool("Pool".parse().unwrap()));
+    let mut fixture = Fixture::new();
+    fixture.session.handle_resolution(fixture.now, missing());
+    assert!(matches!(
+        fixture.outputs().as_slice(),
+        [Output::Event(Event::Failed(SessionError::Resolve(ResolveError::UnknownPool(_))))]
+    ));
+
+    let mut fixture = Fixture::new();
+    fixture.resolved(&[1]);
+    fixture.established(1);
+    fixture.lost(1);
+    let mut rounds = 0;
+    let failed = loop {
+        fixture.session.handle_resolution(fixture.now, missing());
+        match fixture.outputs().as_slice() {
+            [] => {}
+            outputs => break outputs.to_vec(),
+        }
+        rounds += 1;
+        assert_eq!(fixture.pass(Duration::from_millis(100)), [Output::Resolve]);
+    };
+    assert_eq!(failed, [event(Event::Failed(SessionError::NoElement))]);
+    assert_eq!(rounds, 600, "for a minute");
+}
+
+#[test]
+fn without_a_registrar_the_elements_known_before_are_tried() {
+    let mut fixture = Fixture::new();
+    fixture.resolved(&[1, 2]);
+    fixture.established(1);
+    fixture.lost(1);
+    fixture.session.handle_resolution(fixture.now, Err(ResolveError::NoRegistrar(vec![])));
+    assert_eq!(fixture.outputs(), [connect(2, 2)]);
+}
+
+#[test]
+fn pools_of_another_transport_are_an_error_that_says_so() {
+    let mut fixture = Fixture::new();
+    let mut other = element(1);
+    other.user_transport = TransportAddress::sctp(([127, 0, 0, 1], 1).into()).into();
+    fixture.session.handle_resolution(fixture.now, Ok(vec![other]));
+    match fixture.outputs().as_slice() {
+        [Output::Event(Event::Failed(error))] => {
+            assert_eq!(error.to_string(), "the pool is served over sctp:127.0.0.1:1, not over tcp");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_element_that_closes_ends_the_session_and_one_that_talks_nonsense_does_not() {
+    let mut fixture = Fixture::new();
+    fixture.resolved(&[1]);
+    fixture.established(1);
+    let nonsense = UserMessage::new(Ppid::ASAP, b"\x01".as_slice());
+    fixture.session.handle_message(ConnectionId(1), nonsense);
+    assert_eq!(fixture.outputs(), []);
+    fixture.session.handle_connection(fixture.now, ConnectionId(1), &ConnectionEvent::Closed);
+    assert_eq!(fixture.outputs(), [event(Event::Closed)]);
+}
