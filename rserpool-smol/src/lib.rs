@@ -1,1 +1,117 @@
-//! .
+//! Runs [`rserpool`] on [smol](https://docs.rs/smol).
+//!
+//! ```
+//! use rserpool::driver::Network;
+//! use rserpool::transport::Tcp;
+//! use rserpool_smol::SmolRuntime;
+//!
+//! let network = Network::new(SmolRuntime::new(), Tcp::new());
+//! # let _ = network;
+//! ```
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use futures::future::BoxFuture;
+use rserpool::runtime::{Interest, RegisteredSocket, Runtime, Timer};
+use smol::{Async, Executor};
+use socket2::Socket;
+
+/// smol's reactor, and its global executor or one of your own.
+#[derive(Debug, Clone, Default)]
+pub struct SmolRuntime {
+    executor: Option<Arc<Executor<'static>>>,
+}
+
+impl SmolRuntime {
+    /// Tasks run on smol's global executor, whose threads `SMOL_THREADS` sets.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Tasks run on `executor`, which somebody has to run.
+    #[must_use]
+    pub fn with_executor(executor: Arc<Executor<'static>>) -> Self {
+        Self { executor: Some(executor) }
+    }
+}
+
+impl Runtime for SmolRuntime {
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        match &self.executor {
+            Some(executor) => executor.spawn(task).detach(),
+            None => smol::spawn(task).detach(),
+        }
+    }
+
+    fn timer(&self, deadline: Instant) -> Pin<Box<dyn Timer>> {
+        Box::pin(SmolTimer { timer: smol::Timer::at(deadline), fired: false })
+    }
+
+    fn register(&self, socket: Socket) -> io::Result<Box<dyn RegisteredSocket>> {
+        Ok(Box::new(SmolSocket(Async::new_nonblocking(socket)?)))
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "this is the runtime")]
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+#[derive(Debug)]
+struct SmolTimer {
+    timer: smol::Timer,
+    /// smol's timers are ready once, ours until they are reset.
+    fired: bool,
+}
+
+impl Future for SmolTimer {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.fired {
+            ready!(Pin::new(&mut self.timer).poll(cx));
+            self.fired = true;
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Timer for SmolTimer {
+    fn reset(mut self: Pin<&mut Self>, deadline: Instant) {
+        self.timer.set_at(deadline);
+        self.fired = false;
+    }
+}
+
+#[derive(Debug)]
+struct SmolSocket(Async<Socket>);
+
+impl RegisteredSocket for SmolSocket {
+    fn socket(&self) -> &Socket {
+        self.0.get_ref()
+    }
+
+    fn poll_io(
+        &mut self,
+        cx: &mut Context<'_>,
+        interest: Interest,
+        operation: &mut dyn FnMut(&Socket) -> io::Result<()>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            match operation(self.0.get_ref()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+            ready!(match interest {
+                Interest::Readable => self.0.poll_readable(cx),
+                Interest::Writable => self.0.poll_writable(cx),
+            })?;
+        }
+    }
+}

@@ -1,1 +1,97 @@
-//! .
+//! Runs [`rserpool`] on [tokio](https://tokio.rs).
+//!
+//! ```
+//! use rserpool::driver::Network;
+//! use rserpool::transport::Tcp;
+//! use rserpool_tokio::TokioRuntime;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let network = Network::new(TokioRuntime::current(), Tcp::new());
+//! # let _ = network;
+//! # }
+//! ```
+
+#[cfg_attr(windows, path = "socket_windows.rs")]
+mod socket;
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use futures::future::BoxFuture;
+use rserpool::runtime::{RegisteredSocket, Runtime, Timer};
+use socket2::Socket;
+use tokio::runtime::Handle;
+
+/// A tokio runtime, which needs its I/O and time drivers enabled. It is held by its handle, so
+/// it can be used from outside of its context; when the runtime itself is dropped, its tasks
+/// end and its sockets and timers do not wake any more.
+#[derive(Debug, Clone)]
+pub struct TokioRuntime {
+    handle: Handle,
+}
+
+impl TokioRuntime {
+    /// The runtime with this handle.
+    #[must_use]
+    pub fn new(handle: Handle) -> Self {
+        Self { handle }
+    }
+
+    /// The runtime in whose context this is called.
+    ///
+    /// # Panics
+    ///
+    /// When there is none; [`Self::try_current`] does not.
+    #[must_use]
+    pub fn current() -> Self {
+        Self::new(Handle::current())
+    }
+
+    /// The runtime in whose context this is called, if there is one.
+    #[must_use]
+    pub fn try_current() -> Option<Self> {
+        Handle::try_current().ok().map(Self::new)
+    }
+}
+
+impl Runtime for TokioRuntime {
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        drop(self.handle.spawn(task));
+    }
+
+    fn timer(&self, deadline: Instant) -> Pin<Box<dyn Timer>> {
+        let _context = self.handle.enter();
+        Box::pin(TokioTimer(Box::pin(tokio::time::sleep_until(deadline.into()))))
+    }
+
+    fn register(&self, socket: Socket) -> io::Result<Box<dyn RegisteredSocket>> {
+        let _context = self.handle.enter();
+        Ok(Box::new(socket::TokioSocket::new(socket)?))
+    }
+
+    fn now(&self) -> Instant {
+        let _context = self.handle.enter();
+        tokio::time::Instant::now().into_std()
+    }
+}
+
+#[derive(Debug)]
+struct TokioTimer(Pin<Box<tokio::time::Sleep>>);
+
+impl Future for TokioTimer {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl Timer for TokioTimer {
+    fn reset(mut self: Pin<&mut Self>, deadline: Instant) {
+        self.0.as_mut().reset(deadline.into());
+    }
+}

@@ -16,7 +16,8 @@ use rand::{RngExt, SeedableRng};
 use super::{ConnectionEvent, ConnectionId, Machine, Outbox, Output, Received, Timers, receive};
 use crate::handlespace::{ElementKey, Handlespace};
 use crate::wire::{
-    PoolElementId, PoolHandle, RegistrarId, TransportAddress, UserMessage, asap, asap::Body,
+    ErrorCause, PoolElementId, PoolHandle, RegistrarId, TransportAddress, UserMessage, asap,
+    asap::Body,
 };
 use announce::Announcements;
 
@@ -219,6 +220,15 @@ impl Registrar {
         }
     }
 
+    /// Who connected said nothing that makes sense for too long.
+    fn handle_no_message(&mut self, connection: ConnectionId) {
+        self.complain(connection, "sent no message in time".to_owned());
+        let error = ErrorCause::Unspecified.into();
+        self.out.send(connection, asap::Error { error }).expect("an empty cause is short");
+        self.connections.remove(&connection);
+        self.out.close(connection);
+    }
+
     /// `interval`, varied by 50 % (RFC 5352 section 3.5).
     fn spread(&mut self, interval: Duration) -> Duration {
         interval.mul_f64(self.rng.random_range(0.5..1.5))
@@ -301,10 +311,7 @@ impl Machine for Registrar {
         while let Some(timer) = self.timers.pop(now) {
             match timer {
                 Timer::Announce => self.announce(now),
-                Timer::FirstMessage(connection) => {
-                    self.complain(connection, "sent no message in time".to_owned());
-                    self.abort_if_unused(connection);
-                }
+                Timer::FirstMessage(connection) => self.handle_no_message(connection),
                 Timer::KeepAlive(key) => self.handle_keep_alive_timer(now, key),
                 Timer::Expiry(key) => self.handle_expiry(key),
             }

@@ -1,0 +1,45 @@
+//! Sockets on tokio's reactor.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use rserpool::runtime::{Interest, RegisteredSocket};
+use socket2::Socket;
+use tokio::io::unix::AsyncFd;
+
+#[derive(Debug)]
+pub(crate) struct TokioSocket(AsyncFd<Socket>);
+
+impl TokioSocket {
+    pub(crate) fn new(socket: Socket) -> io::Result<Self> {
+        #[allow(unsafe_code, reason = "tokio deprecates the safe constructor")]
+        // SAFETY: a `Socket` owns its descriptor and keeps it open until it is dropped, and
+        // `AsyncFd` gives it out by reference alone.
+        let registered = unsafe { AsyncFd::register(socket) };
+        Ok(Self(registered?))
+    }
+}
+
+impl RegisteredSocket for TokioSocket {
+    fn socket(&self) -> &Socket {
+        self.0.get_ref()
+    }
+
+    fn poll_io(
+        &mut self,
+        cx: &mut Context<'_>,
+        interest: Interest,
+        operation: &mut dyn FnMut(&Socket) -> io::Result<()>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let mut ready = ready!(match interest {
+                Interest::Readable => self.0.poll_read_ready(cx),
+                Interest::Writable => self.0.poll_write_ready(cx),
+            })?;
+            // Clears the readiness where the operation would block, and waits for the next.
+            if let Ok(result) = ready.try_io(|socket| operation(socket.get_ref())) {
+                return Poll::Ready(result);
+            }
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The connections of one task, polled only when they were woken.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use futures::task::AtomicWaker;
+use slab::Slab;
+
+use crate::protocol::ConnectionId;
+use crate::transport::{Connection, Event, SendError};
+use crate::wire::UserMessage;
+
+/// How long a closed connection may take to write what is left.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Any number of connections under the names that their state machine gave them.
+#[derive(Debug)]
+pub(super) struct Connections {
+    slots: Slab<Slot>,
+    names: HashMap<ConnectionId, usize>,
+    woken: Arc<Woken>,
+    /// Connections that were closed, the oldest first; not all may still be there.
+    lingering: VecDeque<(Instant, usize, u64)>,
+    generation: u64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    name: ConnectionId,
+    connection: Box<dyn Connection>,
+    signal: Arc<Signal>,
+    waker: Waker,
+    closing: bool,
+    generation: u64,
+}
+
+/// The connections that want to be polled.
+#[derive(Debug, Default)]
+struct Woken {
+    queue: Mutex<VecDeque<usize>>,
+    task: AtomicWaker,
+}
+
+struct Signal {
+    index: usize,
+    queued: AtomicBool,
+    woken: Arc<Woken>,
+}
+
+impl fmt::Debug for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signal").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+impl Signal {
+    fn raise(&self) {
+        if !self.queued.swap(true, Ordering::AcqRel) {
+            let mut queue = self.woken.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.push_back(self.index);
+            drop(queue);
+            self.woken.task.wake();
+        }
+    }
+}
+
+impl Wake for Signal {
+    fn wake(self: Arc<Self>) {
+        self.raise();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.raise();
+    }
+}
+
+impl Connections {
+    pub(super) fn new() -> Self {
+        Self {
+            slots: Slab::new(),
+            names: HashMap::new(),
+            woken: Arc::default(),
+            lingering: VecDeque::new(),
+            generation: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn insert(&mut self, name: ConnectionId, connection: Box<dyn Connection>) {
+        let entry = self.slots.vacant_entry();
+        let index = entry.key();
+        let woken = Arc::clone(&self.woken);
+        let signal = Arc::new(Signal { index, queued: AtomicBool::new(false), woken });
+        signal.raise();
+        let waker = Waker::from(Arc::clone(&signal));
+        self.generation += 1;
+        let generation = self.generation;
+        entry.insert(Slot { name, connection, signal, waker, closing: false, generation });
+        self.names.insert(name, index);
+    }
+
+    /// Takes a message to send; it is written when the connections are polled.
+    pub(super) fn send(
+        &mut self,
+        name: ConnectionId,
+        message: UserMessage,
+    ) -> Result<(), SendError> {
+        let index = *self.names.get(&name).ok_or(SendError::NotConnected)?;
+        let slot = &mut self.slots[index];
+        slot.connection.send(message)?;
+        slot.signal.raise();
+        Ok(())
+    }
+
+    /// Drops a connection and what it has not written.
+    pub(super) fn abort(&mut self, name: ConnectionId) {
+        if let Some(index) = self.names.remove(&name) {
+            self.slots.remove(index);
+        }
+    }
+
+    /// Closes a connection once it has written what is left.
+    pub(super) fn close(&mut self, now: Instant, name: ConnectionId) {
+        if let Some(index) = self.names.remove(&name) {
+            let slot = &mut self.slots[index];
+            slot.closing = true;
+            slot.signal.raise();
+            self.lingering.push_back((now + LINGER, index, slot.generation));
+        }
+    }
+
+    pub(super) fn close_all(&mut self, now: Instant) {
+        let mut names: Vec<_> = self.names.keys().copied().collect();
+        names.sort_unstable();
+        for name in names {
+            self.close(now, name);
+        }
+    }
+
+    /// When to call [`Self::handle_timeout`] next.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.lingering.front().map(|(deadline, ..)| *deadline)
+    }
+
+    /// Drops the connections that took too long to close.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        while let Some((_, index, generation)) =
+            self.lingering.pop_front_if(|(deadline, ..)| *deadline <= now)
+        {
+            if self.slots.get(index).is_some_and(|slot| slot.generation == generation) {
+                self.slots.remove(index);
+            }
+        }
+    }
+
+    /// The next event of any connection. One that is over is forgotten with its last event.
+    pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<(ConnectionId, Event)> {
+        self.woken.task.register(cx.waker());
+        loop {
+            let next = {
+                let mut queue = self.woken.queue.lock().unwrap_or_else(PoisonError::into_inner);
+                queue.pop_front()
+            };
+            let Some(index) = next else { return Poll::Pending };
+            let Some(slot) = self.slots.get_mut(index) else { continue };
+            slot.signal.queued.store(false, Ordering::Release);
+            let waker = slot.waker.clone();
+            let cx = &mut Context::from_waker(&waker);
+            if slot.closing {
+                if slot.connection.poll_close(cx).is_ready() {
+                    self.slots.remove(index);
+                }
+                continue;
+            }
+            if let Poll::Ready(event) = slot.connection.poll_event(cx) {
+                let name = slot.name;
+                if matches!(event, Event::Closed | Event::Lost(_)) {
+                    self.names.remove(&name);
+                    self.slots.remove(index);
+                } else {
+                    slot.signal.raise();
+                }
+                return Poll::Ready((name, event));
+            }
+        }
+    }
+}
+
+/// A timer that exists once it is needed.
+#[derive(Default)]
+pub(super) struct LazyTimer {
+    timer: Option<Pin<Box<dyn crate::runtime::Timer>>>,
+    deadline: Option<Instant>,
+}
+
+impl fmt::Debug for LazyTimer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LazyTimer").field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}
+
+impl LazyTimer {
+    /// Ready when `deadline` has come; never where there is none.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        runtime: &Arc<dyn crate::runtime::Runtime>,
+        deadline: Option<Instant>,
+    ) -> Poll<()> {
+        let Some(deadline) = deadline else { return Poll::Pending };
+        let timer = match &mut self.timer {
+            Some(timer) => {
+                if self.deadline != Some(deadline) {
+                    timer.as_mut().reset(deadline);
+                }
+                timer
+            }
+            None => self.timer.insert(runtime.timer(deadline)),
+        };
+        self.deadline = Some(deadline);
+        timer.as_mut().poll(cx)
+    }
+}

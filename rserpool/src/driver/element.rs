@@ -1,0 +1,314 @@
+//! A pool element.
+
+use std::future::poll_fn;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::task::{Poll, ready};
+use std::time::{Duration, Instant};
+
+use futures::channel::{mpsc, oneshot};
+use futures::sink::SinkExt;
+
+use super::connections::LazyTimer;
+use super::element_session::ElementSession;
+use super::task::{Role, Task};
+use super::{ASAP, ListenError, Network, random_seed};
+use crate::protocol::element::{Element, ElementConfig, Event};
+use crate::protocol::{HuntConfig, Machine};
+use crate::transport::{Endpoint, Purpose};
+use crate::wire::{
+    OperationError, PolicyParameters, PoolElementId, PoolHandle, TransportAddress, TransportUse,
+};
+
+/// How long no sessions are accepted after that failed, for want of descriptors for instance.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A member of a pool. It stays registered as long as this handle lives; [`Self::leave`]
+/// deregisters it in good order.
+#[derive(Debug)]
+pub struct PoolElement {
+    network: Network,
+    commands: mpsc::Sender<Command>,
+    endpoint: Box<dyn Endpoint>,
+    user_transport: TransportAddress,
+}
+
+/// Makes a [`PoolElement`].
+#[derive(Debug)]
+pub struct PoolElementBuilder {
+    network: Network,
+    pool_handle: PoolHandle,
+    hunt: HuntConfig,
+    listen: SocketAddr,
+    policy: PolicyParameters,
+    identifier: Option<PoolElementId>,
+    lifetime: Option<Duration>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Registered(oneshot::Sender<Result<PoolElementId, JoinError>>),
+    SetPolicy(PolicyParameters),
+    Leave(oneshot::Sender<bool>),
+}
+
+/// Why an element is not in its pool.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// The registrar refused it.
+    #[error("the registrar refused the registration: {0}")]
+    Rejected(OperationError),
+    /// It left, or its runtime is gone.
+    #[error("the pool element has left")]
+    Left,
+}
+
+struct ElementRole {
+    machine: Element,
+    /// The last answer of a registrar, if it was no.
+    rejected: Option<OperationError>,
+    waiting: Vec<oneshot::Sender<Result<PoolElementId, JoinError>>>,
+    leaving: Option<oneshot::Sender<bool>>,
+    finished: bool,
+}
+
+impl PoolElement {
+    /// An element of the pool `pool_handle` that looks for its registrar at `registrars`.
+    #[must_use]
+    pub fn builder(
+        network: &Network,
+        pool_handle: PoolHandle,
+        registrars: impl IntoIterator<Item = TransportAddress>,
+    ) -> PoolElementBuilder {
+        PoolElementBuilder {
+            network: network.clone(),
+            pool_handle,
+            hunt: HuntConfig::new(registrars),
+            listen: (Ipv4Addr::UNSPECIFIED, 0).into(),
+            policy: PolicyParameters::round_robin(),
+            identifier: None,
+            lifetime: None,
+        }
+    }
+
+    /// Where the element accepts sessions, as it is bound: the addresses that it registers may
+    /// be more special.
+    #[must_use]
+    pub fn user_transport(&self) -> &TransportAddress {
+        &self.user_transport
+    }
+
+    /// Waits until the element is registered, and gives its identifier.
+    ///
+    /// # Errors
+    ///
+    /// When the registrar refuses it. Where there is no registrar, the element waits for one.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when the future is dropped.
+    pub async fn registered(&self) -> Result<PoolElementId, JoinError> {
+        let (answer, wait) = oneshot::channel();
+        let sent = self.commands.clone().send(Command::Registered(answer)).await;
+        sent.map_err(|_| JoinError::Left)?;
+        wait.await.unwrap_or(Err(JoinError::Left))
+    }
+
+    /// Registers with other policy values, a new load for instance.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has registered the new values, or not.
+    pub async fn set_policy(&self, policy: PolicyParameters) {
+        let _ = self.commands.clone().send(Command::SetPolicy(policy)).await;
+    }
+
+    /// The next session that a pool user opens or brings here.
+    ///
+    /// # Cancel safety
+    ///
+    /// No session is lost when the future is dropped.
+    pub async fn accept(&mut self) -> ElementSession {
+        let mut pause = None;
+        let mut timer = LazyTimer::default();
+        let connection = poll_fn(|cx| {
+            loop {
+                if pause.is_some() {
+                    let over = timer.poll(cx, self.network.runtime(), pause);
+                    ready!(over);
+                    pause = None;
+                }
+                match ready!(self.endpoint.poll_accept(cx)) {
+                    Ok(connection) => return Poll::Ready(connection),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a session");
+                        pause = Some(self.network.now() + ACCEPT_PAUSE);
+                    }
+                }
+            }
+        })
+        .await;
+        ElementSession::new(self.network.clone(), connection)
+    }
+
+    /// Deregisters the element. Whether the registrar confirmed it; else the registration has
+    /// yet to expire.
+    ///
+    /// # Cancel safety
+    ///
+    /// The element leaves even if the future is dropped.
+    pub async fn leave(mut self) -> bool {
+        let (answer, wait) = oneshot::channel();
+        match self.commands.try_send(Command::Leave(answer)) {
+            Ok(()) => wait.await.unwrap_or(false),
+            Err(_) => false,
+        }
+    }
+}
+
+impl PoolElementBuilder {
+    /// Where to accept sessions: any port on all addresses. Of these, the element registers
+    /// the one that it reaches its registrar from.
+    #[must_use]
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = address;
+        self
+    }
+
+    /// The policy that the pool shall have, and this element's values: round robin.
+    #[must_use]
+    pub fn policy(mut self, policy: PolicyParameters) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// The identifier in the pool: drawn at random.
+    #[must_use]
+    pub fn identifier(mut self, identifier: PoolElementId) -> Self {
+        self.identifier = Some(identifier);
+        self
+    }
+
+    /// How long the registration lasts if it is not renewed, see [`ElementConfig::lifetime`].
+    #[must_use]
+    pub fn lifetime(mut self, lifetime: Duration) -> Self {
+        self.lifetime = Some(lifetime);
+        self
+    }
+
+    /// How to look for registrars, in place of the addresses given to
+    /// [`PoolElement::builder`].
+    #[must_use]
+    pub fn hunt(mut self, hunt: HuntConfig) -> Self {
+        self.hunt = hunt;
+        self
+    }
+
+    /// Starts the element: it accepts sessions and registers in the background.
+    ///
+    /// # Errors
+    ///
+    /// When the address cannot be had; nothing runs then.
+    pub fn start(self) -> Result<PoolElement, ListenError> {
+        let Self { network, .. } = self;
+        let at = |address| TransportAddress::new(network.protocol(), address);
+        let service = network.listen(Purpose::Session, &at(self.listen))?;
+        let asap_address = at(SocketAddr::new(self.listen.ip(), 0));
+        let asap = network.listen(ASAP, &asap_address)?;
+        let user_transport = service.local().cloned().unwrap_or_else(|| at(self.listen));
+        let registered = user_transport.clone().with_usage(TransportUse::DATA_PLUS_CONTROL);
+        let asap_transport = asap.local().cloned().unwrap_or(asap_address);
+        let mut config = ElementConfig::new(self.pool_handle, registered, self.hunt, random_seed())
+            .asap_transport(asap_transport)
+            .policy(self.policy);
+        if let Some(identifier) = self.identifier {
+            config = config.identifier(identifier);
+        }
+        if let Some(lifetime) = self.lifetime {
+            config = config.lifetime(lifetime);
+        }
+        let role = ElementRole {
+            machine: Element::new(config),
+            rejected: None,
+            waiting: Vec::new(),
+            leaving: None,
+            finished: false,
+        };
+        let commands = Task::spawn(role, &network, asap);
+        Ok(PoolElement { network, commands, endpoint: service, user_transport })
+    }
+}
+
+impl ElementRole {
+    fn answer(&mut self, result: &Result<PoolElementId, JoinError>) {
+        for waiting in self.waiting.drain(..) {
+            let _ = waiting.send(result.clone());
+        }
+    }
+}
+
+impl Role for ElementRole {
+    type Machine = Element;
+    type Command = Command;
+
+    fn machine(&mut self) -> &mut Element {
+        &mut self.machine
+    }
+
+    fn handle_command(&mut self, now: Instant, command: Command) {
+        match command {
+            Command::Registered(answer) => {
+                self.waiting.retain(|waiting| !waiting.is_canceled());
+                self.waiting.push(answer);
+                if self.machine.is_registered() {
+                    self.answer(&Ok(self.machine.identifier()));
+                } else if let Some(error) = self.rejected.clone() {
+                    self.answer(&Err(JoinError::Rejected(error)));
+                }
+            }
+            Command::SetPolicy(policy) => {
+                self.rejected = None;
+                self.machine.set_policy(now, policy);
+            }
+            Command::Leave(answer) => {
+                self.leaving = Some(answer);
+                self.machine.deregister(now);
+            }
+        }
+    }
+
+    fn handle_event(&mut self, event: <Element as Machine>::Event) {
+        match event {
+            Event::Registered { identifier, registrar } => {
+                tracing::info!(%identifier, %registrar, "registered");
+                self.answer(&Ok(identifier));
+            }
+            Event::Rejected(error) => {
+                tracing::error!(%error, "registration refused");
+                self.answer(&Err(JoinError::Rejected(error.clone())));
+                self.rejected = Some(error);
+            }
+            Event::RegistrarLost => tracing::warn!("registrar lost; looking for another"),
+            Event::NoRegistrar => tracing::debug!("no registrar found yet"),
+            Event::Expired => tracing::warn!("registration expired; registering again"),
+            Event::Deregistered { confirmed } => {
+                tracing::info!(confirmed, "deregistered");
+                self.answer(&Err(JoinError::Left));
+                if let Some(leaving) = self.leaving.take() {
+                    let _ = leaving.send(confirmed);
+                }
+                self.finished = true;
+            }
+        }
+    }
+
+    /// Without its owner, the element does not serve anybody: it leaves, so that nobody is
+    /// sent to it.
+    fn handle_abandoned(&mut self, now: Instant) {
+        self.machine.deregister(now);
+    }
+
+    fn is_finished(&self) -> bool {
+        self.finished
+    }
+}

@@ -1,0 +1,176 @@
+//! A session as the element that serves it sees it.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Network;
+use super::connections::LazyTimer;
+use crate::protocol::session::{Incoming, classify};
+use crate::transport::{Connection, Event, SendError};
+use crate::wire::parameter::Cookie;
+use crate::wire::{Ppid, TransportAddress, UserMessage, asap};
+
+/// How long closing may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A session that a pool user opened with this element, or brought here from one that died.
+pub struct ElementSession {
+    network: Network,
+    connection: Box<dyn Connection>,
+    /// Why the session is over, when it is.
+    end: Option<End>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Closed,
+    Lost(io::ErrorKind),
+}
+
+/// What happens in a session at its element.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ElementEvent {
+    /// A message came.
+    Message(UserMessage),
+    /// The session comes from another element, which left this cookie. It is what the pool
+    /// user says that it is: nothing proves it.
+    CookieEcho(Bytes),
+}
+
+impl fmt::Debug for ElementSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ElementSession").field("peer", self.peer()).finish_non_exhaustive()
+    }
+}
+
+impl ElementSession {
+    pub(super) fn new(network: Network, connection: Box<dyn Connection>) -> Self {
+        Self { network, connection, end: None }
+    }
+
+    /// Where the pool user is.
+    #[must_use]
+    pub fn peer(&self) -> &TransportAddress {
+        self.connection.peer()
+    }
+
+    /// What happens next; `None` when the pool user has closed the session.
+    ///
+    /// # Errors
+    ///
+    /// When the connection to the pool user broke.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when the future is dropped.
+    pub async fn recv(&mut self) -> io::Result<Option<ElementEvent>> {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    /// As [`Self::recv`], for those who write their own futures.
+    ///
+    /// # Errors
+    ///
+    /// When the connection to the pool user broke.
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<ElementEvent>>> {
+        loop {
+            match self.end {
+                Some(End::Closed) => return Poll::Ready(Ok(None)),
+                Some(End::Lost(kind)) => return Poll::Ready(Err(kind.into())),
+                None => {}
+            }
+            match ready!(self.connection.poll_event(cx)) {
+                Event::Message(message) => match classify(message) {
+                    Incoming::Data(message) => {
+                        return Poll::Ready(Ok(Some(ElementEvent::Message(message))));
+                    }
+                    Incoming::CookieEcho(cookie) => {
+                        return Poll::Ready(Ok(Some(ElementEvent::CookieEcho(cookie))));
+                    }
+                    Incoming::BusinessCard(_) => {}
+                    Incoming::Cookie(_) => tracing::warn!("a pool user sent a cookie"),
+                    Incoming::Unexpected(reason) => {
+                        tracing::warn!(reason, "on the control channel");
+                    }
+                },
+                Event::Established { .. } => {}
+                Event::Closed => self.end = Some(End::Closed),
+                Event::Lost(error) => {
+                    self.end = Some(End::Lost(error.kind()));
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+    }
+
+    /// Sends a message of the application's protocol `ppid`, once there is room.
+    ///
+    /// # Errors
+    ///
+    /// When the message is too long or the session is over.
+    ///
+    /// # Cancel safety
+    ///
+    /// A message whose future is dropped was not sent.
+    pub async fn send(&mut self, ppid: Ppid, payload: impl Into<Bytes>) -> Result<(), SendError> {
+        self.send_message(UserMessage::new(ppid, payload)).await
+    }
+
+    /// Leaves state with the pool user, for the element that takes over if this one dies. It
+    /// replaces the cookie before. Send it before the reply that makes it true, and no state
+    /// that a client has seen is lost.
+    ///
+    /// # Errors
+    ///
+    /// When the cookie is longer than 65,527 bytes or the session is over.
+    ///
+    /// # Cancel safety
+    ///
+    /// A cookie whose future is dropped was not sent.
+    pub async fn send_cookie(&mut self, cookie: impl Into<Bytes>) -> Result<(), SendError> {
+        let cookie = cookie.into();
+        let length = cookie.len();
+        let message = asap::Message::from(asap::Cookie { cookie: Cookie(cookie) });
+        let payload = message.encode().map_err(|_| SendError::TooLong { length, limit: 65_527 })?;
+        self.send_message(UserMessage::new(Ppid::ASAP, payload)).await
+    }
+
+    async fn send_message(&mut self, message: UserMessage) -> Result<(), SendError> {
+        if self.end.is_some() {
+            return Err(SendError::NotConnected);
+        }
+        poll_fn(|cx| self.connection.poll_ready(cx)).await;
+        let result = self.connection.send(message);
+        // Write at once; what does not go is written with the next call.
+        poll_fn(|cx| {
+            let _ = self.connection.poll_ready(cx);
+            Poll::Ready(())
+        })
+        .await;
+        result
+    }
+
+    /// Ends the session in good order: what was sent is written first. The pool user does not
+    /// fail over then.
+    ///
+    /// # Cancel safety
+    ///
+    /// A session whose future is dropped is aborted, and the pool user fails over.
+    pub async fn close(mut self) {
+        let deadline = self.network.now() + CLOSE_TIMEOUT;
+        let mut timer = LazyTimer::default();
+        poll_fn(|cx| {
+            if timer.poll(cx, self.network.runtime(), Some(deadline)).is_ready() {
+                return Poll::Ready(());
+            }
+            self.connection.poll_close(cx)
+        })
+        .await;
+    }
+}

@@ -1,0 +1,119 @@
+//! Runs the state machines on a runtime, and gives out the handles that programs hold.
+//!
+//! | handle | what it is |
+//! |---|---|
+//! | [`Registrar`] | a registrar that runs in the background |
+//! | [`PoolElement`] | a member of a pool, registered as long as it lives; accepts sessions |
+//! | [`PoolUser`] | resolves pool handles, opens sessions |
+//! | [`Session`] | a pool user's session, which fails over |
+//! | [`ElementSession`] | the same session as the element that serves it sees it |
+
+mod connections;
+mod element;
+mod element_session;
+mod registrar;
+mod session;
+mod task;
+mod user;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rand::Rng;
+
+use crate::runtime::Runtime;
+use crate::transport::{Endpoint, Purpose, Transport};
+use crate::wire::{Ppid, RegistrarId, TransportAddress, TransportProtocol};
+
+pub use element::{JoinError, PoolElement, PoolElementBuilder};
+pub use element_session::{ElementEvent, ElementSession};
+pub use registrar::Registrar;
+pub use session::{Session, SessionClosed};
+pub use user::PoolUser;
+
+/// A runtime, and the transport that is used on it.
+#[derive(Debug, Clone)]
+pub struct Network {
+    runtime: Arc<dyn Runtime>,
+    transport: Arc<dyn Transport>,
+}
+
+impl Network {
+    /// Runs `transport` on `runtime`.
+    #[must_use]
+    pub fn new(runtime: impl Runtime, transport: impl Transport) -> Self {
+        Self::shared(Arc::new(runtime), Arc::new(transport))
+    }
+
+    /// The same for a runtime and a transport that were chosen when the program ran.
+    #[must_use]
+    pub fn shared(runtime: Arc<dyn Runtime>, transport: Arc<dyn Transport>) -> Self {
+        Self { runtime, transport }
+    }
+
+    /// The runtime.
+    #[must_use]
+    pub fn runtime(&self) -> &Arc<dyn Runtime> {
+        &self.runtime
+    }
+
+    /// The protocol of the transport.
+    #[must_use]
+    pub fn protocol(&self) -> TransportProtocol {
+        self.transport.protocol()
+    }
+
+    fn now(&self) -> Instant {
+        self.runtime.now()
+    }
+
+    fn listen(
+        &self,
+        purpose: Purpose,
+        address: &TransportAddress,
+    ) -> Result<Box<dyn Endpoint>, ListenError> {
+        let opened = self.transport.open(&self.runtime, purpose, Some(address));
+        opened.map_err(|error| ListenError { address: address.clone(), error })
+    }
+
+    fn dialler(&self, purpose: Purpose) -> io::Result<Box<dyn Endpoint>> {
+        self.transport.open(&self.runtime, purpose, None)
+    }
+}
+
+/// The purpose of the connections to registrars.
+const ASAP: Purpose = Purpose::Protocol(Ppid::ASAP);
+
+/// An address at which no connections can be accepted. Nothing is open.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen at {address}: {error}")]
+pub struct ListenError {
+    address: TransportAddress,
+    error: io::Error,
+}
+
+impl ListenError {
+    /// The address.
+    #[must_use]
+    pub fn address(&self) -> &TransportAddress {
+        &self.address
+    }
+
+    /// What the transport says.
+    #[must_use]
+    pub fn io_error(&self) -> &io::Error {
+        &self.error
+    }
+}
+
+/// A registrar's identifier, drawn at random (RFC 5353 section 3.2.1).
+#[must_use]
+pub fn random_registrar_id() -> RegistrarId {
+    RegistrarId(rand::rng().next_u32().max(1))
+}
+
+/// A seed for a state machine.
+fn random_seed() -> u64 {
+    rand::rng().next_u64()
+}

@@ -1,0 +1,323 @@
+//! A pool user's session.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::channel::{mpsc, oneshot};
+use futures::future::FutureExt;
+
+use super::Network;
+use super::connections::LazyTimer;
+use super::user::{Command, Resolution};
+use crate::protocol::session::{self, Event, Output, SessionConfig, SessionError};
+use crate::protocol::user::ResolveOptions;
+use crate::protocol::{ConnectionEvent, ConnectionId};
+use crate::transport::{self, Connection, Endpoint, Purpose, SendError};
+use crate::wire::{PoolElementId, PoolHandle, Ppid, UserMessage};
+
+/// How many events a session takes in that are not read yet while it waits to send.
+const MAX_EVENTS: usize = 64;
+
+/// How long closing may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A session with a pool: messages to and from one of its elements, and from another one when
+/// that dies.
+///
+/// The session works while one of its methods is awaited. What was sent to an element that
+/// died and was not answered may be lost: after [`Event::FailoverCompleted`], send it again.
+pub struct Session {
+    network: Network,
+    machine: session::Session,
+    handle: PoolHandle,
+    user: mpsc::Sender<Command>,
+    /// What the task of the pool user has yet to be told.
+    commands: VecDeque<Command>,
+    resolution: Option<oneshot::Receiver<Resolution>>,
+    endpoint: Box<dyn Endpoint>,
+    connection: Option<(ConnectionId, Box<dyn Connection>)>,
+    timer: LazyTimer,
+    events: VecDeque<Event>,
+    /// Why the session is over.
+    end: Option<SessionClosed>,
+}
+
+/// A session that is over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionClosed {
+    /// The element ended it in good order.
+    #[error("the pool element closed the session")]
+    ByElement,
+    /// There is no element for it any more.
+    #[error(transparent)]
+    Failed(#[from] SessionError),
+    /// The message is longer than the transport carries. The session is not over.
+    #[error(transparent)]
+    Message(#[from] SendError),
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("handle", &self.handle)
+            .field("element", &self.element())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    pub(super) fn new(
+        network: &Network,
+        user: mpsc::Sender<Command>,
+        handle: PoolHandle,
+        config: SessionConfig,
+    ) -> Result<Self, SessionError> {
+        let endpoint = network.dialler(Purpose::Session).map_err(|_| SessionError::NoElement)?;
+        let mut machine = session::Session::new(config);
+        machine.start(network.now());
+        Ok(Self {
+            network: network.clone(),
+            machine,
+            handle,
+            user,
+            commands: VecDeque::new(),
+            resolution: None,
+            endpoint,
+            connection: None,
+            timer: LazyTimer::default(),
+            events: VecDeque::new(),
+            end: None,
+        })
+    }
+
+    /// The element that serves the session; none during a failover.
+    #[must_use]
+    pub fn element(&self) -> Option<PoolElementId> {
+        self.machine.element()
+    }
+
+    /// The pool.
+    #[must_use]
+    pub fn pool_handle(&self) -> &PoolHandle {
+        &self.handle
+    }
+
+    /// The last cookie that an element sent.
+    #[must_use]
+    pub fn cookie(&self) -> Option<&Bytes> {
+        self.machine.cookie()
+    }
+
+    /// Waits for the first element.
+    pub(super) async fn connected(&mut self) -> Result<(), SessionError> {
+        poll_fn(|cx| {
+            loop {
+                if self.machine.is_connected() {
+                    return Poll::Ready(Ok(()));
+                }
+                match &self.end {
+                    Some(SessionClosed::Failed(error)) => return Poll::Ready(Err(error.clone())),
+                    Some(_) => return Poll::Ready(Err(SessionError::NoElement)),
+                    None => ready!(self.drive(cx)),
+                }
+            }
+        })
+        .await
+    }
+
+    /// What happens next, in the order in which it happened.
+    ///
+    /// # Errors
+    ///
+    /// When the session is over.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when the future is dropped.
+    pub async fn recv(&mut self) -> Result<Event, SessionClosed> {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    /// As [`Self::recv`], for those who write their own futures.
+    ///
+    /// # Errors
+    ///
+    /// When the session is over.
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, SessionClosed>> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Poll::Ready(Ok(event));
+            }
+            if let Some(end) = &self.end {
+                return Poll::Ready(Err(end.clone()));
+            }
+            ready!(self.drive(cx));
+        }
+    }
+
+    /// Sends a message of the application's protocol `ppid` to the element that serves the
+    /// session, once there is one and it has room.
+    ///
+    /// # Errors
+    ///
+    /// When the session is over or the message is too long. [`Ppid::ASAP`] is the control
+    /// channel's: a message of it is taken for none of the application's by the receiver.
+    ///
+    /// # Cancel safety
+    ///
+    /// A message whose future is dropped was not sent.
+    pub async fn send(
+        &mut self,
+        ppid: Ppid,
+        payload: impl Into<Bytes>,
+    ) -> Result<(), SessionClosed> {
+        let mut message = Some(UserMessage::new(ppid, payload));
+        poll_fn(|cx| self.poll_send(cx, &mut message)).await
+    }
+
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        message: &mut Option<UserMessage>,
+    ) -> Poll<Result<(), SessionClosed>> {
+        loop {
+            // What happens meanwhile is kept for `recv`, but not without limit.
+            let room = self.events.len() < MAX_EVENTS;
+            let waiting = !room || self.drive(cx).is_pending();
+            if let Some(end) = &self.end {
+                return Poll::Ready(Err(end.clone()));
+            }
+            if self.machine.is_connected()
+                && let Some((_, connection)) = &mut self.connection
+                && connection.poll_ready(cx).is_ready()
+                && let Some(message) = message.take()
+            {
+                let result = connection.send(message);
+                // Write at once; what does not go is written with the next call.
+                let _ = connection.poll_ready(cx);
+                match result {
+                    Ok(()) => return Poll::Ready(Ok(())),
+                    // It is over, which the next event tells; the message shares the fate of
+                    // those sent just before.
+                    Err(SendError::NotConnected | SendError::Full) => return Poll::Ready(Ok(())),
+                    Err(error) => return Poll::Ready(Err(error.into())),
+                }
+            }
+            if waiting {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Ends the session in good order: what was sent is written first.
+    ///
+    /// # Cancel safety
+    ///
+    /// A session whose future is dropped is aborted: the element may miss the last messages.
+    pub async fn close(mut self) {
+        self.machine.close();
+        let Some((_, mut connection)) = self.connection.take() else { return };
+        let deadline = self.network.now() + CLOSE_TIMEOUT;
+        let mut timer = LazyTimer::default();
+        poll_fn(|cx| {
+            if timer.poll(cx, self.network.runtime(), Some(deadline)).is_ready() {
+                return Poll::Ready(());
+            }
+            connection.poll_close(cx)
+        })
+        .await;
+    }
+
+    /// Does one thing that can be done, and is ready then.
+    fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(output) = self.machine.poll_output() {
+            self.perform(output);
+            return Poll::Ready(());
+        }
+        let now = self.network.now();
+        while !self.commands.is_empty() && self.user.poll_ready(cx).is_ready() {
+            if let Some(command) = self.commands.pop_front() {
+                // A pool user that is gone drops the command, and with it the answer's sender.
+                let _ = self.user.start_send(command);
+            }
+        }
+        if let Some(resolution) = &mut self.resolution
+            && let Poll::Ready(result) = resolution.poll_unpin(cx)
+        {
+            self.resolution = None;
+            let gone = |_| Err(crate::protocol::user::ResolveError::NoRegistrar(Vec::new()));
+            self.machine.handle_resolution(now, result.unwrap_or_else(gone));
+            return Poll::Ready(());
+        }
+        if let Some((name, connection)) = &mut self.connection
+            && let Poll::Ready(event) = connection.poll_event(cx)
+        {
+            let name = *name;
+            self.handle_event(name, event);
+            return Poll::Ready(());
+        }
+        let deadline = self.machine.poll_timeout();
+        if self.timer.poll(cx, self.network.runtime(), deadline).is_ready() {
+            self.machine.handle_timeout(self.network.now());
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+
+    fn handle_event(&mut self, name: ConnectionId, event: transport::Event) {
+        let now = self.network.now();
+        let event = match event {
+            transport::Event::Message(message) => {
+                return self.machine.handle_message(name, message);
+            }
+            transport::Event::Established { local, peer } => {
+                ConnectionEvent::Established { local, peer }
+            }
+            transport::Event::Closed => ConnectionEvent::Closed,
+            transport::Event::Lost(error) => {
+                tracing::debug!(pool = %self.handle, %error, "connection lost");
+                ConnectionEvent::Lost
+            }
+        };
+        if !matches!(event, ConnectionEvent::Established { .. }) {
+            self.connection = None;
+        }
+        self.machine.handle_connection(now, name, &event);
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Resolve => {
+                let (answer, wait) = oneshot::channel();
+                let options = ResolveOptions::default();
+                self.commands.push_back(Command::Resolve(self.handle.clone(), options, answer));
+                self.resolution = Some(wait);
+            }
+            Output::Report(element) => {
+                self.commands.push_back(Command::Report(self.handle.clone(), element));
+            }
+            Output::Connect { connection, to } => {
+                self.connection = Some((connection, self.endpoint.connect(&to)));
+            }
+            Output::Send { connection, message } => {
+                if let Some((name, open)) = &mut self.connection
+                    && *name == connection
+                    && let Err(error) = open.send(message)
+                {
+                    tracing::debug!(%error, "not sent");
+                }
+            }
+            Output::Close { connection, .. } => {
+                self.connection.take_if(|(name, _)| *name == connection);
+            }
+            Output::Event(Event::Closed) => self.end = Some(SessionClosed::ByElement),
+            Output::Event(Event::Failed(error)) => self.end = Some(error.into()),
+            Output::Event(event) => self.events.push_back(event),
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The task that runs one state machine.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures::channel::mpsc;
+use futures::stream::StreamExt;
+
+use super::Network;
+use super::connections::{Connections, LazyTimer};
+use crate::protocol::{ConnectionEvent, Machine, Output};
+use crate::transport::{Endpoint, Event, SendError};
+
+/// The most connections of one task; ours. Further ones from outside are dropped.
+const MAX_CONNECTIONS: usize = 65_536;
+
+/// How many things a task does before it lets others run.
+const BUDGET: u32 = 256;
+
+/// How long no connections are accepted after that failed, for want of descriptors for
+/// instance.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a task does besides running its machine.
+pub(super) trait Role: Send + 'static {
+    type Machine: Machine + Send;
+    type Command: Send;
+
+    fn machine(&mut self) -> &mut Self::Machine;
+
+    /// The owner of the task wants something. Outputs of the machine are drained afterwards.
+    fn handle_command(&mut self, now: Instant, command: Self::Command);
+
+    fn handle_event(&mut self, event: <Self::Machine as Machine>::Event);
+
+    /// The handle was dropped.
+    fn handle_abandoned(&mut self, now: Instant);
+
+    /// Whether the task is done, but for closing its connections.
+    fn is_finished(&self) -> bool;
+}
+
+pub(super) struct Task<R: Role> {
+    role: R,
+    network: Network,
+    endpoint: Box<dyn Endpoint>,
+    connections: Connections,
+    commands: Option<mpsc::Receiver<R::Command>>,
+    timer: LazyTimer,
+    accept_again: Option<Instant>,
+    closing: bool,
+}
+
+impl<R: Role> Task<R> {
+    /// Runs `role` in the background. What is sent into the channel that is returned becomes
+    /// its commands; it ends some time after the sender is dropped.
+    pub(super) fn spawn(
+        mut role: R,
+        network: &Network,
+        endpoint: Box<dyn Endpoint>,
+    ) -> mpsc::Sender<R::Command> {
+        let (sender, commands) = mpsc::channel(16);
+        role.machine().start(network.now());
+        let mut task = Self {
+            role,
+            network: network.clone(),
+            endpoint,
+            connections: Connections::new(),
+            commands: Some(commands),
+            timer: LazyTimer::default(),
+            accept_again: None,
+            closing: false,
+        };
+        network.runtime().spawn(Box::pin(poll_fn(move |cx| task.poll(cx))));
+        sender
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..BUDGET {
+            self.drain();
+            if self.role.is_finished() && !self.closing {
+                self.closing = true;
+                self.connections.close_all(self.network.now());
+            }
+            if self.closing && self.connections.len() == 0 {
+                return Poll::Ready(());
+            }
+            if self.step(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Does what the machine wants done.
+    fn drain(&mut self) {
+        let mut overflowed = Vec::new();
+        loop {
+            while let Some(output) = self.role.machine().poll_output() {
+                match output {
+                    Output::Connect { connection, to } => {
+                        let dialled = self.endpoint.connect(&to);
+                        self.connections.insert(connection, dialled);
+                    }
+                    Output::Send { connection, message } => {
+                        match self.connections.send(connection, message) {
+                            // Its last event is on the way, and tells the machine.
+                            Ok(()) | Err(SendError::NotConnected) => {}
+                            Err(error) => {
+                                tracing::warn!(%error, "connection dropped");
+                                self.connections.abort(connection);
+                                overflowed.push(connection);
+                            }
+                        }
+                    }
+                    // Announcements need multicast, which no transport offers yet.
+                    Output::Announce(_) => {}
+                    Output::Close { connection, abort: true } => {
+                        self.connections.abort(connection);
+                    }
+                    Output::Close { connection, abort: false } => {
+                        self.connections.close(self.network.now(), connection);
+                    }
+                    Output::Event(event) => self.role.handle_event(event),
+                }
+            }
+            // A peer that does not read what it asked for must not make us keep it.
+            let Some(connection) = overflowed.pop() else { return };
+            let now = self.network.now();
+            self.role.machine().handle_connection(now, connection, ConnectionEvent::Lost);
+        }
+    }
+
+    /// Takes in one thing that happened.
+    fn step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let now = self.network.now();
+        if let Poll::Ready((name, event)) = self.connections.poll_event(cx) {
+            let machine = self.role.machine();
+            match event {
+                Event::Established { local, peer } => {
+                    let event = ConnectionEvent::Established { local, peer };
+                    machine.handle_connection(now, name, event);
+                }
+                Event::Message(message) => machine.handle_message(now, name, message),
+                Event::Closed => machine.handle_connection(now, name, ConnectionEvent::Closed),
+                Event::Lost(error) => {
+                    tracing::debug!(connection = name.0, %error, "connection lost");
+                    machine.handle_connection(now, name, ConnectionEvent::Lost);
+                }
+            }
+            return Poll::Ready(());
+        }
+        if !self.closing && self.poll_commands(cx, now).is_ready() {
+            return Poll::Ready(());
+        }
+        if !self.closing && self.poll_accept(cx, now).is_ready() {
+            return Poll::Ready(());
+        }
+        self.poll_timer(cx, now)
+    }
+
+    fn poll_commands(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+        let Some(commands) = &mut self.commands else { return Poll::Pending };
+        match commands.poll_next_unpin(cx) {
+            Poll::Ready(Some(command)) => self.role.handle_command(now, command),
+            Poll::Ready(None) => {
+                self.commands = None;
+                self.role.handle_abandoned(now);
+            }
+            Poll::Pending => return Poll::Pending,
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+        if self.accept_again.is_some() {
+            return Poll::Pending;
+        }
+        match self.endpoint.poll_accept(cx) {
+            Poll::Ready(Ok(connection)) if self.connections.len() < MAX_CONNECTIONS => {
+                let name = self.role.machine().accept(now, connection.peer().clone());
+                self.connections.insert(name, connection);
+            }
+            Poll::Ready(Ok(connection)) => {
+                tracing::warn!(peer = %connection.peer(), "too many connections");
+            }
+            Poll::Ready(Err(error)) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                self.accept_again = Some(now + ACCEPT_PAUSE);
+            }
+            Poll::Pending => return Poll::Pending,
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+        let machine = self.role.machine().poll_timeout();
+        let deadlines = [machine, self.connections.poll_timeout(), self.accept_again];
+        let next = deadlines.into_iter().flatten().min();
+        if next.is_none_or(|next| next > now)
+            && self.timer.poll(cx, self.network.runtime(), next).is_pending()
+        {
+            return Poll::Pending;
+        }
+        let now = self.network.now().max(now);
+        if self.accept_again.is_some_and(|again| again <= now) {
+            self.accept_again = None;
+        }
+        self.connections.handle_timeout(now);
+        if machine.is_some_and(|deadline| deadline <= now) {
+            self.role.machine().handle_timeout(now);
+        }
+        Poll::Ready(())
+    }
+}

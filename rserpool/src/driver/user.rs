@@ -1,0 +1,191 @@
+//! A pool user.
+
+use std::collections::HashMap;
+use std::io;
+use std::time::Instant;
+
+use futures::channel::{mpsc, oneshot};
+use futures::sink::SinkExt;
+
+use super::session::Session;
+use super::task::{Role, Task};
+use super::{ASAP, Network, random_seed};
+use crate::protocol::session::{SessionConfig, SessionError};
+use crate::protocol::user::{Event, RequestId, ResolveError, ResolveOptions, User, UserConfig};
+use crate::protocol::{HuntConfig, Machine};
+use crate::wire::{PoolElement, PoolElementId, PoolHandle, TransportAddress};
+
+/// A pool user: it resolves pool handles and opens sessions. Clones share one connection to
+/// the registrar and one cache.
+#[derive(Debug, Clone)]
+pub struct PoolUser {
+    network: Network,
+    commands: mpsc::Sender<Command>,
+    registrars: Vec<TransportAddress>,
+}
+
+#[derive(Debug)]
+pub(super) enum Command {
+    Resolve(PoolHandle, ResolveOptions, oneshot::Sender<Resolution>),
+    Report(PoolHandle, PoolElementId),
+}
+
+/// What a resolution comes to.
+pub(super) type Resolution = Result<Vec<PoolElement>, ResolveError>;
+
+struct UserRole {
+    machine: User,
+    waiting: HashMap<RequestId, oneshot::Sender<Resolution>>,
+    finished: bool,
+}
+
+impl PoolUser {
+    /// A pool user who looks for its registrar at these addresses.
+    ///
+    /// # Errors
+    ///
+    /// When the transport cannot be used at all.
+    pub fn new(
+        network: &Network,
+        registrars: impl IntoIterator<Item = TransportAddress>,
+    ) -> io::Result<Self> {
+        let hunt = HuntConfig::new(registrars);
+        let registrars = hunt.registrars().to_vec();
+        let config = UserConfig::new(hunt, random_seed());
+        Self::with_config(network, registrars, config)
+    }
+
+    /// The same with other settings than the defaults: `configure` changes them.
+    ///
+    /// # Errors
+    ///
+    /// When the transport cannot be used at all.
+    pub fn configured(
+        network: &Network,
+        hunt: HuntConfig,
+        configure: impl FnOnce(UserConfig) -> UserConfig,
+    ) -> io::Result<Self> {
+        let registrars = hunt.registrars().to_vec();
+        let config = configure(UserConfig::new(hunt, random_seed()));
+        Self::with_config(network, registrars, config)
+    }
+
+    fn with_config(
+        network: &Network,
+        registrars: Vec<TransportAddress>,
+        config: UserConfig,
+    ) -> io::Result<Self> {
+        let endpoint = network.dialler(ASAP)?;
+        let role =
+            UserRole { machine: User::new(config), waiting: HashMap::new(), finished: false };
+        let commands = Task::spawn(role, network, endpoint);
+        Ok(Self { network: network.clone(), commands, registrars })
+    }
+
+    /// The elements of a pool, in the order in which to try them.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such pool, or no registrar to ask.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost but the answer, which the cache keeps.
+    pub async fn resolve(
+        &self,
+        handle: PoolHandle,
+        options: ResolveOptions,
+    ) -> Result<Vec<PoolElement>, ResolveError> {
+        let (answer, wait) = oneshot::channel();
+        let command = Command::Resolve(handle, options, answer);
+        let gone = || ResolveError::NoRegistrar(self.registrars.clone());
+        self.commands.clone().send(command).await.map_err(|_| gone())?;
+        wait.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Tells the registrar that an element could not be reached, for programs that do so
+    /// without a [`Session`] (RFC 5352 section 6.9.2).
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has reported, or not.
+    pub async fn report_unreachable(&self, handle: PoolHandle, identifier: PoolElementId) {
+        let _ = self.commands.clone().send(Command::Report(handle, identifier)).await;
+    }
+
+    /// Opens a session with a pool, and waits until an element serves it.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such pool, no registrar to ask, or no element that accepts the
+    /// session.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future leaves no session behind.
+    pub async fn open(&self, handle: PoolHandle) -> Result<Session, SessionError> {
+        self.open_configured(handle, |config| config).await
+    }
+
+    /// The same with other settings than the defaults: `configure` changes them.
+    ///
+    /// # Errors
+    ///
+    /// As with [`Self::open`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As with [`Self::open`].
+    pub async fn open_configured(
+        &self,
+        handle: PoolHandle,
+        configure: impl FnOnce(SessionConfig) -> SessionConfig,
+    ) -> Result<Session, SessionError> {
+        let config = configure(SessionConfig::new(self.network.protocol()));
+        let mut session = Session::new(&self.network, self.commands.clone(), handle, config)?;
+        session.connected().await?;
+        Ok(session)
+    }
+}
+
+impl Role for UserRole {
+    type Machine = User;
+    type Command = Command;
+
+    fn machine(&mut self) -> &mut User {
+        &mut self.machine
+    }
+
+    fn handle_command(&mut self, now: Instant, command: Command) {
+        match command {
+            Command::Resolve(handle, options, answer) => {
+                let request = self.machine.resolve(now, handle, &options);
+                self.waiting.insert(request, answer);
+            }
+            Command::Report(handle, identifier) => {
+                self.machine.report_unreachable(handle, identifier);
+            }
+        }
+    }
+
+    fn handle_event(&mut self, event: <User as Machine>::Event) {
+        match event {
+            Event::Resolved { request, result } => {
+                if let Some(answer) = self.waiting.remove(&request) {
+                    let _ = answer.send(result);
+                }
+            }
+            Event::RegistrarFound(registrar) => tracing::info!(%registrar, "registrar found"),
+            Event::RegistrarLost => tracing::warn!("registrar lost; looking for another"),
+            Event::NoRegistrar => tracing::debug!("no registrar found yet"),
+        }
+    }
+
+    fn handle_abandoned(&mut self, _: Instant) {
+        self.finished = true;
+    }
+
+    fn is_finished(&self) -> bool {
+        self.finished
+    }
+}

@@ -1,0 +1,286 @@
+//! A transport within one process, for tests and examples.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use futures::channel::mpsc;
+use futures::stream::StreamExt;
+
+use super::{Connection, Endpoint, Event, Purpose, SendError, Transport};
+use crate::runtime::Runtime;
+use crate::wire::{TransportAddress, TransportProtocol, UserMessage};
+
+/// How many messages wait on a connection, and how many connections to be accepted.
+const CAPACITY: usize = 64;
+
+/// A network of its own: endpoints reach each other if they were opened on clones of the same
+/// `Memory`. It looks like SCTP to those who use it, and has any IP address that one asks for.
+#[derive(Clone, Default)]
+pub struct Memory {
+    network: Arc<Mutex<Network>>,
+}
+
+#[derive(Default)]
+struct Network {
+    listeners: BTreeMap<(IpAddr, u16), mpsc::Sender<MemoryConnection>>,
+    last_port: u16,
+}
+
+impl Network {
+    /// A port above those of servers that is not in use at `address`.
+    fn free_port(&mut self, address: IpAddr) -> Option<u16> {
+        (0..u16::MAX).find_map(|_| {
+            self.last_port = self.last_port.checked_add(1).unwrap_or(0).max(0x8000);
+            let port = self.last_port;
+            (!self.listeners.contains_key(&(address, port))).then_some(port)
+        })
+    }
+}
+
+impl Memory {
+    /// A network without endpoints.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn with<R>(&self, act: impl FnOnce(&mut Network) -> R) -> R {
+        act(&mut self.network.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory").finish_non_exhaustive()
+    }
+}
+
+impl Transport for Memory {
+    fn protocol(&self) -> TransportProtocol {
+        TransportProtocol::Sctp
+    }
+
+    fn open(
+        &self,
+        _: &Arc<dyn Runtime>,
+        _: Purpose,
+        listen: Option<&TransportAddress>,
+    ) -> io::Result<Box<dyn Endpoint>> {
+        let listener = match listen {
+            None => None,
+            Some(address) => {
+                let (sender, receiver) = mpsc::channel(CAPACITY);
+                let local = self.with(|network| listen_at(network, address, &sender))?;
+                Some((receiver, local))
+            }
+        };
+        Ok(Box::new(MemoryEndpoint { memory: self.clone(), listener }))
+    }
+}
+
+fn listen_at(
+    network: &mut Network,
+    address: &TransportAddress,
+    sender: &mpsc::Sender<MemoryConnection>,
+) -> io::Result<TransportAddress> {
+    let mut local = address.clone();
+    for address in &mut local.addresses {
+        if address.is_unspecified() {
+            *address = Ipv4Addr::LOCALHOST.into();
+        }
+    }
+    let Some(first) = local.addresses.first() else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    if local.port == 0 {
+        local.port = network.free_port(*first).ok_or(io::ErrorKind::AddrNotAvailable)?;
+    }
+    let keys = || local.addresses.iter().map(|address| (*address, local.port));
+    if keys().any(|key| network.listeners.get(&key).is_some_and(|other| !other.is_closed())) {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    for key in keys() {
+        network.listeners.insert(key, sender.clone());
+    }
+    Ok(local)
+}
+
+struct MemoryEndpoint {
+    memory: Memory,
+    listener: Option<(mpsc::Receiver<MemoryConnection>, TransportAddress)>,
+}
+
+impl fmt::Debug for MemoryEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryEndpoint").field("local", &self.local()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for MemoryEndpoint {
+    fn drop(&mut self) {
+        if let Some((_, local)) = self.listener.take() {
+            self.memory.with(|network| {
+                for address in local.addresses {
+                    network.listeners.remove(&(address, local.port));
+                }
+            });
+        }
+    }
+}
+
+impl MemoryEndpoint {
+    fn dial(&self, to: &TransportAddress) -> io::Result<MemoryConnection> {
+        self.memory.with(|network| {
+            let local = match self.local() {
+                Some(local) => local.clone(),
+                None => {
+                    let address = IpAddr::from(Ipv4Addr::LOCALHOST);
+                    let port = network.free_port(address).unwrap_or(0);
+                    TransportAddress::sctp((address, port).into())
+                }
+            };
+            let mut keys = to.addresses.iter().map(|address| (*address, to.port));
+            let key = keys.find(|key| network.listeners.contains_key(key));
+            let listener = key
+                .and_then(|key| network.listeners.get_mut(&key))
+                .ok_or(io::ErrorKind::ConnectionRefused)?;
+            let (ours, theirs) = MemoryConnection::pair(local, to.clone());
+            let refused = |_| io::Error::from(io::ErrorKind::ConnectionRefused);
+            listener.try_send(theirs).map_err(refused)?;
+            Ok(ours)
+        })
+    }
+}
+
+impl Endpoint for MemoryEndpoint {
+    fn local(&self) -> Option<&TransportAddress> {
+        self.listener.as_ref().map(|(_, local)| local)
+    }
+
+    fn connect(&mut self, to: &TransportAddress) -> Box<dyn Connection> {
+        match self.dial(to) {
+            Ok(connection) => Box::new(connection),
+            Err(error) => Box::new(Refused { peer: to.clone(), error: Some(error) }),
+        }
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn Connection>>> {
+        let Some((listener, _)) = &mut self.listener else { return Poll::Pending };
+        match ready!(listener.poll_next_unpin(cx)) {
+            Some(connection) => Poll::Ready(Ok(Box::new(connection))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+enum Parcel {
+    Message(UserMessage),
+    End,
+}
+
+struct MemoryConnection {
+    /// Our end, as long as the connection's first event has not been told.
+    unannounced: Option<TransportAddress>,
+    peer: TransportAddress,
+    /// None after the end was sent.
+    outgoing: Option<mpsc::Sender<Parcel>>,
+    incoming: mpsc::Receiver<Parcel>,
+}
+
+impl MemoryConnection {
+    fn pair(local: TransportAddress, peer: TransportAddress) -> (Self, Self) {
+        let (to_peer, from_us) = mpsc::channel(CAPACITY);
+        let (to_us, from_peer) = mpsc::channel(CAPACITY);
+        let theirs = Self {
+            unannounced: None,
+            peer: local.clone(),
+            outgoing: Some(to_us),
+            incoming: from_us,
+        };
+        let ours =
+            Self { unannounced: Some(local), peer, outgoing: Some(to_peer), incoming: from_peer };
+        (ours, theirs)
+    }
+}
+
+impl fmt::Debug for MemoryConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryConnection").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+impl Connection for MemoryConnection {
+    fn peer(&self) -> &TransportAddress {
+        &self.peer
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if let Some(local) = self.unannounced.take() {
+            return Poll::Ready(Event::Established { local, peer: self.peer.clone() });
+        }
+        Poll::Ready(match ready!(self.incoming.poll_next_unpin(cx)) {
+            Some(Parcel::Message(message)) => Event::Message(message),
+            Some(Parcel::End) => Event::Closed,
+            None => Event::Lost(io::ErrorKind::ConnectionReset.into()),
+        })
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.outgoing {
+            Some(outgoing) => outgoing.poll_ready(cx).map(drop),
+            None => Poll::Ready(()),
+        }
+    }
+
+    fn send(&mut self, message: UserMessage) -> Result<(), SendError> {
+        let outgoing = self.outgoing.as_mut().ok_or(SendError::NotConnected)?;
+        outgoing.try_send(Parcel::Message(message)).map_err(|error| {
+            if error.is_full() { SendError::Full } else { SendError::NotConnected }
+        })
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(outgoing) = &mut self.outgoing {
+            if ready!(outgoing.poll_ready(cx)).is_ok() {
+                let _ = outgoing.try_send(Parcel::End);
+            }
+            self.outgoing = None;
+        }
+        while ready!(self.incoming.poll_next_unpin(cx)).is_some() {}
+        Poll::Ready(())
+    }
+}
+
+/// A connection that was never made.
+#[derive(Debug)]
+struct Refused {
+    peer: TransportAddress,
+    error: Option<io::Error>,
+}
+
+impl Connection for Refused {
+    fn peer(&self) -> &TransportAddress {
+        &self.peer
+    }
+
+    fn poll_event(&mut self, _: &mut Context<'_>) -> Poll<Event> {
+        let error = self.error.take().unwrap_or_else(|| io::ErrorKind::NotConnected.into());
+        Poll::Ready(Event::Lost(error))
+    }
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
+    fn send(&mut self, _: UserMessage) -> Result<(), SendError> {
+        Err(SendError::NotConnected)
+    }
+
+    fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+}

@@ -1,0 +1,130 @@
+//! How messages travel: endpoints and connections, shaped like SCTP's.
+//!
+//! A [`Transport`] opens [`Endpoint`]s. An endpoint is one bound port that dials and accepts,
+//! because a registrar that looks after a pool element has to connect to where the element
+//! came from. A [`Connection`] is an SCTP association or a TCP connection; it carries
+//! [`UserMessage`]s.
+
+pub mod memory;
+pub mod tcp;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crate::runtime::Runtime;
+use crate::wire::{Ppid, TransportAddress, TransportProtocol, UserMessage};
+
+pub use memory::Memory;
+pub use tcp::Tcp;
+
+/// A transport protocol that is available here.
+pub trait Transport: fmt::Debug + Send + Sync + 'static {
+    /// Which one.
+    fn protocol(&self) -> TransportProtocol;
+
+    /// Opens an endpoint that accepts connections at `listen`, or dials only.
+    ///
+    /// # Errors
+    ///
+    /// When the address cannot be had; nothing is open then.
+    fn open(
+        &self,
+        runtime: &Arc<dyn Runtime>,
+        purpose: Purpose,
+        listen: Option<&TransportAddress>,
+    ) -> io::Result<Box<dyn Endpoint>>;
+}
+
+/// What the connections of an endpoint carry. Transports with message boundaries and payload
+/// protocol identifiers need not care.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Purpose {
+    /// Messages of one protocol, each with its length: ASAP or ENRP.
+    Protocol(Ppid),
+    /// A session: the application's data, and ASAP as its control channel.
+    Session,
+}
+
+/// One bound port.
+pub trait Endpoint: fmt::Debug + Send {
+    /// Where it accepts connections; `None` if it does not.
+    fn local(&self) -> Option<&TransportAddress>;
+
+    /// Begins to connect. The connection's first event tells what became of it.
+    fn connect(&mut self, to: &TransportAddress) -> Box<dyn Connection>;
+
+    /// The next connection from outside, which is established already. Never ready where the
+    /// endpoint does not accept.
+    ///
+    /// # Errors
+    ///
+    /// When a connection could not be accepted, for want of descriptors for instance. Others
+    /// may follow.
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn Connection>>>;
+}
+
+/// An association or a connection. Dropping it aborts it.
+pub trait Connection: fmt::Debug + Send {
+    /// The other end: where it was dialled, or where it came from.
+    fn peer(&self) -> &TransportAddress;
+
+    /// What happens next. Also writes what is still to be written. Nothing is lost when it is
+    /// not called again; after [`Event::Closed`] or [`Event::Lost`] it must not be.
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event>;
+
+    /// Ready when [`Self::send`] has room for a message. Writes what is still to be written.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Takes a message to send. It is written by the other methods.
+    ///
+    /// # Errors
+    ///
+    /// When it is not taken, see there.
+    fn send(&mut self, message: UserMessage) -> Result<(), SendError>;
+
+    /// Writes what is still to be written, tells the peer that this is all, and waits until it
+    /// has nothing more to say either. The caller sets the limit to that.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+/// What happens on a connection.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// The connection that was dialled is there. Always the first event of such a one.
+    Established {
+        /// Our end.
+        local: TransportAddress,
+        /// The other end.
+        peer: TransportAddress,
+    },
+    /// A message came.
+    Message(UserMessage),
+    /// The peer closed in good order. The last event.
+    Closed,
+    /// The connection broke or could not be made. The last event.
+    Lost(io::Error),
+}
+
+/// Why a message was not taken. The connection is as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The message is longer than the transport carries.
+    #[error("a message of {length} bytes is too long: at most {limit} are carried")]
+    TooLong {
+        /// How long it is.
+        length: usize,
+        /// How long it may be.
+        limit: usize,
+    },
+    /// Too much is waiting to be written: the peer does not read fast enough.
+    #[error("too much is waiting to be written")]
+    Full,
+    /// There is no connection, yet or any more.
+    #[error("not connected")]
+    NotConnected,
+}

@@ -1,0 +1,188 @@
+//! Message boundaries on a byte stream.
+//!
+//! An ASAP or ENRP message has its length in its header, and is padded to a multiple of four
+//! bytes (RFC 5354 section 4). A session carries the application's data as well, so each of
+//! its messages has a frame:
+//!
+//! ```text
+//!  0                   1                   2                   3
+//!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! |            Length of the payload, without padding             |
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! |                  Payload Protocol Identifier                  |
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! :                            Payload                            :
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! ```
+//!
+//! An empty payload of ASAP, which is no message, ends the session. A stream that ends without
+//! it broke: so a server that is killed is told from one that is done.
+
+use std::io;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::transport::SendError;
+use crate::wire::{Ppid, UserMessage, padded};
+
+/// The length of a frame's header.
+const HEADER: usize = 8;
+
+/// How messages are told apart.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Framing {
+    SelfDelimiting(Ppid),
+    Session { max_message_size: usize },
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Frame {
+    Message(UserMessage),
+    End,
+}
+
+impl Framing {
+    /// Takes the next frame from what came, if it is complete.
+    pub(super) fn decode(self, incoming: &mut BytesMut) -> io::Result<Option<Frame>> {
+        match self {
+            Self::SelfDelimiting(ppid) => {
+                let &[_, _, high, low, ..] = &incoming[..] else { return Ok(None) };
+                let length = usize::from(u16::from_be_bytes([high, low]));
+                // With a length smaller than its own header, there is no telling where the
+                // next message begins: all that is left is this one's.
+                let whole = if length < 4 { incoming.len() } else { padded(length) };
+                if incoming.len() < whole {
+                    return Ok(None);
+                }
+                let payload = incoming.split_to(whole).freeze();
+                Ok(Some(Frame::Message(UserMessage::new(ppid, payload))))
+            }
+            Self::Session { max_message_size } => {
+                let Some((header, _)) = incoming.split_first_chunk::<HEADER>() else {
+                    return Ok(None);
+                };
+                let mut header = &header[..];
+                let length = usize::try_from(header.get_u32()).unwrap_or(usize::MAX);
+                let ppid = Ppid(header.get_u32());
+                if length > max_message_size {
+                    let text = format!("a message of {length} bytes is longer than allowed");
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+                }
+                if incoming.len() < HEADER + length {
+                    incoming.reserve(HEADER + length - incoming.len());
+                    return Ok(None);
+                }
+                incoming.advance(HEADER);
+                let payload: Bytes = incoming.split_to(length).freeze();
+                if payload.is_empty() && ppid == Ppid::ASAP {
+                    return Ok(Some(Frame::End));
+                }
+                Ok(Some(Frame::Message(UserMessage::new(ppid, payload))))
+            }
+        }
+    }
+
+    /// What is left when the stream ended in the middle of a message.
+    pub(super) fn decode_rest(self, incoming: &mut BytesMut) -> Option<UserMessage> {
+        match self {
+            Self::SelfDelimiting(ppid) => Some(UserMessage::new(ppid, incoming.split().freeze())),
+            Self::Session { .. } => None,
+        }
+    }
+
+    /// Whether a stream may end between two messages.
+    pub(super) fn end_of_stream(self) -> io::Result<()> {
+        match self {
+            Self::SelfDelimiting(_) => Ok(()),
+            Self::Session { .. } => Err(io::ErrorKind::ConnectionReset.into()),
+        }
+    }
+
+    pub(super) fn encode(
+        self,
+        message: &UserMessage,
+        outgoing: &mut BytesMut,
+    ) -> Result<(), SendError> {
+        let length = message.payload.len();
+        match self {
+            Self::SelfDelimiting(_) => {
+                outgoing.put_slice(&message.payload);
+                outgoing.put_bytes(0, padded(length) - length);
+            }
+            Self::Session { max_message_size: limit } => {
+                let header = u32::try_from(length).ok().filter(|_| length <= limit);
+                outgoing.put_u32(header.ok_or(SendError::TooLong { length, limit })?);
+                outgoing.put_u32(message.ppid.0);
+                outgoing.put_slice(&message.payload);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn encode_end(self, outgoing: &mut BytesMut) {
+        match self {
+            Self::SelfDelimiting(_) => {}
+            Self::Session { .. } => {
+                outgoing.put_u32(0);
+                outgoing.put_u32(Ppid::ASAP.0);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SESSION: Framing = Framing::Session { max_message_size: 10 };
+
+    fn decode_all(framing: Framing, bytes: &[u8]) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        let mut incoming = BytesMut::new();
+        // A byte at a time.
+        for byte in bytes {
+            incoming.put_u8(*byte);
+            frames.extend(framing.decode(&mut incoming).unwrap());
+        }
+        assert!(incoming.is_empty());
+        frames
+    }
+
+    #[test]
+    fn sessions_keep_boundaries_and_identifiers() {
+        let messages = [
+            UserMessage::new(Ppid(33), b"ping".as_slice()),
+            UserMessage::new(Ppid::NONE, b"".as_slice()),
+            UserMessage::new(Ppid::ASAP, b"0123456789".as_slice()),
+        ];
+        let mut bytes = BytesMut::new();
+        for message in &messages {
+            SESSION.encode(message, &mut bytes).unwrap();
+        }
+        SESSION.encode_end(&mut bytes);
+        let mut expected: Vec<_> = messages.into_iter().map(Frame::Message).collect();
+        expected.push(Frame::End);
+        assert_eq!(decode_all(SESSION, &bytes), expected);
+    }
+
+    #[test]
+    fn what_is_too_long_is_neither_sent_nor_awaited() {
+        let mut bytes = BytesMut::new();
+        let message = UserMessage::new(Ppid::NONE, b"01234567890".as_slice());
+        let error = SESSION.encode(&message, &mut bytes).unwrap_err();
+        assert_eq!(error, SendError::TooLong { length: 11, limit: 10 });
+        assert!(bytes.is_empty());
+        let mut incoming = BytesMut::from(&[0xff; 8][..]);
+        assert!(SESSION.decode(&mut incoming).is_err());
+    }
+
+    #[test]
+    fn protocol_messages_delimit_themselves() {
+        let framing = Framing::SelfDelimiting(Ppid::ASAP);
+        let one = b"\x05\0\0\x0f\0\x09\0\x0bCalcPoo\0";
+        let frames = decode_all(framing, &[&one[..], &one[..]].concat());
+        let message = || Frame::Message(UserMessage::new(Ppid::ASAP, &one[..]));
+        assert_eq!(frames, [message(), message()]);
+    }
+}

@@ -1,0 +1,381 @@
+//! TCP, where there is no SCTP ("the TCP profile").
+//!
+//! ASAP and ENRP messages delimit themselves by their length. Sessions have frames of their
+//! own, see [`framing`].
+
+pub mod framing;
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+
+use super::{Connection, Endpoint, Event, Purpose, SendError, Transport};
+use crate::runtime::{Interest, RegisteredSocket, Runtime};
+use crate::wire::{TransportAddress, TransportProtocol, UserMessage};
+use framing::{Frame, Framing};
+
+/// How much is read at a time.
+const READ_SIZE: usize = 16 * 1024;
+/// From how much unwritten data on a connection is not ready for more.
+const WRITE_LIMIT: usize = 256 * 1024;
+/// How many connections wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// TCP as a transport.
+#[derive(Debug, Clone, Copy)]
+pub struct Tcp {
+    max_message_size: usize,
+}
+
+impl Default for Tcp {
+    fn default() -> Self {
+        Self { max_message_size: 1024 * 1024 }
+    }
+}
+
+impl Tcp {
+    /// TCP with the defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The longest message of a session that is sent or accepted: 1 MiB, ours. It bounds the
+    /// memory that a peer can take.
+    #[must_use]
+    pub fn max_message_size(mut self, bytes: usize) -> Self {
+        self.max_message_size = bytes;
+        self
+    }
+
+    fn framing(self, purpose: Purpose) -> Framing {
+        match purpose {
+            Purpose::Protocol(ppid) => Framing::SelfDelimiting(ppid),
+            Purpose::Session => Framing::Session { max_message_size: self.max_message_size },
+        }
+    }
+}
+
+impl Transport for Tcp {
+    fn protocol(&self) -> TransportProtocol {
+        TransportProtocol::Tcp
+    }
+
+    fn open(
+        &self,
+        runtime: &Arc<dyn Runtime>,
+        purpose: Purpose,
+        listen: Option<&TransportAddress>,
+    ) -> io::Result<Box<dyn Endpoint>> {
+        let listener = match listen {
+            None => None,
+            Some(address) => {
+                let address = only_address(address)?;
+                let socket = new_socket(address)?;
+                // A port in TIME_WAIT is free, but not on Windows, where the option would let
+                // two listen at once.
+                #[cfg(not(windows))]
+                socket.set_reuse_address(true)?;
+                socket.bind(&SockAddr::from(address))?;
+                socket.listen(BACKLOG)?;
+                let local = local_address(&socket)?;
+                Some((runtime.register(socket)?, local))
+            }
+        };
+        let framing = self.framing(purpose);
+        Ok(Box::new(TcpEndpoint { runtime: Arc::clone(runtime), framing, listener }))
+    }
+}
+
+fn only_address(address: &TransportAddress) -> io::Result<SocketAddr> {
+    let mut addresses = address.socket_addresses();
+    match (address.protocol, addresses.next(), addresses.next()) {
+        (TransportProtocol::Tcp, Some(only), None) => Ok(only),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{address} is not the address of a TCP port"),
+        )),
+    }
+}
+
+fn new_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn local_address(socket: &Socket) -> io::Result<TransportAddress> {
+    internet_address(socket.local_addr()?)
+}
+
+fn internet_address(address: SockAddr) -> io::Result<TransportAddress> {
+    address
+        .as_socket()
+        .map(TransportAddress::tcp)
+        .ok_or_else(|| io::Error::other("not an Internet address"))
+}
+
+/// Options of every connection: what is sent goes at once, and a peer that vanished without a
+/// word is noticed.
+fn configure(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    let (time, interval) = (Duration::from_secs(5), Duration::from_secs(2));
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(time).with_interval(interval))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(Duration::from_secs(15)))?;
+    Ok(())
+}
+
+#[derive(Debug)]
+struct TcpEndpoint {
+    runtime: Arc<dyn Runtime>,
+    framing: Framing,
+    listener: Option<(Box<dyn RegisteredSocket>, TransportAddress)>,
+}
+
+impl TcpEndpoint {
+    fn dial(&self, to: &TransportAddress) -> io::Result<Box<dyn RegisteredSocket>> {
+        let address = only_address(to)?;
+        let socket = new_socket(address)?;
+        configure(&socket)?;
+        match socket.connect(&SockAddr::from(address)) {
+            Ok(()) => {}
+            Err(error) if in_progress(&error) => {}
+            Err(error) => return Err(error),
+        }
+        self.runtime.register(socket)
+    }
+}
+
+fn in_progress(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    let in_progress = error.raw_os_error() == Some(libc::EINPROGRESS);
+    #[cfg(not(unix))]
+    let in_progress = false;
+    in_progress || error.kind() == io::ErrorKind::WouldBlock
+}
+
+impl Endpoint for TcpEndpoint {
+    fn local(&self) -> Option<&TransportAddress> {
+        self.listener.as_ref().map(|(_, local)| local)
+    }
+
+    fn connect(&mut self, to: &TransportAddress) -> Box<dyn Connection> {
+        let state = match self.dial(to) {
+            Ok(io) => State::Connecting(io),
+            Err(error) => State::Failed(Some(error)),
+        };
+        Box::new(TcpConnection::new(state, self.framing, to.clone()))
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn Connection>>> {
+        let Some((listener, _)) = &mut self.listener else { return Poll::Pending };
+        let mut accepted = None;
+        ready!(listener.poll_io(cx, Interest::Readable, &mut |socket| {
+            accepted = Some(socket.accept()?);
+            Ok(())
+        }))?;
+        let (socket, peer) = accepted.expect("set when the operation succeeds");
+        socket.set_nonblocking(true)?;
+        configure(&socket)?;
+        let peer = internet_address(peer)?;
+        let io = self.runtime.register(socket)?;
+        Poll::Ready(Ok(Box::new(TcpConnection::new(State::Open(io), self.framing, peer))))
+    }
+}
+
+#[derive(Debug)]
+struct TcpConnection {
+    state: State,
+    framing: Framing,
+    peer: TransportAddress,
+    incoming: BytesMut,
+    outgoing: BytesMut,
+    /// An error of writing, told when there is nothing left to read.
+    write_error: Option<io::Error>,
+    end_sent: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    Connecting(Box<dyn RegisteredSocket>),
+    Open(Box<dyn RegisteredSocket>),
+    /// Could not be dialled, or is over.
+    Failed(Option<io::Error>),
+}
+
+impl TcpConnection {
+    fn new(state: State, framing: Framing, peer: TransportAddress) -> Self {
+        Self {
+            state,
+            framing,
+            peer,
+            incoming: BytesMut::new(),
+            outgoing: BytesMut::new(),
+            write_error: None,
+            end_sent: false,
+        }
+    }
+
+    fn lost(&mut self, error: io::Error) -> Event {
+        self.state = State::Failed(None);
+        Event::Lost(error)
+    }
+
+    /// Writes as much as there is room for. Pending while something is left.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let State::Open(io) = &mut self.state else { return Poll::Ready(()) };
+        while !self.outgoing.is_empty() && self.write_error.is_none() {
+            let outgoing = &mut self.outgoing;
+            let result = ready!(io.poll_io(cx, Interest::Writable, &mut |mut socket| {
+                match socket.write(outgoing)? {
+                    0 => Err(io::ErrorKind::WriteZero.into()),
+                    written => {
+                        outgoing.advance(written);
+                        Ok(())
+                    }
+                }
+            }));
+            self.write_error = result.err();
+        }
+        if self.outgoing.is_empty() {
+            self.outgoing = BytesMut::new();
+        }
+        Poll::Ready(())
+    }
+
+    /// Reads once; how many bytes came, 0 at the end.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let State::Open(io) = &mut self.state else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let incoming = &mut self.incoming;
+        let before = incoming.len();
+        incoming.resize(before + READ_SIZE, 0);
+        let mut read = 0;
+        let result = io.poll_io(cx, Interest::Readable, &mut |mut socket| {
+            read = socket.read(&mut incoming[before..])?;
+            Ok(())
+        });
+        incoming.truncate(before + read);
+        if incoming.is_empty() {
+            // An idle connection does not hold a buffer.
+            *incoming = BytesMut::new();
+        }
+        Poll::Ready(ready!(result).map(|()| read))
+    }
+
+    fn poll_established(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Event>> {
+        let State::Connecting(io) = &mut self.state else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        ready!(io.poll_io(cx, Interest::Writable, &mut |socket| match socket.take_error()? {
+            Some(error) => Err(error),
+            // Writable and without an error, but not connected: woken too early.
+            None => match socket.peer_addr() {
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+                    Err(io::ErrorKind::WouldBlock.into())
+                }
+                result => result.map(drop),
+            },
+        }))?;
+        let local = local_address(io.socket())?;
+        let peer = internet_address(io.socket().peer_addr()?)?;
+        match std::mem::replace(&mut self.state, State::Failed(None)) {
+            State::Connecting(io) => self.state = State::Open(io),
+            other => self.state = other,
+        }
+        Poll::Ready(Ok(Event::Established { local, peer }))
+    }
+}
+
+impl Connection for TcpConnection {
+    fn peer(&self) -> &TransportAddress {
+        &self.peer
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        match &mut self.state {
+            State::Failed(error) => {
+                let error = error.take().unwrap_or_else(|| io::ErrorKind::NotConnected.into());
+                return Poll::Ready(Event::Lost(error));
+            }
+            State::Connecting(_) => {
+                let result = ready!(self.poll_established(cx));
+                return Poll::Ready(result.unwrap_or_else(|error| self.lost(error)));
+            }
+            State::Open(_) => {}
+        }
+        let _ = self.poll_write(cx);
+        loop {
+            match self.framing.decode(&mut self.incoming) {
+                Ok(Some(Frame::Message(message))) => return Poll::Ready(Event::Message(message)),
+                Ok(Some(Frame::End)) => return Poll::Ready(Event::Closed),
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(self.lost(error)),
+            }
+            match ready!(self.poll_read(cx)) {
+                Ok(0) if self.incoming.is_empty() => {
+                    return Poll::Ready(match self.framing.end_of_stream() {
+                        Ok(()) => Event::Closed,
+                        Err(error) => self.lost(error),
+                    });
+                }
+                // What is there of the last message goes to the receiver, who then knows what
+                // the peer did wrong.
+                Ok(0) => match self.framing.decode_rest(&mut self.incoming) {
+                    Some(rest) => return Poll::Ready(Event::Message(rest)),
+                    None => return Poll::Ready(self.lost(io::ErrorKind::UnexpectedEof.into())),
+                },
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(self.lost(error)),
+            }
+        }
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if matches!(self.state, State::Connecting(_)) {
+            return Poll::Ready(());
+        }
+        match self.poll_write(cx) {
+            Poll::Pending if self.outgoing.len() >= WRITE_LIMIT => Poll::Pending,
+            _ => Poll::Ready(()),
+        }
+    }
+
+    fn send(&mut self, message: UserMessage) -> Result<(), SendError> {
+        if !matches!(self.state, State::Open(_)) || self.end_sent {
+            return Err(SendError::NotConnected);
+        }
+        if self.outgoing.len() >= WRITE_LIMIT {
+            return Err(SendError::Full);
+        }
+        self.framing.encode(&message, &mut self.outgoing)
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !std::mem::replace(&mut self.end_sent, true) {
+            self.framing.encode_end(&mut self.outgoing);
+        }
+        ready!(self.poll_write(cx));
+        if let State::Open(io) = &self.state {
+            let _ = io.socket().shutdown(std::net::Shutdown::Write);
+        }
+        // A socket that is closed with unread data resets the connection, and what we just
+        // wrote may be lost with it.
+        loop {
+            match ready!(self.poll_read(cx)) {
+                Ok(0) | Err(_) => {
+                    self.state = State::Failed(None);
+                    return Poll::Ready(());
+                }
+                Ok(_) => self.incoming.clear(),
+            }
+        }
+    }
+}
