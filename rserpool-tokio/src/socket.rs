@@ -31,6 +31,13 @@ impl RegisteredSocket for TokioSocket {
         interest: Interest,
         operation: &mut dyn FnMut(&Socket) -> io::Result<()>,
     ) -> Poll<io::Result<()>> {
+        // There nearly always is room to write, which tokio does not know of a new socket.
+        if interest == Interest::Writable {
+            match operation(self.0.get_ref()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
         loop {
             let mut ready = ready!(match interest {
                 Interest::Readable => self.0.poll_read_ready(cx),

@@ -1,5 +1,7 @@
 //! Reliable Server Pooling.
 
+#[cfg(feature = "contract")]
+pub mod contract;
 pub mod driver;
 pub mod handlespace;
 pub mod policy;

@@ -152,9 +152,10 @@ impl Connections {
 
     /// Drops the connections that took too long to close.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        while let Some((_, index, generation)) =
-            self.lingering.pop_front_if(|(deadline, ..)| *deadline <= now)
+        while let Some((deadline, index, generation)) = self.lingering.front().copied()
+            && deadline <= now
         {
+            self.lingering.pop_front();
             if self.slots.get(index).is_some_and(|slot| slot.generation == generation) {
                 self.slots.remove(index);
             }

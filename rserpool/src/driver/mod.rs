@@ -64,11 +64,11 @@ impl Network {
         self.transport.protocol()
     }
 
-    fn now(&self) -> Instant {
+    pub(crate) fn now(&self) -> Instant {
         self.runtime.now()
     }
 
-    fn listen(
+    pub(crate) fn listen(
         &self,
         purpose: Purpose,
         address: &TransportAddress,
@@ -77,7 +77,7 @@ impl Network {
         opened.map_err(|error| ListenError { address: address.clone(), error })
     }
 
-    fn dialler(&self, purpose: Purpose) -> io::Result<Box<dyn Endpoint>> {
+    pub(crate) fn dialler(&self, purpose: Purpose) -> io::Result<Box<dyn Endpoint>> {
         self.transport.open(&self.runtime, purpose, None)
     }
 }

@@ -14,7 +14,7 @@ use super::Network;
 use super::connections::LazyTimer;
 use super::user::{Command, Resolution};
 use crate::protocol::session::{self, Event, Output, SessionConfig, SessionError};
-use crate::protocol::user::ResolveOptions;
+use crate::protocol::user::{ResolveError, ResolveOptions};
 use crate::protocol::{ConnectionEvent, ConnectionId};
 use crate::transport::{self, Connection, Endpoint, Purpose, SendError};
 use crate::wire::{PoolElementId, PoolHandle, Ppid, UserMessage};
@@ -28,8 +28,10 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A session with a pool: messages to and from one of its elements, and from another one when
 /// that dies.
 ///
-/// The session works while one of its methods is awaited. What was sent to an element that
-/// died and was not answered may be lost: after [`Event::FailoverCompleted`], send it again.
+/// The session works while one of its methods is awaited. Events come in the order in which
+/// things happened, and until [`Event::FailoverCompleted`] was received, what the application
+/// sends is meant for the element that is gone. So after that event, send again all that was
+/// sent before it and not answered; nothing of it reaches the new element otherwise.
 pub struct Session {
     network: Network,
     machine: session::Session,
@@ -80,7 +82,7 @@ impl Session {
         let endpoint = network.dialler(Purpose::Session).map_err(|_| SessionError::NoElement)?;
         let mut machine = session::Session::new(config);
         machine.start(network.now());
-        Ok(Self {
+        let mut session = Self {
             network: network.clone(),
             machine,
             handle,
@@ -92,7 +94,9 @@ impl Session {
             timer: LazyTimer::default(),
             events: VecDeque::new(),
             end: None,
-        })
+        };
+        session.drain();
+        Ok(session)
     }
 
     /// The element that serves the session; none during a failover.
@@ -161,7 +165,8 @@ impl Session {
     }
 
     /// Sends a message of the application's protocol `ppid` to the element that serves the
-    /// session, once there is one and it has room.
+    /// session, once it has room. During a failover, until the application has received
+    /// [`Event::FailoverCompleted`], the message is dropped at once.
     ///
     /// # Errors
     ///
@@ -192,8 +197,11 @@ impl Session {
             if let Some(end) = &self.end {
                 return Poll::Ready(Err(end.clone()));
             }
-            if self.machine.is_connected()
-                && let Some((_, connection)) = &mut self.connection
+            let unread = |event: &Event| matches!(event, Event::FailoverCompleted { .. });
+            if !self.machine.is_connected() || self.events.iter().any(unread) {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some((_, connection)) = &mut self.connection
                 && connection.poll_ready(cx).is_ready()
                 && let Some(message) = message.take()
             {
@@ -233,13 +241,20 @@ impl Session {
         .await;
     }
 
-    /// Does one thing that can be done, and is ready then.
+    /// Takes in one thing that happened, does what the machine wants done then, and is ready.
     fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(output) = self.machine.poll_output() {
+        ready!(self.step(cx));
+        self.drain();
+        Poll::Ready(())
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.machine.poll_output() {
             self.perform(output);
-            return Poll::Ready(());
         }
-        let now = self.network.now();
+    }
+
+    fn step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.commands.is_empty() && self.user.poll_ready(cx).is_ready() {
             if let Some(command) = self.commands.pop_front() {
                 // A pool user that is gone drops the command, and with it the answer's sender.
@@ -250,8 +265,8 @@ impl Session {
             && let Poll::Ready(result) = resolution.poll_unpin(cx)
         {
             self.resolution = None;
-            let gone = |_| Err(crate::protocol::user::ResolveError::NoRegistrar(Vec::new()));
-            self.machine.handle_resolution(now, result.unwrap_or_else(gone));
+            let gone = |_| Err(ResolveError::NoRegistrar(Vec::new()));
+            self.machine.handle_resolution(self.network.now(), result.unwrap_or_else(gone));
             return Poll::Ready(());
         }
         if let Some((name, connection)) = &mut self.connection
@@ -262,11 +277,9 @@ impl Session {
             return Poll::Ready(());
         }
         let deadline = self.machine.poll_timeout();
-        if self.timer.poll(cx, self.network.runtime(), deadline).is_ready() {
-            self.machine.handle_timeout(self.network.now());
-            return Poll::Ready(());
-        }
-        Poll::Pending
+        ready!(self.timer.poll(cx, self.network.runtime(), deadline));
+        self.machine.handle_timeout(self.network.now());
+        Poll::Ready(())
     }
 
     fn handle_event(&mut self, name: ConnectionId, event: transport::Event) {

@@ -44,12 +44,12 @@ pub(super) trait Role: Send + 'static {
 pub(super) struct Task<R: Role> {
     role: R,
     network: Network,
-    endpoint: Box<dyn Endpoint>,
+    /// None once the task is closing: nobody shall connect to it any more.
+    endpoint: Option<Box<dyn Endpoint>>,
     connections: Connections,
     commands: Option<mpsc::Receiver<R::Command>>,
     timer: LazyTimer,
     accept_again: Option<Instant>,
-    closing: bool,
 }
 
 impl<R: Role> Task<R> {
@@ -65,12 +65,11 @@ impl<R: Role> Task<R> {
         let mut task = Self {
             role,
             network: network.clone(),
-            endpoint,
+            endpoint: Some(endpoint),
             connections: Connections::new(),
             commands: Some(commands),
             timer: LazyTimer::default(),
             accept_again: None,
-            closing: false,
         };
         network.runtime().spawn(Box::pin(poll_fn(move |cx| task.poll(cx))));
         sender
@@ -79,14 +78,14 @@ impl<R: Role> Task<R> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..BUDGET {
             self.drain();
-            if self.role.is_finished() && !self.closing {
-                self.closing = true;
+            if self.role.is_finished() && self.endpoint.take().is_some() {
                 self.connections.close_all(self.network.now());
             }
-            if self.closing && self.connections.len() == 0 {
+            let step = self.step(cx);
+            if self.endpoint.is_none() && self.connections.len() == 0 {
                 return Poll::Ready(());
             }
-            if self.step(cx).is_pending() {
+            if step.is_pending() {
                 return Poll::Pending;
             }
         }
@@ -101,8 +100,9 @@ impl<R: Role> Task<R> {
             while let Some(output) = self.role.machine().poll_output() {
                 match output {
                     Output::Connect { connection, to } => {
-                        let dialled = self.endpoint.connect(&to);
-                        self.connections.insert(connection, dialled);
+                        if let Some(endpoint) = &mut self.endpoint {
+                            self.connections.insert(connection, endpoint.connect(&to));
+                        }
                     }
                     Output::Send { connection, message } => {
                         match self.connections.send(connection, message) {
@@ -152,17 +152,16 @@ impl<R: Role> Task<R> {
             }
             return Poll::Ready(());
         }
-        if !self.closing && self.poll_commands(cx, now).is_ready() {
-            return Poll::Ready(());
-        }
-        if !self.closing && self.poll_accept(cx, now).is_ready() {
+        if self.poll_commands(cx, now).is_ready() || self.poll_accept(cx, now).is_ready() {
             return Poll::Ready(());
         }
         self.poll_timer(cx, now)
     }
 
     fn poll_commands(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
-        let Some(commands) = &mut self.commands else { return Poll::Pending };
+        let (Some(_), Some(commands)) = (&self.endpoint, &mut self.commands) else {
+            return Poll::Pending;
+        };
         match commands.poll_next_unpin(cx) {
             Poll::Ready(Some(command)) => self.role.handle_command(now, command),
             Poll::Ready(None) => {
@@ -175,10 +174,10 @@ impl<R: Role> Task<R> {
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
-        if self.accept_again.is_some() {
+        let (Some(endpoint), None) = (&mut self.endpoint, self.accept_again) else {
             return Poll::Pending;
-        }
-        match self.endpoint.poll_accept(cx) {
+        };
+        match endpoint.poll_accept(cx) {
             Poll::Ready(Ok(connection)) if self.connections.len() < MAX_CONNECTIONS => {
                 let name = self.role.machine().accept(now, connection.peer().clone());
                 self.connections.insert(name, connection);

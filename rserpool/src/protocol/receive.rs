@@ -5,6 +5,7 @@ use crate::wire::{ErrorCause, OperationError, Ppid, UserMessage, asap};
 
 /// What came.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "it lives as long as one call")]
 pub(crate) enum Received {
     /// A message to process.
     Message(asap::Body),

@@ -253,6 +253,7 @@ impl Element {
         }
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "all other messages are not for elements")]
     fn process(&mut self, now: Instant, from: ConnectionId, body: Body) {
         match body {
             Body::RegistrationResponse(response) => {

@@ -156,6 +156,7 @@ impl Registrar {
         self.handlespace.len()
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "all other messages are not for registrars")]
     fn process(&mut self, now: Instant, from: ConnectionId, body: Body) {
         match body {
             Body::Registration(registration) => self.handle_registration(now, from, registration),

@@ -191,10 +191,10 @@ fn asap_transport(
     peer: &TransportAddress,
     named: Option<TransportAddress>,
 ) -> Option<TransportAddress> {
-    match peer.protocol {
-        TransportProtocol::Tcp => named
-            .filter(|named| named.protocol == peer.protocol && named.port != 0)
-            .map(|named| TransportAddress { port: named.port, ..peer.clone() }),
-        _ => Some(peer.clone()),
+    if peer.protocol != TransportProtocol::Tcp {
+        return Some(peer.clone());
     }
+    named
+        .filter(|named| named.protocol == peer.protocol && named.port != 0)
+        .map(|named| TransportAddress { port: named.port, ..peer.clone() })
 }

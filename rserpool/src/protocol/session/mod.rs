@@ -40,6 +40,10 @@ pub struct Session {
 }
 
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it is large only while connecting"
+)]
 enum State {
     Resolving,
     /// All elements failed; the pool is resolved again when the timer fires.
@@ -99,12 +103,13 @@ pub enum Event {
     Connected(PoolElementId),
     /// A message came.
     Message(UserMessage),
-    /// The element is gone. What it was sent and did not answer may be lost.
+    /// The element is gone. What it was sent and did not answer it may have done, or not.
     FailoverStarted {
         /// The element.
         from: PoolElementId,
     },
-    /// Another element serves the session. It has got the last cookie, if there is one.
+    /// Another element serves the session. It has got the last cookie, if there is one, and
+    /// nothing else: what was sent before this event and not answered has to be sent again.
     FailoverCompleted {
         /// The element that is gone.
         from: PoolElementId,
@@ -150,8 +155,14 @@ impl Session {
         }
     }
 
+    /// Every input begins with this.
+    fn begin(&self) {
+        debug_assert!(self.out.is_empty(), "outputs were not drained before the next input");
+    }
+
     /// Begins.
     pub fn start(&mut self, now: Instant) {
+        self.begin();
         self.without_since = Some(now);
         self.out.push_back(Output::Resolve);
     }
@@ -183,6 +194,7 @@ impl Session {
     ///
     /// Gives the message back while there is none.
     pub fn send(&mut self, message: UserMessage) -> Result<(), UserMessage> {
+        self.begin();
         let State::Connected { connection, .. } = self.state else { return Err(message) };
         self.out.push_back(Output::Send { connection, message });
         Ok(())
@@ -190,6 +202,7 @@ impl Session {
 
     /// Ends the session.
     pub fn close(&mut self) {
+        self.begin();
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Connected { connection, .. } => {
                 self.out.push_back(Output::Close { connection, abort: false });
@@ -208,6 +221,7 @@ impl Session {
         now: Instant,
         result: Result<Vec<PoolElement>, ResolveError>,
     ) {
+        self.begin();
         if !matches!(self.state, State::Resolving) {
             return;
         }
@@ -260,6 +274,7 @@ impl Session {
         connection: ConnectionId,
         event: &ConnectionEvent,
     ) {
+        self.begin();
         match (std::mem::replace(&mut self.state, State::Ended), event) {
             (
                 State::Connecting { connection: ours, element, .. },
@@ -334,6 +349,7 @@ impl Session {
 
     /// A message came on the connection.
     pub fn handle_message(&mut self, connection: ConnectionId, message: UserMessage) {
+        self.begin();
         if !matches!(self.state, State::Connected { connection: ours, .. } if ours == connection) {
             return;
         }
@@ -349,6 +365,7 @@ impl Session {
 
     /// The time that [`Self::poll_timeout`] gave has come.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.begin();
         if self.timer.is_none_or(|timer| now < timer) {
             return;
         }
@@ -359,7 +376,9 @@ impl Session {
                 self.unreachable(now, element.identifier, rest);
             }
             State::Waiting => self.resolve(),
-            state => self.state = state,
+            state @ (State::Resolving | State::Connected { .. } | State::Ended) => {
+                self.state = state;
+            }
         }
     }
 

@@ -17,7 +17,7 @@ pub(super) struct Cache {
 }
 
 #[derive(Debug)]
-struct Entry {
+pub(super) struct Entry {
     resolved: Instant,
     selector: Box<dyn Selector>,
     /// By member; none where the element was found to be unreachable.
@@ -29,16 +29,13 @@ impl Cache {
         Self { policies, capacity, entries: BTreeMap::new() }
     }
 
-    /// Remembers an answer of the registrar. Returns the elements in the order in which to
-    /// try them.
-    pub(super) fn insert(
-        &mut self,
-        handle: &PoolHandle,
+    /// What there is to remember of a registrar's answer.
+    pub(super) fn entry(
+        &self,
         now: Instant,
         policy: Option<PolicyParameters>,
         elements: Vec<PoolElement>,
-        rng: &mut dyn Rng,
-    ) -> Vec<PoolElement> {
+    ) -> Entry {
         // No policy means round robin (RFC 5352 section 2.2.6).
         let policy_type =
             policy.map_or(PolicyType::ROUND_ROBIN, |parameters| parameters.policy_type());
@@ -54,13 +51,14 @@ impl Cache {
         for (member, element) in (0..).map(Member).zip(elements.iter().flatten()) {
             selector.insert(member, &element.policy);
         }
-        let mut entry = Entry { resolved: now, selector, elements };
-        let selected = entry.select(rng);
-        if self.capacity > 0 && !selected.is_empty() {
-            self.make_room(handle);
+        Entry { resolved: now, selector, elements }
+    }
+
+    pub(super) fn keep(&mut self, handle: PoolHandle, entry: Entry) {
+        if self.capacity > 0 {
+            self.make_room(&handle);
             self.entries.insert(handle.detached(), entry);
         }
-        selected
     }
 
     fn make_room(&mut self, handle: &PoolHandle) {
@@ -105,7 +103,8 @@ impl Cache {
 }
 
 impl Entry {
-    fn select(&mut self, rng: &mut dyn Rng) -> Vec<PoolElement> {
+    /// The elements in the order in which to try them.
+    pub(super) fn select(&mut self, rng: &mut dyn Rng) -> Vec<PoolElement> {
         let mut selected = Vec::new();
         self.selector.select(self.elements.len(), rng, &mut selected);
         selected

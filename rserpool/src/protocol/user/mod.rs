@@ -201,12 +201,18 @@ impl User {
         self.out.send(home, resolution).expect("a pool handle leaves room");
     }
 
-    fn finish(&mut self, id: QueryId, result: &Result<Vec<PoolElement>, ResolveError>) {
+    /// Ends a query: `result` makes the answer to each of its requests.
+    fn finish(
+        &mut self,
+        id: QueryId,
+        mut result: impl FnMut(&mut Self) -> Result<Vec<PoolElement>, ResolveError>,
+    ) {
         let Some(query) = self.queries.remove(&id) else { return };
         self.by_handle.remove(&query.handle);
         self.timers.cancel(Timer::Request(id));
         for request in query.requests {
-            self.out.event(Event::Resolved { request, result: result.clone() });
+            let result = result(self);
+            self.out.event(Event::Resolved { request, result });
         }
     }
 
@@ -217,17 +223,23 @@ impl User {
     ) {
         let handle = response.pool_handle;
         let Some(id) = self.by_handle.get(&handle).copied() else { return };
-        let result = match response.result {
+        match response.result {
             Resolved::Pool { policy, elements } => {
-                Ok(self.cache.insert(&handle, now, policy, elements, &mut self.rng))
+                let mut answer = self.cache.entry(now, policy, elements);
+                // Each request has its own turn in the policy.
+                self.finish(id, |user| Ok(answer.select(&mut user.rng)));
+                self.cache.keep(handle, answer);
             }
-            Resolved::Error(error) if error.causes.contains(&ErrorCause::UnknownPoolHandle) => {
-                self.cache.purge(&handle);
-                Err(ResolveError::UnknownPool(handle))
+            Resolved::Error(error) => {
+                let error = if error.causes.contains(&ErrorCause::UnknownPoolHandle) {
+                    self.cache.purge(&handle);
+                    ResolveError::UnknownPool(handle)
+                } else {
+                    ResolveError::Refused(error)
+                };
+                self.finish(id, |_| Err(error.clone()));
             }
-            Resolved::Error(error) => Err(ResolveError::Refused(error)),
-        };
-        self.finish(id, &result);
+        }
     }
 
     /// T1-ENRPrequest expired: another registrar is looked for and asked, up to
@@ -237,7 +249,7 @@ impl User {
         query.attempts += 1;
         if query.attempts > self.config.max_request_retransmit {
             let registrars = self.config.hunt.registrars().to_vec();
-            self.finish(id, &Err(ResolveError::NoRegistrar(registrars)));
+            self.finish(id, |_| Err(ResolveError::NoRegistrar(registrars.clone())));
         } else {
             self.timers.set(Timer::Request(id), now + self.config.request_timeout);
         }

@@ -286,9 +286,8 @@ impl TcpConnection {
         }))?;
         let local = local_address(io.socket())?;
         let peer = internet_address(io.socket().peer_addr()?)?;
-        match std::mem::replace(&mut self.state, State::Failed(None)) {
-            State::Connecting(io) => self.state = State::Open(io),
-            other => self.state = other,
+        if let State::Connecting(io) = std::mem::replace(&mut self.state, State::Failed(None)) {
+            self.state = State::Open(io);
         }
         Poll::Ready(Ok(Event::Established { local, peer }))
     }
@@ -342,10 +341,10 @@ impl Connection for TcpConnection {
         if matches!(self.state, State::Connecting(_)) {
             return Poll::Ready(());
         }
-        match self.poll_write(cx) {
-            Poll::Pending if self.outgoing.len() >= WRITE_LIMIT => Poll::Pending,
-            _ => Poll::Ready(()),
+        if self.poll_write(cx).is_pending() && self.outgoing.len() >= WRITE_LIMIT {
+            return Poll::Pending;
         }
+        Poll::Ready(())
     }
 
     fn send(&mut self, message: UserMessage) -> Result<(), SendError> {

@@ -1,0 +1,15 @@
+//! The contract suite on smol.
+
+use rserpool::driver::Network;
+use rserpool::transport::{Memory, Tcp};
+use rserpool_smol::SmolRuntime;
+
+mod tcp {
+    use super::*;
+    rserpool::contract_suite!(smol::block_on, Network::new(SmolRuntime::new(), Tcp::new()));
+}
+
+mod memory {
+    use super::*;
+    rserpool::contract_suite!(smol::block_on, Network::new(SmolRuntime::new(), Memory::new()));
+}

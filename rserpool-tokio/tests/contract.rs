@@ -1,0 +1,32 @@
+//! The contract suite on tokio.
+
+use std::future::Future;
+
+use rserpool::driver::Network;
+use rserpool::transport::{Memory, Tcp};
+use rserpool_tokio::TokioRuntime;
+
+fn multi_thread(test: impl Future<Output = ()>) {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().expect("a runtime").block_on(test);
+}
+
+fn current_thread(test: impl Future<Output = ()>) {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().expect("a runtime").block_on(test);
+}
+
+mod tcp {
+    use super::*;
+    rserpool::contract_suite!(multi_thread, Network::new(TokioRuntime::current(), Tcp::new()));
+}
+
+mod memory {
+    use super::*;
+    rserpool::contract_suite!(multi_thread, Network::new(TokioRuntime::current(), Memory::new()));
+}
+
+mod tcp_on_one_thread {
+    use super::*;
+    rserpool::contract_suite!(current_thread, Network::new(TokioRuntime::current(), Tcp::new()));
+}

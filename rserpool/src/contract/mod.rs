@@ -1,0 +1,56 @@
+//! The contract suite: what every runtime and every transport has to do, written once and run
+//! by each of them. See [`contract_suite!`](crate::contract_suite).
+
+#![allow(clippy::wildcard_enum_match_arm, reason = "a test says what it expects, all else fails")]
+
+mod runtime;
+mod service;
+mod transport;
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use crate::driver::Network;
+use crate::wire::TransportAddress;
+
+pub use runtime::*;
+pub use service::*;
+pub use transport::*;
+
+/// Makes a test of every case, for each combination of a runtime and a transport.
+///
+/// `$block_on` runs a future to its end, `$network` makes the [`Network`] in its context.
+#[macro_export]
+macro_rules! contract_suite {
+    ($block_on:expr, $network:expr) => {
+        $crate::contract_suite! {
+            @ $block_on, $network,
+            timers_fire_in_time_and_can_be_reset,
+            tasks_run_and_wake_each_other,
+            messages_keep_order_boundaries_and_identifiers,
+            nobody_there_is_lost_at_once,
+            an_end_in_good_order_is_told_from_a_broken_connection,
+            a_peer_that_does_not_read_holds_the_sender_up_and_nothing_is_lost,
+            an_address_in_use_is_an_error,
+            a_session_reaches_an_element,
+            a_session_outlives_its_element,
+            many_sessions_at_a_time,
+            an_element_that_leaves_is_not_resolved_any_more,
+            a_registrar_restart_is_survived,
+            futures_that_are_dropped_lose_nothing,
+            no_registrar_and_no_pool_are_errors_that_say_so,
+        }
+    };
+    (@ $block_on:expr, $network:expr, $($case:ident,)*) => {
+        $(
+            #[test]
+            fn $case() {
+                $block_on(async { $crate::contract::$case($network).await });
+            }
+        )*
+    };
+}
+
+/// Any free port of this host.
+fn any_address(network: &Network) -> TransportAddress {
+    TransportAddress::new(network.protocol(), SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+}

@@ -1,0 +1,262 @@
+//! What registrars, elements, users and sessions do on a runtime and a transport.
+
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::join_all;
+
+use super::any_address;
+use crate::driver::{
+    ElementEvent, ElementSession, Network, PoolElement, PoolUser, Registrar, Session, SessionClosed,
+};
+use crate::protocol::HuntConfig;
+use crate::protocol::registrar::RegistrarConfig;
+use crate::protocol::session::{Event, SessionError};
+use crate::protocol::user::{ResolveError, ResolveOptions};
+use crate::wire::{PoolElementId, PoolHandle, Ppid, RegistrarId, TransportAddress};
+
+fn pool() -> PoolHandle {
+    "ContractPool".parse().expect("a handle")
+}
+
+fn start_registrar(network: &Network, address: &TransportAddress) -> Registrar {
+    let config = RegistrarConfig::new(RegistrarId(1), 1);
+    Registrar::start(network, address, config).expect("the address is free")
+}
+
+/// An element that answers each message with the number of messages in the session so far, and
+/// leaves this number in the cookie.
+async fn start_counter(network: &Network, registrar: &TransportAddress) -> Counter {
+    let builder = PoolElement::builder(network, pool(), [registrar.clone()]);
+    let mut element = builder.listen(([127, 0, 0, 1], 0).into()).start().expect("a free port");
+    let identifier = element.registered().await.expect("the registrar takes it");
+    let (stop, stopped) = futures::channel::oneshot::channel::<bool>();
+    let (left, done) = futures::channel::oneshot::channel();
+    let runtime = network.runtime().clone();
+    network.runtime().spawn(Box::pin(async move {
+        let mut sessions = futures::stream::FuturesUnordered::new();
+        let mut stopped = stopped.fuse();
+        let leave = loop {
+            futures::select! {
+                session = element.accept().fuse() => sessions.push(count(session)),
+                _ = futures::StreamExt::select_next_some(&mut sessions) => {}
+                leave = stopped => break leave.unwrap_or(false),
+            }
+        };
+        // Without leaving, everything is dropped as if the process had died.
+        if leave {
+            let _ = left.send(element.leave().await);
+        }
+        drop(runtime);
+    }));
+    Counter { identifier, stop, done }
+}
+
+struct Counter {
+    identifier: PoolElementId,
+    stop: futures::channel::oneshot::Sender<bool>,
+    done: futures::channel::oneshot::Receiver<bool>,
+}
+
+async fn count(mut session: ElementSession) {
+    let mut count = 0_u64;
+    while let Ok(Some(event)) = session.recv().await {
+        match event {
+            ElementEvent::CookieEcho(cookie) => {
+                count = u64::from_be_bytes(cookie[..].try_into().expect("our own cookie"));
+            }
+            ElementEvent::Message(message) => {
+                count += 1;
+                let bytes = count.to_be_bytes().to_vec();
+                let sent = session.send_cookie(bytes.clone()).await;
+                let replied = session.send(message.ppid, bytes).await;
+                if sent.and(replied).is_err() {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Asks for the next number, as often as it takes, and returns it with the elements that the
+/// session moved through meanwhile.
+async fn next(session: &mut Session) -> (u64, Vec<(PoolElementId, PoolElementId)>) {
+    let mut moves = Vec::new();
+    session.send(Ppid(99), b"next".as_slice()).await.expect("the session lives");
+    loop {
+        match session.recv().await.expect("the session lives") {
+            Event::Message(message) => {
+                assert_eq!(message.ppid, Ppid(99));
+                let count = message.payload[..].try_into().expect("a number");
+                return (u64::from_be_bytes(count), moves);
+            }
+            Event::FailoverCompleted { from, to } => {
+                moves.push((from, to));
+                session.send(Ppid(99), b"next".as_slice()).await.expect("the session lives");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn new_user(network: &Network, registrar: &TransportAddress) -> PoolUser {
+    PoolUser::new(network, [registrar.clone()]).expect("a dialler")
+}
+
+/// Registration, resolution, connection, messages both ways.
+pub async fn a_session_reaches_an_element(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let counter = start_counter(&network, registrar.local_address()).await;
+    let user = new_user(&network, registrar.local_address());
+    let mut session = user.open(pool()).await.expect("the pool has an element");
+    assert_eq!(session.element(), Some(counter.identifier));
+    assert!(matches!(session.recv().await, Ok(Event::Connected(_))));
+    for expected in 1..=100 {
+        assert_eq!(next(&mut session).await, (expected, vec![]));
+    }
+    session.close().await;
+    drop(counter.stop);
+}
+
+/// The element dies in the middle of a session, again and again; the count goes on.
+pub async fn a_session_outlives_its_element(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let user = new_user(&network, registrar.local_address());
+    let mut counters = Vec::new();
+    for _ in 0..3 {
+        counters.push(start_counter(&network, registrar.local_address()).await);
+    }
+    let mut session = user.open(pool()).await.expect("the pool has elements");
+    let mut expected = 0;
+    for _ in 0..5 {
+        for _ in 0..10 {
+            expected += 1;
+            assert_eq!(next(&mut session).await.0, expected);
+        }
+        let serving = session.element().expect("it just answered");
+        let index = counters.iter().position(|counter| counter.identifier == serving);
+        let killed = counters.swap_remove(index.expect("one of them"));
+        drop(killed.stop);
+        let _ = killed.done.await;
+        expected += 1;
+        let (count, moves) = next(&mut session).await;
+        assert_eq!(count, expected, "nothing is lost, nothing is counted twice");
+        assert_eq!(moves.len(), 1);
+        assert_eq!(moves[0].0, serving);
+        counters.push(start_counter(&network, registrar.local_address()).await);
+    }
+}
+
+/// Sessions do not get in each other's way, and round robin spreads them.
+pub async fn many_sessions_at_a_time(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let mut counters = Vec::new();
+    for _ in 0..2 {
+        counters.push(start_counter(&network, registrar.local_address()).await);
+    }
+    let user = new_user(&network, registrar.local_address());
+    let sessions = join_all((0..20).map(|_| async {
+        let mut session = user.open(pool()).await.expect("the pool has elements");
+        for expected in 1..=20 {
+            assert_eq!(next(&mut session).await.0, expected);
+        }
+        session.element().expect("connected")
+    }))
+    .await;
+    for counter in &counters {
+        assert!(sessions.contains(&counter.identifier));
+    }
+}
+
+/// Leaving is told to the registrar before anyone is sent there in vain.
+pub async fn an_element_that_leaves_is_not_resolved_any_more(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let counter = start_counter(&network, registrar.local_address()).await;
+    let user = new_user(&network, registrar.local_address());
+    let resolve = || user.resolve(pool(), ResolveOptions::default());
+    assert_eq!(resolve().await.expect("it is there").len(), 1);
+    counter.stop.send(true).expect("it runs");
+    assert_eq!(counter.done.await, Ok(true), "the registrar confirms");
+    assert_eq!(resolve().await, Err(ResolveError::UnknownPool(pool())));
+}
+
+/// Elements register with the new registrar, users find it, sessions do not notice.
+pub async fn a_registrar_restart_is_survived(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let address = registrar.local_address().clone();
+    let counter = start_counter(&network, &address).await;
+    let user = new_user(&network, &address);
+    let mut session = user.open(pool()).await.expect("the pool has an element");
+    assert_eq!(next(&mut session).await.0, 1);
+    registrar.shutdown().await;
+    assert_eq!(next(&mut session).await.0, 2);
+    // The old one may still be closing its port.
+    let registrar = loop {
+        let config = RegistrarConfig::new(RegistrarId(2), 2);
+        match Registrar::start(&network, &address, config) {
+            Ok(registrar) => break registrar,
+            Err(_) => pause(&network, 10).await,
+        }
+    };
+    let mut tries = 0;
+    loop {
+        match user.resolve(pool(), ResolveOptions::default()).await {
+            Ok(elements) => {
+                assert_eq!(elements[0].identifier, counter.identifier);
+                assert_eq!(elements[0].home_registrar, registrar.identifier());
+                break;
+            }
+            Err(error) => assert!(tries < 200, "{error}"),
+        }
+        tries += 1;
+        pause(&network, 20).await;
+    }
+    assert_eq!(next(&mut session).await.0, 3);
+}
+
+async fn pause(network: &Network, milliseconds: u64) {
+    let deadline = network.now() + Duration::from_millis(milliseconds);
+    network.runtime().timer(deadline).await;
+}
+
+/// Receiving, accepting and resolving may be given up at any time.
+pub async fn futures_that_are_dropped_lose_nothing(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let _counter = start_counter(&network, registrar.local_address()).await;
+    let user = new_user(&network, registrar.local_address());
+    let mut session = user.open(pool()).await.expect("the pool has an element");
+    assert!(matches!(session.recv().await, Ok(Event::Connected(_))));
+    for expected in 1..=50_u64 {
+        // Polled once and dropped, whatever state that leaves it in.
+        let _ = user.resolve(pool(), ResolveOptions::default()).now_or_never();
+        session.send(Ppid(99), b"next".as_slice()).await.expect("the session lives");
+        let event = loop {
+            match session.recv().now_or_never() {
+                Some(event) => break event.expect("the session lives"),
+                None => pause(&network, 1).await,
+            }
+        };
+        match event {
+            Event::Message(message) => assert_eq!(message.payload[..], expected.to_be_bytes()),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(user.resolve(pool(), ResolveOptions::default()).await.expect("there").len(), 1);
+}
+
+/// What is missing is named.
+pub async fn no_registrar_and_no_pool_are_errors_that_say_so(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let address = registrar.local_address().clone();
+    let user = new_user(&network, &address);
+    let error = user.open(pool()).await.expect_err("there is no such pool");
+    assert_eq!(error, SessionError::Resolve(ResolveError::UnknownPool(pool())));
+    assert_eq!(SessionClosed::from(error).to_string(), "there is no pool ContractPool");
+    registrar.shutdown().await;
+    let hunt = HuntConfig::new([address.clone()]);
+    let user = PoolUser::configured(&network, hunt, |config| {
+        config.request_timeout(Duration::from_millis(50)).max_request_retransmit(1)
+    });
+    let error = user.expect("a dialler").open(pool()).await.expect_err("nobody is there");
+    assert_eq!(error.to_string(), format!("no registrar answered at {address}"));
+}
