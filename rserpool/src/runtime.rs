@@ -36,7 +36,7 @@ pub trait Runtime: fmt::Debug + Send + Sync + 'static {
 }
 
 /// A timer: it is ready from its deadline on, until it is reset.
-pub trait Timer: Future<Output = ()> + Send {
+pub trait Timer: Future<Output = ()> + Send + Sync {
     /// Sets another deadline, whether it has fired or not.
     fn reset(self: Pin<&mut Self>, deadline: Instant);
 }
@@ -53,7 +53,7 @@ pub enum Interest {
 
 /// A socket that its runtime watches. Dropping it closes it, and takes it off the reactor
 /// first.
-pub trait RegisteredSocket: fmt::Debug + Send {
+pub trait RegisteredSocket: fmt::Debug + Send + Sync {
     /// The socket.
     fn socket(&self) -> &Socket;
 

@@ -1,5 +1,5 @@
 //! Registrar, elements and users in virtual time (RFC 5352 section 3).
-#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::time::Duration;
 

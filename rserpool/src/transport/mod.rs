@@ -49,7 +49,7 @@ pub enum Purpose {
 }
 
 /// One bound port.
-pub trait Endpoint: fmt::Debug + Send {
+pub trait Endpoint: fmt::Debug + Send + Sync {
     /// Where it accepts connections; `None` if it does not.
     fn local(&self) -> Option<&TransportAddress>;
 
@@ -67,7 +67,7 @@ pub trait Endpoint: fmt::Debug + Send {
 }
 
 /// An association or a connection. Dropping it aborts it.
-pub trait Connection: fmt::Debug + Send {
+pub trait Connection: fmt::Debug + Send + Sync {
     /// The other end: where it was dialled, or where it came from.
     fn peer(&self) -> &TransportAddress;
 

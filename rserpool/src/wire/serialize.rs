@@ -3,6 +3,7 @@
 use serde::ser::{SerializeMap, SerializeSeq, SerializeStruct};
 use serde::{Serialize, Serializer};
 
+use super::parameter::PeChecksum;
 use super::{
     ErrorCause, ParameterType, PolicyParameters, PoolElementId, PoolHandle, RegistrarId,
     RegistrationLife, TransportAddress, Unrecognized,
@@ -29,6 +30,12 @@ pub(crate) mod hex {
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&format_args!("{bytes:x}"))
+    }
+}
+
+impl Serialize for PeChecksum {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:#06x}", self.0))
     }
 }
 

@@ -40,10 +40,7 @@ pub struct Session {
 }
 
 #[derive(Debug)]
-#[allow(
-    clippy::large_enum_variant,
-    reason = "it is large only while connecting"
-)]
+#[allow(clippy::large_enum_variant, reason = "it is large only while connecting")]
 enum State {
     Resolving,
     /// All elements failed; the pool is resolved again when the timer fires.

@@ -15,7 +15,6 @@ pub struct Cookie(
 
 /// A checksum over pool elements (RFC 5353 section 3.6.1, RFC 5354 section 3.15).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct PeChecksum(pub u16);
 
 /// How many pool elements a handle resolution asks for: rsplib's extension 0x803f, which

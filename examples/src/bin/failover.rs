@@ -1,0 +1,100 @@
+//! A registrar, two servers and a client in one program: the server that the client talks to
+//! goes away without a word, and the other one goes on where it was.
+//!
+//! ```sh
+//! cargo run -p rserpool-examples --bin failover -- --runtime smol
+//! ```
+
+use futures::channel::oneshot;
+use futures::future::select;
+use rserpool::driver::{
+    ElementEvent, ElementSession, Network, PoolElement, PoolUser, Registrar, random_registrar_id,
+};
+use rserpool::protocol::registrar::RegistrarConfig;
+use rserpool::protocol::session::Event;
+use rserpool::wire::{PoolElementId, PoolHandle, Ppid, TransportAddress};
+
+fn main() -> anyhow::Result<()> {
+    rserpool_examples::run(failover)
+}
+
+async fn failover(network: Network) -> anyhow::Result<()> {
+    let any_port = TransportAddress::tcp("127.0.0.1:0".parse()?);
+    let config = RegistrarConfig::new(random_registrar_id(), 1);
+    let registrar = Registrar::start(&network, &any_port, config)?;
+    let at = registrar.local_address();
+
+    let pool: PoolHandle = "SumPool".parse()?;
+    let mut servers = Vec::new();
+    for _ in 0..2 {
+        servers.push(start_server(&network, &pool, at).await?);
+    }
+
+    let user = PoolUser::new(&network, [at.clone()])?;
+    let mut session = user.open(pool).await?;
+    for number in 1..=10_u64 {
+        if number == 6 {
+            let serving = session.element();
+            println!("-- the server goes away");
+            servers.retain(|(identifier, _)| Some(*identifier) != serving);
+        }
+        session.send(Ppid::NONE, number.to_be_bytes().to_vec()).await?;
+        let sum = loop {
+            match session.recv().await? {
+                Event::Message(reply) => break u64::from_be_bytes(reply.payload[..].try_into()?),
+                Event::FailoverCompleted { from, to } => {
+                    println!("-- {to} took over from {from}");
+                    session.send(Ppid::NONE, number.to_be_bytes().to_vec()).await?;
+                }
+                _ => {}
+            }
+        };
+        println!("1 + ... + {number} = {sum}");
+        assert_eq!(sum, number * (number + 1) / 2);
+    }
+    session.close().await;
+    Ok(())
+}
+
+/// Starts a server, which goes away when what is returned is dropped.
+async fn start_server(
+    network: &Network,
+    pool: &PoolHandle,
+    registrar: &TransportAddress,
+) -> anyhow::Result<(PoolElementId, oneshot::Sender<()>)> {
+    let mut element = PoolElement::builder(network, pool.clone(), [registrar.clone()]).start()?;
+    let identifier = element.registered().await?;
+    let (life, end) = oneshot::channel();
+    network.runtime().spawn(Box::pin(async move {
+        let serve = async {
+            loop {
+                add_up(element.accept().await).await;
+            }
+        };
+        select(std::pin::pin!(serve), end).await;
+    }));
+    Ok((identifier, life))
+}
+
+/// The service: each request is a number to add to the session's sum, which is the reply. The
+/// sum travels in the cookie.
+async fn add_up(mut session: ElementSession) {
+    let mut sum = 0_u64;
+    while let Ok(Some(event)) = session.recv().await {
+        match event {
+            ElementEvent::CookieEcho(cookie) => {
+                sum = cookie[..].try_into().map_or(0, u64::from_be_bytes);
+            }
+            ElementEvent::Message(message) => {
+                sum += message.payload[..].try_into().map_or(0, u64::from_be_bytes);
+                let bytes = sum.to_be_bytes().to_vec();
+                // The cookie first: what the client has seen, the next server knows.
+                let told = session.send_cookie(bytes.clone()).await;
+                if told.is_err() || session.send(Ppid::NONE, bytes).await.is_err() {
+                    return;
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The small commands.
+
+pub(crate) mod registrar;
+pub(crate) mod resolve;
+pub(crate) mod terminal;

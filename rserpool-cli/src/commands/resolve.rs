@@ -1,0 +1,64 @@
+//! `rserpool resolve`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use rserpool::driver::PoolUser;
+use rserpool::protocol::HuntConfig;
+use rserpool::protocol::user::{ResolveError, ResolveOptions};
+use rserpool::wire::PoolHandle;
+
+use crate::options::{self, RegistrarOption, TransportOption};
+
+/// Show the elements of a pool, the one to use first on top
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Handle of the pool
+    #[arg(value_name = "POOL", value_parser = options::pool_handle)]
+    pool: PoolHandle,
+    /// How many elements to ask for; the registrar may give fewer
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    items: Option<u32>,
+    #[command(flatten)]
+    registrar: RegistrarOption,
+    #[command(flatten)]
+    transport: TransportOption,
+    /// Print the elements as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let network = arguments.transport.network()?;
+    let hunt = HuntConfig::new(arguments.registrar.addresses(&network));
+    let user = PoolUser::configured(&network, hunt, |config| {
+        config.request_timeout(Duration::from_secs(1)).max_request_retransmit(1)
+    })?;
+    let resolve_options = ResolveOptions { items: arguments.items, ..ResolveOptions::default() };
+    let elements = user.resolve(arguments.pool, resolve_options).await.map_err(explain_resolve)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string(&elements)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    for element in elements {
+        println!(
+            "{}  {}  {}  registered with {}",
+            element.identifier, element.user_transport, element.policy, element.home_registrar
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Why a pool was not resolved, and what to do about it.
+pub(crate) fn explain_resolve(error: ResolveError) -> anyhow::Error {
+    match &error {
+        ResolveError::UnknownPool(_) => anyhow::anyhow!(
+            "{error}: no element is registered under this handle; `rserpool serve` starts one"
+        ),
+        ResolveError::NoRegistrar(_) => anyhow::anyhow!(
+            "{error}: start one with `rserpool registrar`, or say where it is with --registrar"
+        ),
+        _ => error.into(),
+    }
+}

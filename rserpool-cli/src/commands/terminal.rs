@@ -1,0 +1,115 @@
+//! `rserpool terminal`.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use rserpool::driver::{PoolUser, Session, SessionClosed};
+use rserpool::protocol::HuntConfig;
+use rserpool::protocol::session::{Event, SessionError};
+use rserpool::wire::{PoolHandle, Ppid};
+use tokio::sync::mpsc;
+
+use super::resolve::explain_resolve;
+use crate::options::{self, RegistrarOption, TransportOption};
+
+/// How long to wait for further replies when there is nothing more to send.
+const LAST_REPLIES: Duration = Duration::from_secs(1);
+
+/// Talk to a pool: lines go to one of its servers, and to another when that dies
+///
+/// Each line of standard input is a message, and each message that comes back is printed. Lines
+/// without a reply are sent again to the server that takes over. What happens to the session is
+/// told on standard error.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Handle of the pool
+    #[arg(value_name = "POOL", value_parser = options::pool_handle)]
+    pool: PoolHandle,
+    #[command(flatten)]
+    registrar: RegistrarOption,
+    #[command(flatten)]
+    transport: TransportOption,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let network = arguments.transport.network()?;
+    let hunt = HuntConfig::new(arguments.registrar.addresses(&network));
+    let user = PoolUser::configured(&network, hunt, |config| {
+        config.request_timeout(Duration::from_secs(1)).max_request_retransmit(1)
+    })?;
+    let session = user.open(arguments.pool).await.map_err(explain_session)?;
+    talk(session).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn explain_session(error: SessionError) -> anyhow::Error {
+    match error {
+        SessionError::Resolve(error) => explain_resolve(error),
+        other => other.into(),
+    }
+}
+
+/// The lines of standard input, read on a thread of its own.
+fn lines() -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel(16);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            if sender.blocking_send(line).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+async fn talk(mut session: Session) -> anyhow::Result<()> {
+    let mut lines = lines();
+    let mut unanswered: Vec<String> = Vec::new();
+    let mut since = None;
+    let mut at_end = false;
+    loop {
+        // With nothing left to say, replies are waited for that are still due.
+        let patience = if unanswered.is_empty() { LAST_REPLIES / 4 } else { LAST_REPLIES };
+        tokio::select! {
+            event = session.recv() => match event {
+                Ok(Event::Connected(element)) => eprintln!("-- connected to {element}"),
+                Ok(Event::Message(message)) => {
+                    unanswered.clear();
+                    println!("{}", String::from_utf8_lossy(&message.payload));
+                }
+                Ok(Event::FailoverStarted { from }) => {
+                    eprintln!("-- {from} is gone, looking for another");
+                    #[allow(clippy::disallowed_methods, reason = "for the eye alone")]
+                    let now = Instant::now();
+                    since = Some(now);
+                }
+                Ok(Event::FailoverCompleted { to, .. }) => {
+                    let took = since.take().map(|since: Instant| since.elapsed());
+                    eprintln!("-- {to} took over after {:.1?}", took.unwrap_or_default());
+                    for line in &unanswered {
+                        session.send(Ppid::NONE, line.clone().into_bytes()).await?;
+                    }
+                }
+                Ok(_) => {}
+                Err(SessionClosed::ByElement) => {
+                    eprintln!("-- closed by the server");
+                    return Ok(());
+                }
+                Err(SessionClosed::Failed(error)) => return Err(explain_session(error)),
+                Err(error) => return Err(error.into()),
+            },
+            line = lines.recv(), if !at_end => match line {
+                Some(line) => {
+                    session.send(Ppid::NONE, line.clone().into_bytes()).await?;
+                    unanswered.push(line);
+                }
+                None => at_end = true,
+            },
+            () = tokio::time::sleep(patience), if at_end => break,
+            _ = tokio::signal::ctrl_c() => break,
+        }
+    }
+    session.close().await;
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! `rserpool decode`: what is in a capture or in a message.
+
+pub mod capture;
+mod print;
+mod sctp;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use rserpool::wire::{Body, Bytes, DecodeError, Message, Ppid, asap, enrp};
+
+use print::Printer;
+
+/// Print the ASAP and ENRP messages of a capture, or a single message
+///
+/// Messages are read from SCTP (also encapsulated in UDP port 9899), and from UDP ports 3863 and
+/// 9901, over IPv4 and IPv6, in pcapng and pcap files of Ethernet, Linux cooked and raw IP. The
+/// exit status is 1 if a message does not decode.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("input").required(true))]
+pub struct Arguments {
+    /// Capture file
+    #[arg(value_name = "FILE", group = "input")]
+    file: Option<PathBuf>,
+    /// An ASAP message, in hexadecimal digits
+    #[arg(long, value_name = "HEX", value_parser = hex, group = "input")]
+    asap: Option<Bytes>,
+    /// An ENRP message, in hexadecimal digits
+    #[arg(long, value_name = "HEX", value_parser = hex, group = "input")]
+    enrp: Option<Bytes>,
+    /// Print JSON, an object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Reads hexadecimal digits; spaces and colons do not matter.
+fn hex(text: &str) -> Result<Bytes, String> {
+    let digits: Vec<char> = text.chars().filter(|c| !c.is_whitespace() && *c != ':').collect();
+    if let Some(wrong) = digits.iter().find(|digit| !digit.is_ascii_hexdigit()) {
+        return Err(format!("{wrong:?} is not a hexadecimal digit"));
+    }
+    if digits.len() % 2 == 1 {
+        return Err("an odd number of digits".to_owned());
+    }
+    let value = |digit: char| digit.to_digit(16).unwrap_or_default() as u8;
+    Ok(digits.chunks(2).map(|pair| value(pair[0]) << 4 | value(pair[1])).collect())
+}
+
+/// A message that decoded, whichever protocol it is of.
+#[derive(Debug)]
+#[non_exhaustive]
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
+pub enum Decoded {
+    /// An ASAP message.
+    Asap(asap::Message),
+    /// An ENRP message.
+    Enrp(enrp::Message),
+}
+
+impl Decoded {
+    /// Decodes a message of the protocol `ppid`, and whether it encodes back to the same
+    /// bytes.
+    ///
+    /// # Errors
+    ///
+    /// When it is no message of that protocol.
+    pub fn new(ppid: Ppid, bytes: &Bytes) -> Result<(Self, bool), DecodeError> {
+        fn check<B: Body>(bytes: &Bytes) -> Result<(Message<B>, bool), DecodeError> {
+            let message = Message::decode(bytes)?;
+            let same = message.encode().is_ok_and(|encoded| encoded == *bytes);
+            Ok((message, same))
+        }
+        if ppid == Ppid::ENRP {
+            check(bytes).map(|(message, same)| (Self::Enrp(message), same))
+        } else {
+            check(bytes).map(|(message, same)| (Self::Asap(message), same))
+        }
+    }
+}
+
+/// Does what `rserpool decode` is asked for.
+///
+/// # Errors
+///
+/// When the file cannot be read or is not a capture.
+pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let mut printer = Printer::new(std::io::stdout().lock(), arguments.json);
+    if let Some(file) = &arguments.file {
+        let name = file.display();
+        let bytes = std::fs::read(file).with_context(|| format!("cannot read {name}"))?;
+        let mut printed = Ok(());
+        let read = capture::read(&bytes, &mut |found| {
+            if printed.is_ok() {
+                printed = printer.found(&found);
+            }
+        });
+        if quiet(printed)? {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let complete = read.with_context(|| format!("cannot go on reading {name}"));
+        quiet(printer.summary())?;
+        complete?;
+    } else {
+        let message = arguments.asap.as_ref().map(|bytes| (Ppid::ASAP, bytes));
+        let message = message.or(arguments.enrp.as_ref().map(|bytes| (Ppid::ENRP, bytes)));
+        let (ppid, bytes) = message.context("nothing to decode")?;
+        quiet(printer.message(None, ppid, bytes))?;
+    }
+    Ok(if printer.errors() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whoever reads what we print may stop reading it, as `head` does; true then.
+fn quiet(result: std::io::Result<()>) -> std::io::Result<bool> {
+    match result {
+        Ok(()) => Ok(false),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(true),
+        Err(error) => Err(error),
+    }
+}

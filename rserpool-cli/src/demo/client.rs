@@ -1,0 +1,165 @@
+//! A client of the demonstration: it counts, and checks the count.
+
+use std::time::Duration;
+
+use rserpool::driver::{Session, SessionClosed};
+use rserpool::protocol::session::Event;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::serve::{COUNTER, read_count};
+
+/// The pause between a reply and the next request.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// How often a client tells how far it is.
+const PROGRESS: Duration = Duration::from_millis(500);
+
+/// What a client tells.
+#[derive(Debug)]
+pub(super) enum News {
+    /// The session is served by this element.
+    Served { session: usize, by: String },
+    /// The element is gone, another took over, and has answered.
+    FailedOver {
+        session: usize,
+        from: String,
+        to: String,
+        count: u64,
+        answered: Instant,
+        noticed: Instant,
+    },
+    /// The numbers so far.
+    Progress { session: usize, tally: Tally },
+    /// The session is over, and not because we wanted it.
+    Broken { session: usize, error: SessionClosed },
+}
+
+/// What a client counts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tally {
+    /// Requests that were begun.
+    pub(super) sent: u64,
+    /// Requests that got the reply that they should.
+    pub(super) answered: u64,
+    /// Requests that were counted or answered more than once.
+    pub(super) answered_twice: u64,
+    /// Requests that the server's count lacks.
+    pub(super) missed: u64,
+}
+
+/// Counts with the pool until `stopped` says so.
+pub(super) async fn count(
+    number: usize,
+    session: Session,
+    tell: mpsc::Sender<News>,
+    stopped: watch::Receiver<bool>,
+) {
+    let mut client = Client { number, session, tell, tally: Tally::default(), failover: None };
+    let result = client.run(stopped).await;
+    let _ = client.tell.send(News::Progress { session: number, tally: client.tally }).await;
+    match result {
+        Ok(()) => client.session.close().await,
+        Err(error) => {
+            let _ = client.tell.send(News::Broken { session: number, error }).await;
+        }
+    }
+}
+
+struct Client {
+    number: usize,
+    session: Session,
+    tell: mpsc::Sender<News>,
+    tally: Tally,
+    /// A failover without an answer yet: from, to, since when.
+    failover: Option<(String, String, Instant)>,
+}
+
+impl Client {
+    async fn run(&mut self, stopped: watch::Receiver<bool>) -> Result<(), SessionClosed> {
+        let mut progress = Instant::now();
+        while !*stopped.borrow() {
+            self.tally.sent += 1;
+            self.request().await?;
+            if progress.elapsed() >= PROGRESS {
+                progress = Instant::now();
+                self.say(News::Progress { session: self.number, tally: self.tally }).await;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
+    async fn say(&self, news: News) {
+        let _ = self.tell.send(news).await;
+    }
+
+    fn number(&self) -> Vec<u8> {
+        self.tally.sent.to_be_bytes().to_vec()
+    }
+
+    /// One request, to as many servers as it takes.
+    async fn request(&mut self) -> Result<(), SessionClosed> {
+        self.session.send(COUNTER, self.number()).await?;
+        loop {
+            match self.session.recv().await? {
+                Event::Connected(element) => {
+                    let by = element.to_string();
+                    self.say(News::Served { session: self.number, by }).await;
+                }
+                Event::FailoverStarted { from } => {
+                    let noticed = Instant::now();
+                    self.failover = Some((from.to_string(), String::new(), noticed));
+                }
+                Event::FailoverCompleted { to, .. } => {
+                    if let Some((_, next, _)) = &mut self.failover {
+                        *next = to.to_string();
+                    }
+                    self.session.send(COUNTER, self.number()).await?;
+                }
+                Event::Message(message) if self.check(read_count(&message.payload)) => {
+                    self.answered().await;
+                    return Ok(());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Compares a reply with the request that it should be for. Whether it is its reply.
+    fn check(&mut self, count: Option<u64>) -> bool {
+        let expected = self.tally.sent;
+        match count {
+            Some(count) if count == expected => {
+                self.tally.answered += 1;
+                true
+            }
+            // The reply to an earlier request, once more.
+            Some(count) if count < expected && count + 1 == expected => {
+                self.tally.answered_twice += 1;
+                false
+            }
+            // The server's state is behind, or ahead, of what it has answered.
+            Some(count) if count < expected => {
+                self.tally.missed += expected - count;
+                true
+            }
+            Some(count) => {
+                self.tally.answered_twice += count - expected;
+                true
+            }
+            None => {
+                self.tally.missed += 1;
+                true
+            }
+        }
+    }
+
+    async fn answered(&mut self) {
+        if let Some((from, to, noticed)) = self.failover.take() {
+            let (session, count) = (self.number, self.tally.sent);
+            let answered = Instant::now();
+            self.say(News::FailedOver { session, from, to, count, answered, noticed }).await;
+        }
+    }
+}

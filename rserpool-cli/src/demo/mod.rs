@@ -1,0 +1,144 @@
+//! `rserpool demo`: a failover that one can watch.
+//!
+//! One registrar and three servers run as processes of their own. Clients count with them,
+//! while the servers are killed again and again.
+
+mod client;
+mod process;
+mod report;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use rserpool::driver::PoolUser;
+use rserpool::wire::TransportAddress;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::options::TransportOption;
+use process::{RegistrarProcess, ServerProcess};
+use report::{Report, Screen};
+
+const SERVERS: usize = 3;
+const SESSIONS: usize = 3;
+
+/// How long it goes well before a server is killed, and how long the next one is spared.
+const CALM: Duration = Duration::from_millis(700);
+
+/// How long the sessions may take to end their last request.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Watch sessions survive the death of their servers
+///
+/// Starts a registrar and three servers that count requests, opens sessions, and kills servers
+/// with SIGKILL while they work. Ends with a summary; the exit status is 0 if no request was
+/// lost and none was counted twice.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// How long to go on
+    #[arg(long, value_name = "N", default_value_t = 20,
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: u64,
+    #[command(flatten)]
+    transport: TransportOption,
+    /// Print nothing but the summary, as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    tokio::select! {
+        result = demonstrate(&arguments) => {
+            let report = result?;
+            if arguments.json {
+                println!("{}", report.json());
+            } else {
+                print!("{report}");
+            }
+            Ok(if report.is_flawless() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        // The processes end with this future: each dies with its handle.
+        _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(130)),
+    }
+}
+
+async fn demonstrate(arguments: &Arguments) -> anyhow::Result<Report> {
+    let network = arguments.transport.network()?;
+    let transport = arguments.transport.transport.name();
+    let screen = Screen::new(!arguments.json);
+
+    let registrar = RegistrarProcess::start(transport).await.context("no registrar")?;
+    screen.say(&format!("registrar at {} (process {})", registrar.address, registrar.id()));
+    let mut servers = Vec::new();
+    for _ in 0..SERVERS {
+        let server =
+            ServerProcess::start(registrar.address, transport).await.context("no server")?;
+        screen.joined(&server);
+        servers.push(server);
+    }
+
+    let address = TransportAddress::new(network.protocol(), registrar.address);
+    let user = PoolUser::new(&network, [address])?;
+    let (tell, mut told) = mpsc::channel(64);
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let mut sessions = JoinSet::new();
+    for number in 1..=SESSIONS {
+        let session = user.open(process::pool()).await.context("no session")?;
+        sessions.spawn(client::count(number, session, tell.clone(), stopped.clone()));
+    }
+    drop(tell);
+
+    let mut replacing = JoinSet::new();
+    let mut report = Report::default();
+    let start = Instant::now();
+    let end = start + Duration::from_secs(arguments.seconds);
+    let mut next_kill = start + CALM;
+    // The last kill leaves time to see the failover.
+    let last_kill = end - CALM.min(Duration::from_secs(arguments.seconds) / 2);
+    loop {
+        tokio::select! {
+            Some(news) = told.recv() => report.take(news, &screen),
+            () = tokio::time::sleep_until(next_kill), if next_kill < last_kill => {
+                // One that serves somebody, the one that was killed longest ago at last.
+                let serving = report.serving();
+                let victim = servers.iter().position(|server: &ServerProcess| {
+                    serving.contains(&server.identifier)
+                });
+                if !servers.is_empty() {
+                    let mut victim = servers.remove(victim.unwrap_or(0));
+                    report.killed(&victim.identifier, &screen, victim.id());
+                    victim.kill()?;
+                    let at = registrar.address;
+                    replacing.spawn(async move {
+                        victim.wait().await?;
+                        ServerProcess::start(at, transport).await
+                    });
+                }
+                next_kill = Instant::now() + CALM;
+            }
+            Some(server) = replacing.join_next() => {
+                let server = server?.context("no server")?;
+                screen.joined(&server);
+                servers.push(server);
+            }
+            () = tokio::time::sleep_until(end) => break,
+        }
+    }
+    // What is under way is answered before the end.
+    let _ = stop.send(true);
+    let deadline = Instant::now() + GRACE;
+    loop {
+        tokio::select! {
+            news = told.recv() => match news {
+                Some(news) => report.take(news, &screen),
+                None => break,
+            },
+            () = tokio::time::sleep_until(deadline) => break,
+        }
+    }
+    sessions.shutdown().await;
+    Ok(report)
+}

@@ -1,0 +1,150 @@
+//! Options that several commands have.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use rserpool::driver::{ListenError, Network};
+use rserpool::transport::Tcp;
+use rserpool::wire::{PoolHandle, TransportAddress};
+use rserpool_tokio::TokioRuntime;
+
+/// The port of ASAP (RFC 5352 section 8.2).
+const ASAP_PORT: u16 = 3863;
+
+/// Where a registrar is looked for, and offered, unless one says otherwise.
+pub(crate) const DEFAULT_REGISTRAR: &str = "127.0.0.1:3863";
+
+/// How to reach others.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TransportOption {
+    /// Transport protocol; auto takes SCTP where there is SCTP
+    #[arg(long, value_name = "PROTOCOL", default_value = "auto")]
+    pub(crate) transport: Protocol,
+}
+
+/// A transport protocol to choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Protocol {
+    /// SCTP where there is SCTP, else TCP
+    Auto,
+    /// SCTP
+    Sctp,
+    /// TCP
+    Tcp,
+}
+
+impl Protocol {
+    /// The name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Sctp => "sctp",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+impl TransportOption {
+    /// The network for the current runtime.
+    pub(crate) fn network(&self) -> anyhow::Result<Network> {
+        match self.transport {
+            Protocol::Sctp => bail!("SCTP is not available yet: use --transport tcp"),
+            Protocol::Auto => tracing::info!("transport: TCP, since SCTP is not available"),
+            Protocol::Tcp => {}
+        }
+        let runtime = TokioRuntime::try_current().context("no runtime")?;
+        Ok(Network::new(runtime, Tcp::new()))
+    }
+}
+
+/// Which registrars to ask.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RegistrarOption {
+    /// Address of a registrar; may be repeated
+    #[arg(long, value_name = "ADDR", value_parser = address, default_value = DEFAULT_REGISTRAR)]
+    registrar: Vec<SocketAddr>,
+}
+
+impl RegistrarOption {
+    /// The registrars' addresses on `network`.
+    pub(crate) fn addresses(&self, network: &Network) -> Vec<TransportAddress> {
+        let at = |address: &SocketAddr| TransportAddress::new(network.protocol(), *address);
+        self.registrar.iter().map(at).collect()
+    }
+}
+
+/// Reads `IP`, `IP:PORT` or `HOST:PORT`. Without a port it is ASAP's.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(address);
+    }
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(SocketAddr::new(address, ASAP_PORT));
+    }
+    let found = text.to_socket_addrs().ok().and_then(|mut found| found.next());
+    found.ok_or_else(|| format!("not an address: write IP:PORT, as in {DEFAULT_REGISTRAR}"))
+}
+
+/// Reads a pool handle.
+pub(crate) fn pool_handle(text: &str) -> Result<PoolHandle, String> {
+    text.parse().map_err(|error: rserpool::wire::InvalidPoolHandle| error.to_string())
+}
+
+/// An address that cannot be had, and what to do about it.
+pub(crate) fn explain_listen(error: ListenError, option: &str) -> anyhow::Error {
+    let address = error.address().clone();
+    match error.io_error().kind() {
+        std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
+            "{address} is in use: end what listens there, or choose another port with {option}"
+        ),
+        std::io::ErrorKind::AddrNotAvailable => anyhow::anyhow!(
+            "{address} is not an address of this host: choose one that is with {option}"
+        ),
+        std::io::ErrorKind::PermissionDenied => anyhow::anyhow!(
+            "{address} is not allowed: choose a port of 1024 or above with {option}"
+        ),
+        _ => error.into(),
+    }
+}
+
+/// Any port on all addresses.
+pub(crate) fn any_address() -> SocketAddr {
+    (Ipv4Addr::UNSPECIFIED, 0).into()
+}
+
+/// Waits until somebody wants the program to end: Ctrl-C, SIGTERM, or the end of standard
+/// input where that is what the program's life hangs on.
+pub(crate) async fn wait_for_end(with_stdin: bool) {
+    let interrupted = async {
+        let _ = tokio::signal::ctrl_c().await;
+    };
+    let terminated = async {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            if let Ok(mut signal) = signal(SignalKind::terminate()) {
+                signal.recv().await;
+                return;
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    let abandoned = async {
+        if !with_stdin {
+            std::future::pending::<()>().await;
+        }
+        // A thread of its own, since a read of standard input cannot be given up.
+        let (ended, wait) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            let _ = ended.send(());
+        });
+        let _ = wait.await;
+    };
+    tokio::select! {
+        () = interrupted => {}
+        () = terminated => {}
+        () = abandoned => {}
+    }
+}

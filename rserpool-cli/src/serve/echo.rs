@@ -1,0 +1,15 @@
+//! Echo.
+
+use rserpool::driver::{ElementEvent, ElementSession};
+
+use super::Broken;
+
+/// Sends each message back as it came. There is no state to hand over.
+pub(crate) async fn serve(mut session: ElementSession) -> Result<(), Broken> {
+    while let Some(event) = session.recv().await? {
+        if let ElementEvent::Message(message) = event {
+            session.send(message.ppid, message.payload).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! `rserpool serve`.
+
+mod counter;
+mod echo;
+mod pingpong;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use rserpool::driver::{ElementSession, JoinError, PoolElement};
+use rserpool::transport::SendError;
+use rserpool::wire::{PolicyParameters, PoolHandle};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::options::{self, RegistrarOption, TransportOption};
+
+pub(crate) use counter::{REQUEST as COUNTER, read_count};
+
+/// After what time without a registrar to say so.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long the registrar may take to confirm that we leave.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Run a server: a pool element that offers a service
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// What to offer
+    service: Service,
+    /// Handle of the pool to join [default: the service's own, EchoPool and so on]
+    #[arg(long, value_name = "HANDLE", value_parser = options::pool_handle)]
+    pool: Option<PoolHandle>,
+    /// Policy of the pool, and this server's values: RoundRobin, LeastUsed:30%,
+    /// WeightedRandom:5 ...
+    #[arg(long, value_name = "NAME[:VALUE...]", default_value = "RoundRobin")]
+    policy: PolicyParameters,
+    /// Where to accept clients [default: any port of the address that reaches the registrar]
+    #[arg(long, value_name = "ADDR", value_parser = options::address)]
+    listen: Option<SocketAddr>,
+    #[command(flatten)]
+    registrar: RegistrarOption,
+    #[command(flatten)]
+    transport: TransportOption,
+    /// Print the identifier as JSON
+    #[arg(long)]
+    json: bool,
+    /// End when standard input ends
+    #[arg(long, hide = true)]
+    until_eof: bool,
+}
+
+/// A service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Service {
+    /// Sends back what it gets
+    Echo,
+    /// Numbers the pings it gets, as rsplib's service does
+    Pingpong,
+    /// Counts the requests of each session; the count moves on with the session
+    Counter,
+}
+
+impl Service {
+    fn default_pool(self) -> &'static str {
+        match self {
+            Self::Echo => "EchoPool",
+            Self::Pingpong => "PingPongPool",
+            Self::Counter => "CounterPool",
+        }
+    }
+
+    async fn serve(self, session: ElementSession) {
+        let peer = session.peer().clone();
+        let result = match self {
+            Self::Echo => echo::serve(session).await,
+            Self::Pingpong => pingpong::serve(session).await,
+            Self::Counter => counter::serve(session).await,
+        };
+        match result {
+            Ok(()) => tracing::info!(%peer, "session ended"),
+            Err(error) => tracing::info!(%peer, %error, "session broke"),
+        }
+    }
+}
+
+/// Why a session is over before its time.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Broken {
+    #[error("the client is gone: {0}")]
+    Lost(#[from] std::io::Error),
+    #[error("cannot send: {0}")]
+    Send(#[from] SendError),
+    #[error("the client does not keep to the protocol: {0}")]
+    Protocol(&'static str),
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let network = arguments.transport.network()?;
+    let pool = match arguments.pool {
+        Some(pool) => pool,
+        None => arguments.service.default_pool().parse().context("its own handle")?,
+    };
+    let registrars = arguments.registrar.addresses(&network);
+    let at = registrars.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+    let mut element = PoolElement::builder(&network, pool.clone(), registrars)
+        .listen(arguments.listen.unwrap_or_else(options::any_address))
+        .policy(arguments.policy)
+        .start()
+        .map_err(|error| options::explain_listen(error, "--listen"))?;
+    let end = options::wait_for_end(arguments.until_eof);
+    tokio::pin!(end);
+    let registered = async {
+        let registered = element.registered();
+        tokio::pin!(registered);
+        if let Ok(result) = tokio::time::timeout(PATIENCE, &mut registered).await {
+            return result;
+        }
+        eprintln!(
+            "no registrar at {at} yet: start one with `rserpool registrar`, or say where it is \
+             with --registrar; waiting"
+        );
+        registered.await
+    };
+    let identifier = tokio::select! {
+        result = registered => result.map_err(|error| explain_join(error, &pool))?,
+        () = &mut end => return Ok(ExitCode::SUCCESS),
+    };
+    let port = element.user_transport().port;
+    if arguments.json {
+        let identifier = identifier.to_string();
+        println!("{}", json!({ "pool": pool, "identifier": identifier, "port": port }));
+    } else {
+        println!("serving {pool} as {identifier} on port {port}; Ctrl-C leaves the pool");
+    }
+    let mut sessions = JoinSet::new();
+    loop {
+        tokio::select! {
+            session = element.accept() => {
+                sessions.spawn(arguments.service.serve(session));
+            }
+            Some(_) = sessions.join_next() => {}
+            () = &mut end => break,
+        }
+    }
+    if tokio::time::timeout(FAREWELL, element.leave()).await != Ok(true) {
+        eprintln!("left without the registrar's word: the registration has yet to expire");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn explain_join(error: JoinError, pool: &PoolHandle) -> anyhow::Error {
+    match &error {
+        JoinError::Rejected(_) => anyhow::anyhow!(
+            "{error}: look at what is in pool {pool} with `rserpool resolve {pool}`, or choose \
+             another with --pool"
+        ),
+        _ => error.into(),
+    }
+}

@@ -1,0 +1,252 @@
+//! The command as a newcomer runs it.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rserpool"));
+    command.args(arguments).stdin(Stdio::null()).env_remove("RUST_LOG");
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    command(arguments).output().unwrap()
+}
+
+/// A process in the background, which ends with the test.
+struct Background {
+    child: Child,
+    said: Value,
+}
+
+impl Background {
+    /// Waits for the line that the process begins with.
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = command(arguments)
+            .args(["--json", "--until-eof"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Self { child, said: serde_json::from_str(&line).unwrap() }
+    }
+
+    fn registrar() -> (Self, String) {
+        let registrar = Self::start(&["registrar", "--asap", "127.0.0.1:0"]);
+        let address = registrar.said["asap"].as_str().unwrap().to_owned();
+        (registrar, address)
+    }
+
+    fn serve(service: &str, registrar: &str) -> Self {
+        Self::start(&["serve", service, "--registrar", registrar])
+    }
+
+    /// Kills it; what it wrote to standard error.
+    fn end(mut self) -> String {
+        self.child.kill().unwrap();
+        let mut text = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap()
+}
+
+/// The one line on standard error, where the exit status is `code`.
+fn complaint(output: Output, code: i32) -> String {
+    let message = text(output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+    message
+}
+
+#[test]
+fn a_server_is_found_talked_to_and_replaced() {
+    let (_registrar, address) = Background::registrar();
+    let first = Background::serve("echo", &address);
+    let second = Background::serve("echo", &address);
+    let at = ["--registrar", &address];
+    let list = run(&[&["resolve", "EchoPool", "--json"][..], &at].concat());
+    let elements: Value = serde_json::from_str(&text(list.stdout)).unwrap();
+    assert_eq!(elements.as_array().unwrap().len(), 2);
+    let plain = text(run(&[&["resolve", "EchoPool", "--items", "1"][..], &at].concat()).stdout);
+    assert_eq!(plain.lines().count(), 1);
+    assert!(plain.contains("RoundRobin"), "{plain}");
+
+    let mut terminal = command(&[&["terminal", "EchoPool"][..], &at].concat())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = terminal.stdin.take().unwrap();
+    let mut output = BufReader::new(terminal.stdout.take().unwrap()).lines();
+    let mut news = BufReader::new(terminal.stderr.take().unwrap()).lines();
+    let mut line = || news.next().unwrap().unwrap();
+    writeln!(input, "one").unwrap();
+    assert_eq!(output.next().unwrap().unwrap(), "one");
+    let connected = line();
+    let serving = connected.strip_prefix("-- connected to ").unwrap();
+    let (serving, other) =
+        if first.said["identifier"] == serving { (first, second) } else { (second, first) };
+    serving.end();
+    assert!(line().ends_with("is gone, looking for another"));
+    let other_name = other.said["identifier"].as_str().unwrap();
+    assert!(line().starts_with(&format!("-- {other_name} took over after ")));
+    writeln!(input, "two").unwrap();
+    assert_eq!(output.next().unwrap().unwrap(), "two");
+    drop(input);
+    assert!(terminal.wait().unwrap().success());
+}
+
+#[test]
+fn a_server_that_ends_has_left_its_pool() {
+    let (_registrar, address) = Background::registrar();
+    let mut server = Background::serve("pingpong", &address);
+    let resolve = || run(&["resolve", "PingPongPool", "--registrar", &address]);
+    assert!(resolve().status.success());
+    drop(server.child.stdin.take());
+    assert!(server.child.wait().unwrap().success());
+    let message = complaint(resolve(), 1);
+    assert!(message.starts_with("rserpool: there is no pool PingPongPool"), "{message}");
+}
+
+#[test]
+fn bad_words_are_one_line_and_status_2() {
+    for (arguments, expected) in [
+        (&["registrar", "--asap", "nowhere"][..], "not an address"),
+        (&["registrar", "--asp", "127.0.0.1:1"], "unexpected argument '--asp'"),
+        (&["resolve", ""], "must not be empty"),
+        (&["resolve"], "<POOL>"),
+        (&["serve", "nothing"], "possible values: echo"),
+        (&["serve", "echo", "--policy", "Best"], "no policy is called \"Best\""),
+        (&["serve", "echo", "--policy", "LeastUsed:1:2"], "at most 1"),
+        (&["serve", "echo", "--transport", "udp"], "possible values: auto"),
+        (&["demo", "--seconds", "0"], "0 is not in 1"),
+    ] {
+        let message = complaint(run(arguments), 2);
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn what_is_missing_or_in_the_way_is_said_and_what_to_do() {
+    let (_registrar, address) = Background::registrar();
+    let message = complaint(run(&["registrar", "--asap", &address]), 1);
+    assert!(message.contains("is in use") && message.contains("--asap"), "{message}");
+    let nobody = "127.0.0.1:1";
+    for arguments in [["resolve", "A"], ["terminal", "A"]] {
+        let message = complaint(run(&[&arguments[..], &["--registrar", nobody]].concat()), 1);
+        assert!(message.contains("no registrar answered at tcp:127.0.0.1:1"), "{message}");
+        assert!(message.contains("`rserpool registrar`"), "{message}");
+    }
+    let _server = Background::serve("echo", &address);
+    let arguments = ["serve", "echo", "--policy", "LeastUsed:5", "--registrar", &address];
+    let output = run(&arguments);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(output.stderr).contains("the pool has another policy"));
+}
+
+#[test]
+fn rubbish_is_answered_and_logged_once_and_others_are_served() {
+    let (registrar, address) = Background::registrar();
+    let _server = Background::serve("echo", &address);
+    let mut stream = TcpStream::connect(&address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    // A type of message that wants a report, twice, and one that is cut short.
+    stream.write_all(b"\x42\0\0\x04\x42\0\0\x04").unwrap();
+    let mut answer = [0; 16];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, *b"\x0e\0\0\x10\0\x0c\0\x0c\0\x02\0\x08\x42\0\0\x04");
+    stream.read_exact(&mut answer).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"\x0e\0\0\x0c\0\x0c\0\x08\0\0\0\x04");
+    let list = run(&["resolve", "EchoPool", "--registrar", &address]);
+    assert!(list.status.success());
+    let log = registrar.end();
+    assert_eq!(log.matches("misbehaved").count(), 1, "{log}");
+}
+
+#[test]
+fn the_demonstration_loses_nothing_and_leaves_nobody_behind() {
+    let output = run(&["demo", "--seconds", "3", "--json"]);
+    let printed = text(output.stdout);
+    let summary: Value = serde_json::from_str(&printed).unwrap();
+    assert!(output.status.success(), "{printed}");
+    assert_eq!((&summary["lost"], &summary["answered_twice"]), (&0.into(), &0.into()));
+    assert_eq!(summary["sent"], summary["answered"]);
+    assert!(summary["sent"].as_u64().unwrap() > 100, "{printed}");
+    assert!(summary["failovers"].as_u64().unwrap() >= 2, "{printed}");
+    assert!(summary["failover_ms"]["median"].as_f64().unwrap() > 0.0);
+    assert!(summary["failover_ms"]["worst"].as_f64().is_some());
+}
+
+/// Its processes, by what Linux tells of them.
+#[cfg(target_os = "linux")]
+fn children_of(parent: u32) -> Vec<String> {
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    processes
+        .map(|entry| entry.file_name().into_string().unwrap_or_default())
+        .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
+        .filter(|name| {
+            let stat = std::fs::read_to_string(format!("/proc/{name}/stat")).unwrap_or_default();
+            let after_name = stat.rsplit_once(')').map(|(_, rest)| rest.to_owned());
+            let fields = after_name.unwrap_or_default();
+            let mut fields = fields.split_whitespace();
+            let (state, ppid) = (fields.next(), fields.next());
+            state != Some("Z") && ppid == Some(&parent.to_string())
+        })
+        .collect()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_demonstration_takes_its_processes_along_however_it_ends() {
+    for signal in ["INT", "KILL"] {
+        let mut demo =
+            command(&["demo", "--seconds", "60", "--json"]).stderr(Stdio::null()).spawn().unwrap();
+        let mut children = Vec::new();
+        for _ in 0..500 {
+            children = children_of(demo.id());
+            if children.len() == 4 {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(children.len(), 4);
+        let kill = Command::new("kill").args(["-s", signal, &demo.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+        demo.wait().unwrap();
+        let alive = |process: &String| {
+            let name = std::fs::read_to_string(format!("/proc/{process}/stat"));
+            name.is_ok_and(|stat| stat.contains("(rserpool)") && !stat.contains(") Z"))
+        };
+        for _ in 0..500 {
+            if !children.iter().any(alive) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(!children.iter().any(alive), "left behind after SIG{signal}");
+    }
+}
