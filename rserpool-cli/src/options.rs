@@ -1,10 +1,12 @@
 //! Options that several commands have.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use rserpool::driver::{ListenError, Network};
+use rserpool::driver::{ListenError, Network, PoolUser};
+use rserpool::protocol::HuntConfig;
 use rserpool::transport::Tcp;
 use rserpool::wire::{PoolHandle, TransportAddress};
 use rserpool_tokio::TokioRuntime;
@@ -71,6 +73,15 @@ impl RegistrarOption {
     pub(crate) fn addresses(&self, network: &Network) -> Vec<TransportAddress> {
         let at = |address: &SocketAddr| TransportAddress::new(network.protocol(), *address);
         self.registrar.iter().map(at).collect()
+    }
+
+    /// A pool user for a person who waits: it gives up soon where there is no registrar.
+    pub(crate) fn user(&self, network: &Network) -> anyhow::Result<PoolUser> {
+        let hunt = HuntConfig::new(self.addresses(network));
+        let user = PoolUser::configured(network, hunt, |config| {
+            config.request_timeout(Duration::from_secs(1)).max_request_retransmit(1)
+        });
+        Ok(user?)
     }
 }
 

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use rserpool::wire::parameter::{Cookie, ItemCount};
 use rserpool::wire::{
     self, DecodeErrorKind, EncodeError, ErrorCause, Message, ParameterType, PolicyParameters,
-    PoolElement, PoolElementId, PoolHandle, RegistrarId, RegistrationLife, TransportAddress,
-    TransportUse, asap, enrp,
+    PolicyType, PoolElement, PoolElementId, PoolHandle, RegistrarId, RegistrationLife,
+    TransportAddress, TransportProtocol, TransportUse, UserTransport, asap, enrp,
 };
 
 /// The bytes of hexadecimal digits and spaces.
@@ -232,6 +232,81 @@ fn registrars_among_themselves() {
             pool_element: echo_element(0x57e40, 0x86eb, Some(0x83a2)),
         },
     );
+}
+
+/// What captures do not have: each other kind of transport, cause, policy and message.
+#[test]
+fn every_other_parameter_and_message_comes_back_the_same() {
+    let round_trip = |message: asap::Message| {
+        let bytes = message.encode().unwrap();
+        assert_eq!(asap::Message::decode(&bytes).unwrap(), message);
+    };
+    let with_element = |change: &dyn Fn(&mut PoolElement)| {
+        let mut pool_element = echo_element(-1, 80, None);
+        change(&mut pool_element);
+        asap::Message::from(asap::Registration { pool_handle: handle("A"), pool_element })
+    };
+    use TransportProtocol as Protocol;
+    let dccp = Protocol::Dccp { service_code: 0x5352_5650 };
+    for protocol in [dccp, Protocol::Sctp, Protocol::Tcp, Protocol::Udp, Protocol::UdpLite] {
+        let address = TransportAddress::new(protocol, "[fd00::1]:80".parse().unwrap());
+        round_trip(with_element(&|element| element.user_transport = address.clone().into()));
+    }
+    let opaque = UserTransport::Opaque(Bytes::from_static(b"pigeons"));
+    round_trip(with_element(&|element| element.user_transport = opaque.clone()));
+    for policy in PolicyType::KNOWN {
+        let words: Vec<u32> = (0..policy.values().unwrap().len() as u32).collect();
+        let parameters = PolicyParameters::new(*policy, &words);
+        assert_eq!(
+            policy.name().unwrap().parse::<PolicyParameters>().unwrap().policy_type(),
+            *policy
+        );
+        round_trip(with_element(&|element| element.policy = parameters.clone()));
+    }
+    let quoted = hex("0009 0005 41");
+    let causes = [
+        ErrorCause::Unspecified,
+        ErrorCause::UnrecognizedParameter(quoted.clone()),
+        ErrorCause::UnrecognizedMessage(quoted.clone()),
+        ErrorCause::InvalidValues(quoted.clone()),
+        ErrorCause::NonUniqueIdentifier,
+        ErrorCause::InconsistentPolicy(quoted.clone()),
+        ErrorCause::LackOfResources,
+        ErrorCause::InconsistentTransport(quoted.clone()),
+        ErrorCause::InconsistentDataControl,
+        ErrorCause::UnknownPoolHandle,
+        ErrorCause::Security,
+        ErrorCause::Other { code: 0xf008, information: quoted },
+    ];
+    assert!(causes.iter().zip(0..=0xa).all(|(cause, code)| cause.code() == code));
+    round_trip(asap::Error { error: causes.into_iter().collect() }.into());
+    let elements = vec![echo_element(1, 2, Some(3)), echo_element(1, 4, None)];
+    round_trip(asap::BusinessCard { pool_handle: handle("A"), elements: elements.clone() }.into());
+    let transports = vec![
+        sctp(3863, TransportUse::DATA_ONLY, &["10.0.0.1", "fd00::1"]),
+        TransportAddress::tcp("10.0.0.1:3863".parse().unwrap()),
+    ];
+    let registrar = RegistrarId(7);
+    round_trip(asap::ServerAnnounce { registrar, transports: transports.clone() }.into());
+
+    let round_trip = |message: enrp::Message| {
+        let bytes = message.encode().unwrap();
+        assert_eq!(enrp::Message::decode(&bytes).unwrap(), message);
+    };
+    let route = enrp::Route { sender: registrar, receiver: RegistrarId(8) };
+    let pools = vec![
+        enrp::PoolEntry { pool_handle: handle("A"), elements: elements.clone() },
+        enrp::PoolEntry { pool_handle: handle("B"), elements },
+    ];
+    for (more_to_send, reject) in [(true, false), (false, true)] {
+        let pools = pools.clone();
+        round_trip(enrp::HandleTableResponse { more_to_send, reject, route, pools }.into());
+    }
+    let transport = transports[0].clone();
+    let servers = vec![wire::ServerInformation { registrar, transport }; 2];
+    round_trip(enrp::ListResponse { reject: true, route, servers }.into());
+    round_trip(enrp::TakeoverServer { route, target: RegistrarId(9) }.into());
+    round_trip(enrp::Error { route, error: ErrorCause::Security.into() }.into());
 }
 
 #[test]

@@ -1,11 +1,8 @@
 //! `rserpool resolve`.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
-use rserpool::driver::PoolUser;
-use rserpool::protocol::HuntConfig;
 use rserpool::protocol::user::{ResolveError, ResolveOptions};
 use rserpool::wire::PoolHandle;
 
@@ -31,10 +28,7 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let network = arguments.transport.network()?;
-    let hunt = HuntConfig::new(arguments.registrar.addresses(&network));
-    let user = PoolUser::configured(&network, hunt, |config| {
-        config.request_timeout(Duration::from_secs(1)).max_request_retransmit(1)
-    })?;
+    let user = arguments.registrar.user(&network)?;
     let resolve_options = ResolveOptions { items: arguments.items, ..ResolveOptions::default() };
     let elements = user.resolve(arguments.pool, resolve_options).await.map_err(explain_resolve)?;
     if arguments.json {

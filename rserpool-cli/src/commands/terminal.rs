@@ -4,8 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use rserpool::driver::{PoolUser, Session, SessionClosed};
-use rserpool::protocol::HuntConfig;
+use rserpool::driver::{Session, SessionClosed};
 use rserpool::protocol::session::{Event, SessionError};
 use rserpool::wire::{PoolHandle, Ppid};
 use tokio::sync::mpsc;
@@ -34,10 +33,7 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let network = arguments.transport.network()?;
-    let hunt = HuntConfig::new(arguments.registrar.addresses(&network));
-    let user = PoolUser::configured(&network, hunt, |config| {
-        config.request_timeout(Duration::from_secs(1)).max_request_retransmit(1)
-    })?;
+    let user = arguments.registrar.user(&network)?;
     let session = user.open(arguments.pool).await.map_err(explain_session)?;
     talk(session).await?;
     Ok(ExitCode::SUCCESS)

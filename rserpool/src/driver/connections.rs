@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -192,41 +191,5 @@ impl Connections {
                 return Poll::Ready((name, event));
             }
         }
-    }
-}
-
-/// A timer that exists once it is needed.
-#[derive(Default)]
-pub(super) struct LazyTimer {
-    timer: Option<Pin<Box<dyn crate::runtime::Timer>>>,
-    deadline: Option<Instant>,
-}
-
-impl fmt::Debug for LazyTimer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LazyTimer").field("deadline", &self.deadline).finish_non_exhaustive()
-    }
-}
-
-impl LazyTimer {
-    /// Ready when `deadline` has come; never where there is none.
-    pub(super) fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        runtime: &Arc<dyn crate::runtime::Runtime>,
-        deadline: Option<Instant>,
-    ) -> Poll<()> {
-        let Some(deadline) = deadline else { return Poll::Pending };
-        let timer = match &mut self.timer {
-            Some(timer) => {
-                if self.deadline != Some(deadline) {
-                    timer.as_mut().reset(deadline);
-                }
-                timer
-            }
-            None => self.timer.insert(runtime.timer(deadline)),
-        };
-        self.deadline = Some(deadline);
-        timer.as_mut().poll(cx)
     }
 }

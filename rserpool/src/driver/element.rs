@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use futures::channel::{mpsc, oneshot};
 use futures::sink::SinkExt;
 
-use super::connections::LazyTimer;
 use super::element_session::ElementSession;
 use super::task::{Role, Task};
+use super::timer::LazyTimer;
 use super::{ASAP, ListenError, Network, random_seed};
 use crate::protocol::element::{Element, ElementConfig, Event};
 use crate::protocol::{HuntConfig, Machine};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Network;
-use super::connections::LazyTimer;
+use super::timer::LazyTimer;
 use crate::protocol::session::{Incoming, classify};
 use crate::transport::{Connection, Event, SendError};
 use crate::wire::parameter::Cookie;

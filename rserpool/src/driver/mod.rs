@@ -14,6 +14,7 @@ mod element_session;
 mod registrar;
 mod session;
 mod task;
+mod timer;
 mod user;
 
 use std::io;

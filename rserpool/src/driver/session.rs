@@ -11,7 +11,7 @@ use futures::channel::{mpsc, oneshot};
 use futures::future::FutureExt;
 
 use super::Network;
-use super::connections::LazyTimer;
+use super::timer::LazyTimer;
 use super::user::{Command, Resolution};
 use crate::protocol::session::{self, Event, Output, SessionConfig, SessionError};
 use crate::protocol::user::{ResolveError, ResolveOptions};

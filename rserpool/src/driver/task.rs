@@ -8,7 +8,8 @@ use futures::channel::mpsc;
 use futures::stream::StreamExt;
 
 use super::Network;
-use super::connections::{Connections, LazyTimer};
+use super::connections::Connections;
+use super::timer::LazyTimer;
 use crate::protocol::{ConnectionEvent, Machine, Output};
 use crate::transport::{Endpoint, Event, SendError};
 

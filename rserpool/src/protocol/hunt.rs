@@ -74,14 +74,6 @@ impl HuntConfig {
     }
 }
 
-/// The one timer of a hunt, which its owner runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HuntTimer {
-    /// Call [`Hunt::handle_timeout`] after this time.
-    After(Duration),
-    Stop,
-}
-
 #[derive(Debug)]
 pub(crate) struct Hunt {
     config: HuntConfig,
@@ -90,8 +82,23 @@ pub(crate) struct Hunt {
     attempts: Vec<(ConnectionId, TransportAddress)>,
     /// Addresses that this round has yet to try.
     untried: Vec<TransportAddress>,
+    /// T5-Serverhunt for the next attempts.
     timeout: Duration,
+    /// The pause before the next round.
     delay: Duration,
+    /// When the attempts, or the pause, are over.
+    deadline: Option<Instant>,
+}
+
+/// What an event means to the owner of a hunt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HuntProgress {
+    /// The connection is none of the hunt's.
+    NotOurs,
+    /// Others are still tried.
+    GoesOn,
+    /// All registrars refused; they are tried again after a pause.
+    NobodyFound,
 }
 
 #[derive(Debug)]
@@ -110,20 +117,21 @@ impl Hunt {
             untried: Vec::new(),
             timeout: config.server_hunt,
             delay: config.retry_delay,
+            deadline: None,
             config,
         }
     }
 
+    /// When to call [`Self::handle_timeout`] next.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.deadline
+    }
+
     /// Starts a round, unless one is running.
-    pub(crate) fn start<E>(
-        &mut self,
-        now: Instant,
-        out: &mut Outbox<E>,
-        rng: &mut StdRng,
-    ) -> HuntTimer {
+    pub(crate) fn start<E>(&mut self, now: Instant, out: &mut Outbox<E>, rng: &mut StdRng) {
         self.running = true;
         if !self.attempts.is_empty() {
-            return HuntTimer::After(self.timeout);
+            return;
         }
         self.announced.retain(|known| now < known.heard + self.config.outdate);
         self.untried = self.config.registrars.clone();
@@ -135,7 +143,7 @@ impl Hunt {
         // Any order would do; by chance, the registrars share the load.
         self.untried.shuffle(rng);
         self.fill(out);
-        self.timer()
+        self.set_timer(now);
     }
 
     fn fill<E>(&mut self, out: &mut Outbox<E>) {
@@ -146,18 +154,15 @@ impl Hunt {
         }
     }
 
-    fn timer(&mut self) -> HuntTimer {
-        if !self.attempts.is_empty() {
-            return HuntTimer::After(self.timeout);
-        }
-        let delay = self.delay;
-        self.delay = (delay * 2).min(self.config.server_hunt);
-        HuntTimer::After(delay)
-    }
-
-    /// Whether `connection` is one of the hunt's attempts.
-    pub(crate) fn owns(&self, connection: ConnectionId) -> bool {
-        self.attempts.iter().any(|(attempt, _)| *attempt == connection)
+    fn set_timer(&mut self, now: Instant) {
+        let wait = if self.attempts.is_empty() {
+            let delay = self.delay;
+            self.delay = (delay * 2).min(self.config.server_hunt);
+            delay
+        } else {
+            self.timeout
+        };
+        self.deadline = Some(now + wait);
     }
 
     /// A registrar accepted: it is the home registrar, the other attempts are given up.
@@ -174,28 +179,33 @@ impl Hunt {
         Some(address)
     }
 
-    /// An attempt failed: another address is tried. `None` where the connection is none of
-    /// ours, or others are still under way.
+    /// A connection failed: if it was an attempt, another address is tried.
     pub(crate) fn handle_failed<E>(
         &mut self,
+        now: Instant,
         connection: ConnectionId,
         out: &mut Outbox<E>,
-    ) -> Option<HuntTimer> {
-        let index = self.attempts.iter().position(|(attempt, _)| *attempt == connection)?;
+    ) -> HuntProgress {
+        let attempt = self.attempts.iter().position(|(attempt, _)| *attempt == connection);
+        let Some(index) = attempt else { return HuntProgress::NotOurs };
         self.attempts.swap_remove(index);
         self.fill(out);
-        self.attempts.is_empty().then(|| self.timer())
+        if !self.attempts.is_empty() {
+            return HuntProgress::GoesOn;
+        }
+        self.set_timer(now);
+        HuntProgress::NobodyFound
     }
 
-    /// T5-Serverhunt expired, or the delay before the next round passed.
+    /// T5-Serverhunt expired, or the pause before the next round is over.
     pub(crate) fn handle_timeout<E>(
         &mut self,
         now: Instant,
         out: &mut Outbox<E>,
         rng: &mut StdRng,
-    ) -> HuntTimer {
-        if !self.running {
-            return HuntTimer::Stop;
+    ) {
+        if self.deadline.is_none_or(|deadline| now < deadline) {
+            return;
         }
         if !self.attempts.is_empty() {
             self.timeout = (self.timeout * 2).min(self.config.server_hunt_max);
@@ -204,27 +214,31 @@ impl Hunt {
             }
             self.fill(out);
             if !self.attempts.is_empty() {
-                return self.timer();
+                self.set_timer(now);
+                return;
             }
         }
-        self.start(now, out, rng)
+        self.start(now, out, rng);
     }
 
     pub(crate) fn stop<E>(&mut self, out: &mut Outbox<E>) {
         self.running = false;
+        self.deadline = None;
         self.untried.clear();
         for (connection, _) in self.attempts.drain(..) {
             out.abort(connection);
         }
     }
 
-    /// A registrar announced itself. True if it may be the one that a running hunt waits for.
-    pub(crate) fn handle_announce(
+    /// A registrar announced itself. A hunt that pauses tries it at once.
+    pub(crate) fn handle_announce<E>(
         &mut self,
         now: Instant,
         source: TransportAddress,
         announce: asap::ServerAnnounce,
-    ) -> bool {
+        out: &mut Outbox<E>,
+        rng: &mut StdRng,
+    ) {
         let registrar = announce.registrar;
         // Without transport parameters it is SCTP at the source (RFC 5352 section 3.6).
         let addresses =
@@ -246,6 +260,8 @@ impl Hunt {
                 }
             }
         }
-        new && self.running && self.attempts.is_empty()
+        if new && self.running {
+            self.start(now, out, rng);
+        }
     }
 }

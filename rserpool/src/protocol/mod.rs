@@ -25,7 +25,7 @@ pub use registrar::Registrar;
 pub use session::Session;
 pub use user::User;
 
-pub(crate) use hunt::{Hunt, HuntTimer};
+pub(crate) use hunt::{Hunt, HuntProgress};
 pub(crate) use outbox::Outbox;
 pub(crate) use receive::{Received, receive};
 pub(crate) use timers::Timers;

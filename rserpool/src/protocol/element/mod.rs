@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::{
-    ConnectionEvent, ConnectionId, Hunt, HuntTimer, Machine, Outbox, Output, Received, Timers,
+    ConnectionEvent, ConnectionId, Hunt, HuntProgress, Machine, Outbox, Output, Received, Timers,
     receive,
 };
 use crate::wire::{
@@ -64,7 +64,6 @@ struct Home {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
-    Hunt,
     /// T2-registration.
     Registration,
     /// T3-deregistration.
@@ -178,9 +177,7 @@ impl Element {
 
     fn leave(&mut self, confirmed: bool) {
         self.state = State::Left;
-        for timer in
-            [Timer::Hunt, Timer::Registration, Timer::Deregistration, Timer::Reregistration]
-        {
+        for timer in [Timer::Registration, Timer::Deregistration, Timer::Reregistration] {
             self.timers.cancel(timer);
         }
         self.hunt.stop(&mut self.out);
@@ -223,15 +220,7 @@ impl Element {
     }
 
     fn start_hunt(&mut self, now: Instant) {
-        let timer = self.hunt.start(now, &mut self.out, &mut self.rng);
-        self.run(now, timer);
-    }
-
-    fn run(&mut self, now: Instant, timer: HuntTimer) {
-        match timer {
-            HuntTimer::After(delay) => self.timers.set(Timer::Hunt, now + delay),
-            HuntTimer::Stop => self.timers.cancel(Timer::Hunt),
-        }
+        self.hunt.start(now, &mut self.out, &mut self.rng);
     }
 
     /// The home registrar is gone or does not answer: another one is looked for (RFC 5352
@@ -405,7 +394,6 @@ impl Machine for Element {
                 if self.hunt.handle_established(connection, &mut self.out).is_none() {
                     return;
                 }
-                self.timers.cancel(Timer::Hunt);
                 self.home = Some(Home { connection, local, peer, registrar: None });
                 if self.state == State::Leaving {
                     self.send_deregistration();
@@ -414,14 +402,14 @@ impl Machine for Element {
                 }
             }
             ConnectionEvent::Closed | ConnectionEvent::Lost => {
-                if self.hunt.owns(connection) {
-                    if let Some(timer) = self.hunt.handle_failed(connection, &mut self.out) {
-                        self.out.event(Event::NoRegistrar);
-                        self.run(now, timer);
+                match self.hunt.handle_failed(now, connection, &mut self.out) {
+                    HuntProgress::GoesOn => {}
+                    HuntProgress::NobodyFound => self.out.event(Event::NoRegistrar),
+                    HuntProgress::NotOurs if self.is_home(connection) => {
+                        self.home = None;
+                        self.lose_home(now);
                     }
-                } else if self.is_home(connection) {
-                    self.home = None;
-                    self.lose_home(now);
+                    HuntProgress::NotOurs => {}
                 }
             }
         }
@@ -434,19 +422,14 @@ impl Machine for Element {
         announce: asap::ServerAnnounce,
     ) {
         self.out.begin();
-        if self.hunt.handle_announce(now, source, announce) {
-            self.start_hunt(now);
-        }
+        self.hunt.handle_announce(now, source, announce, &mut self.out, &mut self.rng);
     }
 
     fn handle_timeout(&mut self, now: Instant) {
         self.out.begin();
+        self.hunt.handle_timeout(now, &mut self.out, &mut self.rng);
         while let Some(timer) = self.timers.pop(now) {
             match timer {
-                Timer::Hunt => {
-                    let timer = self.hunt.handle_timeout(now, &mut self.out, &mut self.rng);
-                    self.run(now, timer);
-                }
                 Timer::Registration => {
                     if self.attempts >= self.config.max_registration_attempts {
                         self.attempts = 0;
@@ -465,7 +448,7 @@ impl Machine for Element {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next()
+        [self.timers.next(), self.hunt.poll_timeout()].into_iter().flatten().min()
     }
 }
 

@@ -10,7 +10,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::{
-    ConnectionEvent, ConnectionId, Hunt, HuntTimer, Machine, Outbox, Output, Received, Timers,
+    ConnectionEvent, ConnectionId, Hunt, HuntProgress, Machine, Outbox, Output, Received, Timers,
     receive,
 };
 use crate::wire::asap::{Body, EndpointUnreachable, HandleResolution, Resolved};
@@ -62,7 +62,6 @@ struct Query {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
-    Hunt,
     /// T1-ENRPrequest.
     Request(QueryId),
 }
@@ -265,15 +264,7 @@ impl User {
     }
 
     fn start_hunt(&mut self, now: Instant) {
-        let timer = self.hunt.start(now, &mut self.out, &mut self.rng);
-        self.run(now, timer);
-    }
-
-    fn run(&mut self, now: Instant, timer: HuntTimer) {
-        match timer {
-            HuntTimer::After(delay) => self.timers.set(Timer::Hunt, now + delay),
-            HuntTimer::Stop => self.timers.cancel(Timer::Hunt),
-        }
+        self.hunt.start(now, &mut self.out, &mut self.rng);
     }
 }
 
@@ -319,7 +310,6 @@ impl Machine for User {
                 if self.hunt.handle_established(connection, &mut self.out).is_none() {
                     return;
                 }
-                self.timers.cancel(Timer::Hunt);
                 self.home = Some(connection);
                 self.out.event(Event::RegistrarFound(peer));
                 // Reports first: the resolutions profit from them.
@@ -330,14 +320,14 @@ impl Machine for User {
                 }
             }
             ConnectionEvent::Closed | ConnectionEvent::Lost => {
-                if self.hunt.owns(connection) {
-                    if let Some(timer) = self.hunt.handle_failed(connection, &mut self.out) {
-                        self.out.event(Event::NoRegistrar);
-                        self.run(now, timer);
+                match self.hunt.handle_failed(now, connection, &mut self.out) {
+                    HuntProgress::GoesOn => {}
+                    HuntProgress::NobodyFound => self.out.event(Event::NoRegistrar),
+                    HuntProgress::NotOurs if self.home == Some(connection) => {
+                        self.home = None;
+                        self.lose_home(now);
                     }
-                } else if self.home == Some(connection) {
-                    self.home = None;
-                    self.lose_home(now);
+                    HuntProgress::NotOurs => {}
                 }
             }
         }
@@ -350,19 +340,14 @@ impl Machine for User {
         announce: asap::ServerAnnounce,
     ) {
         self.out.begin();
-        if self.hunt.handle_announce(now, source, announce) {
-            self.start_hunt(now);
-        }
+        self.hunt.handle_announce(now, source, announce, &mut self.out, &mut self.rng);
     }
 
     fn handle_timeout(&mut self, now: Instant) {
         self.out.begin();
+        self.hunt.handle_timeout(now, &mut self.out, &mut self.rng);
         while let Some(timer) = self.timers.pop(now) {
             match timer {
-                Timer::Hunt => {
-                    let timer = self.hunt.handle_timeout(now, &mut self.out, &mut self.rng);
-                    self.run(now, timer);
-                }
                 Timer::Request(id) => self.handle_request_timeout(now, id),
             }
         }
@@ -373,6 +358,6 @@ impl Machine for User {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next()
+        [self.timers.next(), self.hunt.poll_timeout()].into_iter().flatten().min()
     }
 }

@@ -1,6 +1,6 @@
 //! Keep-alives between registrar and pool element (RFC 5352 sections 2.2.7 and 2.2.8).
 
-use super::{DecodeError, Extras, FLAG, Format, ParameterReader, Reader, Writer};
+use super::{DecodeError, Extras, FLAG, Format, ParameterReader, Reader, Writer, element_message};
 use crate::wire::{PoolElementId, PoolHandle, RegistrarId};
 
 /// ASAP_ENDPOINT_KEEP_ALIVE (RFC 5352 section 2.2.7): is this element alive?
@@ -42,30 +42,7 @@ impl Format for EndpointKeepAlive {
     }
 }
 
-/// ASAP_ENDPOINT_KEEP_ALIVE_ACK (RFC 5352 section 2.2.8): it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-pub struct EndpointKeepAliveAck {
-    /// The pool.
-    pub pool_handle: PoolHandle,
-    /// The element.
-    pub identifier: PoolElementId,
-}
-
-impl Format for EndpointKeepAliveAck {
-    const TYPE: u8 = 0x08;
-    const NAME: &'static str = "ASAP_ENDPOINT_KEEP_ALIVE_ACK";
-
-    fn decode(_: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-        let mut parameters = ParameterReader::new(reader, extras)?;
-        let pool_handle = parameters.required()?;
-        let identifier = parameters.required()?;
-        parameters.finish()?;
-        Ok(Self { pool_handle, identifier })
-    }
-
-    fn encode(&self, writer: &mut Writer<'_>) {
-        writer.parameter(&self.pool_handle);
-        writer.parameter(&self.identifier);
-    }
+element_message! {
+    /// ASAP_ENDPOINT_KEEP_ALIVE_ACK (RFC 5352 section 2.2.8): it is.
+    EndpointKeepAliveAck = 0x08, "ASAP_ENDPOINT_KEEP_ALIVE_ACK"
 }

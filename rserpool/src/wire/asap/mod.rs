@@ -9,6 +9,40 @@ mod registration;
 mod resolution;
 mod unreachable;
 
+/// A message that is the name of an element and nothing else.
+macro_rules! element_message {
+    ($(#[$meta:meta])* $name:ident = $number:literal, $text:literal) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize))]
+        pub struct $name {
+            /// The pool.
+            pub pool_handle: PoolHandle,
+            /// The element.
+            pub identifier: PoolElementId,
+        }
+
+        impl Format for $name {
+            const TYPE: u8 = $number;
+            const NAME: &'static str = $text;
+
+            fn decode(_: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
+                let mut parameters = ParameterReader::new(reader, extras)?;
+                let pool_handle = parameters.required()?;
+                let identifier = parameters.required()?;
+                parameters.finish()?;
+                Ok(Self { pool_handle, identifier })
+            }
+
+            fn encode(&self, writer: &mut Writer<'_>) {
+                writer.parameter(&self.pool_handle);
+                writer.parameter(&self.identifier);
+            }
+        }
+    };
+}
+use element_message;
+
 use super::message::{Extras, Format, UnknownMessage, protocol};
 use super::{DecodeError, ParameterReader, Reader, Writer};
 

@@ -1,6 +1,6 @@
 //! Registration and deregistration (RFC 5352 sections 2.2.1 to 2.2.4).
 
-use super::{DecodeError, Extras, FLAG, Format, ParameterReader, Reader, Writer};
+use super::{DecodeError, Extras, FLAG, Format, ParameterReader, Reader, Writer, element_message};
 use crate::wire::{OperationError, PoolElement, PoolElementId, PoolHandle};
 
 /// ASAP_REGISTRATION (RFC 5352 section 2.2.1): a pool element joins a pool, or renews its
@@ -32,32 +32,9 @@ impl Format for Registration {
     }
 }
 
-/// ASAP_DEREGISTRATION (RFC 5352 section 2.2.2): a pool element leaves its pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-pub struct Deregistration {
-    /// The pool.
-    pub pool_handle: PoolHandle,
-    /// The element.
-    pub identifier: PoolElementId,
-}
-
-impl Format for Deregistration {
-    const TYPE: u8 = 0x02;
-    const NAME: &'static str = "ASAP_DEREGISTRATION";
-
-    fn decode(_: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-        let mut parameters = ParameterReader::new(reader, extras)?;
-        let pool_handle = parameters.required()?;
-        let identifier = parameters.required()?;
-        parameters.finish()?;
-        Ok(Self { pool_handle, identifier })
-    }
-
-    fn encode(&self, writer: &mut Writer<'_>) {
-        writer.parameter(&self.pool_handle);
-        writer.parameter(&self.identifier);
-    }
+element_message! {
+    /// ASAP_DEREGISTRATION (RFC 5352 section 2.2.2): a pool element leaves its pool.
+    Deregistration = 0x02, "ASAP_DEREGISTRATION"
 }
 
 /// ASAP_REGISTRATION_RESPONSE (RFC 5352 section 2.2.3).
