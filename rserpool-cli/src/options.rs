@@ -1,13 +1,14 @@
 //! Options that several commands have.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use rserpool::driver::{ListenError, Network, PoolUser};
 use rserpool::protocol::HuntConfig;
-use rserpool::transport::Tcp;
+use rserpool::transport::{Tcp, Transport};
 use rserpool::wire::{PoolHandle, TransportAddress};
 use rserpool_tokio::TokioRuntime;
 
@@ -50,14 +51,36 @@ impl Protocol {
 impl TransportOption {
     /// The network for the current runtime.
     pub(crate) fn network(&self) -> anyhow::Result<Network> {
-        match self.transport {
-            Protocol::Sctp => bail!("SCTP is not available yet: use --transport tcp"),
-            Protocol::Auto => tracing::info!("transport: TCP, since SCTP is not available"),
-            Protocol::Tcp => {}
-        }
         let runtime = TokioRuntime::try_current().context("no runtime")?;
-        Ok(Network::new(runtime, Tcp::new()))
+        match (self.transport, sctp()) {
+            (Protocol::Tcp, _) => Ok(Network::new(runtime, Tcp::new())),
+            (_, Ok(sctp)) => {
+                tracing::info!("transport: SCTP");
+                Ok(Network::shared(Arc::new(runtime), sctp))
+            }
+            (Protocol::Auto, Err(error)) => {
+                tracing::info!("transport: TCP, since there is no SCTP: {error}");
+                Ok(Network::new(runtime, Tcp::new()))
+            }
+            (Protocol::Sctp, Err(error)) => bail!(
+                "there is no SCTP: {error}; load the kernel's module with `modprobe sctp`, or use \
+                 --transport tcp"
+            ),
+        }
     }
+}
+
+/// SCTP, where the system has it.
+#[cfg(target_os = "linux")]
+fn sctp() -> std::io::Result<Arc<dyn Transport>> {
+    use rserpool::transport::Sctp;
+    Sctp::check_available().map(|()| Arc::new(Sctp::new()) as Arc<dyn Transport>)
+}
+
+/// SCTP, where the system has it.
+#[cfg(not(target_os = "linux"))]
+fn sctp() -> std::io::Result<Arc<dyn Transport>> {
+    Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "only that of Linux is supported"))
 }
 
 /// Which registrars to ask.

@@ -30,3 +30,14 @@ mod tcp_on_one_thread {
     use super::*;
     rserpool::contract_suite!(current_thread, Network::new(TokioRuntime::current(), Tcp::new()));
 }
+
+#[cfg(target_os = "linux")]
+mod sctp {
+    use super::*;
+    use rserpool::transport::Sctp;
+    rserpool::contract_suite!(
+        [#[ignore = "needs a kernel with SCTP, see tests/interop"]]
+        multi_thread,
+        Network::new(TokioRuntime::current(), Sctp::new())
+    );
+}

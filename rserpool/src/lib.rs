@@ -73,5 +73,7 @@ pub mod handlespace;
 pub mod policy;
 pub mod protocol;
 pub mod runtime;
+#[cfg(target_os = "linux")]
+mod sys;
 pub mod transport;
 pub mod wire;

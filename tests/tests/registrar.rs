@@ -6,10 +6,10 @@ use std::time::Duration;
 use rserpool::protocol::element::{self, ElementConfig};
 use rserpool::protocol::registrar::{self, RegistrarConfig, RemovalReason};
 use rserpool::protocol::user::{self, ResolveError, ResolveOptions, UserConfig};
-use rserpool::protocol::{Element, HuntConfig, Machine, Registrar, User};
+use rserpool::protocol::{ConnectionEvent, Element, HuntConfig, Machine, Output, Registrar, User};
 use rserpool::wire::{
-    Bytes, ErrorCause, PoolElementId, PoolHandle, Ppid, RegistrarId, RegistrationLife,
-    TransportAddress, UserMessage, asap,
+    Bytes, ErrorCause, PolicyParameters, PolicyType, PoolElementId, PoolHandle, Ppid, RegistrarId,
+    RegistrationLife, TransportAddress, UserMessage, asap,
 };
 use rserpool_tests::world::{Event, NodeId, World, address};
 
@@ -100,15 +100,15 @@ fn registration(identifier: u32) -> asap::Registration {
     let now = World::default().now();
     element.start(now);
     let connection = match element.poll_output() {
-        Some(rserpool::protocol::Output::Connect { connection, .. }) => connection,
+        Some(Output::Connect { connection, .. }) => connection,
         other => panic!("{other:?}"),
     };
-    let event = rserpool::protocol::ConnectionEvent::Established {
+    let event = ConnectionEvent::Established {
         local: TransportAddress::tcp("10.0.0.99:40000".parse().unwrap()),
         peer: address(0),
     };
     element.handle_connection(now, connection, event);
-    let Some(rserpool::protocol::Output::Send { message, .. }) = element.poll_output() else {
+    let Some(Output::Send { message, .. }) = element.poll_output() else {
         panic!("no registration")
     };
     match asap::Message::decode(&message.payload).unwrap().body {
@@ -253,14 +253,14 @@ fn reports_are_checked_at_once_and_too_many_remove() {
     let element = world.element(new_element(1));
     world.run(SECOND);
     let identifier = world.with_element(element, |element, _| element.identifier());
-    let user = world.connect(registrar);
+    let users: Vec<_> = (0..3).map(|_| world.connect(registrar)).collect();
     let report = || asap::EndpointUnreachable { pool_handle: handle(), identifier };
-    for _ in 0..2 {
+    for user in [users[0], users[0], users[0], users[1]] {
         send(&mut world, user, report());
         world.run(SECOND);
         assert_eq!(world.elements(registrar), 1, "it answered the keep-alive");
     }
-    send(&mut world, user, report());
+    send(&mut world, users[2], report());
     assert_eq!(removals(&mut world, registrar), [RemovalReason::Reported]);
 }
 
@@ -309,6 +309,16 @@ fn what_does_not_fit_the_pool_is_refused_with_the_cause_of_the_rfc() {
     let mut nameless = registration(8);
     nameless.pool_element.identifier = PoolElementId(0);
     assert!(matches!(refusal(&mut world, nameless), ErrorCause::InvalidValues(_)));
+
+    for life in [0, -2, i32::MIN] {
+        let mut lifeless = registration(8);
+        lifeless.pool_element.registration_life = RegistrationLife(life);
+        assert!(matches!(refusal(&mut world, lifeless), ErrorCause::InvalidValues(_)));
+    }
+
+    let mut huge = registration(8);
+    huge.pool_element.policy = PolicyParameters::new(PolicyType::ROUND_ROBIN, &[0; 2000]);
+    assert_eq!(refusal(&mut world, huge), ErrorCause::LackOfResources);
 
     let mut transport = registration(8);
     transport.pool_element.user_transport =
@@ -466,7 +476,7 @@ fn a_hunt_asks_three_registrars_at_a_time() {
     user.start(now);
     let connects = |user: &mut User| {
         std::iter::from_fn(|| user.poll_output())
-            .filter(|output| matches!(output, rserpool::protocol::Output::Connect { .. }))
+            .filter(|output| matches!(output, Output::Connect { .. }))
             .count()
     };
     assert_eq!(connects(&mut user), 3);
@@ -520,4 +530,71 @@ fn registrars_announce_themselves_and_are_found_by_it() {
     });
     world.run(Duration::ZERO);
     assert_eq!(world.elements(0), 1);
+}
+
+#[test]
+fn a_registrar_that_accepts_and_hangs_up_is_not_dialled_without_pause() {
+    let now = World::default().now();
+    let mut element = new_element(1);
+    element.start(now);
+    let connect = |element: &mut Element| {
+        std::iter::from_fn(|| element.poll_output()).find_map(|output| match output {
+            Output::Connect { connection, .. } => Some(connection),
+            _ => None,
+        })
+    };
+    let mut time = now;
+    for _ in 0..5 {
+        let connection = connect(&mut element).expect("it looks for a registrar");
+        let event = ConnectionEvent::Established { local: address(1), peer: address(0) };
+        element.handle_connection(time, connection, event);
+        assert_eq!(connect(&mut element), None);
+        element.handle_connection(time, connection, ConnectionEvent::Closed);
+        assert_eq!(connect(&mut element), None, "not at once");
+        time = element.poll_timeout().unwrap();
+        element.handle_timeout(time);
+    }
+    assert!(time >= now + Duration::from_secs(7), "250 ms, 500 ms, 1 s, 2 s, 4 s");
+}
+
+#[test]
+fn a_member_that_is_refused_comes_back_when_the_pool_lets_it() {
+    let mut world = World::default();
+    let registrar = world.registrar(new_registrar());
+    let element = world.element(new_element(1));
+    world.run(SECOND);
+    // The pool becomes somebody else's while the element is away.
+    world.pause(element);
+    world.run(SECOND * 20);
+    assert_eq!(world.elements(registrar), 0);
+    let on = world.connect(registrar);
+    let mut other = registration(7);
+    other.pool_element.policy = "LeastUsed:1".parse().unwrap();
+    send(&mut world, on, other);
+    world.resume(element);
+    world.run(SECOND);
+    let refused = |event: &Event| matches!(event, Event::Element(element::Event::Rejected(_)));
+    assert!(world.take_events(element).iter().any(refused));
+    let gone = asap::Deregistration { pool_handle: handle(), identifier: PoolElementId(7) };
+    send(&mut world, on, gone);
+    world.run(SECOND * 5);
+    assert!(world.with_element(element, |element, _| element.is_registered()));
+}
+
+#[test]
+fn elements_that_share_an_endpoint_share_the_connection_to_it() {
+    let mut world = World::default();
+    let registrar = world.registrar(new_registrar());
+    let element = world.element(new_element(1));
+    world.run(SECOND);
+    world.disconnect(element);
+    // More elements than connections would be made at a time, behind a host that is silent.
+    let on = world.connect(registrar);
+    for identifier in 1..=300 {
+        let mut silent = registration(identifier);
+        silent.pool_element.asap_transport = Some(address(99));
+        send(&mut world, on, silent);
+    }
+    world.run(SECOND * 300);
+    assert_eq!(world.elements(registrar), 1, "the one that answers stays");
 }

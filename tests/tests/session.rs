@@ -62,6 +62,13 @@ impl Fixture {
         self.outputs()
     }
 
+    /// The element says something.
+    fn proven(&mut self, connection: u64) {
+        let message = UserMessage::new(Ppid::NONE, b"hello".as_slice());
+        self.session.handle_message(ConnectionId(connection), message);
+        assert_eq!(self.outputs().len(), 1);
+    }
+
     fn lost(&mut self, connection: u64) -> Vec<Output> {
         let event = ConnectionEvent::Lost;
         self.session.handle_connection(self.now, ConnectionId(connection), &event);
@@ -151,6 +158,7 @@ fn a_pool_that_was_never_there_is_an_error_and_one_that_is_gone_is_waited_for() 
     let mut fixture = Fixture::new();
     fixture.resolved(&[1]);
     fixture.established(1);
+    fixture.proven(1);
     fixture.lost(1);
     let mut rounds = 0;
     let failed = loop {
@@ -171,6 +179,7 @@ fn without_a_registrar_the_elements_known_before_are_tried() {
     let mut fixture = Fixture::new();
     fixture.resolved(&[1, 2]);
     fixture.established(1);
+    fixture.proven(1);
     fixture.lost(1);
     fixture.session.handle_resolution(fixture.now, Err(ResolveError::NoRegistrar(vec![])));
     assert_eq!(fixture.outputs(), [connect(2, 2)]);
@@ -200,4 +209,27 @@ fn an_element_that_closes_ends_the_session_and_one_that_talks_nonsense_does_not(
     assert_eq!(fixture.outputs(), []);
     fixture.session.handle_connection(fixture.now, ConnectionId(1), &ConnectionEvent::Closed);
     assert_eq!(fixture.outputs(), [event(Event::Closed)]);
+}
+
+#[test]
+fn an_element_that_accepts_and_fails_is_not_tried_without_pause_or_end() {
+    let mut fixture = Fixture::new();
+    fixture.resolved(&[1]);
+    let mut connection = 1;
+    let failed = loop {
+        match fixture.established(connection).as_slice() {
+            [Output::Event(_)] => {}
+            other => panic!("{other:?}"),
+        }
+        let lost = fixture.lost(connection);
+        assert_eq!(lost.len(), 2, "told and reported, and nothing else at once: {lost:?}");
+        assert_eq!(fixture.pass(Duration::from_millis(100)), [Output::Resolve]);
+        connection += 1;
+        match fixture.resolved(&[1]).as_slice() {
+            [Output::Connect { .. }] => {}
+            outputs => break outputs.to_vec(),
+        }
+    };
+    assert_eq!(failed, [event(Event::Failed(SessionError::NoElement))]);
+    assert_eq!(connection, 601, "for a minute");
 }

@@ -35,6 +35,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         println!("{}", serde_json::to_string(&elements)?);
         return Ok(ExitCode::SUCCESS);
     }
+    if elements.is_empty() {
+        println!("the pool has elements, but its policy offers none of them");
+    }
     for element in elements {
         println!(
             "{}  {}  {}  registered with {}",

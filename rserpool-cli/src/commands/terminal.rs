@@ -1,5 +1,6 @@
 //! `rserpool terminal`.
 
+use std::collections::VecDeque;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -17,8 +18,8 @@ const LAST_REPLIES: Duration = Duration::from_secs(1);
 
 /// Talk to a pool: lines go to one of its servers, and to another when that dies
 ///
-/// Each line of standard input is a message, and each message that comes back is printed. Lines
-/// without a reply are sent again to the server that takes over. What happens to the session is
+/// Each line of standard input is a message, and each message that comes back is printed. As
+/// many lines as are without a reply are sent again to the server that takes over. What happens to the session is
 /// told on standard error.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -61,7 +62,7 @@ fn lines() -> mpsc::Receiver<String> {
 
 async fn talk(mut session: Session) -> anyhow::Result<()> {
     let mut lines = lines();
-    let mut unanswered: Vec<String> = Vec::new();
+    let mut unanswered: VecDeque<String> = VecDeque::new();
     let mut since = None;
     let mut at_end = false;
     loop {
@@ -71,7 +72,8 @@ async fn talk(mut session: Session) -> anyhow::Result<()> {
             event = session.recv() => match event {
                 Ok(Event::Connected(element)) => eprintln!("-- connected to {element}"),
                 Ok(Event::Message(message)) => {
-                    unanswered.clear();
+                    // Replies come in the order of the lines.
+                    unanswered.pop_front();
                     println!("{}", String::from_utf8_lossy(&message.payload));
                 }
                 Ok(Event::FailoverStarted { from }) => {
@@ -98,7 +100,7 @@ async fn talk(mut session: Session) -> anyhow::Result<()> {
             line = lines.recv(), if !at_end => match line {
                 Some(line) => {
                     session.send(Ppid::NONE, line.clone().into_bytes()).await?;
-                    unanswered.push(line);
+                    unanswered.push_back(line);
                 }
                 None => at_end = true,
             },

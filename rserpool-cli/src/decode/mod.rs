@@ -100,7 +100,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         let complete = read.with_context(|| format!("cannot go on reading {name}"));
-        quiet(printer.summary())?;
+        if complete.is_ok() || !printer.is_empty() {
+            quiet(printer.summary())?;
+        }
         complete?;
     } else {
         let message = arguments.asap.as_ref().map(|bytes| (Ppid::ASAP, bytes));

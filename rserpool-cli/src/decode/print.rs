@@ -27,6 +27,10 @@ impl<W: Write> Printer<W> {
         Self { out, json, types: BTreeMap::new(), messages: 0, same: 0, errors: 0 }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages == 0 && self.errors == 0
+    }
+
     pub(super) fn errors(&self) -> u64 {
         self.errors
     }

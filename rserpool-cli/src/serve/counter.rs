@@ -25,7 +25,7 @@ pub(crate) async fn serve(mut session: ElementSession) -> Result<(), Broken> {
                 let number = read_count(&message.payload);
                 let number = number.ok_or(Broken::Protocol("a request is a number"))?;
                 if number != count {
-                    count += 1;
+                    count = count.checked_add(1).ok_or(Broken::Protocol("no more numbers"))?;
                 }
                 let bytes = count.to_be_bytes().to_vec();
                 session.send_cookie(bytes.clone()).await?;

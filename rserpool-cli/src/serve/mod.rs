@@ -12,7 +12,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use rserpool::driver::{ElementSession, JoinError, PoolElement};
 use rserpool::transport::SendError;
-use rserpool::wire::{PolicyParameters, PoolHandle};
+use rserpool::wire::{ErrorCause, PolicyParameters, PoolHandle};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -153,11 +153,18 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn explain_join(error: JoinError, pool: &PoolHandle) -> anyhow::Error {
-    match &error {
-        JoinError::Rejected(_) => anyhow::anyhow!(
-            "{error}: look at what is in pool {pool} with `rserpool resolve {pool}`, or choose \
-             another with --pool"
+    let JoinError::Rejected(reasons) = &error else { return error.into() };
+    let remedy = match reasons.causes.first() {
+        Some(ErrorCause::InvalidValues(_)) => {
+            "the address of --listen must be one that reaches the registrar, and the values of \
+             --policy must be those that the policy has"
+                .to_owned()
+        }
+        Some(ErrorCause::LackOfResources) => "try again later, or another registrar".to_owned(),
+        _ => format!(
+            "look at what is in the pool with `rserpool resolve {pool}`, or choose another with \
+             --pool"
         ),
-        _ => error.into(),
-    }
+    };
+    anyhow::anyhow!("{error}: {remedy}")
 }

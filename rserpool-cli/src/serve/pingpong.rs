@@ -26,7 +26,7 @@ pub(crate) async fn serve(mut session: ElementSession) -> Result<(), Broken> {
             }
             ElementEvent::Message(message) if message.ppid == PING_PONG => {
                 if let Some(pong) = pong(&message.payload, reply) {
-                    reply += 1;
+                    reply = reply.checked_add(1).ok_or(Broken::Protocol("no more numbers"))?;
                     session.send(PING_PONG, pong).await?;
                     session.send_cookie(make_cookie(reply)).await?;
                 }

@@ -18,12 +18,12 @@ pub use transport::*;
 
 /// Makes a test of every case, for each combination of a runtime and a transport.
 ///
-/// `$block_on` runs a future to its end, `$network` makes the [`Network`] in its context.
+/// Attributes for the tests may come first, in brackets. `$block_on` runs a future to its end, `$network` makes the [`Network`] in its context.
 #[macro_export]
 macro_rules! contract_suite {
-    ($block_on:expr, $network:expr) => {
+    ([$($attribute:tt)*] $block_on:expr, $network:expr) => {
         $crate::contract_suite! {
-            @ $block_on, $network,
+            cases: [$($attribute)*] $block_on, $network,
             timers_fire_in_time_and_can_be_reset,
             tasks_run_and_wake_each_other,
             messages_keep_order_boundaries_and_identifiers,
@@ -34,19 +34,27 @@ macro_rules! contract_suite {
             a_session_reaches_an_element,
             a_session_outlives_its_element,
             many_sessions_at_a_time,
+            one_who_talks_without_end_does_not_keep_others_waiting,
             an_element_that_leaves_is_not_resolved_any_more,
             a_registrar_restart_is_survived,
             futures_that_are_dropped_lose_nothing,
             no_registrar_and_no_pool_are_errors_that_say_so,
         }
     };
-    (@ $block_on:expr, $network:expr, $($case:ident,)*) => {
+    (cases: $attributes:tt $block_on:expr, $network:expr, $($case:ident,)*) => {
         $(
-            #[test]
-            fn $case() {
-                $block_on(async { $crate::contract::$case($network).await });
-            }
+            $crate::contract_suite!(case: $attributes $case, $block_on, $network);
         )*
+    };
+    (case: [$($attribute:tt)*] $case:ident, $block_on:expr, $network:expr) => {
+        #[test]
+        $($attribute)*
+        fn $case() {
+            $block_on(async { $crate::contract::$case($network).await });
+        }
+    };
+    ($block_on:expr, $network:expr) => {
+        $crate::contract_suite!([] $block_on, $network);
     };
 }
 

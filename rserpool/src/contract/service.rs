@@ -168,6 +168,36 @@ pub async fn many_sessions_at_a_time(network: Network) {
     }
 }
 
+/// A registrar serves everyone, whatever one of its peers does.
+pub async fn one_who_talks_without_end_does_not_keep_others_waiting(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let _counter = start_counter(&network, registrar.local_address()).await;
+    let (stop, mut stopped) = futures::channel::oneshot::channel::<()>();
+    let (talker, address) = (network.clone(), registrar.local_address().clone());
+    network.runtime().spawn(Box::pin(async move {
+        let purpose = crate::transport::Purpose::Protocol(Ppid::ASAP);
+        let mut client = talker.dialler(purpose).expect("a dialler");
+        let mut connection = client.connect(&address);
+        let _ = std::future::poll_fn(|cx| connection.poll_event(cx)).await;
+        // Reports about nobody, which want no answer.
+        let report = b"\x09\0\0\x14\0\x09\0\x08Pool\0\x0e\0\x08\0\0\0\x01";
+        while stopped.try_recv().is_ok_and(|stop| stop.is_none()) {
+            std::future::poll_fn(|cx| connection.poll_ready(cx)).await;
+            let message = crate::wire::UserMessage::new(Ppid::ASAP, &report[..]);
+            if connection.send(message).is_err() {
+                break;
+            }
+        }
+    }));
+    pause(&network, 50).await;
+    for _ in 0..5 {
+        let user = new_user(&network, registrar.local_address());
+        let found = user.resolve(pool(), ResolveOptions::default()).await;
+        assert_eq!(found.expect("it is there").len(), 1);
+    }
+    drop(stop);
+}
+
 /// Leaving is told to the registrar before anyone is sent there in vain.
 pub async fn an_element_that_leaves_is_not_resolved_any_more(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));

@@ -280,11 +280,14 @@ impl Role for ElementRole {
     fn handle_event(&mut self, event: <Element as Machine>::Event) {
         match event {
             Event::Registered { identifier, registrar } => {
+                self.rejected = None;
                 tracing::info!(%identifier, %registrar, "registered");
                 self.answer(&Ok(identifier));
             }
             Event::Rejected(error) => {
-                tracing::error!(%error, "registration refused");
+                if self.waiting.is_empty() {
+                    tracing::warn!(%error, "registration refused");
+                }
                 self.answer(&Err(JoinError::Rejected(error.clone())));
                 self.rejected = Some(error);
             }

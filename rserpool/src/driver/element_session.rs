@@ -99,6 +99,9 @@ impl ElementSession {
                         tracing::warn!(reason, "on the control channel");
                     }
                 },
+                Event::Path { address, up } => {
+                    tracing::info!(peer = %self.peer(), %address, up, "path changed");
+                }
                 Event::Established { .. } => {}
                 Event::Closed => self.end = Some(End::Closed),
                 Event::Lost(error) => {

@@ -26,6 +26,8 @@ enum Command {
 struct RegistrarRole {
     machine: registrar::Registrar,
     finished: bool,
+    /// Dropped with the task, when all connections are closed.
+    done: Option<oneshot::Sender<()>>,
 }
 
 impl Registrar {
@@ -43,7 +45,7 @@ impl Registrar {
         let local = endpoint.local().unwrap_or(address).clone();
         let machine = registrar::Registrar::new(config);
         let identifier = machine.identifier();
-        let role = RegistrarRole { machine, finished: false };
+        let role = RegistrarRole { machine, finished: false, done: None };
         let commands = Task::spawn(role, network, endpoint);
         Ok(Self { commands, identifier, local })
     }
@@ -84,7 +86,7 @@ impl Role for RegistrarRole {
     fn handle_command(&mut self, _: Instant, command: Command) {
         let Command::Shutdown(done) = command;
         self.finished = true;
-        let _ = done.send(());
+        self.done = Some(done);
     }
 
     fn handle_event(&mut self, event: <registrar::Registrar as Machine>::Event) {
@@ -94,7 +96,7 @@ impl Role for RegistrarRole {
             Event::Reregistered(element) => tracing::debug!(%element, "registered again"),
             Event::Refused(element, response) => {
                 let cause = response.error.unwrap_or_default();
-                tracing::warn!(%element, %cause, "refused");
+                tracing::info!(%element, %cause, "refused");
             }
             Event::Removed(element, reason) => tracing::info!(%element, %reason, "removed"),
             Event::Misbehaved { peer, reason } => tracing::warn!(%peer, reason, "misbehaved"),

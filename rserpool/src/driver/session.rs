@@ -291,6 +291,10 @@ impl Session {
             transport::Event::Established { local, peer } => {
                 ConnectionEvent::Established { local, peer }
             }
+            transport::Event::Path { address, up } => {
+                tracing::info!(pool = %self.handle, %address, up, "path changed");
+                return;
+            }
             transport::Event::Closed => ConnectionEvent::Closed,
             transport::Event::Lost(error) => {
                 tracing::debug!(pool = %self.handle, %error, "connection lost");

@@ -1,7 +1,7 @@
 //! The task that runs one state machine.
 
 use std::future::poll_fn;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use futures::channel::mpsc;
@@ -82,11 +82,20 @@ impl<R: Role> Task<R> {
             if self.role.is_finished() && self.endpoint.take().is_some() {
                 self.connections.close_all(self.network.now());
             }
-            let step = self.step(cx);
+            // Each source in each round, so that none keeps the others waiting.
+            let sources =
+                [Self::poll_timer, Self::poll_commands, Self::poll_accept, Self::poll_event];
+            let mut idle = true;
+            for source in sources {
+                if source(self, cx).is_ready() {
+                    idle = false;
+                    self.drain();
+                }
+            }
             if self.endpoint.is_none() && self.connections.len() == 0 {
                 return Poll::Ready(());
             }
-            if step.is_pending() {
+            if idle {
                 return Poll::Pending;
             }
         }
@@ -134,75 +143,72 @@ impl<R: Role> Task<R> {
         }
     }
 
-    /// Takes in one thing that happened.
-    fn step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (name, event) = ready!(self.connections.poll_event(cx));
         let now = self.network.now();
-        if let Poll::Ready((name, event)) = self.connections.poll_event(cx) {
-            let machine = self.role.machine();
-            match event {
-                Event::Established { local, peer } => {
-                    let event = ConnectionEvent::Established { local, peer };
-                    machine.handle_connection(now, name, event);
-                }
-                Event::Message(message) => machine.handle_message(now, name, message),
-                Event::Closed => machine.handle_connection(now, name, ConnectionEvent::Closed),
-                Event::Lost(error) => {
-                    tracing::debug!(connection = name.0, %error, "connection lost");
-                    machine.handle_connection(now, name, ConnectionEvent::Lost);
-                }
+        let machine = self.role.machine();
+        match event {
+            Event::Established { local, peer } => {
+                let event = ConnectionEvent::Established { local, peer };
+                machine.handle_connection(now, name, event);
             }
-            return Poll::Ready(());
+            Event::Message(message) => machine.handle_message(now, name, message),
+            Event::Path { address, up } => {
+                tracing::info!(connection = name.0, %address, up, "path changed");
+            }
+            Event::Closed => machine.handle_connection(now, name, ConnectionEvent::Closed),
+            Event::Lost(error) => {
+                tracing::debug!(connection = name.0, %error, "connection lost");
+                machine.handle_connection(now, name, ConnectionEvent::Lost);
+            }
         }
-        if self.poll_commands(cx, now).is_ready() || self.poll_accept(cx, now).is_ready() {
-            return Poll::Ready(());
-        }
-        self.poll_timer(cx, now)
+        Poll::Ready(())
     }
 
-    fn poll_commands(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+    fn poll_commands(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (Some(_), Some(commands)) = (&self.endpoint, &mut self.commands) else {
             return Poll::Pending;
         };
-        match commands.poll_next_unpin(cx) {
-            Poll::Ready(Some(command)) => self.role.handle_command(now, command),
-            Poll::Ready(None) => {
+        let now = self.network.now();
+        match ready!(commands.poll_next_unpin(cx)) {
+            Some(command) => self.role.handle_command(now, command),
+            None => {
                 self.commands = None;
                 self.role.handle_abandoned(now);
             }
-            Poll::Pending => return Poll::Pending,
         }
         Poll::Ready(())
     }
 
-    fn poll_accept(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (Some(endpoint), None) = (&mut self.endpoint, self.accept_again) else {
             return Poll::Pending;
         };
-        match endpoint.poll_accept(cx) {
-            Poll::Ready(Ok(connection)) if self.connections.len() < MAX_CONNECTIONS => {
+        let accepted = ready!(endpoint.poll_accept(cx));
+        let now = self.network.now();
+        match accepted {
+            Ok(connection) if self.connections.len() < MAX_CONNECTIONS => {
                 let name = self.role.machine().accept(now, connection.peer().clone());
                 self.connections.insert(name, connection);
             }
-            Poll::Ready(Ok(connection)) => {
-                tracing::warn!(peer = %connection.peer(), "too many connections");
+            Ok(connection) => {
+                tracing::debug!(peer = %connection.peer(), "too many connections");
             }
-            Poll::Ready(Err(error)) => {
-                tracing::warn!(%error, "cannot accept a connection");
+            Err(error) => {
+                tracing::debug!(%error, "cannot accept a connection");
                 self.accept_again = Some(now + ACCEPT_PAUSE);
             }
-            Poll::Pending => return Poll::Pending,
         }
         Poll::Ready(())
     }
 
-    fn poll_timer(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let now = self.network.now();
         let machine = self.role.machine().poll_timeout();
         let deadlines = [machine, self.connections.poll_timeout(), self.accept_again];
         let next = deadlines.into_iter().flatten().min();
-        if next.is_none_or(|next| next > now)
-            && self.timer.poll(cx, self.network.runtime(), next).is_pending()
-        {
-            return Poll::Pending;
+        if next.is_none_or(|next| next > now) {
+            ready!(self.timer.poll(cx, self.network.runtime(), next));
         }
         let now = self.network.now().max(now);
         if self.accept_again.is_some_and(|again| again <= now) {

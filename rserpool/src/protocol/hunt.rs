@@ -79,6 +79,9 @@ pub(crate) struct Hunt {
     config: HuntConfig,
     announced: Vec<Announced>,
     running: bool,
+    /// Whether the last registrar that accepted a connection also answered. Else the next
+    /// search begins with a pause.
+    answered: bool,
     attempts: Vec<(ConnectionId, TransportAddress)>,
     /// Addresses that this round has yet to try.
     untried: Vec<TransportAddress>,
@@ -113,6 +116,7 @@ impl Hunt {
         Self {
             announced: Vec::new(),
             running: false,
+            answered: true,
             attempts: Vec::new(),
             untried: Vec::new(),
             timeout: config.server_hunt,
@@ -127,12 +131,19 @@ impl Hunt {
         self.deadline
     }
 
-    /// Starts a round, unless one is running.
+    /// Starts the search, unless it is running.
     pub(crate) fn start<E>(&mut self, now: Instant, out: &mut Outbox<E>, rng: &mut StdRng) {
-        self.running = true;
-        if !self.attempts.is_empty() {
+        if std::mem::replace(&mut self.running, true) {
             return;
         }
+        if self.answered {
+            self.round(now, out, rng);
+        } else {
+            self.set_timer(now);
+        }
+    }
+
+    fn round<E>(&mut self, now: Instant, out: &mut Outbox<E>, rng: &mut StdRng) {
         self.announced.retain(|known| now < known.heard + self.config.outdate);
         self.untried = self.config.registrars.clone();
         for known in &self.announced {
@@ -174,9 +185,15 @@ impl Hunt {
         let index = self.attempts.iter().position(|(attempt, _)| *attempt == connection)?;
         let (_, address) = self.attempts.swap_remove(index);
         self.stop(out);
+        self.answered = false;
+        Some(address)
+    }
+
+    /// The registrar that was found answered.
+    pub(crate) fn handle_answer(&mut self) {
+        self.answered = true;
         self.timeout = self.config.server_hunt;
         self.delay = self.config.retry_delay;
-        Some(address)
     }
 
     /// A connection failed: if it was an attempt, another address is tried.
@@ -218,7 +235,7 @@ impl Hunt {
                 return;
             }
         }
-        self.start(now, out, rng);
+        self.round(now, out, rng);
     }
 
     pub(crate) fn stop<E>(&mut self, out: &mut Outbox<E>) {
@@ -260,8 +277,8 @@ impl Hunt {
                 }
             }
         }
-        if new && self.running {
-            self.start(now, out, rng);
+        if new && self.running && self.attempts.is_empty() {
+            self.round(now, out, rng);
         }
     }
 }

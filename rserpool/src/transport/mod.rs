@@ -6,10 +6,13 @@
 //! [`UserMessage`]s.
 
 pub mod memory;
+#[cfg(target_os = "linux")]
+pub mod sctp;
 pub mod tcp;
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -17,6 +20,8 @@ use crate::runtime::Runtime;
 use crate::wire::{Ppid, TransportAddress, TransportProtocol, UserMessage};
 
 pub use memory::Memory;
+#[cfg(target_os = "linux")]
+pub use sctp::Sctp;
 pub use tcp::Tcp;
 
 /// A transport protocol that is available here.
@@ -103,6 +108,13 @@ pub enum Event {
     },
     /// A message came.
     Message(UserMessage),
+    /// A path of a multi-homed connection failed, or works again. The connection goes on.
+    Path {
+        /// The peer's address on it.
+        address: IpAddr,
+        /// Whether it works.
+        up: bool,
+    },
     /// The peer closed in good order. The last event.
     Closed,
     /// The connection broke or could not be made. The last event.
@@ -121,6 +133,9 @@ pub enum SendError {
         /// How long it may be.
         limit: usize,
     },
+    /// The transport has no messages without data.
+    #[error("a message without data cannot be sent")]
+    Empty,
     /// Too much is waiting to be written: the peer does not read fast enough.
     #[error("too much is waiting to be written")]
     Full,

@@ -115,7 +115,7 @@ pub enum InvalidPoolHandle {
     },
 }
 
-/// How long a registration is valid, in seconds; negative is for ever (RFC 5354 section 3.10).
+/// How long a registration is valid, in seconds; -1 is for ever (RFC 5354 section 3.10).
 ///
 /// rsplib fills this field with milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -128,7 +128,7 @@ impl RegistrationLife {
     /// The lifetime of `duration`, in whole seconds rounded up.
     #[must_use]
     pub fn from_duration(duration: Duration) -> Self {
-        let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+        let seconds = duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0));
         Self(i32::try_from(seconds).unwrap_or(i32::MAX))
     }
 

@@ -2,6 +2,7 @@
 
 mod config;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -21,6 +22,18 @@ pub use config::ElementConfig;
 /// How often an identifier is drawn anew because another element of the pool has it; ours.
 const MAX_IDENTIFIERS: u32 = 8;
 
+/// How long a member that is refused waits before it registers again, doubled up to
+/// RETRAN.max (RFC 5352 section 7.3); ours.
+const RETRY_DELAY: Duration = Duration::from_secs(2);
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
+
+/// The most connections from registrars; ours. There are as many as there are registrars that
+/// look after the element.
+const MAX_ACCEPTED: usize = 64;
+
+/// How long who connects may take to send a keep-alive; ours.
+const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A pool element: it registers, stays registered, answers keep-alives, and finds another
 /// registrar when its own is gone.
 #[derive(Debug)]
@@ -35,6 +48,12 @@ pub struct Element {
     attempts: u32,
     /// Whether a registrar may hold a registration of ours.
     claimed: bool,
+    /// Whether it was a member before: then a refusal is not the end.
+    was_member: bool,
+    /// How long to wait after the next refusal.
+    retry_delay: Duration,
+    /// Connections from outside, and whether their first fault was logged.
+    accepted: BTreeMap<ConnectionId, bool>,
     hunt: Hunt,
     rng: StdRng,
     timers: Timers<Timer>,
@@ -70,6 +89,7 @@ enum Timer {
     Deregistration,
     /// T4-reregistration.
     Reregistration,
+    FirstMessage(ConnectionId),
 }
 
 /// What a pool element tells its owner.
@@ -83,7 +103,8 @@ pub enum Event {
         /// Its home registrar's address.
         registrar: TransportAddress,
     },
-    /// The registrar does not take it. It does not try again before it has another policy.
+    /// The registrar does not take it. An element that has never been a member does not try
+    /// again before it has another policy; one that was does, for the pool may have changed.
     Rejected(OperationError),
     /// The home registrar is gone, or does not answer; another is looked for.
     RegistrarLost,
@@ -113,6 +134,9 @@ impl Element {
             home: None,
             attempts: 0,
             claimed: false,
+            was_member: false,
+            retry_delay: RETRY_DELAY,
+            accepted: BTreeMap::new(),
             hunt: Hunt::new(config.hunt.clone()),
             rng,
             timers: Timers::new(),
@@ -276,11 +300,15 @@ impl Element {
         let Some(home) = self.home.as_ref().filter(|home| ours && home.connection == from) else {
             return;
         };
+        self.hunt.handle_answer();
         self.timers.cancel(Timer::Registration);
         self.attempts = 0;
         let error = response.error.unwrap_or_default();
         if !response.reject {
             let registrar = home.peer.clone();
+            self.was_member = true;
+            self.identifiers_drawn = 0;
+            self.retry_delay = RETRY_DELAY;
             if self.state == State::Joining {
                 self.state = State::Registered;
                 self.out.event(Event::Registered { identifier: self.identifier, registrar });
@@ -294,8 +322,14 @@ impl Element {
             self.identifier = draw_identifier(&mut self.rng);
             self.register(now);
         } else {
-            self.state = State::Rejected;
             self.out.event(Event::Rejected(error));
+            if self.was_member {
+                self.state = State::Joining;
+                self.timers.set(Timer::Reregistration, now + self.retry_delay);
+                self.retry_delay = (self.retry_delay * 2).min(RETRY_DELAY_MAX);
+            } else {
+                self.state = State::Rejected;
+            }
         }
     }
 
@@ -369,16 +403,31 @@ impl Machine for Element {
         self.start_hunt(now);
     }
 
-    fn accept(&mut self, _: Instant, _: TransportAddress) -> ConnectionId {
+    fn accept(&mut self, now: Instant, _: TransportAddress) -> ConnectionId {
         self.out.begin();
-        self.out.name_connection()
+        let connection = self.out.name_connection();
+        if self.accepted.len() < MAX_ACCEPTED {
+            self.accepted.insert(connection, false);
+            self.timers.set(Timer::FirstMessage(connection), now + FIRST_MESSAGE_TIMEOUT);
+        } else {
+            self.out.abort(connection);
+        }
+        connection
     }
 
     fn handle_message(&mut self, now: Instant, from: ConnectionId, message: UserMessage) {
         self.out.begin();
         match receive(&mut self.out, from, &message) {
-            Received::Message(body) => self.process(now, from, body),
-            Received::Refused(reason) => tracing::warn!(reason, "not processed"),
+            Received::Message(body) => {
+                self.timers.cancel(Timer::FirstMessage(from));
+                self.process(now, from, body);
+            }
+            Received::Refused(reason) => {
+                let complained = self.accepted.get_mut(&from);
+                if complained.is_none_or(|complained| !std::mem::replace(complained, true)) {
+                    tracing::warn!(reason, "not processed");
+                }
+            }
         }
     }
 
@@ -402,6 +451,8 @@ impl Machine for Element {
                 }
             }
             ConnectionEvent::Closed | ConnectionEvent::Lost => {
+                self.accepted.remove(&connection);
+                self.timers.cancel(Timer::FirstMessage(connection));
                 match self.hunt.handle_failed(now, connection, &mut self.out) {
                     HuntProgress::GoesOn => {}
                     HuntProgress::NobodyFound => self.out.event(Event::NoRegistrar),
@@ -439,6 +490,10 @@ impl Machine for Element {
                 }
                 Timer::Deregistration => self.leave(false),
                 Timer::Reregistration => self.register(now),
+                Timer::FirstMessage(connection) => {
+                    self.accepted.remove(&connection);
+                    self.out.abort(connection);
+                }
             }
         }
     }

@@ -14,7 +14,7 @@ pub struct RegistrarConfig {
     pub(super) capacity: usize,
     pub(super) default_items: u32,
     pub(super) max_items: u32,
-    pub(super) max_bad_pe_reports: u32,
+    pub(super) max_bad_pe_reports: usize,
     pub(super) keep_alive_interval: Duration,
     pub(super) keep_alive_timeout: Duration,
     pub(super) first_message_timeout: Duration,
@@ -70,10 +70,11 @@ impl RegistrarConfig {
         self
     }
 
-    /// How many reports of unreachability an element survives that answers keep-alives:
-    /// MAX-BAD-PE-REPORT, 3 (RFC 5353 section 4.2).
+    /// How many pool users may report an element as unreachable between two of its
+    /// registrations, though it answers keep-alives: MAX-BAD-PE-REPORT, 3 (RFC 5353 section
+    /// 4.2). Each connection of a user counts once.
     #[must_use]
-    pub fn max_bad_pe_reports(mut self, reports: u32) -> Self {
+    pub fn max_bad_pe_reports(mut self, reports: usize) -> Self {
         self.max_bad_pe_reports = reports;
         self
     }

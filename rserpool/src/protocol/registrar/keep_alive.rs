@@ -1,12 +1,23 @@
 //! Keep-alives and reports of unreachable elements (RFC 5352 sections 3.4 and 3.5).
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{ElementName, Peer, Registrar, RemovalReason, Timer};
-use crate::handlespace::ElementKey;
+use super::{ElementName, Membership, Origin, Peer, Registrar, RemovalReason, Timer};
+use crate::handlespace::{ElementKey, Handlespace};
 use crate::protocol::ConnectionId;
+use crate::wire::TransportAddress;
 use crate::wire::asap::{EndpointKeepAlive, EndpointKeepAliveAck, EndpointUnreachable};
+
+/// The most connections to elements that are being made at a time; ours.
+const MAX_DIALS: usize = 256;
+
+/// When to try again where there are that many.
+const DIAL_PAUSE: Duration = Duration::from_millis(200);
+
+fn element_mut(handlespace: &mut Handlespace<Membership>, key: ElementKey) -> &mut Membership {
+    &mut handlespace.get_mut(key).expect("looked up before").state
+}
 
 impl Registrar {
     pub(super) fn schedule_keep_alive(&mut self, now: Instant, key: ElementKey) {
@@ -36,7 +47,11 @@ impl Registrar {
         let timeout = now + self.config.keep_alive_timeout;
         match (element.state.connection, element.value.asap_transport.clone()) {
             (Some(connection), _) => {
-                if self.connections.get(&connection).is_some_and(|peer| !peer.connecting) {
+                if self
+                    .connections
+                    .get(&connection)
+                    .is_some_and(|peer| peer.origin != Origin::Connecting)
+                {
                     let message = EndpointKeepAlive {
                         home: false,
                         registrar: self.config.identifier,
@@ -47,32 +62,59 @@ impl Registrar {
                 }
                 self.timers.set(Timer::KeepAlive(key), timeout);
             }
-            (None, Some(address)) => {
-                let connection = self.out.connect(address.clone());
-                element.state.connection = Some(connection);
-                let elements = BTreeSet::from([key]);
-                let peer = Peer { address, connecting: true, elements, complained: false };
-                self.connections.insert(connection, peer);
-                self.timers.set(Timer::KeepAlive(key), timeout);
-            }
+            (None, Some(address)) => match self.dial(&address) {
+                Some(connection) => {
+                    element_mut(&mut self.handlespace, key).connection = Some(connection);
+                    self.connections.get_mut(&connection).expect("dialled").elements.insert(key);
+                    self.timers.set(Timer::KeepAlive(key), timeout);
+                }
+                None => {
+                    element_mut(&mut self.handlespace, key).awaiting_ack = false;
+                    self.timers.set(Timer::KeepAlive(key), now + DIAL_PAUSE);
+                }
+            },
             (None, None) => {
                 self.remove(key, RemovalReason::Unreachable);
             }
         }
     }
 
-    /// The connection to an element is gone: whether the element is too, a keep-alive tells at
-    /// once.
+    /// A connection that is being made to this address: one for all elements behind it. None
+    /// where too many are being made.
+    fn dial(&mut self, address: &TransportAddress) -> Option<ConnectionId> {
+        if let Some(connection) = self.dials.get(address) {
+            return Some(*connection);
+        }
+        if self.dials.len() >= MAX_DIALS {
+            return None;
+        }
+        let connection = self.out.connect(address.clone());
+        self.dials.insert(address.clone(), connection);
+        let peer = Peer {
+            address: address.clone(),
+            origin: Origin::Connecting,
+            elements: BTreeSet::new(),
+            complained: false,
+        };
+        self.connections.insert(connection, peer);
+        Some(connection)
+    }
+
+    /// The connection to an element is gone. Whether the element is too, a keep-alive tells: at
+    /// once where it was the element's connection; in its turn where it was ours, so that one
+    /// which accepts connections and drops them does not keep us busy.
     pub(super) fn handle_element_disconnected(
         &mut self,
         now: Instant,
         key: ElementKey,
-        was_connecting: bool,
+        origin: Origin,
     ) {
         let Some(element) = self.handlespace.get_mut(key) else { return };
         element.state.connection = None;
-        if was_connecting || element.state.awaiting_ack {
+        if origin == Origin::Connecting || element.state.awaiting_ack {
             self.remove(key, RemovalReason::Unreachable);
+        } else if origin == Origin::Dialled {
+            self.schedule_keep_alive(now, key);
         } else {
             self.send_keep_alive(now, key);
         }
@@ -93,14 +135,20 @@ impl Registrar {
         self.schedule_keep_alive(now, key);
     }
 
-    /// A pool user could not reach the element.
-    pub(super) fn handle_unreachable(&mut self, now: Instant, report: &EndpointUnreachable) {
+    /// A pool user could not reach the element. Each user counts once.
+    pub(super) fn handle_unreachable(
+        &mut self,
+        now: Instant,
+        from: ConnectionId,
+        report: &EndpointUnreachable,
+    ) {
         let Some(key) = self.handlespace.find(&report.pool_handle, report.identifier) else {
             return;
         };
         let Some(element) = self.handlespace.get_mut(key) else { return };
-        element.state.unreachable_reports += 1;
-        let (reports, asked) = (element.state.unreachable_reports, element.state.awaiting_ack);
+        element.state.reporters.insert(from);
+        let reports = element.state.reporters.len();
+        let asked = element.state.awaiting_ack;
         if reports > self.config.max_bad_pe_reports {
             self.remove(key, RemovalReason::Reported);
         } else if !asked {

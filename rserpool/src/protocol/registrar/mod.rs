@@ -30,6 +30,8 @@ pub struct Registrar {
     rng: StdRng,
     handlespace: Handlespace<Membership>,
     connections: HashMap<ConnectionId, Peer>,
+    /// Connections that are being made, by where they go.
+    dials: HashMap<TransportAddress, ConnectionId>,
     announcements: Announcements,
     timers: Timers<Timer>,
     out: Outbox<Event>,
@@ -42,20 +44,37 @@ struct Membership {
     connection: Option<ConnectionId>,
     /// Whether it owes the answer to a keep-alive.
     awaiting_ack: bool,
-    unreachable_reports: u32,
+    /// The connections over which it was reported as unreachable.
+    reporters: BTreeSet<ConnectionId>,
+    /// How many bytes it takes in an answer.
+    size: usize,
 }
 
 /// The other end of a connection.
 #[derive(Debug)]
 struct Peer {
     address: TransportAddress,
-    /// Not there yet: we connect to an element, to ask whether it is alive.
-    connecting: bool,
+    origin: Origin,
     /// The elements reached through it.
     elements: BTreeSet<ElementKey>,
     /// Whether its first fault was logged.
     complained: bool,
 }
+
+/// How a connection came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// Its other end made it.
+    Accepted,
+    /// We are making it, to ask an element whether it is alive.
+    Connecting,
+    /// We made it.
+    Dialled,
+}
+
+/// The longest pool element that is taken, in bytes of its parameter: room for 64 IPv6
+/// addresses twice, and long policies. Ours: it bounds what an answer costs.
+const MAX_ELEMENT_SIZE: usize = 4096;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
@@ -137,6 +156,7 @@ impl Registrar {
             rng: StdRng::seed_from_u64(config.seed),
             handlespace: Handlespace::new(config.policies.clone(), config.capacity),
             connections: HashMap::new(),
+            dials: HashMap::new(),
             announcements: Announcements::default(),
             timers: Timers::new(),
             out: Outbox::new(),
@@ -165,7 +185,7 @@ impl Registrar {
             }
             Body::HandleResolution(request) => self.handle_resolution(from, request),
             Body::EndpointKeepAliveAck(ack) => self.handle_keep_alive_ack(now, from, &ack),
-            Body::EndpointUnreachable(report) => self.handle_unreachable(now, &report),
+            Body::EndpointUnreachable(report) => self.handle_unreachable(now, from, &report),
             Body::Error(error) => {
                 self.complain(from, format!("reported an error: {}", error.error));
             }
@@ -215,7 +235,11 @@ impl Registrar {
     /// Closes a connection that does not serve any element.
     fn abort_if_unused(&mut self, connection: ConnectionId) {
         if self.connections.get(&connection).is_some_and(|peer| peer.elements.is_empty()) {
-            self.connections.remove(&connection);
+            if let Some(peer) = self.connections.remove(&connection)
+                && peer.origin == Origin::Connecting
+            {
+                self.dials.remove(&peer.address);
+            }
             self.timers.cancel(Timer::FirstMessage(connection));
             self.out.abort(connection);
         }
@@ -250,7 +274,7 @@ impl Machine for Registrar {
         self.out.begin();
         let connection = self.out.name_connection();
         let elements = BTreeSet::new();
-        let peer = Peer { address, connecting: false, elements, complained: false };
+        let peer = Peer { address, origin: Origin::Accepted, elements, complained: false };
         self.connections.insert(connection, peer);
         self.timers.set(Timer::FirstMessage(connection), now + self.config.first_message_timeout);
         connection
@@ -280,7 +304,8 @@ impl Machine for Registrar {
         match event {
             ConnectionEvent::Established { peer: address, .. } => {
                 let Some(peer) = self.connections.get_mut(&connection) else { return };
-                (peer.address, peer.connecting) = (address, false);
+                self.dials.remove(&peer.address);
+                (peer.address, peer.origin) = (address, Origin::Dialled);
                 for key in peer.elements.clone() {
                     self.send_keep_alive(now, key);
                 }
@@ -288,8 +313,11 @@ impl Machine for Registrar {
             ConnectionEvent::Closed | ConnectionEvent::Lost => {
                 self.timers.cancel(Timer::FirstMessage(connection));
                 let Some(peer) = self.connections.remove(&connection) else { return };
+                if peer.origin == Origin::Connecting {
+                    self.dials.remove(&peer.address);
+                }
                 for key in peer.elements {
-                    self.handle_element_disconnected(now, key, peer.connecting);
+                    self.handle_element_disconnected(now, key, peer.origin);
                 }
             }
         }

@@ -1,13 +1,16 @@
 //! Registration and deregistration (RFC 5352 sections 3.1 and 3.2).
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::{ElementName, Event, Membership, Registrar, RemovalReason, Timer};
+use super::{
+    ElementName, Event, MAX_ELEMENT_SIZE, Membership, Origin, Registrar, RemovalReason, Timer,
+};
 use crate::handlespace::{ElementKey, Refused};
 use crate::protocol::ConnectionId;
 use crate::wire::{
     ErrorCause, OperationError, PolicyParameters, PoolElement, PoolHandle, RegistrationLife,
-    TransportAddress, TransportProtocol, asap, quote,
+    TransportAddress, TransportProtocol, UserTransport, asap, quote,
 };
 
 impl Registrar {
@@ -44,9 +47,13 @@ impl Registrar {
         mut value: PoolElement,
     ) -> Result<bool, ErrorCause> {
         let peer = &self.connections[&from].address;
-        self.validate(peer, &value)?;
+        Self::validate(peer, &mut value)?;
         value.asap_transport = asap_transport(peer, value.asap_transport.take());
         value.home_registrar = self.config.identifier;
+        let size = quote(&value).len();
+        if size > MAX_ELEMENT_SIZE {
+            return Err(ErrorCause::LackOfResources);
+        }
         let life = value.registration_life.duration();
         let present = self.handlespace.find(handle, value.identifier);
         if let Some(key) = present {
@@ -59,12 +66,13 @@ impl Registrar {
         let key = match present {
             Some(key) => {
                 self.handlespace.update(key, value).expect(checked);
-                self.rebind(key, from);
+                self.rebind(key, from, size);
                 key
             }
             None => {
                 let connection = Some(from);
-                let state = Membership { connection, awaiting_ack: false, unreachable_reports: 0 };
+                let reporters = BTreeSet::new();
+                let state = Membership { connection, awaiting_ack: false, reporters, size };
                 self.handlespace.insert(handle, value, state).expect(checked)
             }
         };
@@ -80,18 +88,21 @@ impl Registrar {
     }
 
     /// What can be wrong with an element whatever its pool is like.
-    fn validate(&self, peer: &TransportAddress, value: &PoolElement) -> Result<(), ErrorCause> {
-        let user = value.user_transport.address();
-        // The addresses must be among those that the element registers from (RFC 5352 section
-        // 2.2.1): nobody can direct pool users to somebody else.
-        let foreign = user.is_some_and(|user| {
-            user.addresses.is_empty()
-                || user.addresses.iter().any(|address| !peer.addresses.contains(address))
-        });
-        if foreign || user.is_some_and(|user| user.port == 0) {
-            return Err(ErrorCause::InvalidValues(quote(&value.user_transport)));
+    ///
+    /// Its addresses must be among those that it registers from (RFC 5352 section 2.2.1), so
+    /// that nobody can direct pool users to somebody else. Those which are not are left out, as
+    /// rsplib's elements need it: they register addresses that their association does not use.
+    fn validate(peer: &TransportAddress, value: &mut PoolElement) -> Result<(), ErrorCause> {
+        let quoted = quote(&value.user_transport);
+        if let UserTransport::Address(user) = &mut value.user_transport {
+            user.addresses.retain(|address| peer.addresses.contains(address));
+            if user.addresses.is_empty() || user.port == 0 {
+                return Err(ErrorCause::InvalidValues(quoted));
+            }
         }
-        if value.identifier.0 == 0 || value.registration_life == RegistrationLife(0) {
+        let life = value.registration_life;
+        let lasts = life.0 > 0 || life == RegistrationLife::INFINITE;
+        if value.identifier.0 == 0 || !lasts {
             return Err(ErrorCause::InvalidValues(quote(value)));
         }
         Ok(())
@@ -115,9 +126,10 @@ impl Registrar {
     }
 
     /// The element is reached through `connection` from now on.
-    fn rebind(&mut self, key: ElementKey, connection: ConnectionId) {
+    fn rebind(&mut self, key: ElementKey, connection: ConnectionId, size: usize) {
         let Some(element) = self.handlespace.get_mut(key) else { return };
-        element.state.unreachable_reports = 0;
+        element.state.size = size;
+        element.state.reporters.clear();
         let before = element.state.connection.replace(connection);
         if before != Some(connection) {
             // What was asked on another connection will not be answered.
@@ -165,7 +177,10 @@ impl Registrar {
     pub(super) fn handle_expiry(&mut self, key: ElementKey) {
         let Some(ElementName { pool_handle, identifier }) = self.name_of(key) else { return };
         if let Some(connection) = self.remove(key, RemovalReason::Expired)
-            && self.connections.get(&connection).is_some_and(|peer| !peer.connecting)
+            && self
+                .connections
+                .get(&connection)
+                .is_some_and(|peer| peer.origin != Origin::Connecting)
         {
             let error = None;
             let response = asap::DeregistrationResponse { pool_handle, identifier, error };

@@ -1,9 +1,13 @@
 //! Handle resolution (RFC 5352 section 3.3).
 
-use super::Registrar;
+use super::{MAX_ELEMENT_SIZE, Registrar};
 use crate::protocol::ConnectionId;
 use crate::wire::asap::{HandleResolution, HandleResolutionResponse, Resolved};
 use crate::wire::{ErrorCause, PolicyParameters, PoolElement, PoolHandle};
+
+/// What the elements of an answer may take of its 65,535 bytes; the pool handle and the policy
+/// take the rest.
+const MAX_ELEMENTS_SIZE: usize = 65_535 - PoolHandle::MAX_LENGTH - MAX_ELEMENT_SIZE - 64;
 
 impl Registrar {
     pub(super) fn handle_resolution(&mut self, from: ConnectionId, request: HandleResolution) {
@@ -13,22 +17,10 @@ impl Registrar {
             Some(items) => items.0,
         };
         let pool_handle = request.pool_handle;
-        let mut result = self.resolve(&pool_handle, wanted.min(self.config.max_items));
-        loop {
-            let response = HandleResolutionResponse {
-                // Subscriptions are not offered, which the RFC allows.
-                subscribed: false,
-                pool_handle: pool_handle.clone(),
-                result: result.clone(),
-            };
-            match (self.out.send(from, response), &mut result) {
-                (Err(_), Resolved::Pool { elements, .. }) if !elements.is_empty() => {
-                    // More than fit a message: those which are to be tried first.
-                    elements.truncate(elements.len() / 2);
-                }
-                _ => break,
-            }
-        }
+        let result = self.resolve(&pool_handle, wanted.min(self.config.max_items));
+        // Subscriptions are not offered, which the RFC allows.
+        let response = HandleResolutionResponse { subscribed: false, pool_handle, result };
+        self.out.send(from, response).expect("elements are chosen to fit");
     }
 
     fn resolve(&mut self, handle: &PoolHandle, count: u32) -> Resolved {
@@ -37,8 +29,15 @@ impl Registrar {
             return Resolved::Error(ErrorCause::UnknownPoolHandle.into());
         };
         // Pool users have no business with an element's ASAP endpoint.
+        let mut room = MAX_ELEMENTS_SIZE;
         let elements: Vec<_> = selection
             .elements()
+            .take_while(|element| {
+                // Those which are to be tried first, as many as fit a message.
+                let fits = room.checked_sub(element.state.size);
+                room = fits.unwrap_or(0);
+                fits.is_some()
+            })
             .map(|element| PoolElement { asap_transport: None, ..element.value.clone() })
             .collect();
         let policy = match elements.first() {

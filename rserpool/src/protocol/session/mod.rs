@@ -54,6 +54,8 @@ enum State {
     Connected {
         connection: ConnectionId,
         element: PoolElementId,
+        /// Whether it has sent anything: else it may be one that accepts and fails.
+        proven: bool,
     },
     Ended,
 }
@@ -248,14 +250,10 @@ impl Session {
     }
 
     fn try_next(&mut self, now: Instant, mut candidates: VecDeque<PoolElement>) {
-        let Some(element) = candidates.pop_front() else {
-            if self.without_since.is_some_and(|since| now >= since + self.config.give_up_after) {
-                return self.fail(SessionError::NoElement);
-            }
-            self.state = State::Waiting;
-            self.timer = Some(now + self.config.retry_delay);
-            return;
-        };
+        if self.without_since.is_some_and(|since| now >= since + self.config.give_up_after) {
+            return self.fail(SessionError::NoElement);
+        }
+        let Some(element) = candidates.pop_front() else { return self.wait(now) };
         self.connections += 1;
         let connection = ConnectionId(self.connections);
         let address = element.user_transport.address().expect("only those are candidates");
@@ -281,14 +279,17 @@ impl Session {
                 State::Connecting { connection: ours, element, rest },
                 ConnectionEvent::Closed | ConnectionEvent::Lost,
             ) if ours == connection => self.unreachable(now, element.identifier, rest),
-            (State::Connected { connection: ours, element }, ConnectionEvent::Lost)
+            (State::Connected { connection: ours, element, proven }, ConnectionEvent::Lost)
                 if ours == connection =>
             {
-                self.without_since = Some(now);
+                self.without_since.get_or_insert(now);
                 self.out.push_back(Output::Event(Event::FailoverStarted { from: element }));
-                self.failed.push(element);
-                self.out.push_back(Output::Report(element));
-                self.resolve();
+                self.report(element);
+                if proven {
+                    self.resolve();
+                } else {
+                    self.wait(now);
+                }
             }
             (State::Connected { connection: ours, .. }, ConnectionEvent::Closed)
                 if ours == connection =>
@@ -301,10 +302,8 @@ impl Session {
 
     fn connected(&mut self, connection: ConnectionId, element: &PoolElement) {
         self.timer = None;
-        self.without_since = None;
-        self.failed.clear();
         let to = element.identifier;
-        self.state = State::Connected { connection, element: to };
+        self.state = State::Connected { connection, element: to, proven: false };
         let control = element
             .user_transport
             .address()
@@ -327,9 +326,20 @@ impl Session {
     }
 
     fn unreachable(&mut self, now: Instant, element: PoolElementId, rest: VecDeque<PoolElement>) {
-        self.failed.push(element);
-        self.out.push_back(Output::Report(element));
+        self.report(element);
         self.try_next(now, rest);
+    }
+
+    fn report(&mut self, element: PoolElementId) {
+        if !self.failed.contains(&element) {
+            self.failed.push(element);
+        }
+        self.out.push_back(Output::Report(element));
+    }
+
+    fn wait(&mut self, now: Instant) {
+        self.state = State::Waiting;
+        self.timer = Some(now + self.config.retry_delay);
     }
 
     fn resolve(&mut self) {
@@ -347,9 +357,18 @@ impl Session {
     /// A message came on the connection.
     pub fn handle_message(&mut self, connection: ConnectionId, message: UserMessage) {
         self.begin();
-        if !matches!(self.state, State::Connected { connection: ours, .. } if ours == connection) {
-            return;
+        match &mut self.state {
+            State::Connected { connection: ours, proven, .. } if *ours == connection => {
+                *proven = true;
+            }
+            State::Connected { .. }
+            | State::Resolving
+            | State::Waiting
+            | State::Connecting { .. }
+            | State::Ended => return,
         }
+        self.without_since = None;
+        self.failed.clear();
         match classify(message) {
             Incoming::Data(message) => self.out.push_back(Output::Event(Event::Message(message))),
             // In memory of its own, for it may be kept for long.

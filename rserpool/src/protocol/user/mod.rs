@@ -285,6 +285,7 @@ impl Machine for User {
         self.out.begin();
         match receive(&mut self.out, from, &message) {
             Received::Message(Body::HandleResolutionResponse(response)) => {
+                self.hunt.handle_answer();
                 self.handle_resolution_response(now, response);
             }
             Received::Message(Body::Error(error)) => {

@@ -23,6 +23,8 @@ use framing::{Frame, Framing};
 const READ_SIZE: usize = 16 * 1024;
 /// From how much unwritten data on a connection is not ready for more.
 const WRITE_LIMIT: usize = 256 * 1024;
+/// How often a closing connection reads before it lets others run.
+const MAX_DRAIN: usize = 16;
 /// How many connections wait to be accepted.
 const BACKLOG: i32 = 1024;
 
@@ -114,20 +116,23 @@ fn local_address(socket: &Socket) -> io::Result<TransportAddress> {
 }
 
 fn internet_address(address: SockAddr) -> io::Result<TransportAddress> {
+    // A socket of version 6 has peers of version 4 in the clothes of version 6.
     address
         .as_socket()
+        .map(|address| SocketAddr::new(address.ip().to_canonical(), address.port()))
         .map(TransportAddress::tcp)
         .ok_or_else(|| io::Error::other("not an Internet address"))
 }
 
 /// Options of every connection: what is sent goes at once, and a peer that vanished without a
-/// word is noticed.
+/// word is noticed after half a minute. So is one that does not read for that long while there
+/// is something to send to it.
 fn configure(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     let (time, interval) = (Duration::from_secs(5), Duration::from_secs(2));
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(time).with_interval(interval))?;
     #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(Duration::from_secs(15)))?;
+    socket.set_tcp_user_timeout(Some(Duration::from_secs(30)))?;
     Ok(())
 }
 
@@ -182,7 +187,8 @@ impl Endpoint for TcpEndpoint {
         }))?;
         let (socket, peer) = accepted.expect("set when the operation succeeds");
         socket.set_nonblocking(true)?;
-        configure(&socket)?;
+        // One that was reset meanwhile may refuse; its first event will tell.
+        let _ = configure(&socket);
         let peer = internet_address(peer)?;
         let io = self.runtime.register(socket)?;
         Poll::Ready(Ok(Box::new(TcpConnection::new(State::Open(io), self.framing, peer))))
@@ -367,7 +373,7 @@ impl Connection for TcpConnection {
         }
         // A socket that is closed with unread data resets the connection, and what we just
         // wrote may be lost with it.
-        loop {
+        for _ in 0..MAX_DRAIN {
             match ready!(self.poll_read(cx)) {
                 Ok(0) | Err(_) => {
                     self.state = State::Failed(None);
@@ -376,5 +382,7 @@ impl Connection for TcpConnection {
                 Ok(_) => self.incoming.clear(),
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }

@@ -1,0 +1,145 @@
+//! The system calls of SCTP that no crate offers safely: all of this project's `unsafe` but for
+//! one line in the tokio adapter. Everything here takes and gives bytes; what they mean is the
+//! business of [`transport::sctp`](crate::transport::sctp), in safe code.
+#![allow(unsafe_code, reason = "this is where it is")]
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use libc::{c_int, c_void, socklen_t};
+use socket2::Socket;
+
+/// The protocol, and the level of its options.
+pub(crate) const IPPROTO_SCTP: c_int = libc::IPPROTO_SCTP;
+
+const SCTP_SOCKOPT_PEELOFF: c_int = 102;
+const SCTP_SOCKOPT_CONNECTX3: c_int = 111;
+
+/// An association of a one-to-many socket.
+pub(crate) type AssociationId = i32;
+
+fn check(result: c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Sets an SCTP option.
+pub(crate) fn set_option(socket: &Socket, option: c_int, value: &[u8]) -> io::Result<()> {
+    let length = socklen_t::try_from(value.len()).map_err(io::Error::other)?;
+    // SAFETY: `value` is valid for `length` bytes during the call, and the kernel only reads it.
+    check(unsafe {
+        libc::setsockopt(socket.as_raw_fd(), IPPROTO_SCTP, option, value.as_ptr().cast(), length)
+    })
+}
+
+/// Gets an SCTP option, where `value` says what is asked for; how many bytes it is now.
+pub(crate) fn get_option(socket: &Socket, option: c_int, value: &mut [u8]) -> io::Result<usize> {
+    let mut length = socklen_t::try_from(value.len()).map_err(io::Error::other)?;
+    // SAFETY: `value` is valid for `length` bytes during the call, and the kernel writes no more
+    // than that.
+    check(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            IPPROTO_SCTP,
+            option,
+            value.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    })?;
+    Ok(usize::try_from(length).unwrap_or(usize::MAX).min(value.len()))
+}
+
+/// The argument of `SCTP_SOCKOPT_CONNECTX3`, `struct sctp_getaddrs_old`.
+#[repr(C)]
+struct ConnectArgument {
+    association: AssociationId,
+    length: c_int,
+    addresses: *const c_void,
+}
+
+const _: () = assert!(size_of::<ConnectArgument>() == 8 + size_of::<*const c_void>());
+
+/// Begins an association with the peer that has these `addresses`, packed socket addresses.
+/// `None` where the kernel did not say which association it is.
+pub(crate) fn connect(socket: &Socket, addresses: &[u8]) -> io::Result<Option<AssociationId>> {
+    let mut argument = ConnectArgument {
+        association: 0,
+        length: c_int::try_from(addresses.len()).map_err(io::Error::other)?,
+        addresses: addresses.as_ptr().cast(),
+    };
+    let size = size_of::<ConnectArgument>();
+    let mut length = socklen_t::try_from(size).map_err(io::Error::other)?;
+    // SAFETY: the argument and the addresses that it points to are valid during the call; the
+    // kernel reads both and writes the association into the argument.
+    let result = check(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            IPPROTO_SCTP,
+            SCTP_SOCKOPT_CONNECTX3,
+            (&raw mut argument).cast(),
+            &raw mut length,
+        )
+    });
+    match result {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok((argument.association != 0).then_some(argument.association)),
+    }
+}
+
+/// Makes a socket of its own of one association of a one-to-many socket, and moves along what
+/// has been received for it. It blocks, as the kernel makes it.
+pub(crate) fn peel_off(socket: &Socket, association: AssociationId) -> io::Result<Socket> {
+    // struct sctp_peeloff_arg_t: the association, and the descriptor.
+    let mut argument = [0; 8];
+    argument[..4].copy_from_slice(&association.to_ne_bytes());
+    get_option(socket, SCTP_SOCKOPT_PEELOFF, &mut argument)?;
+    let descriptor = c_int::from_ne_bytes([argument[4], argument[5], argument[6], argument[7]]);
+    if descriptor < 0 {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    Ok(Socket::from(descriptor))
+}
+
+/// What `recvmsg` said besides the data.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Received {
+    /// How many bytes of data there are.
+    pub(crate) length: usize,
+    /// How many bytes of control data there are.
+    pub(crate) control: usize,
+    /// Whether the data end a message.
+    pub(crate) end_of_record: bool,
+    /// Whether the data are a notification.
+    pub(crate) notification: bool,
+}
+
+/// Control data, aligned as the kernel wants them.
+#[derive(Debug)]
+#[repr(C, align(8))]
+pub(crate) struct ControlBuffer(pub(crate) [u8; 128]);
+
+/// Receives a message, a part of one, or a notification.
+pub(crate) fn receive(
+    socket: &Socket,
+    data: &mut [u8],
+    control: &mut ControlBuffer,
+) -> io::Result<Received> {
+    let mut slice = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
+    // SAFETY: all zeros is a valid `msghdr`, one without any buffers.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = &raw mut slice;
+    header.msg_iovlen = 1;
+    header.msg_control = control.0.as_mut_ptr().cast();
+    header.msg_controllen = control.0.len();
+    // SAFETY: the header points to `data` and `control` with their lengths, which are valid and
+    // not used otherwise during the call.
+    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, 0) };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    Ok(Received {
+        length,
+        control: header.msg_controllen.min(control.0.len()),
+        end_of_record: header.msg_flags & libc::MSG_EOR != 0,
+        notification: header.msg_flags & libc::MSG_NOTIFICATION != 0,
+    })
+}

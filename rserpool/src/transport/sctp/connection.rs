@@ -1,0 +1,415 @@
+//! One SCTP association on a socket of its own.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, Shutdown};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use socket2::MsgHdr;
+
+use super::control::{self, MessageInfo};
+use super::endpoint::Dial;
+use super::notification::{self, Notification, PathChange};
+use super::options;
+use crate::runtime::{Interest, RegisteredSocket, Runtime};
+use crate::sys::{self, AssociationId, ControlBuffer};
+use crate::transport::{Connection, Event, Purpose, SendError};
+use crate::wire::{Ppid, TransportAddress, UserMessage};
+
+/// How much is read at a time; messages may be longer.
+const READ_SIZE: usize = 16 * 1024;
+/// From how much unsent data on a connection is not ready for more.
+const WRITE_LIMIT: usize = 256 * 1024;
+
+/// The end of a session in good order: an ASAP message of a type that is not assigned and whose
+/// two high bits tell others to discard it (RFC 5354 section 4).
+const END_OF_SESSION: &[u8] = &[0x3f, 0, 0, 4];
+
+/// What kind of socket it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Style {
+    OneToOne,
+    PeeledOff(AssociationId),
+}
+
+impl Style {
+    fn association(self) -> AssociationId {
+        match self {
+            Self::OneToOne => 0,
+            Self::PeeledOff(association) => association,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct SctpConnection {
+    state: State,
+    purpose: Purpose,
+    peer: TransportAddress,
+    max_message_size: usize,
+    /// The message that is being received.
+    incoming: BytesMut,
+    incoming_info: MessageInfo,
+    /// Messages that are not sent yet, and how many bytes they have.
+    outgoing: VecDeque<UserMessage>,
+    outgoing_bytes: usize,
+    end: End,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The endpoint establishes the association.
+    Dialling(Arc<Dial>, Arc<dyn Runtime>),
+    /// The kernel does.
+    Connecting(Box<dyn RegisteredSocket>),
+    Open(Box<dyn RegisteredSocket>, Style),
+    Over(Option<io::Error>),
+}
+
+/// How far we are with closing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    No,
+    /// It is announced, and no more is taken to send.
+    Announced,
+    /// The kernel was told.
+    Shutdown,
+}
+
+/// What a read came to.
+#[derive(Debug)]
+enum Read {
+    Notification(Option<Notification>),
+    Message(UserMessage),
+    /// The part of a message, or one that was too long and is dropped.
+    Part,
+    End,
+}
+
+impl SctpConnection {
+    fn new(
+        state: State,
+        purpose: Purpose,
+        peer: TransportAddress,
+        max_message_size: usize,
+    ) -> Self {
+        Self {
+            state,
+            purpose,
+            peer,
+            max_message_size,
+            incoming: BytesMut::new(),
+            incoming_info: MessageInfo::default(),
+            outgoing: VecDeque::new(),
+            outgoing_bytes: 0,
+            end: End::No,
+        }
+    }
+
+    pub(super) fn dialling(
+        dial: Arc<Dial>,
+        runtime: Arc<dyn Runtime>,
+        purpose: Purpose,
+        peer: TransportAddress,
+        size: usize,
+    ) -> Self {
+        Self::new(State::Dialling(dial, runtime), purpose, peer, size)
+    }
+
+    pub(super) fn connecting(
+        io: Box<dyn RegisteredSocket>,
+        purpose: Purpose,
+        peer: TransportAddress,
+        size: usize,
+    ) -> Self {
+        Self::new(State::Connecting(io), purpose, peer, size)
+    }
+
+    pub(super) fn open(
+        io: Box<dyn RegisteredSocket>,
+        style: Style,
+        purpose: Purpose,
+        peer: TransportAddress,
+        size: usize,
+    ) -> Self {
+        Self::new(State::Open(io, style), purpose, peer, size)
+    }
+
+    pub(super) fn failed(error: io::Error, purpose: Purpose, peer: TransportAddress) -> Self {
+        Self::new(State::Over(Some(error)), purpose, peer, 0)
+    }
+
+    fn lost(&mut self, error: io::Error) -> Event {
+        self.state = State::Over(None);
+        Event::Lost(error)
+    }
+
+    /// The peer shut the association down. In a session that is no good end unless it was
+    /// announced: a process that dies may do it too.
+    fn ended(&mut self) -> Event {
+        self.state = State::Over(None);
+        match self.purpose {
+            Purpose::Protocol(_) => Event::Closed,
+            Purpose::Session => Event::Lost(io::ErrorKind::ConnectionReset.into()),
+        }
+    }
+
+    fn poll_established(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Event>> {
+        match &mut self.state {
+            State::Dialling(dial, runtime) => {
+                let (socket, association) = ready!(dial.poll(cx))?;
+                let io = runtime.register(socket)?;
+                self.state = State::Open(io, Style::PeeledOff(association));
+            }
+            State::Connecting(_) => loop {
+                match ready!(self.poll_read(cx))? {
+                    Read::Notification(Some(Notification::Up(_))) => break self.opened(),
+                    Read::Notification(Some(Notification::CannotStart(_) | Notification::Lost))
+                    | Read::End => {
+                        return Poll::Ready(Err(io::ErrorKind::ConnectionRefused.into()));
+                    }
+                    Read::Notification(_) | Read::Message(_) | Read::Part => {}
+                }
+            },
+            State::Open(..) | State::Over(_) => {
+                return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+            }
+        }
+        let State::Open(io, style) = &self.state else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let peer = options::peer_addresses(io.socket(), style.association())?;
+        let mut local = options::local_addresses(io.socket(), style.association())?;
+        keep_reachable(&mut local, &peer);
+        self.peer = peer.clone();
+        Poll::Ready(Ok(Event::Established { local, peer }))
+    }
+
+    fn opened(&mut self) {
+        if let State::Connecting(io) = std::mem::replace(&mut self.state, State::Over(None)) {
+            self.state = State::Open(io, Style::OneToOne);
+        }
+    }
+
+    /// Reads once.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Read>> {
+        let (State::Open(io, _) | State::Connecting(io)) = &mut self.state else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let incoming = &mut self.incoming;
+        let before = incoming.len();
+        incoming.resize(before + READ_SIZE, 0);
+        let mut control = ControlBuffer([0; 128]);
+        let mut received = sys::Received::default();
+        let result = io.poll_io(cx, Interest::Readable, &mut |socket| {
+            received = sys::receive(socket, &mut incoming[before..], &mut control)?;
+            Ok(())
+        });
+        if received.notification {
+            let notification = notification::parse(&incoming[before..before + received.length]);
+            incoming.truncate(before);
+            return Poll::Ready(Ok(Read::Notification(notification)));
+        }
+        incoming.truncate(before + received.length);
+        if incoming.is_empty() {
+            // An idle connection does not hold a buffer.
+            *incoming = BytesMut::new();
+        }
+        ready!(result)?;
+        if received.length == 0 {
+            return Poll::Ready(Ok(Read::End));
+        }
+        if let Some(info) = control::parse(&control.0[..received.control]) {
+            self.incoming_info = info;
+        }
+        if self.incoming.len() > self.max_message_size {
+            let text = format!("a message is longer than {} bytes", self.max_message_size);
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
+        }
+        if !received.end_of_record {
+            return Poll::Ready(Ok(Read::Part));
+        }
+        let MessageInfo { stream, unordered, ppid } = self.incoming_info;
+        let payload = self.incoming.split().freeze();
+        self.incoming = BytesMut::new();
+        Poll::Ready(Ok(Read::Message(UserMessage { payload, ppid, stream, unordered })))
+    }
+
+    /// Sends as much as there is room for. Pending while something is left.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let State::Open(io, style) = &mut self.state else { return Poll::Ready(()) };
+        while let Some(message) = self.outgoing.front() {
+            let flags = if message.unordered { control::UNORDERED } else { 0 };
+            let control = control::make(message.stream, flags, message.ppid, style.association());
+            let slices = [IoSlice::new(&message.payload)];
+            let header = MsgHdr::new().with_buffers(&slices).with_control(&control);
+            let result = ready!(io.poll_io(cx, Interest::Writable, &mut |socket| {
+                socket.sendmsg(&header, libc::MSG_NOSIGNAL).map(drop)
+            }));
+            if let Err(error) = result {
+                // What happened to the association is told when it is read from.
+                tracing::debug!(%error, "not sent");
+                self.outgoing.clear();
+                self.outgoing_bytes = 0;
+                break;
+            }
+            self.outgoing_bytes -= message.payload.len();
+            self.outgoing.pop_front();
+        }
+        Poll::Ready(())
+    }
+
+    /// Tells the kernel that this was all.
+    fn shut_down(&mut self) {
+        let State::Open(io, style) = &self.state else { return };
+        match style {
+            Style::OneToOne => {
+                let _ = io.socket().shutdown(Shutdown::Write);
+            }
+            Style::PeeledOff(association) => {
+                let control = control::make(0, control::END, Ppid::NONE, *association);
+                let nothing = [IoSlice::new(&[])];
+                let header = MsgHdr::new().with_buffers(&nothing).with_control(&control);
+                let _ = io.socket().sendmsg(&header, libc::MSG_NOSIGNAL);
+            }
+        }
+    }
+}
+
+/// Takes out those of our addresses that the peer cannot know us by.
+fn keep_reachable(local: &mut TransportAddress, peer: &TransportAddress) {
+    if peer.addresses.iter().any(IpAddr::is_loopback) {
+        return;
+    }
+    let special = |address: &IpAddr| match address {
+        IpAddr::V4(address) => address.is_loopback() || address.is_link_local(),
+        IpAddr::V6(address) => address.is_loopback() || address.is_unicast_link_local(),
+    };
+    if !local.addresses.iter().all(special) {
+        local.addresses.retain(|address| !special(address));
+    }
+}
+
+impl Connection for SctpConnection {
+    fn peer(&self) -> &TransportAddress {
+        &self.peer
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        match &mut self.state {
+            State::Over(error) => {
+                let error = error.take().unwrap_or_else(|| io::ErrorKind::NotConnected.into());
+                return Poll::Ready(Event::Lost(error));
+            }
+            State::Dialling(..) | State::Connecting(_) => {
+                let result = ready!(self.poll_established(cx));
+                return Poll::Ready(result.unwrap_or_else(|error| self.lost(error)));
+            }
+            State::Open(..) => {}
+        }
+        let _ = self.poll_write(cx);
+        loop {
+            let read = match ready!(self.poll_read(cx)) {
+                Ok(read) => read,
+                Err(error) => return Poll::Ready(self.lost(error)),
+            };
+            match read {
+                Read::Message(message) => {
+                    let session = self.purpose == Purpose::Session;
+                    if session && message.ppid == Ppid::ASAP && message.payload == END_OF_SESSION {
+                        self.state = State::Over(None);
+                        return Poll::Ready(Event::Closed);
+                    }
+                    return Poll::Ready(Event::Message(message));
+                }
+                Read::Part => {}
+                Read::End => return Poll::Ready(self.ended()),
+                Read::Notification(notification) => match notification {
+                    Some(Notification::Lost | Notification::CannotStart(_)) => {
+                        return Poll::Ready(self.lost(io::ErrorKind::ConnectionAborted.into()));
+                    }
+                    // The peer has forgotten all that was said.
+                    Some(Notification::Restart) => {
+                        return Poll::Ready(self.lost(io::ErrorKind::ConnectionReset.into()));
+                    }
+                    Some(Notification::ShutdownComplete) => return Poll::Ready(self.ended()),
+                    Some(Notification::PartialDeliveryAborted) => self.incoming.clear(),
+                    Some(Notification::Path { address, change: PathChange::Available }) => {
+                        return Poll::Ready(Event::Path { address, up: true });
+                    }
+                    Some(Notification::Path { address, change: PathChange::Unreachable }) => {
+                        return Poll::Ready(Event::Path { address, up: false });
+                    }
+                    Some(Notification::SendFailed) => {
+                        tracing::debug!(peer = %self.peer, "a message was not delivered");
+                    }
+                    Some(_) | None => {}
+                },
+            }
+        }
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.poll_write(cx).is_pending() && self.outgoing_bytes >= WRITE_LIMIT {
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
+    fn send(&mut self, message: UserMessage) -> Result<(), SendError> {
+        let State::Open(io, _) = &self.state else { return Err(SendError::NotConnected) };
+        if self.end != End::No {
+            return Err(SendError::NotConnected);
+        }
+        let length = message.payload.len();
+        // The kernel takes a message as a whole, so it has to fit the send buffer, of which it
+        // reports twice as much as it counts.
+        let buffer = io.socket().send_buffer_size().unwrap_or(usize::MAX) / 2;
+        let limit = self.max_message_size.min(buffer);
+        if length > limit {
+            return Err(SendError::TooLong { length, limit });
+        }
+        if self.outgoing_bytes >= WRITE_LIMIT {
+            return Err(SendError::Full);
+        }
+        // SCTP has no messages without data (RFC 9260 section 3.3.1).
+        if length == 0 {
+            return Err(SendError::Empty);
+        }
+        self.outgoing_bytes += length;
+        self.outgoing.push_back(message);
+        Ok(())
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.end == End::No {
+            self.end = End::Announced;
+            if self.purpose == Purpose::Session {
+                let end = UserMessage::new(Ppid::ASAP, Bytes::from_static(END_OF_SESSION));
+                self.outgoing_bytes += end.payload.len();
+                self.outgoing.push_back(end);
+            }
+        }
+        ready!(self.poll_write(cx));
+        if self.end == End::Announced {
+            self.end = End::Shutdown;
+            self.shut_down();
+        }
+        loop {
+            match ready!(self.poll_read(cx)) {
+                Ok(Read::Message(_) | Read::Part) => self.incoming.clear(),
+                Ok(
+                    Read::Notification(Some(Notification::Lost | Notification::ShutdownComplete))
+                    | Read::End,
+                )
+                | Err(_) => {
+                    self.state = State::Over(None);
+                    return Poll::Ready(());
+                }
+                Ok(Read::Notification(_)) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Ancillary data (RFC 6458 section 5): the stream and the payload protocol identifier of a
+//! message.
+
+use std::mem::size_of;
+
+use crate::sys::{AssociationId, IPPROTO_SCTP};
+use crate::wire::Ppid;
+
+const SNDINFO: i32 = 2;
+const RCVINFO: i32 = 3;
+/// `struct cmsghdr`: its length, its level and its type.
+const HEADER: usize = size_of::<usize>() + 8;
+/// `struct sctp_sndinfo`: stream, flags, identifier, context, association.
+const SNDINFO_LENGTH: usize = 16;
+
+/// The message is not ordered.
+pub(super) const UNORDERED: u16 = 1;
+/// The association is aborted.
+pub(super) const ABORT: u16 = 4;
+/// The association ends in good order after what was sent.
+pub(super) const END: u16 = libc::MSG_FIN as u16;
+
+/// What the kernel says of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct MessageInfo {
+    pub(super) stream: u16,
+    pub(super) unordered: bool,
+    pub(super) ppid: Ppid,
+}
+
+/// Makes the ancillary data of a message to send. The association matters on one-to-many
+/// sockets alone.
+pub(super) fn make(
+    stream: u16,
+    flags: u16,
+    ppid: Ppid,
+    association: AssociationId,
+) -> [u8; HEADER + SNDINFO_LENGTH] {
+    let mut control = [0; HEADER + SNDINFO_LENGTH];
+    let length = control.len();
+    let mut at = 0;
+    let mut put = |bytes: &[u8]| {
+        control[at..at + bytes.len()].copy_from_slice(bytes);
+        at += bytes.len();
+    };
+    put(&length.to_ne_bytes());
+    put(&IPPROTO_SCTP.to_ne_bytes());
+    put(&SNDINFO.to_ne_bytes());
+    put(&stream.to_ne_bytes());
+    put(&flags.to_ne_bytes());
+    // The kernel takes the identifier as it goes out.
+    put(&ppid.0.to_be_bytes());
+    put(&[0; 4]);
+    put(&association.to_ne_bytes());
+    control
+}
+
+/// Finds what is said of a message that was received. Ancillary data of others are passed over.
+pub(super) fn parse(mut control: &[u8]) -> Option<MessageInfo> {
+    loop {
+        let (length, rest) = control.split_first_chunk::<{ size_of::<usize>() }>()?;
+        let length = usize::from_ne_bytes(*length);
+        let (level, rest) = rest.split_first_chunk::<4>()?;
+        let (kind, _) = rest.split_first_chunk::<4>()?;
+        let data = control.get(HEADER..length)?;
+        if (i32::from_ne_bytes(*level), i32::from_ne_bytes(*kind)) == (IPPROTO_SCTP, RCVINFO) {
+            // struct sctp_rcvinfo: stream, sequence number, flags, (nothing,) identifier ...
+            let half = |at: usize| Some(u16::from_ne_bytes(*data.get(at..)?.first_chunk()?));
+            let ppid = Ppid(u32::from_be_bytes(*data.get(8..)?.first_chunk()?));
+            return Some(MessageInfo {
+                stream: half(0)?,
+                unordered: half(4)? & UNORDERED != 0,
+                ppid,
+            });
+        }
+        // Longer than its header, or this would not come to an end.
+        control = control.get(length.max(HEADER).next_multiple_of(size_of::<usize>())..)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(level: i32, kind: i32, data: &[u8]) -> Vec<u8> {
+        let mut bytes = (HEADER + data.len()).to_ne_bytes().to_vec();
+        bytes.extend(level.to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(data);
+        bytes.resize(bytes.len().next_multiple_of(size_of::<usize>()), 0);
+        bytes
+    }
+
+    #[test]
+    fn foreign_data_are_passed_over() {
+        let mut data = 7_u16.to_ne_bytes().to_vec();
+        data.extend([0, 0]);
+        data.extend(UNORDERED.to_ne_bytes());
+        data.extend([0, 0, 0, 0, 0, 11]);
+        data.resize(28, 0);
+        let wanted = item(IPPROTO_SCTP, RCVINFO, &data);
+        let control = [item(1, 2, &[1; 12]), wanted.clone()].concat();
+        let expected = MessageInfo { stream: 7, unordered: true, ppid: Ppid::ASAP };
+        assert_eq!(parse(&control), Some(expected));
+        assert_eq!(parse(&wanted[..wanted.len() - 8]), None, "cut off");
+        assert_eq!(parse(&item(1, 2, &[1; 12])), None);
+        assert_eq!(parse(&[0; 64]), None, "an item of no length");
+        assert_eq!(parse(&[0xff; 64]), None, "an item longer than anything");
+    }
+}

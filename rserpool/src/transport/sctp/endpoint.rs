@@ -1,0 +1,204 @@
+//! One SCTP port.
+
+use std::collections::HashMap;
+use std::io::{self, IoSlice};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use socket2::{MsgHdr, Socket, Type};
+
+use super::connection::{SctpConnection, Style};
+use super::notification::{self, Notification};
+use super::{Sctp, address, control, domain};
+use crate::runtime::{Interest, RegisteredSocket, Runtime};
+use crate::sys::{self, AssociationId, ControlBuffer};
+use crate::transport::{Connection, Endpoint, Purpose};
+use crate::wire::{Ppid, TransportAddress, TransportProtocol};
+
+/// More than the longest notification that matters here.
+const NOTIFICATION_SIZE: usize = 1024;
+
+#[derive(Debug)]
+pub(super) struct SctpEndpoint {
+    sctp: Sctp,
+    runtime: Arc<dyn Runtime>,
+    purpose: Purpose,
+    listener: Option<(Box<dyn RegisteredSocket>, TransportAddress)>,
+    /// Associations of the listening socket that we asked for.
+    dials: HashMap<AssociationId, Arc<Dial>>,
+}
+
+/// An association that its endpoint establishes for a connection.
+#[derive(Debug)]
+pub(super) struct Dial(Mutex<DialState>);
+
+#[derive(Debug)]
+enum DialState {
+    Waiting(Option<Waker>),
+    Up(Socket, AssociationId),
+    Failed,
+    Done,
+}
+
+impl Dial {
+    fn with<R>(&self, act: impl FnOnce(&mut DialState) -> R) -> R {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn finish(&self, outcome: DialState) {
+        let before = self.with(|state| std::mem::replace(state, outcome));
+        if let DialState::Waiting(Some(waker)) = before {
+            waker.wake();
+        }
+    }
+
+    /// What became of it, told once.
+    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, AssociationId)>> {
+        self.with(|state| match std::mem::replace(state, DialState::Done) {
+            DialState::Waiting(_) => {
+                *state = DialState::Waiting(Some(cx.waker().clone()));
+                Poll::Pending
+            }
+            DialState::Up(socket, association) => Poll::Ready(Ok((socket, association))),
+            DialState::Failed | DialState::Done => {
+                Poll::Ready(Err(io::ErrorKind::ConnectionRefused.into()))
+            }
+        })
+    }
+}
+
+impl SctpEndpoint {
+    pub(super) fn new(
+        sctp: Sctp,
+        runtime: Arc<dyn Runtime>,
+        purpose: Purpose,
+        listener: Option<(Box<dyn RegisteredSocket>, TransportAddress)>,
+    ) -> Self {
+        Self { sctp, runtime, purpose, listener, dials: HashMap::new() }
+    }
+
+    fn dial(&mut self, to: &TransportAddress) -> io::Result<SctpConnection> {
+        if to.protocol != TransportProtocol::Sctp || to.addresses.is_empty() {
+            let text = format!("{to} is not the address of an SCTP port");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let packed = address::pack(&to.addresses, to.port);
+        let size = self.sctp.max_message_size;
+        match &self.listener {
+            Some((listener, _)) => {
+                let association = sys::connect(listener.socket(), &packed)?
+                    .ok_or_else(|| io::Error::other("an association without identifier"))?;
+                let dial = Arc::new(Dial(Mutex::new(DialState::Waiting(None))));
+                // One that was given up, under the same identifier, is over.
+                self.dials.insert(association, Arc::clone(&dial));
+                Ok(SctpConnection::dialling(
+                    dial,
+                    Arc::clone(&self.runtime),
+                    self.purpose,
+                    to.clone(),
+                    size,
+                ))
+            }
+            None => {
+                let socket = self.sctp.socket(domain(to), Type::STREAM)?;
+                sys::connect(&socket, &packed)?;
+                let io = self.runtime.register(socket)?;
+                Ok(SctpConnection::connecting(io, self.purpose, to.clone(), size))
+            }
+        }
+    }
+
+    /// Makes a connection of an association that came to be without our asking, or tells who
+    /// asked for it.
+    fn handle_up(&mut self, association: AssociationId) -> Option<io::Result<Box<dyn Connection>>> {
+        let (listener, _) = self.listener.as_ref()?;
+        let peeled = sys::peel_off(listener.socket(), association).and_then(|socket| {
+            socket.set_nonblocking(true)?;
+            socket.set_cloexec(true)?;
+            Ok(socket)
+        });
+        match (self.dials.remove(&association), peeled) {
+            (Some(dial), Ok(socket)) => {
+                // Nobody waits for it any more: with its socket, the association is aborted.
+                if Arc::strong_count(&dial) > 1 {
+                    dial.finish(DialState::Up(socket, association));
+                }
+                None
+            }
+            (Some(dial), Err(_)) => {
+                self.abort(association);
+                dial.finish(DialState::Failed);
+                None
+            }
+            (None, Ok(socket)) => Some(self.accepted(socket, association)),
+            (None, Err(error)) => {
+                self.abort(association);
+                Some(Err(error))
+            }
+        }
+    }
+
+    fn accepted(
+        &self,
+        socket: Socket,
+        association: AssociationId,
+    ) -> io::Result<Box<dyn Connection>> {
+        let peer = super::options::peer_addresses(&socket, association)?;
+        let io = self.runtime.register(socket)?;
+        let size = self.sctp.max_message_size;
+        let style = Style::PeeledOff(association);
+        Ok(Box::new(SctpConnection::open(io, style, self.purpose, peer, size)))
+    }
+
+    fn abort(&self, association: AssociationId) {
+        if let Some((listener, _)) = &self.listener {
+            let control = control::make(0, control::ABORT, Ppid::NONE, association);
+            let nothing = [IoSlice::new(&[])];
+            let message = MsgHdr::new().with_buffers(&nothing).with_control(&control);
+            let _ = listener.socket().sendmsg(&message, libc::MSG_NOSIGNAL);
+        }
+    }
+}
+
+impl Endpoint for SctpEndpoint {
+    fn local(&self) -> Option<&TransportAddress> {
+        self.listener.as_ref().map(|(_, local)| local)
+    }
+
+    fn connect(&mut self, to: &TransportAddress) -> Box<dyn Connection> {
+        Box::new(
+            self.dial(to)
+                .unwrap_or_else(|error| SctpConnection::failed(error, self.purpose, to.clone())),
+        )
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn Connection>>> {
+        loop {
+            let Some((listener, _)) = &mut self.listener else { return Poll::Pending };
+            let mut data = [0; NOTIFICATION_SIZE];
+            let mut control = ControlBuffer([0; 128]);
+            let mut received = sys::Received::default();
+            ready!(listener.poll_io(cx, Interest::Readable, &mut |socket| {
+                received = sys::receive(socket, &mut data, &mut control)?;
+                Ok(())
+            }))?;
+            if !received.notification {
+                // Data of an association that is being aborted.
+                continue;
+            }
+            match notification::parse(&data[..received.length]) {
+                Some(Notification::Up(association)) => {
+                    if let Some(accepted) = self.handle_up(association) {
+                        return Poll::Ready(accepted);
+                    }
+                }
+                Some(Notification::CannotStart(association)) => {
+                    if let Some(dial) = self.dials.remove(&association) {
+                        dial.finish(DialState::Failed);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}

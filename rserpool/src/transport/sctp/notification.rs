@@ -1,0 +1,128 @@
+//! Notifications (RFC 6458 section 6.1): what the kernel tells of an association.
+
+use std::net::IpAddr;
+
+use super::address;
+use crate::sys::AssociationId;
+
+const ASSOCIATION_CHANGE: u16 = 0x8001;
+const PEER_ADDRESS_CHANGE: u16 = 0x8002;
+const SEND_FAILED: u16 = 0x8003;
+const SHUTDOWN: u16 = 0x8005;
+const PARTIAL_DELIVERY: u16 = 0x8006;
+const AUTHENTICATION: u16 = 0x8008;
+
+/// Where the fields of `struct sctp_paddr_change` are, behind a `struct sockaddr_storage`.
+const PATH_ADDRESS: usize = 8;
+const PATH_STATE: usize = PATH_ADDRESS + 128;
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Notification {
+    /// An association came to be, with this identifier.
+    Up(AssociationId),
+    /// It was restarted by its peer.
+    Restart,
+    /// It broke.
+    Lost,
+    /// It ended in good order.
+    ShutdownComplete,
+    /// It could not be made.
+    CannotStart(AssociationId),
+    /// A path came or went.
+    Path { address: IpAddr, change: PathChange },
+    /// A message could not be delivered.
+    SendFailed,
+    /// The peer has no more to send.
+    Shutdown,
+    /// A message of which a part was delivered will not be completed.
+    PartialDeliveryAborted,
+    /// The keys of authenticated chunks changed.
+    Authentication,
+    /// Something else, which does not matter here.
+    Other(u16),
+}
+
+/// What became of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PathChange {
+    Available,
+    Unreachable,
+    /// Added, removed, confirmed or made primary.
+    Other,
+}
+
+/// Parses a notification. None where it is shorter than it should be.
+pub(super) fn parse(bytes: &[u8]) -> Option<Notification> {
+    let half = |at: usize| Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
+    let word = |at: usize| Some(i32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
+    Some(match half(0)? {
+        ASSOCIATION_CHANGE => {
+            let association = word(16)?;
+            match half(8)? {
+                0 => Notification::Up(association),
+                1 => Notification::Lost,
+                2 => Notification::Restart,
+                3 => Notification::ShutdownComplete,
+                4 => Notification::CannotStart(association),
+                _ => Notification::Other(ASSOCIATION_CHANGE),
+            }
+        }
+        PEER_ADDRESS_CHANGE => {
+            let (address, ..) = address::first(bytes.get(PATH_ADDRESS..PATH_STATE)?)?;
+            let change = match word(PATH_STATE)? {
+                0 => PathChange::Available,
+                1 => PathChange::Unreachable,
+                _ => PathChange::Other,
+            };
+            Notification::Path { address, change }
+        }
+        SEND_FAILED => Notification::SendFailed,
+        SHUTDOWN => Notification::Shutdown,
+        PARTIAL_DELIVERY => Notification::PartialDeliveryAborted,
+        AUTHENTICATION => Notification::Authentication,
+        other => Notification::Other(other),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn association_change(state: u16) -> Vec<u8> {
+        let mut bytes = ASSOCIATION_CHANGE.to_ne_bytes().to_vec();
+        bytes.extend(0_u16.to_ne_bytes());
+        bytes.extend(20_u32.to_ne_bytes());
+        bytes.extend(state.to_ne_bytes());
+        bytes.extend([0; 6]);
+        bytes.extend(42_i32.to_ne_bytes());
+        bytes
+    }
+
+    #[test]
+    fn changes_of_an_association() {
+        assert_eq!(parse(&association_change(0)), Some(Notification::Up(42)));
+        assert_eq!(parse(&association_change(1)), Some(Notification::Lost));
+        assert_eq!(parse(&association_change(4)), Some(Notification::CannotStart(42)));
+        let bytes = association_change(3);
+        assert_eq!(parse(&bytes), Some(Notification::ShutdownComplete));
+        for length in 0..bytes.len() {
+            assert_eq!(parse(&bytes[..length]), None);
+        }
+    }
+
+    #[test]
+    fn changes_of_a_path() {
+        let mut bytes = PEER_ADDRESS_CHANGE.to_ne_bytes().to_vec();
+        bytes.resize(PATH_ADDRESS, 0);
+        bytes.extend(address::pack(&["10.0.0.1".parse().unwrap()], 1));
+        bytes.resize(PATH_STATE, 0);
+        bytes.extend(1_i32.to_ne_bytes());
+        let expected = Notification::Path {
+            address: "10.0.0.1".parse().unwrap(),
+            change: PathChange::Unreachable,
+        };
+        assert_eq!(parse(&bytes), Some(expected));
+        assert_eq!(parse(&bytes[..PATH_STATE + 3]), None);
+    }
+}
