@@ -1,5 +1,6 @@
 //! The `rserpool` command.
 
+mod client;
 mod commands;
 mod demo;
 mod options;
@@ -35,6 +36,7 @@ or all at once, with servers that are killed:
 enum Command {
     Registrar(commands::registrar::Arguments),
     Serve(serve::Arguments),
+    Client(client::Arguments),
     Terminal(commands::terminal::Arguments),
     Resolve(commands::resolve::Arguments),
     Demo(demo::Arguments),
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Command::Decode(arguments) => decode::run(&arguments),
         Command::Registrar(arguments) => block_on(commands::registrar::run(arguments)),
         Command::Serve(arguments) => block_on(serve::run(arguments)),
+        Command::Client(arguments) => block_on(client::run(arguments)),
         Command::Terminal(arguments) => block_on(commands::terminal::run(arguments)),
         Command::Resolve(arguments) => block_on(commands::resolve::run(arguments)),
         Command::Demo(arguments) => block_on(demo::run(arguments)),

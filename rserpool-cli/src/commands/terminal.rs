@@ -40,7 +40,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn explain_session(error: SessionError) -> anyhow::Error {
+/// Why there is no session, and what to do about it.
+pub(crate) fn explain_session(error: SessionError) -> anyhow::Error {
     match error {
         SessionError::Resolve(error) => explain_resolve(error),
         other => other.into(),

@@ -1,11 +1,16 @@
 //! `rserpool serve`.
 
+mod calcapp;
+mod chargen;
 mod counter;
+mod daytime;
+mod discard;
 mod echo;
 mod pingpong;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -18,7 +23,10 @@ use tokio::task::JoinSet;
 
 use crate::options::{self, RegistrarOption, TransportOption};
 
+use calcapp::Processor;
+pub(crate) use calcapp::{CALC_APP, Kind as CalcAppKind, Message as CalcAppMessage};
 pub(crate) use counter::{REQUEST as COUNTER, read_count};
+pub(crate) use pingpong::{PING_PONG, Pong, make_ping};
 
 /// After what time without a registrar to say so.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -41,6 +49,14 @@ pub(crate) struct Arguments {
     /// Where to accept clients [default: any port of the address that reaches the registrar]
     #[arg(long, value_name = "ADDR", value_parser = options::address)]
     listen: Option<SocketAddr>,
+    /// Computations a second, of calcapp
+    #[arg(long, value_name = "N", default_value_t = 1_000_000,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    capacity: u64,
+    /// Jobs at a time, of calcapp
+    #[arg(long, value_name = "N", default_value_t = 10,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    max_jobs: u32,
     #[command(flatten)]
     registrar: RegistrarOption,
     #[command(flatten)]
@@ -58,8 +74,16 @@ pub(crate) struct Arguments {
 pub(crate) enum Service {
     /// Sends back what it gets
     Echo,
-    /// Numbers the pings it gets, as rsplib's service does
+    /// Takes what it gets
+    Discard,
+    /// Tells the time
+    Daytime,
+    /// Sends characters without end
+    Chargen,
+    /// Numbers the pings it gets
     Pingpong,
+    /// Computes for as long as a job takes, and goes on where another server stopped
+    Calcapp,
     /// Counts the requests of each session; the count moves on with the session
     Counter,
 }
@@ -68,15 +92,23 @@ impl Service {
     fn default_pool(self) -> &'static str {
         match self {
             Self::Echo => "EchoPool",
+            Self::Discard => "DiscardPool",
+            Self::Daytime => "DaytimePool",
+            Self::Chargen => "CharGenPool",
+            Self::Calcapp => "CalcAppPool",
             Self::Pingpong => "PingPongPool",
             Self::Counter => "CounterPool",
         }
     }
 
-    async fn serve(self, session: ElementSession) {
+    async fn serve(self, session: ElementSession, processor: Arc<Processor>) {
         let peer = session.peer().clone();
         let result = match self {
             Self::Echo => echo::serve(session).await,
+            Self::Discard => discard::serve(session).await,
+            Self::Daytime => daytime::serve(session).await,
+            Self::Chargen => chargen::serve(session).await,
+            Self::Calcapp => calcapp::serve(session, &processor).await,
             Self::Pingpong => pingpong::serve(session).await,
             Self::Counter => counter::serve(session).await,
         };
@@ -104,11 +136,12 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Some(pool) => pool,
         None => arguments.service.default_pool().parse().context("its own handle")?,
     };
+    let policy = arguments.policy;
     let registrars = arguments.registrar.addresses(&network);
     let at = registrars.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
     let mut element = PoolElement::builder(&network, pool.clone(), registrars)
         .listen(arguments.listen.unwrap_or_else(options::any_address))
-        .policy(arguments.policy)
+        .policy(policy.clone())
         .start()
         .map_err(|error| options::explain_listen(error, "--listen"))?;
     let end = options::wait_for_end(arguments.until_eof);
@@ -137,10 +170,18 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         println!("serving {pool} as {identifier} on port {port}; Ctrl-C leaves the pool");
     }
     let mut sessions = JoinSet::new();
+    let processor = Arc::new(Processor::new(arguments.capacity, arguments.max_jobs));
+    let mut load = processor.load();
     loop {
         tokio::select! {
             session = element.accept() => {
-                sessions.spawn(arguments.service.serve(session));
+                sessions.spawn(arguments.service.serve(session, Arc::clone(&processor)));
+            }
+            Ok(()) = load.changed() => {
+                let share = *load.borrow_and_update();
+                if let Some(policy) = with_load(&policy, share) {
+                    element.set_policy(policy).await;
+                }
             }
             Some(_) = sessions.join_next() => {}
             () = &mut end => break,
@@ -150,6 +191,15 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         eprintln!("left without the registrar's word: the registration has yet to expire");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The same policy with another load, if it has one.
+fn with_load(policy: &PolicyParameters, share: f64) -> Option<PolicyParameters> {
+    let policy_type = policy.policy_type();
+    let index = policy_type.values()?.iter().position(|name| *name == "load")?;
+    let mut words = policy.words().to_vec();
+    *words.get_mut(index)? = (share.clamp(0.0, 1.0) * f64::from(u32::MAX)) as u32;
+    Some(PolicyParameters::new(policy_type, &words))
 }
 
 fn explain_join(error: JoinError, pool: &PoolHandle) -> anyhow::Error {

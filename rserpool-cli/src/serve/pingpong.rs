@@ -10,7 +10,7 @@ use rserpool::wire::{Bytes, Ppid};
 use super::Broken;
 
 /// The payload protocol identifier.
-const PING_PONG: Ppid = Ppid(33);
+pub(crate) const PING_PONG: Ppid = Ppid(33);
 const PING: u8 = 1;
 const PONG: u8 = 2;
 const HEADER: usize = 12;
@@ -57,6 +57,29 @@ fn pong(ping: &[u8], reply: u64) -> Option<Bytes> {
     Some([&[PONG, 0], &length, &header[4..], &reply.to_be_bytes(), data].concat().into())
 }
 
+/// A ping.
+pub(crate) fn make_ping(number: u64, data: &[u8]) -> Bytes {
+    let length = u16::try_from(HEADER + data.len()).unwrap_or(u16::MAX).to_be_bytes();
+    [&[PING, 0], &length[..], &number.to_be_bytes(), data].concat().into()
+}
+
+/// What matters of a pong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pong {
+    pub(crate) number: u64,
+    pub(crate) reply: u64,
+}
+
+impl Pong {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (header, rest) = bytes.split_first_chunk::<4>()?;
+        let (number, rest) = rest.split_first_chunk()?;
+        let (reply, _) = rest.split_first_chunk()?;
+        let number = u64::from_be_bytes(*number);
+        (header[0] == PONG).then_some(Self { number, reply: u64::from_be_bytes(*reply) })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,7 +88,10 @@ mod tests {
     fn a_pong_is_a_ping_with_a_number() {
         let ping = [&[1, 0, 0, 15, 0, 0, 0, 0, 0, 0, 0, 7][..], b"abc"].concat();
         let expected = [&[2, 0, 0, 23, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 9][..], b"abc"];
-        assert_eq!(pong(&ping, 9).unwrap(), expected.concat());
+        let answer = pong(&ping, 9).unwrap();
+        assert_eq!(answer, expected.concat());
+        assert_eq!(make_ping(7, b"abc"), ping);
+        assert_eq!(Pong::decode(&answer), Some(Pong { number: 7, reply: 9 }));
         assert_eq!(pong(&ping[..14], 9), None);
         assert_eq!(pong(b"", 9), None);
         assert_eq!(read_cookie(&make_cookie(5)), Some(5));

@@ -222,6 +222,14 @@ impl Session {
         }
     }
 
+    /// Leaves the element that serves the session for another one, as if it had died: because
+    /// it refuses the work, for instance. The events of a failover follow. With no other
+    /// element in the pool, the same one serves again.
+    pub fn fail_over(&mut self) {
+        self.machine.fail_over(self.network.now());
+        self.drain();
+    }
+
     /// Ends the session in good order: what was sent is written first.
     ///
     /// # Cancel safety

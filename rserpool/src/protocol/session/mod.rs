@@ -199,6 +199,20 @@ impl Session {
         Ok(())
     }
 
+    /// Leaves the element that serves the session for another one, as if it had died, but
+    /// without a report: it refuses the work, for instance.
+    pub fn fail_over(&mut self, now: Instant) {
+        self.begin();
+        let State::Connected { connection, element, .. } = self.state else { return };
+        self.without_since.get_or_insert(now);
+        self.out.push_back(Output::Close { connection, abort: true });
+        self.out.push_back(Output::Event(Event::FailoverStarted { from: element }));
+        if !self.failed.contains(&element) {
+            self.failed.push(element);
+        }
+        self.resolve();
+    }
+
     /// Ends the session.
     pub fn close(&mut self) {
         self.begin();

@@ -1,0 +1,24 @@
+//! Character generator.
+
+use rserpool::driver::ElementSession;
+use rserpool::wire::{Bytes, Ppid};
+
+use super::Broken;
+
+/// How long a message is.
+const BLOCK: usize = 1024;
+
+/// Sends printable characters until the client has enough.
+pub(crate) async fn serve(mut session: ElementSession) -> Result<(), Broken> {
+    let mut characters = (30..=127_u8).cycle();
+    loop {
+        let block: Bytes = characters.by_ref().take(BLOCK).collect();
+        session.send(Ppid::NONE, block).await?;
+        // What the client says does not matter, but that it goes does.
+        if let std::task::Poll::Ready(event) = futures::poll!(std::pin::pin!(session.recv()))
+            && event?.is_none()
+        {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Daytime.
+
+use rserpool::driver::ElementSession;
+use rserpool::wire::Ppid;
+
+use super::Broken;
+
+/// Tells the local time, in the words of rsplib's service, and ends the session.
+pub(crate) async fn serve(mut session: ElementSession) -> Result<(), Broken> {
+    let now = chrono::Local::now().format("%A, %d-%B-%Y %H:%M:%S%.6f\n");
+    session.send(Ppid::NONE, now.to_string()).await?;
+    session.close().await;
+    Ok(())
+}
