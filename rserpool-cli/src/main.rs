@@ -1,5 +1,13 @@
 //! The `rserpool` command.
 
+/// Prints a line, or returns the error: whoever reads it may stop reading, as `head` does.
+macro_rules! out {
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        writeln!(std::io::stdout(), $($text)*)?
+    }};
+}
+
 mod client;
 mod commands;
 mod demo;
@@ -59,6 +67,10 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => block_on(demo::run(arguments)),
     };
     result.unwrap_or_else(|error| {
+        let io_error = error.downcast_ref::<std::io::Error>();
+        if io_error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
+            return ExitCode::SUCCESS;
+        }
         eprintln!("rserpool: {error:#}");
         ExitCode::FAILURE
     })

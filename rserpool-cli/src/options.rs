@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use rserpool::driver::{ListenError, Network, PoolUser};
 use rserpool::protocol::HuntConfig;
 use rserpool::transport::{Tcp, Transport};
-use rserpool::wire::{PoolHandle, TransportAddress};
+use rserpool::wire::{PoolElementId, PoolHandle, TransportAddress};
 use rserpool_tokio::TokioRuntime;
 
 /// The port of ASAP (RFC 5352 section 8.2).
@@ -123,6 +123,17 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
 /// Reads a pool handle.
 pub(crate) fn pool_handle(text: &str) -> Result<PoolHandle, String> {
     text.parse().map_err(|error: rserpool::wire::InvalidPoolHandle| error.to_string())
+}
+
+/// Reads an identifier: a number that is not zero, or hexadecimal digits after 0x.
+pub(crate) fn identifier(text: &str) -> Result<PoolElementId, String> {
+    let number = match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    };
+    let number = number.filter(|number| *number != 0);
+    let number = number.ok_or("not an identifier: write a number of 32 bits, 0x1234 or 4660")?;
+    Ok(PoolElementId(number))
 }
 
 /// An address that cannot be had, and what to do about it.

@@ -44,7 +44,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
         let request = Message { kind: Kind::Request, job, size: arguments.job_size, completed: 0 };
         let start = Instant::now();
         compute(&mut session, request).await?;
-        println!("job {job} completed after {:.2} s", start.elapsed().as_secs_f64());
+        out!("job {job} completed after {:.2} s", start.elapsed().as_secs_f64());
         session.close().await;
     }
     Ok(())
@@ -59,7 +59,7 @@ async fn compute(session: &mut Session, request: Message) -> anyhow::Result<()> 
             event = session.recv() => event?,
             () = tokio::time::sleep_until(next) => {
                 if asked.is_some() {
-                    println!("-- no answer for {:.1} s", KEEP_ALIVE.as_secs_f64());
+                    out!("-- no answer for {:.1} s", KEEP_ALIVE.as_secs_f64());
                     asked = None;
                     session.fail_over();
                 } else {
@@ -76,9 +76,9 @@ async fn compute(session: &mut Session, request: Message) -> anyhow::Result<()> 
                 let Some(said) = Message::decode(&message.payload) else { continue };
                 let by = session.element().map_or_else(String::new, |element| element.to_string());
                 match said.kind {
-                    Kind::Accept => println!("job {} accepted by {by}", request.job),
+                    Kind::Accept => out!("job {} accepted by {by}", request.job),
                     Kind::Reject => {
-                        println!("job {} refused by {by}", request.job);
+                        out!("job {} refused by {by}", request.job);
                         tokio::time::sleep(REFUSED).await;
                         session.fail_over();
                     }
@@ -91,9 +91,9 @@ async fn compute(session: &mut Session, request: Message) -> anyhow::Result<()> 
                     Kind::Request | Kind::Abort => {}
                 }
             }
-            Event::FailoverStarted { from } => println!("-- {from} is gone"),
+            Event::FailoverStarted { from } => out!("-- {from} is gone"),
             Event::FailoverCompleted { to, .. } => {
-                println!("-- {to} took over");
+                out!("-- {to} took over");
                 (asked, next) = (None, Instant::now() + KEEP_ALIVE);
                 // With a cookie, the server knows the job.
                 if session.cookie().is_none() {

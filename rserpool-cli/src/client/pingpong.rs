@@ -46,12 +46,12 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
                         answered = answered.max(pong.number);
                         let element = session.element();
                         let element = element.map_or_else(String::new, |e| e.to_string());
-                        println!("ping {} from {element}: reply {}", pong.number, pong.reply);
+                        out!("ping {} from {element}: reply {}", pong.number, pong.reply);
                     }
                 }
-                Event::FailoverStarted { from } => println!("-- {from} is gone"),
+                Event::FailoverStarted { from } => out!("-- {from} is gone"),
                 Event::FailoverCompleted { to, .. } => {
-                    println!("-- {to} took over");
+                    out!("-- {to} took over");
                     for number in answered + 1..=sent {
                         session.send(PING_PONG, make_ping(number, b"rserpool")).await?;
                     }

@@ -41,9 +41,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let local = registrar.local_address();
     if arguments.json {
         let asap = local.socket_addresses().next().map(|address| address.to_string());
-        println!("{}", json!({ "identifier": identifier.to_string(), "asap": asap }));
+        out!("{}", json!({ "identifier": identifier.to_string(), "asap": asap }));
     } else {
-        println!("registrar {identifier} offers ASAP at {local}; Ctrl-C ends it");
+        out!("registrar {identifier} offers ASAP at {local}; Ctrl-C ends it");
     }
     options::wait_for_end(arguments.until_eof).await;
     registrar.shutdown().await;

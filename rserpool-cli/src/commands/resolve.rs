@@ -32,16 +32,19 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let resolve_options = ResolveOptions { items: arguments.items, ..ResolveOptions::default() };
     let elements = user.resolve(arguments.pool, resolve_options).await.map_err(explain_resolve)?;
     if arguments.json {
-        println!("{}", serde_json::to_string(&elements)?);
+        out!("{}", serde_json::to_string(&elements)?);
         return Ok(ExitCode::SUCCESS);
     }
     if elements.is_empty() {
-        println!("the pool has elements, but its policy offers none of them");
+        out!("the pool has elements, but its policy offers none of them");
     }
     for element in elements {
-        println!(
+        out!(
             "{}  {}  {}  registered with {}",
-            element.identifier, element.user_transport, element.policy, element.home_registrar
+            element.identifier,
+            element.user_transport,
+            element.policy,
+            element.home_registrar
         );
     }
     Ok(ExitCode::SUCCESS)

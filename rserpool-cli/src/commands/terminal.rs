@@ -75,7 +75,7 @@ async fn talk(mut session: Session) -> anyhow::Result<()> {
                 Ok(Event::Message(message)) => {
                     // Replies come in the order of the lines.
                     unanswered.pop_front();
-                    println!("{}", String::from_utf8_lossy(&message.payload));
+                    out!("{}", String::from_utf8_lossy(&message.payload));
                 }
                 Ok(Event::FailoverStarted { from }) => {
                     eprintln!("-- {from} is gone, looking for another");

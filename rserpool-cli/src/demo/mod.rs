@@ -54,9 +54,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         result = demonstrate(&arguments) => {
             let report = result?;
             if arguments.json {
-                println!("{}", report.json());
+                out!("{}", report.json());
             } else {
-                print!("{report}");
+                out!("{report}");
             }
             Ok(if report.is_flawless() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }

@@ -17,7 +17,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use rserpool::driver::{ElementSession, JoinError, PoolElement};
 use rserpool::transport::SendError;
-use rserpool::wire::{ErrorCause, PolicyParameters, PoolHandle};
+use rserpool::wire::{ErrorCause, PolicyParameters, PoolElementId, PoolHandle};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -46,6 +46,9 @@ pub(crate) struct Arguments {
     /// WeightedRandom:5 ...
     #[arg(long, value_name = "NAME[:VALUE...]", default_value = "RoundRobin")]
     policy: PolicyParameters,
+    /// Identifier in the pool [default: drawn at random]
+    #[arg(long, value_name = "ID", value_parser = options::identifier)]
+    identifier: Option<PoolElementId>,
     /// Where to accept clients [default: any port of the address that reaches the registrar]
     #[arg(long, value_name = "ADDR", value_parser = options::address)]
     listen: Option<SocketAddr>,
@@ -139,11 +142,14 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let policy = arguments.policy;
     let registrars = arguments.registrar.addresses(&network);
     let at = registrars.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
-    let mut element = PoolElement::builder(&network, pool.clone(), registrars)
+    let mut builder = PoolElement::builder(&network, pool.clone(), registrars)
         .listen(arguments.listen.unwrap_or_else(options::any_address))
-        .policy(policy.clone())
-        .start()
-        .map_err(|error| options::explain_listen(error, "--listen"))?;
+        .policy(policy.clone());
+    if let Some(identifier) = arguments.identifier {
+        builder = builder.identifier(identifier);
+    }
+    let mut element =
+        builder.start().map_err(|error| options::explain_listen(error, "--listen"))?;
     let end = options::wait_for_end(arguments.until_eof);
     tokio::pin!(end);
     let registered = async {
@@ -165,9 +171,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let port = element.user_transport().port;
     if arguments.json {
         let identifier = identifier.to_string();
-        println!("{}", json!({ "pool": pool, "identifier": identifier, "port": port }));
+        out!("{}", json!({ "pool": pool, "identifier": identifier, "port": port }));
     } else {
-        println!("serving {pool} as {identifier} on port {port}; Ctrl-C leaves the pool");
+        out!("serving {pool} as {identifier} on port {port}; Ctrl-C leaves the pool");
     }
     let mut sessions = JoinSet::new();
     let processor = Arc::new(Processor::new(arguments.capacity, arguments.max_jobs));
