@@ -116,7 +116,7 @@ impl Processor {
             *jobs += u32::from(room);
             room
         });
-        admitted.then_some(Place { processor: self })
+        admitted.then(|| Place { processor: self })
     }
 }
 
