@@ -86,22 +86,27 @@ fn sctp() -> std::io::Result<Arc<dyn Transport>> {
 /// Which registrars to ask.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RegistrarOption {
-    /// Address of a registrar; may be repeated
-    #[arg(long, value_name = "ADDR", value_parser = address, default_value = DEFAULT_REGISTRAR)]
+    /// Address of a registrar; may be repeated [default: 127.0.0.1:3863, and registrars that
+    /// announce themselves in the local network]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     registrar: Vec<SocketAddr>,
 }
 
 impl RegistrarOption {
-    /// The registrars' addresses on `network`.
-    pub(crate) fn addresses(&self, network: &Network) -> Vec<TransportAddress> {
+    /// Where to look for registrars on `network`.
+    pub(crate) fn hunt(&self, network: &Network) -> HuntConfig {
         let at = |address: &SocketAddr| TransportAddress::new(network.protocol(), *address);
-        self.registrar.iter().map(at).collect()
+        if self.registrar.is_empty() {
+            let default = DEFAULT_REGISTRAR.parse().ok();
+            HuntConfig::new(default.iter().map(at)).listen_for_announcements()
+        } else {
+            HuntConfig::new(self.registrar.iter().map(at))
+        }
     }
 
     /// A pool user for a person who waits: it gives up soon where there is no registrar.
     pub(crate) fn user(&self, network: &Network) -> anyhow::Result<PoolUser> {
-        let hunt = HuntConfig::new(self.addresses(network));
-        let user = PoolUser::configured(network, hunt, |config| {
+        let user = PoolUser::configured(network, self.hunt(network), |config| {
             config.request_timeout(Duration::from_secs(1)).max_request_retransmit(1)
         });
         Ok(user?)

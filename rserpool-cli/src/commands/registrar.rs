@@ -18,6 +18,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "ADDR", value_parser = options::address,
           default_value = options::DEFAULT_REGISTRAR)]
     asap: SocketAddr,
+    /// Do not announce the registrar in the local network. One at a loopback address is not
+    #[arg(long)]
+    no_announce: bool,
     #[command(flatten)]
     transport: TransportOption,
     /// Print the address as JSON
@@ -35,7 +38,10 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let identifier = random_registrar_id();
     seed[..4].copy_from_slice(&identifier.0.to_be_bytes());
     seed[4..].copy_from_slice(&random_registrar_id().0.to_be_bytes());
-    let config = RegistrarConfig::new(identifier, u64::from_be_bytes(seed));
+    let mut config = RegistrarConfig::new(identifier, u64::from_be_bytes(seed));
+    if !arguments.no_announce && !arguments.asap.ip().is_loopback() {
+        config = config.announce([]);
+    }
     let registrar = Registrar::start(&network, &address, config)
         .map_err(|error| options::explain_listen(error, "--asap"))?;
     let local = registrar.local_address();

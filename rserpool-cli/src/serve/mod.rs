@@ -140,9 +140,10 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         None => arguments.service.default_pool().parse().context("its own handle")?,
     };
     let policy = arguments.policy;
-    let registrars = arguments.registrar.addresses(&network);
-    let at = registrars.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
-    let mut builder = PoolElement::builder(&network, pool.clone(), registrars)
+    let hunt = arguments.registrar.hunt(&network);
+    let at = hunt.registrars().iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+    let mut builder = PoolElement::builder(&network, pool.clone(), [])
+        .hunt(hunt)
         .listen(arguments.listen.unwrap_or_else(options::any_address))
         .policy(policy.clone());
     if let Some(identifier) = arguments.identifier {
@@ -159,7 +160,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             return result;
         }
         eprintln!(
-            "no registrar at {at} yet: start one with `rserpool registrar`, or say where it is \
+            "no registrar at {at} yet, and none that announces itself: start one with `rserpool registrar`, or say where it is \
              with --registrar; waiting"
         );
         registered.await

@@ -218,6 +218,7 @@ impl PoolElementBuilder {
         let user_transport = service.local().cloned().unwrap_or_else(|| at(self.listen));
         let registered = user_transport.clone().with_usage(TransportUse::DATA_PLUS_CONTROL);
         let asap_transport = asap.local().cloned().unwrap_or(asap_address);
+        let announcements = if self.hunt.listens() { network.announcements(None) } else { None };
         let mut config = ElementConfig::new(self.pool_handle, registered, self.hunt, random_seed())
             .asap_transport(asap_transport)
             .policy(self.policy);
@@ -234,7 +235,7 @@ impl PoolElementBuilder {
             leaving: None,
             finished: false,
         };
-        let commands = Task::spawn(role, &network, asap);
+        let commands = Task::spawn(role, &network, asap, announcements);
         Ok(PoolElement { network, commands, endpoint: service, user_transport })
     }
 }

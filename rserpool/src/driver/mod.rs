@@ -24,6 +24,7 @@ use std::time::Instant;
 use rand::Rng;
 
 use crate::runtime::Runtime;
+use crate::transport::announcement::Announcements;
 use crate::transport::{Endpoint, Purpose, Transport};
 use crate::wire::{Ppid, RegistrarId, TransportAddress, TransportProtocol};
 
@@ -76,6 +77,13 @@ impl Network {
     ) -> Result<Box<dyn Endpoint>, ListenError> {
         let opened = self.transport.open(&self.runtime, purpose, Some(address));
         opened.map_err(|error| ListenError { address: address.clone(), error })
+    }
+
+    /// What is needed to hear announcements, and to send them from `send_from`. Without
+    /// multicast there are none.
+    fn announcements(&self, send_from: Option<u16>) -> Option<Announcements> {
+        let opened = Announcements::open(&self.runtime, send_from);
+        opened.inspect_err(|error| tracing::warn!(%error, "no announcements")).ok()
     }
 
     pub(crate) fn dialler(&self, purpose: Purpose) -> io::Result<Box<dyn Endpoint>> {

@@ -43,10 +43,12 @@ impl Registrar {
     ) -> Result<Self, ListenError> {
         let endpoint = network.listen(ASAP, address)?;
         let local = endpoint.local().unwrap_or(address).clone();
-        let machine = registrar::Registrar::new(config);
+        let machine = registrar::Registrar::new(config.clone());
         let identifier = machine.identifier();
+        let announcements =
+            if config.announces() { network.announcements(Some(local.port)) } else { None };
         let role = RegistrarRole { machine, finished: false, done: None };
-        let commands = Task::spawn(role, network, endpoint);
+        let commands = Task::spawn(role, network, endpoint, announcements);
         Ok(Self { commands, identifier, local })
     }
 

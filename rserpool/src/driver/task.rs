@@ -11,7 +11,9 @@ use super::Network;
 use super::connections::Connections;
 use super::timer::LazyTimer;
 use crate::protocol::{ConnectionEvent, Machine, Output};
+use crate::transport::announcement::Announcements;
 use crate::transport::{Endpoint, Event, SendError};
+use crate::wire::{TransportAddress, asap};
 
 /// The most connections of one task; ours. Further ones from outside are dropped.
 const MAX_CONNECTIONS: usize = 65_536;
@@ -49,6 +51,7 @@ pub(super) struct Task<R: Role> {
     endpoint: Option<Box<dyn Endpoint>>,
     connections: Connections,
     commands: Option<mpsc::Receiver<R::Command>>,
+    announcements: Option<Announcements>,
     timer: LazyTimer,
     accept_again: Option<Instant>,
 }
@@ -60,6 +63,7 @@ impl<R: Role> Task<R> {
         mut role: R,
         network: &Network,
         endpoint: Box<dyn Endpoint>,
+        announcements: Option<Announcements>,
     ) -> mpsc::Sender<R::Command> {
         let (sender, commands) = mpsc::channel(16);
         role.machine().start(network.now());
@@ -69,6 +73,7 @@ impl<R: Role> Task<R> {
             endpoint: Some(endpoint),
             connections: Connections::new(),
             commands: Some(commands),
+            announcements,
             timer: LazyTimer::default(),
             accept_again: None,
         };
@@ -83,8 +88,13 @@ impl<R: Role> Task<R> {
                 self.connections.close_all(self.network.now());
             }
             // Each source in each round, so that none keeps the others waiting.
-            let sources =
-                [Self::poll_timer, Self::poll_commands, Self::poll_accept, Self::poll_event];
+            let sources = [
+                Self::poll_timer,
+                Self::poll_commands,
+                Self::poll_announcements,
+                Self::poll_accept,
+                Self::poll_event,
+            ];
             let mut idle = true;
             for source in sources {
                 if source(self, cx).is_ready() {
@@ -125,8 +135,11 @@ impl<R: Role> Task<R> {
                             }
                         }
                     }
-                    // Announcements need multicast, which no transport offers yet.
-                    Output::Announce(_) => {}
+                    Output::Announce(message) => {
+                        if let Some(announcements) = &self.announcements {
+                            announcements.send(&message.payload);
+                        }
+                    }
                     Output::Close { connection, abort: true } => {
                         self.connections.abort(connection);
                     }
@@ -175,6 +188,26 @@ impl<R: Role> Task<R> {
             None => {
                 self.commands = None;
                 self.role.handle_abandoned(now);
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_announcements(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(announcements) = &mut self.announcements else { return Poll::Pending };
+        match ready!(announcements.poll_receive(cx)) {
+            Ok((source, payload)) => {
+                let source = TransportAddress::new(self.network.protocol(), source);
+                if let Ok(message) = asap::Message::decode(&payload)
+                    && let asap::Body::ServerAnnounce(announce) = message.body
+                {
+                    let now = self.network.now();
+                    self.role.machine().handle_announce(now, source, announce);
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no announcements any more");
+                self.announcements = None;
             }
         }
         Poll::Ready(())

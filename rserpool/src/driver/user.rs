@@ -49,10 +49,7 @@ impl PoolUser {
         network: &Network,
         registrars: impl IntoIterator<Item = TransportAddress>,
     ) -> io::Result<Self> {
-        let hunt = HuntConfig::new(registrars);
-        let registrars = hunt.registrars().to_vec();
-        let config = UserConfig::new(hunt, random_seed());
-        Self::with_config(network, registrars, config)
+        Self::configured(network, HuntConfig::new(registrars), |config| config)
     }
 
     /// The same with other settings than the defaults: `configure` changes them.
@@ -66,19 +63,12 @@ impl PoolUser {
         configure: impl FnOnce(UserConfig) -> UserConfig,
     ) -> io::Result<Self> {
         let registrars = hunt.registrars().to_vec();
+        let announcements = if hunt.listens() { network.announcements(None) } else { None };
         let config = configure(UserConfig::new(hunt, random_seed()));
-        Self::with_config(network, registrars, config)
-    }
-
-    fn with_config(
-        network: &Network,
-        registrars: Vec<TransportAddress>,
-        config: UserConfig,
-    ) -> io::Result<Self> {
         let endpoint = network.dialler(ASAP)?;
         let role =
             UserRole { machine: User::new(config), waiting: HashMap::new(), finished: false };
-        let commands = Task::spawn(role, network, endpoint);
+        let commands = Task::spawn(role, network, endpoint, announcements);
         Ok(Self { network: network.clone(), commands, registrars })
     }
 

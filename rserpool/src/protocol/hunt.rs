@@ -18,6 +18,7 @@ const MAX_ANNOUNCED: usize = 64;
 #[derive(Debug, Clone)]
 pub struct HuntConfig {
     registrars: Vec<TransportAddress>,
+    listen: bool,
     server_hunt: Duration,
     server_hunt_max: Duration,
     outdate: Duration,
@@ -28,6 +29,7 @@ impl Default for HuntConfig {
     fn default() -> Self {
         Self {
             registrars: Vec::new(),
+            listen: false,
             server_hunt: Duration::from_secs(10),
             server_hunt_max: Duration::from_secs(60),
             outdate: Duration::from_secs(5),
@@ -37,7 +39,7 @@ impl Default for HuntConfig {
 }
 
 impl HuntConfig {
-    /// Looks for registrars at these addresses, and at those which announce themselves.
+    /// Looks for registrars at these addresses.
     #[must_use]
     pub fn new(registrars: impl IntoIterator<Item = TransportAddress>) -> Self {
         Self { registrars: registrars.into_iter().collect(), ..Self::default() }
@@ -65,6 +67,17 @@ impl HuntConfig {
     pub fn retry_delay(mut self, delay: Duration) -> Self {
         self.retry_delay = delay;
         self
+    }
+
+    /// Also listens for registrars that announce themselves in the local network: not.
+    #[must_use]
+    pub fn listen_for_announcements(mut self) -> Self {
+        self.listen = true;
+        self
+    }
+
+    pub(crate) fn listens(&self) -> bool {
+        self.listen
     }
 
     /// The configured registrars.

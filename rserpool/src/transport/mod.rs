@@ -5,6 +5,7 @@
 //! came from. A [`Connection`] is an SCTP association or a TCP connection; it carries
 //! [`UserMessage`]s.
 
+pub mod announcement;
 pub mod memory;
 #[cfg(target_os = "linux")]
 pub mod sctp;

@@ -94,6 +94,10 @@ impl RegistrarConfig {
         self
     }
 
+    pub(crate) fn announces(&self) -> bool {
+        self.announce.is_some()
+    }
+
     /// Announces the registrar at `transports` every T6-Serverannounce, 1 s, times the number
     /// of registrars heard; those not heard for T7-ENRPoutdate, 5 s, do not count (RFC 5352
     /// sections 3.6 and 7.1). Without this there are no announcements.

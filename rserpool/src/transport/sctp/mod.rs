@@ -48,7 +48,7 @@ impl Default for Sctp {
             timing: Timing {
                 rto_initial: Duration::from_millis(500),
                 rto_min: Duration::from_millis(250),
-                rto_max: Duration::from_millis(1000),
+                rto_max: Duration::from_millis(800),
                 association_max_retransmissions: 3,
                 path_max_retransmissions: 2,
                 heartbeat: Duration::from_millis(1000),
@@ -76,7 +76,9 @@ impl Sctp {
     }
 
     /// The retransmission timeout in the beginning, at least and at most: 500 ms, 250 ms and
-    /// 1 s, ours, where RFC 9260 section 16 has 1 s, 1 s and 60 s.
+    /// 800 ms, ours, where RFC 9260 section 16 has 1 s, 1 s and 60 s. With these, an association
+    /// on which something is to be acknowledged and nothing comes back is given up after about
+    /// 2.4 s.
     #[must_use]
     pub fn retransmission_timeout(
         mut self,
