@@ -583,18 +583,24 @@ fn a_member_that_is_refused_comes_back_when_the_pool_lets_it() {
 
 #[test]
 fn elements_that_share_an_endpoint_share_the_connection_to_it() {
-    let mut world = World::default();
-    let registrar = world.registrar(new_registrar());
-    let element = world.element(new_element(1));
-    world.run(SECOND);
-    world.disconnect(element);
-    // More elements than connections would be made at a time, behind a host that is silent.
-    let on = world.connect(registrar);
+    let now = World::default().now();
+    let mut registrar = new_registrar();
+    registrar.start(now);
+    let from = registrar.accept(now, address(99));
+    let connects = |registrar: &mut Registrar| {
+        std::iter::from_fn(|| registrar.poll_output())
+            .filter(|output| matches!(output, Output::Connect { .. }))
+            .count()
+    };
+    // More elements than connections would be made at a time, behind one endpoint.
     for identifier in 1..=300 {
-        let mut silent = registration(identifier);
-        silent.pool_element.asap_transport = Some(address(99));
-        send(&mut world, on, silent);
+        let mut element = registration(identifier);
+        element.pool_element.asap_transport = Some(address(99));
+        let payload = asap::Message::from(element).encode().unwrap();
+        registrar.handle_message(now, from, UserMessage::new(Ppid::ASAP, payload));
+        assert_eq!(connects(&mut registrar), 0);
     }
-    world.run(SECOND * 300);
-    assert_eq!(world.elements(registrar), 1, "the one that answers stays");
+    assert_eq!(registrar.elements(), 300);
+    registrar.handle_connection(now, from, ConnectionEvent::Lost);
+    assert_eq!(connects(&mut registrar), 1);
 }
