@@ -47,6 +47,7 @@ enum Command {
     Client(client::Arguments),
     Terminal(commands::terminal::Arguments),
     Resolve(commands::resolve::Arguments),
+    Dump(commands::dump::Arguments),
     Demo(demo::Arguments),
     Decode(decode::Arguments),
 }
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         Command::Client(arguments) => block_on(client::run(arguments)),
         Command::Terminal(arguments) => block_on(commands::terminal::run(arguments)),
         Command::Resolve(arguments) => block_on(commands::resolve::run(arguments)),
+        Command::Dump(arguments) => block_on(commands::dump::run(arguments)),
         Command::Demo(arguments) => block_on(demo::run(arguments)),
     };
     result.unwrap_or_else(|error| {

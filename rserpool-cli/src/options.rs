@@ -7,13 +7,16 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use rserpool::driver::{ListenError, Network, PoolUser};
-use rserpool::protocol::HuntConfig;
+use rserpool::protocol::{Compatibility, HuntConfig};
 use rserpool::transport::{Tcp, Transport};
 use rserpool::wire::{PoolElementId, PoolHandle, TransportAddress};
 use rserpool_tokio::TokioRuntime;
 
 /// The port of ASAP (RFC 5352 section 8.2).
 const ASAP_PORT: u16 = 3863;
+
+/// The port of ENRP (RFC 5353 section 5.3).
+pub(crate) const ENRP_PORT: u16 = 9901;
 
 /// Where a registrar is looked for, and offered, unless one says otherwise.
 pub(crate) const DEFAULT_REGISTRAR: &str = "127.0.0.1:3863";
@@ -90,18 +93,30 @@ pub(crate) struct RegistrarOption {
     /// announce themselves in the local network]
     #[arg(long, value_name = "ADDR", value_parser = address)]
     registrar: Vec<SocketAddr>,
+    #[command(flatten)]
+    compatibility: CompatibilityOption,
+}
+
+/// With which implementations to be compatible.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CompatibilityOption {
+    /// Which implementations to be compatible with: all, rsplib (where registrars of rsplib take
+    /// part), or rfc (by the letter)
+    #[arg(long = "compatibility", value_name = "PROFILE", default_value_t)]
+    pub(crate) profile: Compatibility,
 }
 
 impl RegistrarOption {
     /// Where to look for registrars on `network`.
     pub(crate) fn hunt(&self, network: &Network) -> HuntConfig {
         let at = |address: &SocketAddr| TransportAddress::new(network.protocol(), *address);
-        if self.registrar.is_empty() {
+        let hunt = if self.registrar.is_empty() {
             let default = DEFAULT_REGISTRAR.parse().ok();
             HuntConfig::new(default.iter().map(at)).listen_for_announcements()
         } else {
             HuntConfig::new(self.registrar.iter().map(at))
-        }
+        };
+        hunt.compatibility(self.compatibility.profile)
     }
 
     /// A pool user for a person who waits: it gives up soon where there is no registrar.
@@ -115,11 +130,20 @@ impl RegistrarOption {
 
 /// Reads `IP`, `IP:PORT` or `HOST:PORT`. Without a port it is ASAP's.
 pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
+    address_or_port(text, ASAP_PORT)
+}
+
+/// The same; without a port it is ENRP's.
+pub(crate) fn enrp_address(text: &str) -> Result<SocketAddr, String> {
+    address_or_port(text, ENRP_PORT)
+}
+
+fn address_or_port(text: &str, port: u16) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Ok(address);
     }
     if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(SocketAddr::new(address, ASAP_PORT));
+        return Ok(SocketAddr::new(address, port));
     }
     let found = text.to_socket_addrs().ok().and_then(|mut found| found.next());
     found.ok_or_else(|| format!("not an address: write IP:PORT, as in {DEFAULT_REGISTRAR}"))

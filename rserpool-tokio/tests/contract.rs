@@ -40,4 +40,9 @@ mod sctp {
         multi_thread,
         Network::new(TokioRuntime::current(), Sctp::new())
     );
+    rserpool::contract_suite!(
+        paths: [#[ignore = "needs a kernel with SCTP, see tests/interop"]]
+        multi_thread,
+        Network::new(TokioRuntime::current(), Sctp::new())
+    );
 }

@@ -9,7 +9,7 @@ use rserpool::protocol::{
     ConnectionEvent, ConnectionId, Element, Machine, Output, Registrar, User, element, registrar,
     user,
 };
-use rserpool::wire::{TransportAddress, UserMessage};
+use rserpool::wire::{Ppid, TransportAddress, UserMessage};
 
 /// A machine of the network.
 pub type NodeId = usize;
@@ -63,7 +63,7 @@ type End = (NodeId, ConnectionId);
 enum Delivery {
     Message(End, UserMessage),
     Connection(End, ConnectionEvent),
-    Connect(End, TransportAddress),
+    Connect(End, Ppid, TransportAddress),
 }
 
 /// The network.
@@ -171,10 +171,16 @@ impl World {
         }
     }
 
-    /// Connects the test to a node.
+    /// Connects the test to a node, for ASAP.
     pub fn connect(&mut self, to: NodeId) -> ConnectionId {
+        self.connect_for(Ppid::ASAP, to)
+    }
+
+    /// Connects the test to a node.
+    pub fn connect_for(&mut self, protocol: Ppid, to: NodeId) -> ConnectionId {
         let now = self.now;
-        let theirs = machine!(self.nodes[to], machine => machine.accept(now, address(99)));
+        let theirs =
+            machine!(self.nodes[to], machine => machine.accept(now, protocol, address(99)));
         let ours = ConnectionId(1000 + self.links.len() as u64);
         self.links.push(((TEST, ours), (to, theirs)));
         self.settle(to);
@@ -243,8 +249,8 @@ impl World {
             let Some(output) = output else { break };
             let at = self.now - self.start;
             match output {
-                Output::Connect { connection, to } => {
-                    self.deliveries.push_back(Delivery::Connect((id, connection), to));
+                Output::Connect { connection, protocol, to } => {
+                    self.deliveries.push_back(Delivery::Connect((id, connection), protocol, to));
                 }
                 Output::Send { connection, message } => {
                     if let Some(end) = self.other_end((id, connection)) {
@@ -253,8 +259,9 @@ impl World {
                 }
                 Output::Close { connection, abort } => {
                     let end = (id, connection);
-                    self.held
-                        .retain(|held| !matches!(held, Delivery::Connect(held, _) if *held == end));
+                    self.held.retain(
+                        |held| !matches!(held, Delivery::Connect(held, ..) if *held == end),
+                    );
                     if let Some(other) = self.other_end(end) {
                         self.links.retain(|(one, two)| *one != end && *two != end);
                         let event =
@@ -273,7 +280,7 @@ impl World {
         let now = self.now;
         let target = match &delivery {
             Delivery::Message((id, _), _) | Delivery::Connection((id, _), _) => *id,
-            Delivery::Connect(_, to) => {
+            Delivery::Connect(_, _, to) => {
                 match self.nodes.iter().position(|node| node.address.reaches_same(to)) {
                     Some(id) => id,
                     None => return self.refuse(delivery),
@@ -300,10 +307,10 @@ impl World {
                 machine!(node, machine => machine.handle_connection(now, connection, event));
                 self.settle(id);
             }
-            (NodeState::Running, Delivery::Connect(end, _)) => {
+            (NodeState::Running, Delivery::Connect(end, protocol, _)) => {
                 let peer = TransportAddress { port: 40_000, ..self.nodes[end.0].address.clone() };
                 let node = &mut self.nodes[target];
-                let theirs = machine!(node, machine => machine.accept(now, peer.clone()));
+                let theirs = machine!(node, machine => machine.accept(now, protocol, peer.clone()));
                 let local = node.address.clone();
                 self.links.push((end, (target, theirs)));
                 self.settle(target);
@@ -314,7 +321,7 @@ impl World {
     }
 
     fn refuse(&mut self, delivery: Delivery) {
-        if let Delivery::Connect(end, _) = delivery {
+        if let Delivery::Connect(end, ..) = delivery {
             self.deliveries.push_back(Delivery::Connection(end, ConnectionEvent::Lost));
         }
     }
@@ -361,7 +368,9 @@ impl World {
 fn lift<E>(output: Option<Output<E>>, event: impl FnOnce(E) -> Event) -> Option<Output<Event>> {
     Some(match output? {
         Output::Event(inner) => Output::Event(event(inner)),
-        Output::Connect { connection, to } => Output::Connect { connection, to },
+        Output::Connect { connection, protocol, to } => {
+            Output::Connect { connection, protocol, to }
+        }
         Output::Send { connection, message } => Output::Send { connection, message },
         Output::Announce(message) => Output::Announce(message),
         Output::Close { connection, abort } => Output::Close { connection, abort },

@@ -6,7 +6,9 @@ use std::time::Duration;
 use rserpool::protocol::element::{self, ElementConfig};
 use rserpool::protocol::registrar::{self, RegistrarConfig, RemovalReason};
 use rserpool::protocol::user::{self, ResolveError, ResolveOptions, UserConfig};
-use rserpool::protocol::{ConnectionEvent, Element, HuntConfig, Machine, Output, Registrar, User};
+use rserpool::protocol::{
+    Compatibility, ConnectionEvent, Element, HuntConfig, Machine, Output, Registrar, User,
+};
 use rserpool::wire::{
     Bytes, ErrorCause, PolicyParameters, PolicyType, PoolElementId, PoolHandle, Ppid, RegistrarId,
     RegistrationLife, TransportAddress, UserMessage, asap,
@@ -518,18 +520,85 @@ fn registrars_announce_themselves_and_are_found_by_it() {
     world.run(Duration::from_millis(3500));
     assert_eq!(world.announced.len(), 4);
     let (_, _, message) = world.announced[0].clone();
-    let announce = match asap::Message::decode(&message.payload).unwrap().body {
-        asap::Body::ServerAnnounce(announce) => announce,
-        other => panic!("{other:?}"),
-    };
     let element = world.element(Element::new(element_config(1, &[])));
     world.run(SECOND);
     assert_eq!(world.elements(0), 0);
     world.with_element(element, |element, now| {
-        element.handle_announce(now, address(9), announce);
+        element.handle_announcement(now, address(9), message);
     });
     world.run(Duration::ZERO);
     assert_eq!(world.elements(0), 1);
+}
+
+#[test]
+fn an_announcement_without_addresses_is_understood_as_the_profile_has_it() {
+    for (profile, port) in Compatibility::ALL.into_iter().zip([4000, 4000, 3863]) {
+        let now = World::default().now();
+        let hunt = HuntConfig::default().compatibility(profile).listen_for_announcements();
+        let mut user = User::new(UserConfig::new(hunt, 5));
+        user.start(now);
+        while user.poll_output().is_some() {}
+        let source = TransportAddress { port: 4000, ..address(3) };
+        let announce = asap::ServerAnnounce { registrar: RegistrarId(1), transports: vec![] };
+        let payload = asap::Message::from(announce).encode().unwrap();
+        user.handle_announcement(now, source, UserMessage::new(Ppid::ASAP, payload));
+        let expected = TransportAddress { port, ..address(3) };
+        match user.poll_output() {
+            Some(Output::Connect { to, .. }) => assert_eq!(to, expected),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn under_the_profile_of_rsplib_nothing_is_sent_that_ends_it() {
+    let mut world = World::default();
+    let registrar = RegistrarConfig::new(RegistrarId(1), 1).compatibility(Compatibility::Rsplib);
+    let registrar = world.registrar(Registrar::new(registrar));
+    let rsplib = || hunt(&[0]).compatibility(Compatibility::Rsplib);
+    let long: PoolHandle = "x".repeat(33).parse().unwrap();
+    let incompatible =
+        |event: &Event| matches!(event, Event::Element(element::Event::Incompatible(_)));
+
+    let element = Element::new(ElementConfig::new(long.clone(), service(), rsplib(), 1));
+    let element = world.element(element);
+    world.run(SECOND);
+    assert!(world.take_events(element).iter().any(incompatible));
+    let user = world.user(User::new(UserConfig::new(rsplib(), 5)));
+    world.with_user(user, |user, now| {
+        user.resolve(now, long.clone(), &ResolveOptions::default());
+        while user.poll_output().is_some_and(|output| {
+            !matches!(
+                output,
+                Output::Event(user::Event::Resolved {
+                    result: Err(ResolveError::Incompatible(_)),
+                    ..
+                })
+            )
+        }) {}
+        user.report_unreachable(long.clone(), PoolElementId(1));
+        let sent = std::iter::from_fn(|| user.poll_output())
+            .any(|output| matches!(output, Output::Send { .. }));
+        assert!(!sent);
+    });
+
+    let weighted = |weight: u32| format!("WeightedRandom:{weight}").parse().unwrap();
+    let config = ElementConfig::new(handle(), service(), rsplib(), 2).policy(weighted(1));
+    let element = world.element(Element::new(config));
+    world.run(SECOND);
+    assert_eq!(world.elements(registrar), 1);
+    world.with_element(element, |element, now| element.set_policy(now, weighted(0)));
+    world.run(SECOND);
+    assert!(world.take_events(element).iter().any(incompatible));
+    assert!(world.with_element(element, |element, _| element.is_registered()));
+
+    // The registrar does not take it either, for it would tell its peers.
+    let on = world.connect(registrar);
+    let mut other = registration(7);
+    other.pool_handle = long;
+    send(&mut world, on, other);
+    world.run(SECOND);
+    assert_eq!(world.elements(registrar), 1);
 }
 
 #[test]
@@ -586,7 +655,7 @@ fn elements_that_share_an_endpoint_share_the_connection_to_it() {
     let now = World::default().now();
     let mut registrar = new_registrar();
     registrar.start(now);
-    let from = registrar.accept(now, address(99));
+    let from = registrar.accept(now, Ppid::ASAP, address(99));
     let connects = |registrar: &mut Registrar| {
         std::iter::from_fn(|| registrar.poll_output())
             .filter(|output| matches!(output, Output::Connect { .. }))

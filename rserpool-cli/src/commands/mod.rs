@@ -1,5 +1,6 @@
 //! The small commands.
 
+pub(crate) mod dump;
 pub(crate) mod registrar;
 pub(crate) mod resolve;
 pub(crate) mod terminal;

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::Args;
-use rserpool::driver::{Registrar, random_registrar_id};
+use rserpool::driver::{Network, Registrar, random_registrar_id};
 use rserpool::protocol::registrar::RegistrarConfig;
 use rserpool::wire::TransportAddress;
 use serde_json::json;
 
-use crate::options::{self, TransportOption};
+use crate::options::{self, CompatibilityOption, TransportOption};
 
 /// Run a registrar, where servers register and clients look for them
 #[derive(Debug, Args)]
@@ -21,9 +21,15 @@ pub(crate) struct Arguments {
     /// Do not announce the registrar in the local network. One at a loopback address is not
     #[arg(long)]
     no_announce: bool,
+    /// Where to offer ENRP, to other registrars [default: port 9901 of the address of --asap, or
+    /// any other where that is taken]
+    #[arg(long, value_name = "ADDR", value_parser = options::enrp_address)]
+    enrp: Option<SocketAddr>,
+    #[command(flatten)]
+    compatibility: CompatibilityOption,
     #[command(flatten)]
     transport: TransportOption,
-    /// Print the address as JSON
+    /// Print the addresses as JSON
     #[arg(long)]
     json: bool,
     /// End when standard input ends
@@ -38,20 +44,52 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let identifier = random_registrar_id();
     seed[..4].copy_from_slice(&identifier.0.to_be_bytes());
     seed[4..].copy_from_slice(&random_registrar_id().0.to_be_bytes());
-    let mut config = RegistrarConfig::new(identifier, u64::from_be_bytes(seed));
+    let profile = arguments.compatibility.profile;
+    let mut config =
+        RegistrarConfig::new(identifier, u64::from_be_bytes(seed)).compatibility(profile);
     if !arguments.no_announce && !arguments.asap.ip().is_loopback() {
         config = config.announce([]);
     }
-    let registrar = Registrar::start(&network, &address, config)
-        .map_err(|error| options::explain_listen(error, "--asap"))?;
+    let registrar = start(&network, &address, config, &arguments)?;
     let local = registrar.local_address();
+    let enrp = registrar.enrp_address();
     if arguments.json {
-        let asap = local.socket_addresses().next().map(|address| address.to_string());
-        out!("{}", json!({ "identifier": identifier.to_string(), "asap": asap }));
+        let first = |address: &TransportAddress| {
+            address.socket_addresses().next().map(|address| address.to_string())
+        };
+        let identifier = identifier.to_string();
+        out!(
+            "{}",
+            json!({ "identifier": identifier, "asap": first(local), "enrp": enrp.and_then(first) })
+        );
     } else {
-        out!("registrar {identifier} offers ASAP at {local}; Ctrl-C ends it");
+        let enrp = enrp.map(|enrp| format!(", ENRP at {enrp}")).unwrap_or_default();
+        out!("registrar {identifier} offers ASAP at {local}{enrp}; Ctrl-C ends it");
     }
     options::wait_for_end(arguments.until_eof).await;
     registrar.shutdown().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Starts the registrar. Where nobody said where to offer ENRP and the usual port is taken, it
+/// takes any: there may be several registrars on a host.
+fn start(
+    network: &Network,
+    address: &TransportAddress,
+    config: RegistrarConfig,
+    arguments: &Arguments,
+) -> anyhow::Result<Registrar> {
+    let at = |address| TransportAddress::new(network.protocol(), address);
+    let usual = SocketAddr::new(arguments.asap.ip(), options::ENRP_PORT);
+    let enrp = arguments.enrp.unwrap_or(usual);
+    match Registrar::start(network, address, config.clone().enrp(at(enrp))) {
+        Ok(registrar) => Ok(registrar),
+        Err(error) if error.address() != &at(enrp) => Err(options::explain_listen(error, "--asap")),
+        Err(error) if arguments.enrp.is_some() => Err(options::explain_listen(error, "--enrp")),
+        Err(_) => {
+            let any = at(SocketAddr::new(arguments.asap.ip(), 0));
+            Registrar::start(network, address, config.enrp(any))
+                .map_err(|error| options::explain_listen(error, "--asap"))
+        }
+    }
 }

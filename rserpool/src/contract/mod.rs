@@ -3,6 +3,9 @@
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test says what it expects, all else fails")]
 
+mod hostile;
+#[cfg(target_os = "linux")]
+mod paths;
 mod runtime;
 mod service;
 mod transport;
@@ -12,13 +15,18 @@ use std::net::{Ipv4Addr, SocketAddr};
 use crate::driver::Network;
 use crate::wire::TransportAddress;
 
+pub use hostile::*;
+#[cfg(target_os = "linux")]
+pub use paths::*;
 pub use runtime::*;
 pub use service::*;
 pub use transport::*;
 
 /// Makes a test of every case, for each combination of a runtime and a transport.
 ///
-/// Attributes for the tests may come first, in brackets. `$block_on` runs a future to its end, `$network` makes the [`Network`] in its context.
+/// Attributes for the tests may come first, in brackets. `$block_on` runs a future to its end,
+/// `$network` makes the [`Network`] in its context. `paths:` in front has those cases that only
+/// transports of several paths can pass.
 #[macro_export]
 macro_rules! contract_suite {
     ([$($attribute:tt)*] $block_on:expr, $network:expr) => {
@@ -39,6 +47,18 @@ macro_rules! contract_suite {
             a_registrar_restart_is_survived,
             futures_that_are_dropped_lose_nothing,
             no_registrar_and_no_pool_are_errors_that_say_so,
+            what_ends_other_registrars_is_answered,
+        }
+    };
+    (paths: [$($attribute:tt)*] $block_on:expr, $network:expr) => {
+        $crate::contract_suite! {
+            cases: [$($attribute)*] $block_on, $network,
+            all_addresses_of_both_ends_are_known,
+            data_go_where_they_are_wanted,
+            addresses_come_and_go_while_the_connection_lives,
+            streams_and_order_are_kept_or_left,
+            what_is_too_old_is_given_up_and_told,
+            what_was_cut_off_is_no_message,
         }
     };
     (cases: $attributes:tt $block_on:expr, $network:expr, $($case:ident,)*) => {

@@ -15,11 +15,11 @@ use crate::protocol::session::{Event, SessionError};
 use crate::protocol::user::{ResolveError, ResolveOptions};
 use crate::wire::{PoolElementId, PoolHandle, Ppid, RegistrarId, TransportAddress};
 
-fn pool() -> PoolHandle {
+pub(super) fn pool() -> PoolHandle {
     "ContractPool".parse().expect("a handle")
 }
 
-fn start_registrar(network: &Network, address: &TransportAddress) -> Registrar {
+pub(super) fn start_registrar(network: &Network, address: &TransportAddress) -> Registrar {
     let config = RegistrarConfig::new(RegistrarId(1), 1);
     Registrar::start(network, address, config).expect("the address is free")
 }
@@ -99,7 +99,7 @@ async fn next(session: &mut Session) -> (u64, Vec<(PoolElementId, PoolElementId)
     }
 }
 
-fn new_user(network: &Network, registrar: &TransportAddress) -> PoolUser {
+pub(super) fn new_user(network: &Network, registrar: &TransportAddress) -> PoolUser {
     PoolUser::new(network, [registrar.clone()]).expect("a dialler")
 }
 
@@ -244,7 +244,7 @@ pub async fn a_registrar_restart_is_survived(network: Network) {
     assert_eq!(next(&mut session).await.0, 3);
 }
 
-async fn pause(network: &Network, milliseconds: u64) {
+pub(super) async fn pause(network: &Network, milliseconds: u64) {
     let deadline = network.now() + Duration::from_millis(milliseconds);
     network.runtime().timer(deadline).await;
 }

@@ -9,18 +9,18 @@ use crate::driver::Network;
 use crate::transport::{Connection, Endpoint, Event, Purpose, SendError};
 use crate::wire::{Ppid, TransportAddress, UserMessage};
 
-async fn event(connection: &mut dyn Connection) -> Event {
+pub(super) async fn event(connection: &mut dyn Connection) -> Event {
     poll_fn(|cx| connection.poll_event(cx)).await
 }
 
-async fn message(connection: &mut dyn Connection) -> UserMessage {
+pub(super) async fn message(connection: &mut dyn Connection) -> UserMessage {
     match event(connection).await {
         Event::Message(message) => message,
         other => panic!("no message but {other:?}"),
     }
 }
 
-async fn send(connection: &mut dyn Connection, message: UserMessage) {
+pub(super) async fn send(connection: &mut dyn Connection, message: UserMessage) {
     poll_fn(|cx| connection.poll_ready(cx)).await;
     connection.send(message).expect("it was ready");
     poll_fn(|cx| {
@@ -30,12 +30,12 @@ async fn send(connection: &mut dyn Connection, message: UserMessage) {
     .await;
 }
 
-async fn close(connection: &mut dyn Connection) {
+pub(super) async fn close(connection: &mut dyn Connection) {
     poll_fn(|cx| connection.poll_close(cx)).await;
 }
 
 /// Both ends of a connection, and the endpoint that accepted it.
-async fn connect(
+pub(super) async fn connect(
     network: &Network,
     purpose: Purpose,
 ) -> (Box<dyn Endpoint>, Box<dyn Connection>, Box<dyn Connection>) {

@@ -13,10 +13,11 @@ use super::task::{Role, Task};
 use super::timer::LazyTimer;
 use super::{ASAP, ListenError, Network, random_seed};
 use crate::protocol::element::{Element, ElementConfig, Event};
-use crate::protocol::{HuntConfig, Machine};
+use crate::protocol::{HuntConfig, Incompatible, Machine};
 use crate::transport::{Endpoint, Purpose};
 use crate::wire::{
-    OperationError, PolicyParameters, PoolElementId, PoolHandle, TransportAddress, TransportUse,
+    OperationError, PolicyParameters, PoolElementId, PoolHandle, Ppid, TransportAddress,
+    TransportUse,
 };
 
 /// How long no sessions are accepted after that failed, for want of descriptors for instance.
@@ -58,6 +59,9 @@ pub enum JoinError {
     /// The registrar refused it.
     #[error("the registrar refused the registration: {0}")]
     Rejected(OperationError),
+    /// The compatibility profile forbids its pool handle or its policy: nothing was sent.
+    #[error(transparent)]
+    Incompatible(#[from] Incompatible),
     /// It left, or its runtime is gone.
     #[error("the pool element has left")]
     Left,
@@ -65,8 +69,8 @@ pub enum JoinError {
 
 struct ElementRole {
     machine: Element,
-    /// The last answer of a registrar, if it was no.
-    rejected: Option<OperationError>,
+    /// Why it is not in its pool, if it will not be by waiting.
+    rejected: Option<JoinError>,
     waiting: Vec<oneshot::Sender<Result<PoolElementId, JoinError>>>,
     leaving: Option<oneshot::Sender<bool>>,
     finished: bool,
@@ -218,7 +222,7 @@ impl PoolElementBuilder {
         let user_transport = service.local().cloned().unwrap_or_else(|| at(self.listen));
         let registered = user_transport.clone().with_usage(TransportUse::DATA_PLUS_CONTROL);
         let asap_transport = asap.local().cloned().unwrap_or(asap_address);
-        let announcements = if self.hunt.listens() { network.announcements(None) } else { None };
+        let announcements = network.announcements(&self.hunt);
         let mut config = ElementConfig::new(self.pool_handle, registered, self.hunt, random_seed())
             .asap_transport(asap_transport)
             .policy(self.policy);
@@ -235,12 +239,20 @@ impl PoolElementBuilder {
             leaving: None,
             finished: false,
         };
-        let commands = Task::spawn(role, &network, asap, announcements);
+        let commands = Task::spawn(role, &network, vec![(Ppid::ASAP, asap)], announcements);
         Ok(PoolElement { network, commands, endpoint: service, user_transport })
     }
 }
 
 impl ElementRole {
+    fn reject(&mut self, error: JoinError) {
+        if self.waiting.is_empty() {
+            tracing::warn!(%error, "not in the pool");
+        }
+        self.answer(&Err(error.clone()));
+        self.rejected = Some(error);
+    }
+
     fn answer(&mut self, result: &Result<PoolElementId, JoinError>) {
         for waiting in self.waiting.drain(..) {
             let _ = waiting.send(result.clone());
@@ -264,7 +276,7 @@ impl Role for ElementRole {
                 if self.machine.is_registered() {
                     self.answer(&Ok(self.machine.identifier()));
                 } else if let Some(error) = self.rejected.clone() {
-                    self.answer(&Err(JoinError::Rejected(error)));
+                    self.answer(&Err(error));
                 }
             }
             Command::SetPolicy(policy) => {
@@ -285,13 +297,11 @@ impl Role for ElementRole {
                 tracing::info!(%identifier, %registrar, "registered");
                 self.answer(&Ok(identifier));
             }
-            Event::Rejected(error) => {
-                if self.waiting.is_empty() {
-                    tracing::warn!(%error, "registration refused");
-                }
-                self.answer(&Err(JoinError::Rejected(error.clone())));
-                self.rejected = Some(error);
+            Event::Rejected(error) => self.reject(JoinError::Rejected(error)),
+            Event::Incompatible(error) if self.machine.is_registered() => {
+                tracing::warn!(%error, "policy not changed");
             }
+            Event::Incompatible(error) => self.reject(error.into()),
             Event::RegistrarLost => tracing::warn!("registrar lost; looking for another"),
             Event::NoRegistrar => tracing::debug!("no registrar found yet"),
             Event::Expired => tracing::warn!("registration expired; registering again"),

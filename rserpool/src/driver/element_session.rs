@@ -102,6 +102,9 @@ impl ElementSession {
                 Event::Path { address, up } => {
                     tracing::info!(peer = %self.peer(), %address, up, "path changed");
                 }
+                Event::SendFailed(message) => {
+                    tracing::debug!(peer = %self.peer(), ppid = %message.ppid, "given up");
+                }
                 Event::Established { .. } => {}
                 Event::Closed => self.end = Some(End::Closed),
                 Event::Lost(error) => {

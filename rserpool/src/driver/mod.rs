@@ -9,6 +9,7 @@
 //! | [`ElementSession`] | the same session as the element that serves it sees it |
 
 mod connections;
+mod dump;
 mod element;
 mod element_session;
 mod registrar;
@@ -18,16 +19,19 @@ mod timer;
 mod user;
 
 use std::io;
+use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Instant;
 
 use rand::Rng;
 
+use crate::protocol::HuntConfig;
 use crate::runtime::Runtime;
-use crate::transport::announcement::Announcements;
+use crate::transport::multicast::Multicast;
 use crate::transport::{Endpoint, Purpose, Transport};
 use crate::wire::{Ppid, RegistrarId, TransportAddress, TransportProtocol};
 
+pub use dump::{Dump, DumpError, dump};
 pub use element::{JoinError, PoolElement, PoolElementBuilder};
 pub use element_session::{ElementEvent, ElementSession};
 pub use registrar::Registrar;
@@ -79,11 +83,22 @@ impl Network {
         opened.map_err(|error| ListenError { address: address.clone(), error })
     }
 
-    /// What is needed to hear announcements, and to send them from `send_from`. Without
-    /// multicast there are none.
-    fn announcements(&self, send_from: Option<u16>) -> Option<Announcements> {
-        let opened = Announcements::open(&self.runtime, send_from);
-        opened.inspect_err(|error| tracing::warn!(%error, "no announcements")).ok()
+    /// Listens to the groups of `protocol`, and may send to them from `send_from`. None where
+    /// there is no multicast.
+    fn multicast(
+        &self,
+        protocol: Ppid,
+        groups: Vec<SocketAddrV4>,
+        send_from: Option<u16>,
+    ) -> Option<Multicast> {
+        let opened = Multicast::open(&self.runtime, protocol, groups, send_from);
+        opened.inspect_err(|error| tracing::warn!(%protocol, %error, "no multicast")).ok()
+    }
+
+    /// Listens for announcements, if `hunt` wants to.
+    fn announcements(&self, hunt: &HuntConfig) -> Option<Multicast> {
+        let groups = hunt.profile().announcement_groups();
+        hunt.listens().then(|| self.multicast(Ppid::ASAP, groups, None)).flatten()
     }
 
     pub(crate) fn dialler(&self, purpose: Purpose) -> io::Result<Box<dyn Endpoint>> {

@@ -1,5 +1,6 @@
 //! A registrar that runs.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use futures::channel::{mpsc, oneshot};
@@ -8,7 +9,8 @@ use super::task::{Role, Task};
 use super::{ASAP, ListenError, Network};
 use crate::protocol::Machine;
 use crate::protocol::registrar::{self, RegistrarConfig};
-use crate::wire::{RegistrarId, TransportAddress};
+use crate::transport::{Purpose, interfaces};
+use crate::wire::{Ppid, RegistrarId, TransportAddress};
 
 /// A registrar that runs in the background until this handle is dropped.
 #[derive(Debug)]
@@ -16,6 +18,7 @@ pub struct Registrar {
     commands: mpsc::Sender<Command>,
     identifier: RegistrarId,
     local: TransportAddress,
+    enrp: Option<TransportAddress>,
 }
 
 #[derive(Debug)]
@@ -31,25 +34,40 @@ struct RegistrarRole {
 }
 
 impl Registrar {
-    /// Starts a registrar that offers ASAP at `address`.
+    /// Starts a registrar that offers ASAP at `address`, and ENRP where `config` says so.
     ///
     /// # Errors
     ///
-    /// When the address cannot be had; nothing runs then.
+    /// When an address cannot be had; nothing runs then.
     pub fn start(
         network: &Network,
         address: &TransportAddress,
-        config: RegistrarConfig,
+        mut config: RegistrarConfig,
     ) -> Result<Self, ListenError> {
-        let endpoint = network.listen(ASAP, address)?;
-        let local = endpoint.local().unwrap_or(address).clone();
-        let machine = registrar::Registrar::new(config.clone());
+        let asap = network.listen(ASAP, address)?;
+        let local = asap.local().unwrap_or(address).clone();
+        let profile = config.profile();
+        let mut endpoints = vec![(Ppid::ASAP, asap)];
+        let mut multicast = Vec::new();
+        if config.announces() {
+            let groups = profile.announcement_groups();
+            multicast.extend(network.multicast(Ppid::ASAP, groups, Some(local.port)));
+            let bound_to_all = local.addresses.iter().any(IpAddr::is_unspecified);
+            if profile.announces_transports() && !bound_to_all {
+                config = config.announce([local.clone()]);
+            }
+        }
+        if let Some(address) = config.enrp_transport().cloned() {
+            let enrp = network.listen(Purpose::Protocol(Ppid::ENRP), &address)?;
+            config = config.enrp(interfaces::reachable(enrp.local().unwrap_or(&address)));
+            endpoints.push((Ppid::ENRP, enrp));
+        }
+        let enrp = config.enrp_transport().cloned();
+        let machine = registrar::Registrar::new(config);
         let identifier = machine.identifier();
-        let announcements =
-            if config.announces() { network.announcements(Some(local.port)) } else { None };
         let role = RegistrarRole { machine, finished: false, done: None };
-        let commands = Task::spawn(role, network, endpoint, announcements);
-        Ok(Self { commands, identifier, local })
+        let commands = Task::spawn(role, network, endpoints, multicast);
+        Ok(Self { commands, identifier, local, enrp })
     }
 
     /// The registrar's identifier.
@@ -62,6 +80,12 @@ impl Registrar {
     #[must_use]
     pub fn local_address(&self) -> &TransportAddress {
         &self.local
+    }
+
+    /// Where other registrars reach it, if they shall.
+    #[must_use]
+    pub fn enrp_address(&self) -> Option<&TransportAddress> {
+        self.enrp.as_ref()
     }
 
     /// Closes the connections and ends the registrar.
@@ -101,6 +125,8 @@ impl Role for RegistrarRole {
                 tracing::info!(%element, %cause, "refused");
             }
             Event::Removed(element, reason) => tracing::info!(%element, %reason, "removed"),
+            Event::PeerFound(registrar) => tracing::info!(%registrar, "peer found"),
+            Event::PeerLost(registrar) => tracing::info!(%registrar, "peer lost"),
             Event::Misbehaved { peer, reason } => tracing::warn!(%peer, reason, "misbehaved"),
         }
     }

@@ -303,6 +303,10 @@ impl Session {
                 tracing::info!(pool = %self.handle, %address, up, "path changed");
                 return;
             }
+            transport::Event::SendFailed(message) => {
+                tracing::debug!(pool = %self.handle, ppid = %message.ppid, "given up");
+                return;
+            }
             transport::Event::Closed => ConnectionEvent::Closed,
             transport::Event::Lost(error) => {
                 tracing::debug!(pool = %self.handle, %error, "connection lost");

@@ -1,6 +1,7 @@
 //! The task that runs one state machine.
 
 use std::future::poll_fn;
+use std::io;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -11,9 +12,9 @@ use super::Network;
 use super::connections::Connections;
 use super::timer::LazyTimer;
 use crate::protocol::{ConnectionEvent, Machine, Output};
-use crate::transport::announcement::Announcements;
-use crate::transport::{Endpoint, Event, SendError};
-use crate::wire::{TransportAddress, asap};
+use crate::transport::multicast::Multicast;
+use crate::transport::{Connection, Endpoint, Event, SendError};
+use crate::wire::{Ppid, TransportAddress};
 
 /// The most connections of one task; ours. Further ones from outside are dropped.
 const MAX_CONNECTIONS: usize = 65_536;
@@ -47,11 +48,12 @@ pub(super) trait Role: Send + 'static {
 pub(super) struct Task<R: Role> {
     role: R,
     network: Network,
-    /// None once the task is closing: nobody shall connect to it any more.
-    endpoint: Option<Box<dyn Endpoint>>,
+    /// Each with the protocol that it speaks. None once the task is closing: nobody shall
+    /// connect to it any more.
+    endpoints: Vec<(Ppid, Box<dyn Endpoint>)>,
     connections: Connections,
     commands: Option<mpsc::Receiver<R::Command>>,
-    announcements: Option<Announcements>,
+    multicast: Vec<Multicast>,
     timer: LazyTimer,
     accept_again: Option<Instant>,
 }
@@ -62,18 +64,18 @@ impl<R: Role> Task<R> {
     pub(super) fn spawn(
         mut role: R,
         network: &Network,
-        endpoint: Box<dyn Endpoint>,
-        announcements: Option<Announcements>,
+        endpoints: Vec<(Ppid, Box<dyn Endpoint>)>,
+        multicast: impl IntoIterator<Item = Multicast>,
     ) -> mpsc::Sender<R::Command> {
         let (sender, commands) = mpsc::channel(16);
         role.machine().start(network.now());
         let mut task = Self {
             role,
             network: network.clone(),
-            endpoint: Some(endpoint),
+            endpoints,
             connections: Connections::new(),
             commands: Some(commands),
-            announcements,
+            multicast: multicast.into_iter().collect(),
             timer: LazyTimer::default(),
             accept_again: None,
         };
@@ -84,14 +86,15 @@ impl<R: Role> Task<R> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..BUDGET {
             self.drain();
-            if self.role.is_finished() && self.endpoint.take().is_some() {
+            if self.role.is_finished() && !self.endpoints.is_empty() {
+                self.endpoints.clear();
                 self.connections.close_all(self.network.now());
             }
             // Each source in each round, so that none keeps the others waiting.
             let sources = [
                 Self::poll_timer,
                 Self::poll_commands,
-                Self::poll_announcements,
+                Self::poll_multicast,
                 Self::poll_accept,
                 Self::poll_event,
             ];
@@ -102,7 +105,7 @@ impl<R: Role> Task<R> {
                     self.drain();
                 }
             }
-            if self.endpoint.is_none() && self.connections.len() == 0 {
+            if self.endpoints.is_empty() && self.connections.len() == 0 {
                 return Poll::Ready(());
             }
             if idle {
@@ -119,8 +122,9 @@ impl<R: Role> Task<R> {
         loop {
             while let Some(output) = self.role.machine().poll_output() {
                 match output {
-                    Output::Connect { connection, to } => {
-                        if let Some(endpoint) = &mut self.endpoint {
+                    Output::Connect { connection, protocol, to } => {
+                        let mut endpoints = self.endpoints.iter_mut();
+                        if let Some((_, endpoint)) = endpoints.find(|(its, _)| *its == protocol) {
                             self.connections.insert(connection, endpoint.connect(&to));
                         }
                     }
@@ -136,8 +140,10 @@ impl<R: Role> Task<R> {
                         }
                     }
                     Output::Announce(message) => {
-                        if let Some(announcements) = &self.announcements {
-                            announcements.send(&message.payload);
+                        for multicast in &self.multicast {
+                            if multicast.protocol() == message.ppid {
+                                multicast.send(&message.payload);
+                            }
                         }
                     }
                     Output::Close { connection, abort: true } => {
@@ -169,6 +175,9 @@ impl<R: Role> Task<R> {
             Event::Path { address, up } => {
                 tracing::info!(connection = name.0, %address, up, "path changed");
             }
+            Event::SendFailed(message) => {
+                tracing::debug!(connection = name.0, ppid = %message.ppid, "given up");
+            }
             Event::Closed => machine.handle_connection(now, name, ConnectionEvent::Closed),
             Event::Lost(error) => {
                 tracing::debug!(connection = name.0, %error, "connection lost");
@@ -179,9 +188,10 @@ impl<R: Role> Task<R> {
     }
 
     fn poll_commands(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let (Some(_), Some(commands)) = (&self.endpoint, &mut self.commands) else {
+        let Some(commands) = &mut self.commands else { return Poll::Pending };
+        if self.endpoints.is_empty() {
             return Poll::Pending;
-        };
+        }
         let now = self.network.now();
         match ready!(commands.poll_next_unpin(cx)) {
             Some(command) => self.role.handle_command(now, command),
@@ -193,35 +203,50 @@ impl<R: Role> Task<R> {
         Poll::Ready(())
     }
 
-    fn poll_announcements(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(announcements) = &mut self.announcements else { return Poll::Pending };
-        match ready!(announcements.poll_receive(cx)) {
-            Ok((source, payload)) => {
-                let source = TransportAddress::new(self.network.protocol(), source);
-                if let Ok(message) = asap::Message::decode(&payload)
-                    && let asap::Body::ServerAnnounce(announce) = message.body
-                {
+    fn poll_multicast(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut idle = true;
+        for index in (0..self.multicast.len()).rev() {
+            let Poll::Ready(received) = self.multicast[index].poll_receive(cx) else { continue };
+            idle = false;
+            match received {
+                Ok((source, message)) => {
+                    let source = TransportAddress::new(self.network.protocol(), source);
                     let now = self.network.now();
-                    self.role.machine().handle_announce(now, source, announce);
+                    self.role.machine().handle_announcement(now, source, message);
+                    self.drain();
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "no multicast any more");
+                    self.multicast.remove(index);
                 }
             }
-            Err(error) => {
-                tracing::debug!(%error, "no announcements any more");
-                self.announcements = None;
-            }
         }
-        Poll::Ready(())
+        if idle { Poll::Pending } else { Poll::Ready(()) }
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let (Some(endpoint), None) = (&mut self.endpoint, self.accept_again) else {
-            return Poll::Pending;
-        };
-        let accepted = ready!(endpoint.poll_accept(cx));
+        let mut idle = true;
+        for index in 0..self.endpoints.len() {
+            if self.accept_again.is_some() {
+                break;
+            }
+            let (protocol, endpoint) = &mut self.endpoints[index];
+            if let Poll::Ready(accepted) = endpoint.poll_accept(cx) {
+                idle = false;
+                let protocol = *protocol;
+                self.accept(protocol, accepted);
+                self.drain();
+            }
+        }
+        if idle { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    fn accept(&mut self, protocol: Ppid, accepted: io::Result<Box<dyn Connection>>) {
         let now = self.network.now();
         match accepted {
             Ok(connection) if self.connections.len() < MAX_CONNECTIONS => {
-                let name = self.role.machine().accept(now, connection.peer().clone());
+                let peer = connection.peer().clone();
+                let name = self.role.machine().accept(now, protocol, peer);
                 self.connections.insert(name, connection);
             }
             Ok(connection) => {
@@ -232,7 +257,6 @@ impl<R: Role> Task<R> {
                 self.accept_again = Some(now + ACCEPT_PAUSE);
             }
         }
-        Poll::Ready(())
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {

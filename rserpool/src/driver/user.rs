@@ -13,7 +13,7 @@ use super::{ASAP, Network, random_seed};
 use crate::protocol::session::{SessionConfig, SessionError};
 use crate::protocol::user::{Event, RequestId, ResolveError, ResolveOptions, User, UserConfig};
 use crate::protocol::{HuntConfig, Machine};
-use crate::wire::{PoolElement, PoolElementId, PoolHandle, TransportAddress};
+use crate::wire::{PoolElement, PoolElementId, PoolHandle, Ppid, TransportAddress};
 
 /// A pool user: it resolves pool handles and opens sessions. Clones share one connection to
 /// the registrar and one cache.
@@ -63,12 +63,13 @@ impl PoolUser {
         configure: impl FnOnce(UserConfig) -> UserConfig,
     ) -> io::Result<Self> {
         let registrars = hunt.registrars().to_vec();
-        let announcements = if hunt.listens() { network.announcements(None) } else { None };
+        let announcements = network.announcements(&hunt);
         let config = configure(UserConfig::new(hunt, random_seed()));
         let endpoint = network.dialler(ASAP)?;
         let role =
             UserRole { machine: User::new(config), waiting: HashMap::new(), finished: false };
-        let commands = Task::spawn(role, network, endpoint, announcements);
+        let endpoints = vec![(Ppid::ASAP, endpoint)];
+        let commands = Task::spawn(role, network, endpoints, announcements);
         Ok(Self { network: network.clone(), commands, registrars })
     }
 

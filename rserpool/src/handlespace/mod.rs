@@ -3,15 +3,20 @@
 //! Elements live in one arena and are referred to by an [`ElementKey`]. Looking up a pool or
 //! an element is O(1) expected; the rest costs what the pool's policy costs.
 
-use std::collections::HashMap;
+mod checksum;
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Bound;
 
 use rand::Rng;
 use slab::Slab;
 
 use crate::policy::{InvalidPolicy, Member, Policies, Selector};
 use crate::wire::{
-    PolicyType, PoolElement, PoolElementId, PoolHandle, TransportUse, UserTransport,
+    PolicyType, PoolElement, PoolElementId, PoolHandle, RegistrarId, TransportUse, UserTransport,
 };
+
+pub use checksum::Checksum;
 
 /// Where an element is in the arena. Valid until the element is removed, and reused then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,6 +30,7 @@ pub struct Handlespace<T> {
     pools: Slab<Pool>,
     by_handle: HashMap<PoolHandle, usize>,
     by_identifier: HashMap<(usize, PoolElementId), ElementKey>,
+    by_owner: HashMap<RegistrarId, Owned>,
     capacity: usize,
     selected: Vec<Member>,
 }
@@ -47,6 +53,13 @@ struct Pool {
     policy_type: PolicyType,
     selector: Box<dyn Selector>,
     members: Slab<ElementKey>,
+}
+
+/// The elements of one home registrar. There as long as there are any.
+#[derive(Debug, Default)]
+struct Owned {
+    checksum: Checksum,
+    elements: BTreeSet<ElementKey>,
 }
 
 /// Why the handlespace does not take an element. Nothing was changed.
@@ -86,6 +99,7 @@ impl<T> Handlespace<T> {
             pools: Slab::new(),
             by_handle: HashMap::new(),
             by_identifier: HashMap::new(),
+            by_owner: HashMap::new(),
             capacity,
             selected: Vec::new(),
         }
@@ -202,6 +216,7 @@ impl<T> Handlespace<T> {
         let member = Member(u32::try_from(number).expect("fewer than 2^32 elements in a pool"));
         pool.selector.insert(member, &value.policy);
         self.by_identifier.insert((index, value.identifier), key);
+        own(&mut self.by_owner, key, handle, &value);
         entry.insert(Element { pool: index, member, value, state });
         Ok(key)
     }
@@ -221,8 +236,51 @@ impl<T> Handlespace<T> {
         assert_eq!(element.value.identifier, value.identifier, "an update keeps the identifier");
         let pool = &mut self.pools[element.pool];
         pool.selector.update(element.member, &value.policy);
+        if element.value.home_registrar != value.home_registrar {
+            disown(&mut self.by_owner, key, &pool.handle, &element.value);
+            own(&mut self.by_owner, key, &pool.handle, &value);
+        }
         element.value = value;
         Ok(())
+    }
+
+    /// Gives the element at `key` another home registrar.
+    ///
+    /// # Panics
+    ///
+    /// When there is no element at `key`.
+    pub fn set_home(&mut self, key: ElementKey, home: RegistrarId) {
+        let element = &mut self.elements[key.0];
+        let handle = &self.pools[element.pool].handle;
+        disown(&mut self.by_owner, key, handle, &element.value);
+        element.value.home_registrar = home;
+        own(&mut self.by_owner, key, handle, &element.value);
+    }
+
+    /// The checksum of the elements whose home registrar is `home`. O(1).
+    #[must_use]
+    pub fn checksum(&self, home: RegistrarId) -> Checksum {
+        self.by_owner.get(&home).map(|owned| owned.checksum).unwrap_or_default()
+    }
+
+    /// The elements whose home registrar is `home`, which come after `after` in the arena.
+    pub fn owned_by(
+        &self,
+        home: RegistrarId,
+        after: Option<ElementKey>,
+    ) -> impl Iterator<Item = ElementKey> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let owned = self.by_owner.get(&home).into_iter();
+        owned.flat_map(move |owned| owned.elements.range((after, Bound::Unbounded))).copied()
+    }
+
+    /// The elements which come after `after` in the arena. What is added meanwhile may come or
+    /// not.
+    pub fn all(&self, after: Option<ElementKey>) -> impl Iterator<Item = ElementKey> {
+        let first = after.map_or(0, |key| key.0 + 1);
+        (first..self.elements.capacity())
+            .filter(|index| self.elements.contains(*index))
+            .map(ElementKey)
     }
 
     /// Removes the element at `key`, and its pool if it was the last one.
@@ -233,6 +291,7 @@ impl<T> Handlespace<T> {
         pool.members.remove(element.member.0 as usize);
         let handle = pool.handle.clone();
         self.by_identifier.remove(&(element.pool, element.value.identifier));
+        disown(&mut self.by_owner, key, &handle, &element.value);
         if pool.members.is_empty() {
             self.pools.remove(element.pool);
             self.by_handle.remove(&handle);
@@ -277,6 +336,32 @@ impl<'s, T> Selection<'s, T> {
             let key = self.pool.members[*member as usize];
             &self.elements[key.0]
         })
+    }
+}
+
+fn own(
+    by_owner: &mut HashMap<RegistrarId, Owned>,
+    key: ElementKey,
+    handle: &PoolHandle,
+    value: &PoolElement,
+) {
+    let owned = by_owner.entry(value.home_registrar).or_default();
+    owned.elements.insert(key);
+    owned.checksum.add(handle, value.identifier);
+}
+
+fn disown(
+    by_owner: &mut HashMap<RegistrarId, Owned>,
+    key: ElementKey,
+    handle: &PoolHandle,
+    value: &PoolElement,
+) {
+    if let Some(owned) = by_owner.get_mut(&value.home_registrar) {
+        owned.elements.remove(&key);
+        owned.checksum.subtract(handle, value.identifier);
+        if owned.elements.is_empty() {
+            by_owner.remove(&value.home_registrar);
+        }
     }
 }
 
@@ -346,6 +431,28 @@ mod tests {
         assert_eq!(refused(&other), Refused::InconsistentDataControl);
         other.policy = PolicyParameters::new(PolicyType::LEAST_USED, &[]);
         assert!(matches!(refused(&other), Refused::Policy(_)));
+    }
+
+    #[test]
+    fn elements_are_known_by_their_owners() {
+        let mut space = Handlespace::new(Policies::default(), 10);
+        let (one, two) = (RegistrarId(1), RegistrarId(2));
+        let a = space.insert(&handle("A"), element(1, "RoundRobin"), ()).unwrap();
+        let b = space.insert(&handle("B"), element(1, "RoundRobin"), ()).unwrap();
+        let owned = |space: &Handlespace<()>, home| space.owned_by(home, None).collect::<Vec<_>>();
+        let both = space.checksum(one);
+        assert_eq!(owned(&space, one), [a, b]);
+        assert_eq!(space.owned_by(one, Some(a)).collect::<Vec<_>>(), [b]);
+        space.set_home(a, two);
+        let moved = PoolElement { home_registrar: two, ..element(1, "RoundRobin") };
+        space.update(b, moved).unwrap();
+        assert_eq!((owned(&space, one), owned(&space, two)), (vec![], vec![a, b]));
+        assert_eq!((space.checksum(one), space.checksum(two)), (Checksum::default(), both));
+        space.remove(a);
+        assert_eq!(space.all(None).collect::<Vec<_>>(), [b]);
+        assert_eq!(space.all(Some(b)).count(), 0);
+        space.remove(b);
+        assert_eq!(space.checksum(two), Checksum::default());
     }
 
     #[test]

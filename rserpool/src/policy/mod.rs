@@ -43,6 +43,7 @@ mod priority;
 mod random;
 mod round_robin;
 mod weight;
+mod weighted_round_robin;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -58,6 +59,7 @@ pub use priority::Priority;
 pub use random::{Random, WeightedRandom};
 pub use round_robin::RoundRobin;
 pub use weight::{ByWeight, Weight};
+pub use weighted_round_robin::WeightedRoundRobin;
 
 /// An element of one pool, as its selector knows it: a small number, unique in the pool as
 /// long as the element is in it, and reused afterwards.
@@ -137,6 +139,7 @@ impl Default for Policies {
     fn default() -> Self {
         Self { known: BTreeMap::new(), fallback: Arc::new(ByOrder(RoundRobin)) }
             .with(ByOrder(RoundRobin))
+            .with(WeightedRoundRobin)
             .with(ByOrder(Priority))
             .with(ByOrder(LeastUsed))
             .with(ByOrder(LeastUsedDegradation))

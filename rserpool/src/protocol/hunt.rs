@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
-use super::{ConnectionId, Outbox};
-use crate::wire::{RegistrarId, TransportAddress, asap};
+use super::{Compatibility, ConnectionId, Outbox, announcement};
+use crate::wire::{Ppid, RegistrarId, TransportAddress, UserMessage};
 
 /// The most connections that a hunt makes at a time (RFC 5352 section 3.6, SH1).
 const MAX_ATTEMPTS: usize = 3;
@@ -14,7 +14,7 @@ const MAX_ATTEMPTS: usize = 3;
 /// The most registrars remembered from announcements; ours, since anyone can announce.
 const MAX_ANNOUNCED: usize = 64;
 
-/// Where to look for registrars, and how patiently.
+/// Where to look for registrars, how patiently, and of which implementations they may be.
 #[derive(Debug, Clone)]
 pub struct HuntConfig {
     registrars: Vec<TransportAddress>,
@@ -23,6 +23,7 @@ pub struct HuntConfig {
     server_hunt_max: Duration,
     outdate: Duration,
     retry_delay: Duration,
+    compatibility: Compatibility,
 }
 
 impl Default for HuntConfig {
@@ -34,6 +35,7 @@ impl Default for HuntConfig {
             server_hunt_max: Duration::from_secs(60),
             outdate: Duration::from_secs(5),
             retry_delay: Duration::from_millis(250),
+            compatibility: Compatibility::default(),
         }
     }
 }
@@ -74,6 +76,17 @@ impl HuntConfig {
     pub fn listen_for_announcements(mut self) -> Self {
         self.listen = true;
         self
+    }
+
+    /// With which implementations to be compatible: all of them.
+    #[must_use]
+    pub fn compatibility(mut self, profile: Compatibility) -> Self {
+        self.compatibility = profile;
+        self
+    }
+
+    pub(crate) fn profile(&self) -> Compatibility {
+        self.compatibility
     }
 
     pub(crate) fn listens(&self) -> bool {
@@ -174,7 +187,7 @@ impl Hunt {
         while self.attempts.len() < MAX_ATTEMPTS
             && let Some(address) = self.untried.pop()
         {
-            self.attempts.push((out.connect(address.clone()), address));
+            self.attempts.push((out.connect(Ppid::ASAP, address.clone()), address));
         }
     }
 
@@ -260,19 +273,25 @@ impl Hunt {
         }
     }
 
-    /// A registrar announced itself. A hunt that pauses tries it at once.
-    pub(crate) fn handle_announce<E>(
+    /// Something came to a multicast group. If a registrar announced itself, a hunt that pauses
+    /// tries it at once.
+    pub(crate) fn handle_announcement<E>(
         &mut self,
         now: Instant,
-        source: TransportAddress,
-        announce: asap::ServerAnnounce,
+        mut source: TransportAddress,
+        message: &UserMessage,
         out: &mut Outbox<E>,
         rng: &mut StdRng,
     ) {
+        let Some(announce) = announcement(message) else { return };
+        source.port = self.config.compatibility.announced_port(source.port);
         let registrar = announce.registrar;
-        // Without transport parameters it is SCTP at the source (RFC 5352 section 3.6).
-        let addresses =
-            if announce.transports.is_empty() { vec![source] } else { announce.transports };
+        // Without transport parameters it is at the source (RFC 5352 section 3.6).
+        let mut addresses = announce.transports;
+        addresses.retain(|address| address.protocol == source.protocol);
+        if addresses.is_empty() {
+            addresses.push(source);
+        }
         let mut new = false;
         for address in addresses {
             let known = self

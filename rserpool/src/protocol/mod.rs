@@ -6,6 +6,7 @@
 //! reads a clock, opens a socket or draws randomness that was not seeded, so the same seed and
 //! the same inputs give the same run.
 
+mod compatibility;
 pub mod element;
 mod hunt;
 mod outbox;
@@ -17,8 +18,9 @@ pub mod user;
 
 use std::time::Instant;
 
-use crate::wire::{TransportAddress, UserMessage, asap};
+use crate::wire::{Ppid, TransportAddress, UserMessage};
 
+pub use compatibility::{Compatibility, Incompatible, UnknownProfile};
 pub use element::Element;
 pub use hunt::HuntConfig;
 pub use registrar::Registrar;
@@ -27,7 +29,7 @@ pub use user::User;
 
 pub(crate) use hunt::{Hunt, HuntProgress};
 pub(crate) use outbox::Outbox;
-pub(crate) use receive::{Received, receive};
+pub(crate) use receive::{Received, announcement, receive, receive_enrp};
 pub(crate) use timers::Timers;
 
 /// A connection as its state machine names it: an SCTP association or a TCP connection.
@@ -59,6 +61,8 @@ pub enum Output<E> {
     Connect {
         /// The name.
         connection: ConnectionId,
+        /// What it carries: ASAP or ENRP.
+        protocol: Ppid,
         /// Where to.
         to: TransportAddress,
     },
@@ -69,7 +73,7 @@ pub enum Output<E> {
         /// What.
         message: UserMessage,
     },
-    /// Send a message to everyone who listens for announcements.
+    /// Send a message to everyone who listens to the multicast groups of its protocol.
     Announce(UserMessage),
     /// Close a connection, of which nothing more is told then.
     Close {
@@ -90,8 +94,8 @@ pub trait Machine {
     /// Begins: timers start, connections are made.
     fn start(&mut self, now: Instant);
 
-    /// Names a connection that came from outside.
-    fn accept(&mut self, now: Instant, peer: TransportAddress) -> ConnectionId;
+    /// Names a connection that came from outside, to the port of `protocol`: ASAP or ENRP.
+    fn accept(&mut self, now: Instant, protocol: Ppid, peer: TransportAddress) -> ConnectionId;
 
     /// A message came.
     fn handle_message(&mut self, now: Instant, from: ConnectionId, message: UserMessage);
@@ -99,14 +103,8 @@ pub trait Machine {
     /// Something happened to a connection.
     fn handle_connection(&mut self, now: Instant, connection: ConnectionId, event: ConnectionEvent);
 
-    /// A registrar announced itself (RFC 5352 section 3.6); `source` is where the announcement
-    /// came from.
-    fn handle_announce(
-        &mut self,
-        now: Instant,
-        source: TransportAddress,
-        announce: asap::ServerAnnounce,
-    );
+    /// A message came to a multicast group, from `source`.
+    fn handle_announcement(&mut self, now: Instant, source: TransportAddress, message: UserMessage);
 
     /// The time that [`Self::poll_timeout`] gave has come.
     fn handle_timeout(&mut self, now: Instant);

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{ConnectionId, Output};
-use crate::wire::{EncodeError, Ppid, TransportAddress, UserMessage, asap};
+use crate::wire::{EncodeError, Ppid, TransportAddress, UserMessage, asap, enrp};
 
 /// The one queue of a machine's outputs, so that their order survives. Its owner drains it
 /// after each change, which bounds it.
@@ -28,9 +28,9 @@ impl<E> Outbox<E> {
         ConnectionId(self.connections)
     }
 
-    pub(crate) fn connect(&mut self, to: TransportAddress) -> ConnectionId {
+    pub(crate) fn connect(&mut self, protocol: Ppid, to: TransportAddress) -> ConnectionId {
         let connection = self.name_connection();
-        self.queue.push_back(Output::Connect { connection, to });
+        self.queue.push_back(Output::Connect { connection, protocol, to });
         connection
     }
 
@@ -40,6 +40,16 @@ impl<E> Outbox<E> {
         message: impl Into<asap::Message>,
     ) -> Result<(), EncodeError> {
         let message = UserMessage::new(Ppid::ASAP, message.into().encode()?);
+        self.queue.push_back(Output::Send { connection, message });
+        Ok(())
+    }
+
+    pub(crate) fn send_enrp(
+        &mut self,
+        connection: ConnectionId,
+        message: impl Into<enrp::Message>,
+    ) -> Result<(), EncodeError> {
+        let message = UserMessage::new(Ppid::ENRP, message.into().encode()?);
         self.queue.push_back(Output::Send { connection, message });
         Ok(())
     }

@@ -5,8 +5,9 @@
 //! came from. A [`Connection`] is an SCTP association or a TCP connection; it carries
 //! [`UserMessage`]s.
 
-pub mod announcement;
+pub(crate) mod interfaces;
 pub mod memory;
+pub mod multicast;
 #[cfg(target_os = "linux")]
 pub mod sctp;
 pub mod tcp;
@@ -94,6 +95,58 @@ pub trait Connection: fmt::Debug + Send + Sync {
     /// Writes what is still to be written, tells the peer that this is all, and waits until it
     /// has nothing more to say either. The caller sets the limit to that.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Its paths, where the transport is one that has several, and the connection is there.
+    fn paths(&mut self) -> Option<&mut dyn Paths> {
+        None
+    }
+}
+
+/// The paths of a connection between two hosts that may have several addresses each. Its first
+/// addresses are those that the endpoint was bound to and the peer was dialled at.
+pub trait Paths {
+    /// Our addresses.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is over.
+    fn local(&self) -> io::Result<TransportAddress>;
+
+    /// The peer's addresses.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is over.
+    fn peer(&self) -> io::Result<TransportAddress>;
+
+    /// The peer's address to which data go.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is over.
+    fn primary(&self) -> io::Result<IpAddr>;
+
+    /// Has data go to this address of the peer, as long as it is reached there.
+    ///
+    /// # Errors
+    ///
+    /// When the peer does not have the address.
+    fn set_primary(&mut self, address: IpAddr) -> io::Result<()>;
+
+    /// Adds an address of ours to the live connection, and tells the peer (RFC 5061). It counts
+    /// once [`Self::local`] has it, after a round trip.
+    ///
+    /// # Errors
+    ///
+    /// When the host does not have the address, or the peer does not know how to add one.
+    fn add_local(&mut self, address: IpAddr) -> io::Result<()>;
+
+    /// Takes an address of ours off the live connection, and tells the peer (RFC 5061).
+    ///
+    /// # Errors
+    ///
+    /// When the connection does not have the address, or no other.
+    fn remove_local(&mut self, address: IpAddr) -> io::Result<()>;
 }
 
 /// What happens on a connection.
@@ -116,6 +169,9 @@ pub enum Event {
         /// Whether it works.
         up: bool,
     },
+    /// A message was given up: its [`Reliability`](crate::wire::Reliability) had an end, or the
+    /// connection has. The bytes are those that the transport still had.
+    SendFailed(UserMessage),
     /// The peer closed in good order. The last event.
     Closed,
     /// The connection broke or could not be made. The last event.

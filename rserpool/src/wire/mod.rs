@@ -40,7 +40,7 @@ pub use parameter::{
     ErrorCause, OperationError, ParameterType, PolicyParameters, PolicyType, PoolElement,
     ServerInformation, TransportAddress, TransportProtocol, TransportUse, UserTransport,
 };
-pub use user_message::{Ppid, UserMessage};
+pub use user_message::{Ppid, Reliability, UserMessage};
 
 pub(crate) use parameter::Parameter;
 pub(crate) use reader::{ParameterReader, Reader};

@@ -1,6 +1,7 @@
 //! What a transport carries in one piece.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -41,12 +42,35 @@ pub struct UserMessage {
     pub stream: u16,
     /// Whether it may overtake the messages before it, where the transport can do that.
     pub unordered: bool,
+    /// How hard to try to deliver it, where the transport can give up. A received message is
+    /// [`Reliability::Full`].
+    pub reliability: Reliability,
+}
+
+/// How hard to try to deliver a message (RFC 3758, RFC 7496). Over TCP all are delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Reliability {
+    /// As long as the connection lasts.
+    #[default]
+    Full,
+    /// Not when it is older than this, in whole milliseconds from when the kernel has it. What
+    /// waits for room before that does not age.
+    Lifetime(Duration),
+    /// Not more often than this after the first time.
+    Retransmissions(u32),
 }
 
 impl UserMessage {
     /// An ordered message on stream 0.
     #[must_use]
     pub fn new(ppid: Ppid, payload: impl Into<Bytes>) -> Self {
-        Self { payload: payload.into(), ppid, stream: 0, unordered: false }
+        Self {
+            payload: payload.into(),
+            ppid,
+            stream: 0,
+            unordered: false,
+            reliability: Reliability::Full,
+        }
     }
 }

@@ -9,12 +9,12 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::{
-    ConnectionEvent, ConnectionId, Hunt, HuntProgress, Machine, Outbox, Output, Received, Timers,
-    receive,
+    ConnectionEvent, ConnectionId, Hunt, HuntProgress, Incompatible, Machine, Outbox, Output,
+    Received, Timers, receive,
 };
 use crate::wire::{
-    ErrorCause, OperationError, PolicyParameters, PoolElement, PoolElementId, RegistrarId,
-    RegistrationLife, TransportAddress, UserMessage, UserTransport, asap, asap::Body,
+    ErrorCause, OperationError, PolicyParameters, PoolElement, PoolElementId, Ppid, RegistrarId,
+    TransportAddress, UserMessage, UserTransport, asap, asap::Body,
 };
 
 pub use config::ElementConfig;
@@ -106,6 +106,9 @@ pub enum Event {
     /// The registrar does not take it. An element that has never been a member does not try
     /// again before it has another policy; one that was does, for the pool may have changed.
     Rejected(OperationError),
+    /// The compatibility profile forbids its pool handle or its policy. Nothing was sent: it
+    /// stays what it was, with the policy that it had.
+    Incompatible(Incompatible),
     /// The home registrar is gone, or does not answer; another is looked for.
     RegistrarLost,
     /// None was found so far; the search goes on.
@@ -160,6 +163,9 @@ impl Element {
     /// Registers with another policy or other values, a new load for instance.
     pub fn set_policy(&mut self, now: Instant, policy: PolicyParameters) {
         self.out.begin();
+        if let Err(error) = self.check(&policy) {
+            return self.out.event(Event::Incompatible(error));
+        }
         self.policy = policy;
         match self.state {
             State::Rejected => {
@@ -170,6 +176,10 @@ impl Element {
             State::Registered | State::Joining if self.home.is_some() => self.register(now),
             State::Registered | State::Joining | State::Leaving | State::Left => {}
         }
+    }
+
+    fn check(&self, policy: &PolicyParameters) -> Result<(), Incompatible> {
+        self.config.hunt.profile().check(&self.config.pool_handle, Some(policy))
     }
 
     /// Leaves the pool.
@@ -219,7 +229,11 @@ impl Element {
             pool_element: PoolElement {
                 identifier: self.identifier,
                 home_registrar: RegistrarId(0),
-                registration_life: RegistrationLife::from_duration(self.config.lifetime),
+                registration_life: self
+                    .config
+                    .hunt
+                    .profile()
+                    .registration_life(self.config.lifetime),
                 user_transport: fill_in(&self.config.user_transport, &home.local),
                 policy: self.policy.clone(),
                 asap_transport: self
@@ -400,10 +414,14 @@ impl Machine for Element {
 
     fn start(&mut self, now: Instant) {
         self.out.begin();
+        if let Err(error) = self.check(&self.policy) {
+            self.state = State::Rejected;
+            return self.out.event(Event::Incompatible(error));
+        }
         self.start_hunt(now);
     }
 
-    fn accept(&mut self, now: Instant, _: TransportAddress) -> ConnectionId {
+    fn accept(&mut self, now: Instant, _: Ppid, _: TransportAddress) -> ConnectionId {
         self.out.begin();
         let connection = self.out.name_connection();
         if self.accepted.len() < MAX_ACCEPTED {
@@ -444,10 +462,10 @@ impl Machine for Element {
                     return;
                 }
                 self.home = Some(Home { connection, local, peer, registrar: None });
-                if self.state == State::Leaving {
-                    self.send_deregistration();
-                } else {
-                    self.register(now);
+                match self.state {
+                    State::Leaving => self.send_deregistration(),
+                    State::Joining | State::Registered => self.register(now),
+                    State::Rejected | State::Left => {}
                 }
             }
             ConnectionEvent::Closed | ConnectionEvent::Lost => {
@@ -466,14 +484,14 @@ impl Machine for Element {
         }
     }
 
-    fn handle_announce(
+    fn handle_announcement(
         &mut self,
         now: Instant,
         source: TransportAddress,
-        announce: asap::ServerAnnounce,
+        message: UserMessage,
     ) {
         self.out.begin();
-        self.hunt.handle_announce(now, source, announce, &mut self.out, &mut self.rng);
+        self.hunt.handle_announcement(now, source, &message, &mut self.out, &mut self.rng);
     }
 
     fn handle_timeout(&mut self, now: Instant) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::policy::Policies;
+use crate::protocol::Compatibility;
 use crate::wire::{RegistrarId, TransportAddress};
 
 /// The settings of a registrar.
@@ -19,6 +20,8 @@ pub struct RegistrarConfig {
     pub(super) keep_alive_timeout: Duration,
     pub(super) first_message_timeout: Duration,
     pub(super) announce: Option<Announce>,
+    pub(super) compatibility: Compatibility,
+    pub(super) enrp: Option<TransportAddress>,
 }
 
 #[derive(Debug, Clone)]
@@ -45,6 +48,8 @@ impl RegistrarConfig {
             keep_alive_timeout: Duration::from_secs(5),
             first_message_timeout: Duration::from_secs(10),
             announce: None,
+            compatibility: Compatibility::default(),
+            enrp: None,
         }
     }
 
@@ -92,6 +97,28 @@ impl RegistrarConfig {
     pub fn first_message_timeout(mut self, timeout: Duration) -> Self {
         self.first_message_timeout = timeout;
         self
+    }
+
+    /// With which implementations to be compatible: all of them.
+    #[must_use]
+    pub fn compatibility(mut self, profile: Compatibility) -> Self {
+        self.compatibility = profile;
+        self
+    }
+
+    /// Where other registrars reach this one (RFC 5353): nowhere, so that it stays alone.
+    #[must_use]
+    pub fn enrp(mut self, transport: TransportAddress) -> Self {
+        self.enrp = Some(transport);
+        self
+    }
+
+    pub(crate) fn enrp_transport(&self) -> Option<&TransportAddress> {
+        self.enrp.as_ref()
+    }
+
+    pub(crate) fn profile(&self) -> Compatibility {
+        self.compatibility
     }
 
     pub(crate) fn announces(&self) -> bool {

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::{ElementName, Membership, Origin, Peer, Registrar, RemovalReason, Timer};
+use super::{Client, ElementName, Membership, Origin, Registrar, RemovalReason, Timer};
 use crate::handlespace::{ElementKey, Handlespace};
 use crate::protocol::ConnectionId;
-use crate::wire::TransportAddress;
 use crate::wire::asap::{EndpointKeepAlive, EndpointKeepAliveAck, EndpointUnreachable};
+use crate::wire::{Ppid, TransportAddress};
 
 /// The most connections to elements that are being made at a time; ours.
 const MAX_DIALS: usize = 256;
@@ -56,7 +56,8 @@ impl Registrar {
                         home: false,
                         registrar: self.config.identifier,
                         pool_handle,
-                        identifier: Some(identifier),
+                        identifier: Some(identifier)
+                            .filter(|_| self.config.compatibility.keep_alive_names_element()),
                     };
                     self.out.send(connection, message).expect("a pool handle leaves room");
                 }
@@ -88,9 +89,9 @@ impl Registrar {
         if self.dials.len() >= MAX_DIALS {
             return None;
         }
-        let connection = self.out.connect(address.clone());
+        let connection = self.out.connect(Ppid::ASAP, address.clone());
         self.dials.insert(address.clone(), connection);
-        let peer = Peer {
+        let peer = Client {
             address: address.clone(),
             origin: Origin::Connecting,
             elements: BTreeSet::new(),

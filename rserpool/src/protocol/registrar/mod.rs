@@ -1,10 +1,12 @@
-//! The registrar (RFC 5352 section 3, the server's side).
+//! The registrar (RFC 5352 section 3, the server's side, and RFC 5353).
 
 mod announce;
 mod config;
 mod keep_alive;
+mod peers;
 mod registration;
 mod resolution;
+mod table;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -13,13 +15,16 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::{ConnectionEvent, ConnectionId, Machine, Outbox, Output, Received, Timers, receive};
+use super::{
+    ConnectionEvent, ConnectionId, Machine, Outbox, Output, Received, Timers, announcement, receive,
+};
 use crate::handlespace::{ElementKey, Handlespace};
 use crate::wire::{
-    ErrorCause, PoolElementId, PoolHandle, RegistrarId, TransportAddress, UserMessage, asap,
+    ErrorCause, PoolElementId, PoolHandle, Ppid, RegistrarId, TransportAddress, UserMessage, asap,
     asap::Body,
 };
 use announce::Announcements;
+use peers::Peers;
 
 pub use config::RegistrarConfig;
 
@@ -29,10 +34,11 @@ pub struct Registrar {
     config: RegistrarConfig,
     rng: StdRng,
     handlespace: Handlespace<Membership>,
-    connections: HashMap<ConnectionId, Peer>,
+    connections: HashMap<ConnectionId, Client>,
     /// Connections that are being made, by where they go.
     dials: HashMap<TransportAddress, ConnectionId>,
     announcements: Announcements,
+    peers: Peers,
     timers: Timers<Timer>,
     out: Outbox<Event>,
 }
@@ -50,9 +56,9 @@ struct Membership {
     size: usize,
 }
 
-/// The other end of a connection.
+/// The other end of a connection for ASAP: pool elements, a pool user, or both.
 #[derive(Debug)]
-struct Peer {
+struct Client {
     address: TransportAddress,
     origin: Origin,
     /// The elements reached through it.
@@ -80,6 +86,8 @@ const MAX_ELEMENT_SIZE: usize = 4096;
 enum Timer {
     Announce,
     FirstMessage(ConnectionId),
+    /// Of a handle table over this connection.
+    Download(ConnectionId),
     KeepAlive(ElementKey),
     Expiry(ElementKey),
 }
@@ -96,7 +104,11 @@ pub enum Event {
     Refused(ElementName, asap::RegistrationResponse),
     /// An element is gone.
     Removed(ElementName, RemovalReason),
-    /// Someone sent what is not ASAP; told once for each connection.
+    /// There is another registrar.
+    PeerFound(RegistrarId),
+    /// Another registrar is gone.
+    PeerLost(RegistrarId),
+    /// Someone does not keep to ASAP or ENRP; told once for each connection.
     Misbehaved {
         /// Who.
         peer: TransportAddress,
@@ -158,6 +170,7 @@ impl Registrar {
             connections: HashMap::new(),
             dials: HashMap::new(),
             announcements: Announcements::default(),
+            peers: Peers::default(),
             timers: Timers::new(),
             out: Outbox::new(),
             config,
@@ -247,6 +260,10 @@ impl Registrar {
 
     /// Who connected said nothing that makes sense for too long.
     fn handle_no_message(&mut self, connection: ConnectionId) {
+        if self.peers.has_link(connection) {
+            self.handle_link_over(connection);
+            return self.out.abort(connection);
+        }
         self.complain(connection, "sent no message in time".to_owned());
         let error = ErrorCause::Unspecified.into();
         self.out.send(connection, asap::Error { error }).expect("an empty cause is short");
@@ -270,11 +287,14 @@ impl Machine for Registrar {
         }
     }
 
-    fn accept(&mut self, now: Instant, address: TransportAddress) -> ConnectionId {
+    fn accept(&mut self, now: Instant, protocol: Ppid, address: TransportAddress) -> ConnectionId {
         self.out.begin();
+        if protocol == Ppid::ENRP {
+            return self.accept_link(now, address);
+        }
         let connection = self.out.name_connection();
         let elements = BTreeSet::new();
-        let peer = Peer { address, origin: Origin::Accepted, elements, complained: false };
+        let peer = Client { address, origin: Origin::Accepted, elements, complained: false };
         self.connections.insert(connection, peer);
         self.timers.set(Timer::FirstMessage(connection), now + self.config.first_message_timeout);
         connection
@@ -282,6 +302,9 @@ impl Machine for Registrar {
 
     fn handle_message(&mut self, now: Instant, from: ConnectionId, message: UserMessage) {
         self.out.begin();
+        if self.peers.has_link(from) {
+            return self.handle_enrp(now, from, &message);
+        }
         if !self.connections.contains_key(&from) {
             return;
         }
@@ -311,6 +334,9 @@ impl Machine for Registrar {
                 }
             }
             ConnectionEvent::Closed | ConnectionEvent::Lost => {
+                if self.peers.has_link(connection) {
+                    return self.handle_link_over(connection);
+                }
                 self.timers.cancel(Timer::FirstMessage(connection));
                 let Some(peer) = self.connections.remove(&connection) else { return };
                 if peer.origin == Origin::Connecting {
@@ -323,14 +349,11 @@ impl Machine for Registrar {
         }
     }
 
-    fn handle_announce(
-        &mut self,
-        now: Instant,
-        _: TransportAddress,
-        announce: asap::ServerAnnounce,
-    ) {
+    fn handle_announcement(&mut self, now: Instant, _: TransportAddress, message: UserMessage) {
         self.out.begin();
-        if announce.registrar != self.config.identifier {
+        if let Some(announce) = announcement(&message)
+            && announce.registrar != self.config.identifier
+        {
             self.announcements.heard(now, announce.registrar);
         }
     }
@@ -341,6 +364,7 @@ impl Machine for Registrar {
             match timer {
                 Timer::Announce => self.announce(now),
                 Timer::FirstMessage(connection) => self.handle_no_message(connection),
+                Timer::Download(connection) => self.handle_download_timeout(connection),
                 Timer::KeepAlive(key) => self.handle_keep_alive_timer(now, key),
                 Timer::Expiry(key) => self.handle_expiry(key),
             }

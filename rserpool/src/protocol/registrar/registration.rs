@@ -54,7 +54,10 @@ impl Registrar {
         if size > MAX_ELEMENT_SIZE {
             return Err(ErrorCause::LackOfResources);
         }
-        let life = value.registration_life.duration();
+        let life = self.config.compatibility.lifetime(value.registration_life);
+        if self.config.compatibility.check(handle, Some(&value.policy)).is_err() {
+            return Err(ErrorCause::InvalidValues(quote(handle)));
+        }
         let present = self.handlespace.find(handle, value.identifier);
         if let Some(key) = present {
             self.check_owner(key, from)?;

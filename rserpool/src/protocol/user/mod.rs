@@ -10,13 +10,13 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::{
-    ConnectionEvent, ConnectionId, Hunt, HuntProgress, Machine, Outbox, Output, Received, Timers,
-    receive,
+    ConnectionEvent, ConnectionId, Hunt, HuntProgress, Incompatible, Machine, Outbox, Output,
+    Received, Timers, receive,
 };
 use crate::wire::asap::{Body, EndpointUnreachable, HandleResolution, Resolved};
 use crate::wire::parameter::ItemCount;
 use crate::wire::{
-    ErrorCause, OperationError, PoolElement, PoolElementId, PoolHandle, TransportAddress,
+    ErrorCause, OperationError, PoolElement, PoolElementId, PoolHandle, Ppid, TransportAddress,
     UserMessage, asap,
 };
 use cache::Cache;
@@ -112,6 +112,9 @@ pub enum ResolveError {
     /// The registrar refused for another reason.
     #[error("the registrar refused: {0}")]
     Refused(OperationError),
+    /// The compatibility profile forbids the pool handle: nothing was sent.
+    #[error(transparent)]
+    Incompatible(#[from] Incompatible),
     /// No registrar answered in time.
     #[error("no registrar answered at {}", list(.0))]
     NoRegistrar(Vec<TransportAddress>),
@@ -153,6 +156,10 @@ impl User {
         self.out.begin();
         self.next_request += 1;
         let request = RequestId(self.next_request);
+        if let Err(error) = self.config.hunt.profile().check(&handle, None) {
+            self.out.event(Event::Resolved { request, result: Err(error.into()) });
+            return request;
+        }
         if let Some(elements) = self.cache.get(&handle, now, options.max_age, &mut self.rng) {
             self.out.event(Event::Resolved { request, result: Ok(elements) });
             return request;
@@ -176,6 +183,9 @@ impl User {
     pub fn report_unreachable(&mut self, handle: PoolHandle, identifier: PoolElementId) {
         self.out.begin();
         self.cache.remove(&handle, identifier);
+        if self.config.hunt.profile().check(&handle, None).is_err() {
+            return;
+        }
         if self.reports.len() == MAX_REPORTS {
             self.reports.pop_front();
         }
@@ -195,7 +205,7 @@ impl User {
         let resolution = HandleResolution {
             subscribe: false,
             pool_handle: query.handle.clone(),
-            items: query.items,
+            items: query.items.filter(|_| self.config.hunt.profile().sends_item_count()),
         };
         self.out.send(home, resolution).expect("a pool handle leaves room");
     }
@@ -276,7 +286,7 @@ impl Machine for User {
         self.start_hunt(now);
     }
 
-    fn accept(&mut self, _: Instant, _: TransportAddress) -> ConnectionId {
+    fn accept(&mut self, _: Instant, _: Ppid, _: TransportAddress) -> ConnectionId {
         self.out.begin();
         self.out.name_connection()
     }
@@ -334,14 +344,14 @@ impl Machine for User {
         }
     }
 
-    fn handle_announce(
+    fn handle_announcement(
         &mut self,
         now: Instant,
         source: TransportAddress,
-        announce: asap::ServerAnnounce,
+        message: UserMessage,
     ) {
         self.out.begin();
-        self.hunt.handle_announce(now, source, announce, &mut self.out, &mut self.rng);
+        self.hunt.handle_announcement(now, source, &message, &mut self.out, &mut self.rng);
     }
 
     fn handle_timeout(&mut self, now: Instant) {

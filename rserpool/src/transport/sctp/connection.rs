@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use socket2::MsgHdr;
+use socket2::{MsgHdr, Socket};
 
 use super::control::{self, MessageInfo};
 use super::endpoint::Dial;
@@ -15,7 +15,7 @@ use super::notification::{self, Notification, PathChange};
 use super::options;
 use crate::runtime::{Interest, RegisteredSocket, Runtime};
 use crate::sys::{self, AssociationId, ControlBuffer};
-use crate::transport::{Connection, Event, Purpose, SendError};
+use crate::transport::{Connection, Event, Paths, Purpose, SendError};
 use crate::wire::{Ppid, TransportAddress, UserMessage};
 
 /// How much is read at a time; messages may be longer.
@@ -52,6 +52,8 @@ pub(super) struct SctpConnection {
     /// The message that is being received.
     incoming: BytesMut,
     incoming_info: MessageInfo,
+    /// Whether the rest of a notification is to come.
+    in_notification: bool,
     /// Messages that are not sent yet, and how many bytes they have.
     outgoing: VecDeque<UserMessage>,
     outgoing_bytes: usize,
@@ -102,6 +104,7 @@ impl SctpConnection {
             max_message_size,
             incoming: BytesMut::new(),
             incoming_info: MessageInfo::default(),
+            in_notification: false,
             outgoing: VecDeque::new(),
             outgoing_bytes: 0,
             end: End::No,
@@ -139,6 +142,14 @@ impl SctpConnection {
 
     pub(super) fn failed(error: io::Error, purpose: Purpose, peer: TransportAddress) -> Self {
         Self::new(State::Over(Some(error)), purpose, peer, 0)
+    }
+
+    /// Its socket, and which of the associations of it this is.
+    pub(super) fn socket(&self) -> io::Result<(&Socket, AssociationId)> {
+        let State::Open(io, style) = &self.state else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        Ok((io.socket(), style.association()))
     }
 
     fn lost(&mut self, error: io::Error) -> Event {
@@ -208,9 +219,11 @@ impl SctpConnection {
             Ok(())
         });
         if received.notification {
+            // One that is longer than the buffer has a message in it, and its rest is not another.
+            let rest = std::mem::replace(&mut self.in_notification, !received.end_of_record);
             let notification = notification::parse(&incoming[before..before + received.length]);
             incoming.truncate(before);
-            return Poll::Ready(Ok(Read::Notification(notification)));
+            return Poll::Ready(Ok(Read::Notification(notification.filter(|_| !rest))));
         }
         incoming.truncate(before + received.length);
         if incoming.is_empty() {
@@ -234,15 +247,15 @@ impl SctpConnection {
         let MessageInfo { stream, unordered, ppid } = self.incoming_info;
         let payload = self.incoming.split().freeze();
         self.incoming = BytesMut::new();
-        Poll::Ready(Ok(Read::Message(UserMessage { payload, ppid, stream, unordered })))
+        let message = UserMessage { stream, unordered, ..UserMessage::new(ppid, payload) };
+        Poll::Ready(Ok(Read::Message(message)))
     }
 
     /// Sends as much as there is room for. Pending while something is left.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let State::Open(io, style) = &mut self.state else { return Poll::Ready(()) };
         while let Some(message) = self.outgoing.front() {
-            let flags = if message.unordered { control::UNORDERED } else { 0 };
-            let control = control::make(message.stream, flags, message.ppid, style.association());
+            let control = control::of_message(message, style.association());
             let slices = [IoSlice::new(&message.payload)];
             let header = MsgHdr::new().with_buffers(&slices).with_control(&control);
             let result = ready!(io.poll_io(cx, Interest::Writable, &mut |socket| {
@@ -269,7 +282,7 @@ impl SctpConnection {
                 let _ = io.socket().shutdown(Shutdown::Write);
             }
             Style::PeeledOff(association) => {
-                let control = control::make(0, control::END, Ppid::NONE, *association);
+                let control = control::of_end(control::END, *association);
                 let nothing = [IoSlice::new(&[])];
                 let header = MsgHdr::new().with_buffers(&nothing).with_control(&control);
                 let _ = io.socket().sendmsg(&header, libc::MSG_NOSIGNAL);
@@ -342,8 +355,8 @@ impl Connection for SctpConnection {
                     Some(Notification::Path { address, change: PathChange::Unreachable }) => {
                         return Poll::Ready(Event::Path { address, up: false });
                     }
-                    Some(Notification::SendFailed) => {
-                        tracing::debug!(peer = %self.peer, "a message was not delivered");
+                    Some(Notification::SendFailed(message)) => {
+                        return Poll::Ready(Event::SendFailed(message));
                     }
                     Some(_) | None => {}
                 },
@@ -410,6 +423,13 @@ impl Connection for SctpConnection {
                 }
                 Ok(Read::Notification(_)) => {}
             }
+        }
+    }
+
+    fn paths(&mut self) -> Option<&mut dyn Paths> {
+        match self.state {
+            State::Open(..) => Some(self),
+            State::Dialling(..) | State::Connecting(_) | State::Over(_) => None,
         }
     }
 }

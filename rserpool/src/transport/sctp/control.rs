@@ -4,14 +4,21 @@
 use std::mem::size_of;
 
 use crate::sys::{AssociationId, IPPROTO_SCTP};
-use crate::wire::Ppid;
+use crate::wire::{Ppid, Reliability, UserMessage};
 
 const SNDINFO: i32 = 2;
 const RCVINFO: i32 = 3;
+const PRINFO: i32 = 5;
 /// `struct cmsghdr`: its length, its level and its type.
 const HEADER: usize = size_of::<usize>() + 8;
 /// `struct sctp_sndinfo`: stream, flags, identifier, context, association.
 const SNDINFO_LENGTH: usize = 16;
+/// `struct sctp_prinfo`: policy, nothing, value.
+const PRINFO_LENGTH: usize = 8;
+/// The policies of partial reliability (RFC 7496 section 4.1).
+const PR_NONE: u16 = 0;
+const PR_LIFETIME: u16 = 0x10;
+const PR_RETRANSMISSIONS: u16 = 0x20;
 
 /// The message is not ordered.
 pub(super) const UNORDERED: u16 = 1;
@@ -28,22 +35,34 @@ pub(super) struct MessageInfo {
     pub(super) ppid: Ppid,
 }
 
-/// Makes the ancillary data of a message to send. The association matters on one-to-many
-/// sockets alone.
-pub(super) fn make(
+/// The ancillary data of a message to send.
+pub(super) type SendControl = [u8; HEADER + SNDINFO_LENGTH + HEADER + PRINFO_LENGTH];
+
+/// Makes the ancillary data of `message`. The association matters on one-to-many sockets alone.
+pub(super) fn of_message(message: &UserMessage, association: AssociationId) -> SendControl {
+    let flags = if message.unordered { UNORDERED } else { 0 };
+    make(message.stream, flags, message.ppid, message.reliability, association)
+}
+
+/// Makes the ancillary data that end an association: [`ABORT`] or [`END`].
+pub(super) fn of_end(flag: u16, association: AssociationId) -> SendControl {
+    make(0, flag, Ppid::NONE, Reliability::Full, association)
+}
+
+fn make(
     stream: u16,
     flags: u16,
     ppid: Ppid,
+    reliability: Reliability,
     association: AssociationId,
-) -> [u8; HEADER + SNDINFO_LENGTH] {
-    let mut control = [0; HEADER + SNDINFO_LENGTH];
-    let length = control.len();
+) -> SendControl {
+    let mut control = [0; size_of::<SendControl>()];
     let mut at = 0;
     let mut put = |bytes: &[u8]| {
         control[at..at + bytes.len()].copy_from_slice(bytes);
         at += bytes.len();
     };
-    put(&length.to_ne_bytes());
+    put(&(HEADER + SNDINFO_LENGTH).to_ne_bytes());
     put(&IPPROTO_SCTP.to_ne_bytes());
     put(&SNDINFO.to_ne_bytes());
     put(&stream.to_ne_bytes());
@@ -52,6 +71,21 @@ pub(super) fn make(
     put(&ppid.0.to_be_bytes());
     put(&[0; 4]);
     put(&association.to_ne_bytes());
+    let (policy, value) = match reliability {
+        Reliability::Full => (PR_NONE, 0),
+        Reliability::Lifetime(lifetime) => {
+            // Zero would be no limit.
+            let milliseconds = lifetime.as_millis().max(1);
+            (PR_LIFETIME, u32::try_from(milliseconds).unwrap_or(u32::MAX))
+        }
+        Reliability::Retransmissions(times) => (PR_RETRANSMISSIONS, times),
+    };
+    put(&(HEADER + PRINFO_LENGTH).to_ne_bytes());
+    put(&IPPROTO_SCTP.to_ne_bytes());
+    put(&PRINFO.to_ne_bytes());
+    put(&policy.to_ne_bytes());
+    put(&[0; 2]);
+    put(&value.to_ne_bytes());
     control
 }
 

@@ -9,11 +9,11 @@ use socket2::{MsgHdr, Socket, Type};
 
 use super::connection::{SctpConnection, Style};
 use super::notification::{self, Notification};
-use super::{Sctp, address, control, domain};
+use super::{Sctp, address, control, domain, options};
 use crate::runtime::{Interest, RegisteredSocket, Runtime};
 use crate::sys::{self, AssociationId, ControlBuffer};
 use crate::transport::{Connection, Endpoint, Purpose};
-use crate::wire::{Ppid, TransportAddress, TransportProtocol};
+use crate::wire::{TransportAddress, TransportProtocol};
 
 /// More than the longest notification that matters here.
 const NOTIFICATION_SIZE: usize = 1024;
@@ -26,6 +26,8 @@ pub(super) struct SctpEndpoint {
     listener: Option<(Box<dyn RegisteredSocket>, TransportAddress)>,
     /// Associations of the listening socket that we asked for.
     dials: HashMap<AssociationId, Arc<Dial>>,
+    /// Whether the rest of a notification is passed over that is longer than the buffer.
+    in_notification: bool,
 }
 
 /// An association that its endpoint establishes for a connection.
@@ -74,7 +76,7 @@ impl SctpEndpoint {
         purpose: Purpose,
         listener: Option<(Box<dyn RegisteredSocket>, TransportAddress)>,
     ) -> Self {
-        Self { sctp, runtime, purpose, listener, dials: HashMap::new() }
+        Self { sctp, runtime, purpose, listener, dials: HashMap::new(), in_notification: false }
     }
 
     fn dial(&mut self, to: &TransportAddress) -> io::Result<SctpConnection> {
@@ -115,6 +117,7 @@ impl SctpEndpoint {
         let peeled = sys::peel_off(listener.socket(), association).and_then(|socket| {
             socket.set_nonblocking(true)?;
             socket.set_cloexec(true)?;
+            options::allow_address_changes(&socket);
             Ok(socket)
         });
         match (self.dials.remove(&association), peeled) {
@@ -143,7 +146,7 @@ impl SctpEndpoint {
         socket: Socket,
         association: AssociationId,
     ) -> io::Result<Box<dyn Connection>> {
-        let peer = super::options::peer_addresses(&socket, association)?;
+        let peer = options::peer_addresses(&socket, association)?;
         let io = self.runtime.register(socket)?;
         let size = self.sctp.max_message_size;
         let style = Style::PeeledOff(association);
@@ -152,7 +155,7 @@ impl SctpEndpoint {
 
     fn abort(&self, association: AssociationId) {
         if let Some((listener, _)) = &self.listener {
-            let control = control::make(0, control::ABORT, Ppid::NONE, association);
+            let control = control::of_end(control::ABORT, association);
             let nothing = [IoSlice::new(&[])];
             let message = MsgHdr::new().with_buffers(&nothing).with_control(&control);
             let _ = listener.socket().sendmsg(&message, libc::MSG_NOSIGNAL);
@@ -184,6 +187,10 @@ impl Endpoint for SctpEndpoint {
             }))?;
             if !received.notification {
                 // Data of an association that is being aborted.
+                continue;
+            }
+            let rest = std::mem::replace(&mut self.in_notification, !received.end_of_record);
+            if rest {
                 continue;
             }
             match notification::parse(&data[..received.length]) {

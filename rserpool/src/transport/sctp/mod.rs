@@ -15,6 +15,7 @@ mod control;
 mod endpoint;
 mod notification;
 mod options;
+mod paths;
 
 use std::io;
 use std::sync::Arc;
@@ -182,4 +183,15 @@ impl Transport for Sctp {
         };
         Ok(Box::new(SctpEndpoint::new(self.clone(), Arc::clone(runtime), purpose, listener)))
     }
+}
+
+/// What the fuzzers reach: whatever the kernel says is parsed without a panic.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub fn parse_what_the_kernel_says(bytes: &[u8]) {
+    let _ = notification::parse(bytes);
+    let _ = control::parse(bytes);
+    let (addresses, _) = address::unpack(bytes, 64);
+    let packed = address::pack(&addresses, 1);
+    assert_eq!(address::unpack(&packed, 64).0, addresses);
 }

@@ -2,8 +2,11 @@
 
 use std::net::IpAddr;
 
-use super::address;
+use bytes::Bytes;
+
+use super::{address, control};
 use crate::sys::AssociationId;
+use crate::wire::{Ppid, UserMessage};
 
 const ASSOCIATION_CHANGE: u16 = 0x8001;
 const PEER_ADDRESS_CHANGE: u16 = 0x8002;
@@ -16,8 +19,14 @@ const AUTHENTICATION: u16 = 0x8008;
 const PATH_ADDRESS: usize = 8;
 const PATH_STATE: usize = PATH_ADDRESS + 128;
 
+/// Where the fields of `struct sctp_send_failed` are: a `struct sctp_sndrcvinfo`, and the data.
+const FAILED_STREAM: usize = 12;
+const FAILED_FLAGS: usize = 16;
+const FAILED_PPID: usize = 20;
+const FAILED_DATA: usize = 48;
+
 /// What happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Notification {
     /// An association came to be, with this identifier.
     Up(AssociationId),
@@ -31,8 +40,8 @@ pub(super) enum Notification {
     CannotStart(AssociationId),
     /// A path came or went.
     Path { address: IpAddr, change: PathChange },
-    /// A message could not be delivered.
-    SendFailed,
+    /// A message, or a part of it, could not be delivered.
+    SendFailed(UserMessage),
     /// The peer has no more to send.
     Shutdown,
     /// A message of which a part was delivered will not be completed.
@@ -77,7 +86,15 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Notification> {
             };
             Notification::Path { address, change }
         }
-        SEND_FAILED => Notification::SendFailed,
+        SEND_FAILED => {
+            let ppid = Ppid(u32::from_be_bytes(*bytes.get(FAILED_PPID..)?.first_chunk()?));
+            let payload = Bytes::copy_from_slice(bytes.get(FAILED_DATA..)?);
+            Notification::SendFailed(UserMessage {
+                stream: half(FAILED_STREAM)?,
+                unordered: half(FAILED_FLAGS)? & control::UNORDERED != 0,
+                ..UserMessage::new(ppid, payload)
+            })
+        }
         SHUTDOWN => Notification::Shutdown,
         PARTIAL_DELIVERY => Notification::PartialDeliveryAborted,
         AUTHENTICATION => Notification::Authentication,
@@ -109,6 +126,26 @@ mod tests {
         for length in 0..bytes.len() {
             assert_eq!(parse(&bytes[..length]), None);
         }
+    }
+
+    #[test]
+    fn messages_that_were_given_up() {
+        let mut bytes = SEND_FAILED.to_ne_bytes().to_vec();
+        bytes.resize(FAILED_STREAM, 0);
+        bytes.extend(3_u16.to_ne_bytes());
+        bytes.resize(FAILED_FLAGS, 0);
+        bytes.extend(control::UNORDERED.to_ne_bytes());
+        bytes.resize(FAILED_PPID, 0);
+        bytes.extend(33_u32.to_be_bytes());
+        bytes.resize(FAILED_DATA, 0);
+        assert_eq!(parse(&bytes[..FAILED_DATA - 1]), None);
+        bytes.extend(b"ping");
+        let message = UserMessage {
+            stream: 3,
+            unordered: true,
+            ..UserMessage::new(Ppid(33), b"ping".as_slice())
+        };
+        assert_eq!(parse(&bytes), Some(Notification::SendFailed(message)));
     }
 
     #[test]

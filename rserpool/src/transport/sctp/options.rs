@@ -1,6 +1,7 @@
 //! The options of a socket (RFC 6458 section 8).
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use socket2::Socket;
@@ -13,12 +14,16 @@ const RTO_INFO: i32 = 0;
 const ASSOCIATION_INFO: i32 = 1;
 const INIT: i32 = 2;
 const NO_DELAY: i32 = 3;
+const PRIMARY_ADDRESS: i32 = 6;
 const PEER_ADDRESS_PARAMETERS: i32 = 9;
 const EVENTS: i32 = 11;
 const RECEIVE_INFO: i32 = 32;
 const BIND_ADD: i32 = 100;
+const BIND_REMOVE: i32 = 101;
 const GET_PEER_ADDRESSES: i32 = 108;
 const GET_LOCAL_ADDRESSES: i32 = 109;
+const ADDRESS_CHANGES_SUPPORTED: i32 = 128;
+const AUTHENTICATION_SUPPORTED: i32 = 129;
 
 const HEARTBEAT_ENABLE: u32 = 1;
 /// `struct sctp_paddrparams` up to its flow label, which came later.
@@ -47,8 +52,8 @@ pub(super) fn configure(socket: &Socket, timing: &Timing, streams: u16) -> io::R
     sys::set_option(socket, NO_DELAY, &on)?;
     sys::set_option(socket, RECEIVE_INFO, &on)?;
     // No data information, but changes of associations and addresses, failures to send, nothing
-    // of remote errors, shutdowns, partial deliveries.
-    sys::set_option(socket, EVENTS, &[0, 1, 1, 1, 0, 1, 1])?;
+    // of remote errors, shutdowns, partial deliveries, nothing of adaptation layers, keys.
+    sys::set_option(socket, EVENTS, &[0, 1, 1, 1, 0, 1, 1, 0, 1])?;
 
     let any = [0; 4];
     let [initial, max, min] =
@@ -67,12 +72,53 @@ pub(super) fn configure(socket: &Socket, timing: &Timing, streams: u16) -> io::R
 
     let [out, inbound] = [streams, u16::MAX].map(u16::to_ne_bytes);
     let [attempts, timeout] = [[0; 2]; 2];
-    sys::set_option(socket, INIT, &[out, inbound, attempts, timeout].concat())
+    sys::set_option(socket, INIT, &[out, inbound, attempts, timeout].concat())?;
+
+    allow_address_changes(socket);
+    Ok(())
 }
 
-/// Binds further addresses of the port that the socket is bound to.
+/// Allows the addresses of associations to change, which has to be authenticated (RFC 5061
+/// section 4). Old kernels have that for all sockets or none. A socket that was peeled off does
+/// not inherit it.
+pub(super) fn allow_address_changes(socket: &Socket) {
+    let enabled = [0, 1_u32].map(u32::to_ne_bytes).concat();
+    if sys::set_option(socket, AUTHENTICATION_SUPPORTED, &enabled).is_ok() {
+        let _ = sys::set_option(socket, ADDRESS_CHANGES_SUPPORTED, &enabled);
+    }
+}
+
+/// Binds further addresses of the port that the socket is bound to, also of live associations.
 pub(super) fn bind_more(socket: &Socket, packed: &[u8]) -> io::Result<()> {
     sys::set_option(socket, BIND_ADD, packed)
+}
+
+/// Takes addresses off the socket and its associations.
+pub(super) fn unbind(socket: &Socket, packed: &[u8]) -> io::Result<()> {
+    sys::set_option(socket, BIND_REMOVE, packed)
+}
+
+/// `struct sctp_prim`: the association, and a `struct sockaddr_storage`.
+const PRIMARY_LENGTH: usize = 4 + 128;
+
+pub(super) fn primary(socket: &Socket, association: AssociationId) -> io::Result<IpAddr> {
+    let mut buffer = [0; PRIMARY_LENGTH];
+    buffer[..4].copy_from_slice(&association.to_ne_bytes());
+    sys::get_option(socket, PRIMARY_ADDRESS, &mut buffer)?;
+    let (address, ..) = address::first(&buffer[4..]).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(address)
+}
+
+pub(super) fn set_primary(
+    socket: &Socket,
+    association: AssociationId,
+    packed: &[u8],
+) -> io::Result<()> {
+    let mut buffer = [0; PRIMARY_LENGTH];
+    buffer[..4].copy_from_slice(&association.to_ne_bytes());
+    let space = buffer.get_mut(4..4 + packed.len()).ok_or(io::ErrorKind::InvalidInput)?;
+    space.copy_from_slice(packed);
+    sys::set_option(socket, PRIMARY_ADDRESS, &buffer)
 }
 
 pub(super) fn local_addresses(

@@ -14,8 +14,13 @@ pub struct Error {
     pub error: OperationError,
 }
 
+impl Error {
+    /// The number of its type.
+    pub const TYPE: u8 = 0x0a;
+}
+
 impl Format for Error {
-    const TYPE: u8 = 0x0a;
+    const TYPE: u8 = Self::TYPE;
     const NAME: &'static str = "ENRP_ERROR";
 
     fn decode(_: u8, mut reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {

@@ -48,6 +48,26 @@ protocol! {
     }
 }
 
+impl Body {
+    /// Its sender and its receiver; none in a message of unknown type.
+    #[must_use]
+    pub fn route(&self) -> Option<Route> {
+        Some(match self {
+            Self::Presence(message) => message.route,
+            Self::HandleTableRequest(message) => message.route,
+            Self::HandleTableResponse(message) => message.route,
+            Self::HandleUpdate(message) => message.route,
+            Self::ListRequest(message) => message.route,
+            Self::ListResponse(message) => message.route,
+            Self::InitTakeover(message) => message.route,
+            Self::InitTakeoverAck(message) => message.route,
+            Self::TakeoverServer(message) => message.route,
+            Self::Error(message) => message.route,
+            Self::Unknown(_) => return None,
+        })
+    }
+}
+
 /// From which registrar a message comes and for which it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]

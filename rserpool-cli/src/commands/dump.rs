@@ -1,0 +1,85 @@
+//! `rserpool dump`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use rserpool::driver::{Dump, DumpError, dump};
+use rserpool::wire::TransportAddress;
+
+use crate::options::{self, TransportOption};
+
+/// How long a registrar may take for an answer.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Show all that a registrar knows: its pools, their elements, other registrars
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Where the registrar offers ENRP
+    #[arg(value_name = "ADDR", value_parser = options::enrp_address,
+          default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, options::ENRP_PORT)))]
+    enrp: SocketAddr,
+    #[command(flatten)]
+    transport: TransportOption,
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let network = arguments.transport.network()?;
+    let address = TransportAddress::new(network.protocol(), arguments.enrp);
+    let dump = dump(&network, &address, TIMEOUT).await.map_err(explain)?;
+    if arguments.json {
+        out!("{}", serde_json::to_string(&dump)?);
+    } else {
+        print(&dump)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(dump: &Dump) -> anyhow::Result<()> {
+    let elements: usize = dump.pools.iter().map(|pool| pool.elements.len()).sum();
+    let checksum = dump.checksum.map(|sum| format!(", checksum of its own {:#06x}", sum.0));
+    out!(
+        "registrar {}: {}, {}, {}{}",
+        dump.registrar,
+        count(dump.pools.len(), "pool"),
+        count(elements, "element"),
+        count(dump.peers.len(), "other registrar"),
+        checksum.unwrap_or_default()
+    );
+    for peer in &dump.peers {
+        out!("registrar {}  {}", peer.registrar, peer.transport);
+    }
+    for pool in &dump.pools {
+        out!("{}", pool.pool_handle);
+        for element in &pool.elements {
+            out!(
+                "  {}  {}  {}  home {}",
+                element.identifier,
+                element.user_transport,
+                element.policy,
+                element.home_registrar
+            );
+        }
+    }
+    Ok(())
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Why there is no dump, and what to do about it.
+fn explain(error: DumpError) -> anyhow::Error {
+    match error {
+        DumpError::Unreachable(..) | DumpError::Timeout(_) => anyhow::anyhow!(
+            "{error}; say where the registrar offers ENRP, which is not where it offers ASAP: \
+             `rserpool registrar` prints both"
+        ),
+        DumpError::Rejected(_) => anyhow::anyhow!("{error}: try again in some seconds"),
+        _ => error.into(),
+    }
+}

@@ -1,0 +1,114 @@
+//! What anyone may send to a registrar.
+
+use super::service::{new_user, start_registrar};
+use super::transport::{event, message, send};
+use super::{any_address, pause};
+use crate::driver::Network;
+use crate::protocol::user::{ResolveError, ResolveOptions};
+use crate::transport::{Connection, Event, Purpose};
+use crate::wire::asap::{Body, HandleResolution, Message, Registration, Resolved};
+use crate::wire::{
+    PolicyParameters, PolicyType, PoolElement, PoolElementId, PoolHandle, Ppid, RegistrarId,
+    RegistrationLife, TransportAddress, TransportProtocol, TransportUse, UserMessage,
+};
+
+const ASAP: Purpose = Purpose::Protocol(Ppid::ASAP);
+
+async fn dial(
+    network: &Network,
+    registrar: &TransportAddress,
+) -> (Box<dyn Connection>, TransportAddress) {
+    let mut endpoint = network.dialler(ASAP).expect("a dialler");
+    let mut connection = endpoint.connect(registrar);
+    let Event::Established { local, .. } = event(&mut *connection).await else {
+        panic!("not established")
+    };
+    (connection, local)
+}
+
+async fn ask(connection: &mut dyn Connection, request: impl Into<Message>) -> Body {
+    let payload = request.into().encode().expect("it is short");
+    send(connection, UserMessage::new(Ppid::ASAP, payload)).await;
+    let answer = message(connection).await;
+    Message::decode(&answer.payload).expect("it is ASAP").body
+}
+
+/// What ends rsplib's registrar, and what no registrar should be sent, is answered or dropped;
+/// after each the next request is served.
+pub async fn what_ends_other_registrars_is_answered(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let address = registrar.local_address().clone();
+    let user = new_user(&network, &address);
+    let still_serving = async || {
+        let nobody: PoolHandle = "Nobody".parse().expect("a handle");
+        let result = user.resolve(nobody.clone(), ResolveOptions::default()).await;
+        assert_eq!(result, Err(ResolveError::UnknownPool(nobody)));
+    };
+    let (mut connection, local) = dial(&network, &address).await;
+
+    // A pool handle of 33 bytes.
+    let long: PoolHandle = "x".repeat(33).parse().expect("a handle");
+    let answer = ask(&mut *connection, HandleResolution::new(long)).await;
+    assert!(matches!(answer, Body::HandleResolutionResponse(response)
+        if matches!(response.result, Resolved::Error(_))));
+    still_serving().await;
+
+    // A pool of elements none of which is ever to be drawn.
+    let weightless: PoolHandle = "Weightless".parse().expect("a handle");
+    let user_transport =
+        TransportAddress { port: 7, usage: TransportUse::DATA_ONLY, ..local.clone() };
+    let registration = Registration {
+        pool_handle: weightless.clone(),
+        pool_element: PoolElement {
+            identifier: PoolElementId(1),
+            home_registrar: RegistrarId(0),
+            registration_life: RegistrationLife(60),
+            user_transport: user_transport.into(),
+            policy: PolicyParameters::new(PolicyType::WEIGHTED_RANDOM, &[0]),
+            asap_transport: Some(local),
+        },
+    };
+    let answer = ask(&mut *connection, registration).await;
+    assert!(matches!(answer, Body::RegistrationResponse(response) if !response.reject));
+    let answer = ask(&mut *connection, HandleResolution::new(weightless)).await;
+    let Body::HandleResolutionResponse(response) = answer else { panic!("{answer:?}") };
+    assert!(matches!(response.result, Resolved::Pool { elements, .. } if elements.is_empty()));
+    still_serving().await;
+
+    // A message that says it is longer than it is; over TCP the rest is waited for.
+    let truncated = UserMessage::new(Ppid::ASAP, b"\x05\0\0\x10\0\x09\0\x0cEcho".as_slice());
+    let (mut other, _) = dial(&network, &address).await;
+    send(&mut *other, truncated.clone()).await;
+    if network.protocol() == TransportProtocol::Sctp {
+        let answer = message(&mut *other).await;
+        let answer = Message::decode(&answer.payload).expect("it is ASAP").body;
+        assert!(matches!(answer, Body::Error(_)), "{answer:?}");
+    }
+    still_serving().await;
+    drop(other);
+
+    // Identifiers of other protocols, which are no ASAP whatever they contain.
+    if network.protocol() == TransportProtocol::Sctp {
+        let payload = Message::from(HandleResolution::new("Nobody".parse().expect("a handle")))
+            .encode()
+            .expect("it is short");
+        for ppid in [Ppid::NONE, Ppid::ENRP, Ppid(99)] {
+            send(&mut *connection, UserMessage::new(ppid, payload.clone())).await;
+        }
+        // The first answer is the one to ASAP.
+        let request = HandleResolution::new("Somebody".parse().expect("a handle"));
+        let answer = ask(&mut *connection, request).await;
+        let Body::HandleResolutionResponse(response) = answer else { panic!("{answer:?}") };
+        assert_eq!(response.pool_handle.to_string(), "Somebody");
+    }
+    still_serving().await;
+
+    // An end in the middle of a message.
+    let (mut other, _) = dial(&network, &address).await;
+    let mut payload = b"\x05\0\xff\xfc\0\x09\xff\xf8".to_vec();
+    payload.resize(60_000, b'x');
+    send(&mut *other, UserMessage::new(Ppid::ASAP, payload)).await;
+    drop(other);
+    pause(&network, 20).await;
+    still_serving().await;
+}

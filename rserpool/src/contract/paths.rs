@@ -1,0 +1,176 @@
+//! What transports do whose connections have paths, streams and partial reliability: SCTP.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use futures::future::{Either, select};
+
+use super::service::pause;
+use super::transport::{connect, event, message, send};
+use crate::driver::Network;
+use crate::transport::{Connection, Endpoint, Event, Paths, Purpose};
+use crate::wire::{Ppid, Reliability, TransportAddress, UserMessage};
+
+const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
+const TWO: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+const THREE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
+const SIX: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+
+/// A connection between two endpoints with these addresses, the one that accepted it last.
+async fn multi_homed(
+    network: &Network,
+    addresses: &[IpAddr],
+) -> (Box<dyn Endpoint>, Box<dyn Connection>, Box<dyn Connection>) {
+    let any = TransportAddress {
+        addresses: addresses.iter().copied().collect(),
+        ..TransportAddress::new(network.protocol(), (ONE, 0).into())
+    };
+    let mut server = network.listen(Purpose::Session, &any).expect("a free port");
+    let mut client = network.listen(Purpose::Session, &any).expect("a free port");
+    let mut ours = client.connect(server.local().expect("it listens"));
+    // The endpoint that dials has to be looked after, too.
+    let accepted = select(
+        Box::pin(std::future::poll_fn(|cx| client.poll_accept(cx))),
+        Box::pin(event(&mut *ours)),
+    );
+    match accepted.await {
+        Either::Right((Event::Established { .. }, _)) => {}
+        _ => panic!("not established"),
+    }
+    let theirs = std::future::poll_fn(|cx| server.poll_accept(cx)).await.expect("a connection");
+    drop(client);
+    (server, ours, theirs)
+}
+
+fn paths(connection: &mut dyn Connection) -> &mut dyn Paths {
+    connection.paths().expect("it has paths")
+}
+
+fn sorted(address: TransportAddress) -> Vec<IpAddr> {
+    let mut addresses = address.addresses.to_vec();
+    addresses.sort_unstable();
+    addresses
+}
+
+/// One connection, several addresses, of both versions of IP.
+pub async fn all_addresses_of_both_ends_are_known(network: Network) {
+    let (_server, mut ours, mut theirs) = multi_homed(&network, &[ONE, TWO, SIX]).await;
+    for connection in [&mut ours, &mut theirs] {
+        let paths = paths(&mut **connection);
+        assert_eq!(sorted(paths.local().expect("alive")), [ONE, TWO, SIX]);
+        assert_eq!(sorted(paths.peer().expect("alive")), [ONE, TWO, SIX]);
+    }
+    let peer = sorted(theirs.peer().clone());
+    assert_eq!(peer, [ONE, TWO, SIX], "who accepts is told them too");
+}
+
+/// The primary path can be chosen among the peer's addresses.
+pub async fn data_go_where_they_are_wanted(network: Network) {
+    let (_server, mut ours, mut theirs) = multi_homed(&network, &[ONE, TWO]).await;
+    for address in [TWO, ONE, TWO] {
+        let paths = paths(&mut *ours);
+        paths.set_primary(address).expect("the peer has it");
+        assert_eq!(paths.primary().expect("alive"), address);
+        send(&mut *ours, UserMessage::new(Ppid(1), b"there".as_slice())).await;
+        assert_eq!(message(&mut *theirs).await.payload, "there");
+    }
+    assert!(paths(&mut *ours).set_primary(THREE).is_err());
+    assert_eq!(paths(&mut *ours).primary().expect("alive"), TWO);
+}
+
+/// A host may get addresses and lose them; its connections go on (RFC 5061).
+pub async fn addresses_come_and_go_while_the_connection_lives(network: Network) {
+    let (_server, mut ours, mut theirs) = multi_homed(&network, &[ONE, TWO]).await;
+    paths(&mut *ours).add_local(THREE).expect("the host has it");
+    until(&network, &mut *theirs, &[ONE, TWO, THREE]).await;
+    paths(&mut *ours).remove_local(ONE).expect("there are others");
+    until(&network, &mut *theirs, &[TWO, THREE]).await;
+    for (from, to) in [(&mut ours, &mut theirs)] {
+        send(&mut **from, UserMessage::new(Ppid(1), b"still there".as_slice())).await;
+        assert_eq!(message(&mut **to).await.payload, "still there");
+        send(&mut **to, UserMessage::new(Ppid(1), b"so am I".as_slice())).await;
+        assert_eq!(message(&mut **from).await.payload, "so am I");
+    }
+    // Addresses that the host does not have, and the last one.
+    assert!(paths(&mut *ours).add_local(Ipv4Addr::new(192, 0, 2, 1).into()).is_err());
+    paths(&mut *ours).remove_local(TWO).expect("there is another");
+    until(&network, &mut *theirs, &[THREE]).await;
+    assert!(paths(&mut *ours).remove_local(THREE).is_err());
+}
+
+async fn until(network: &Network, connection: &mut dyn Connection, expected: &[IpAddr]) {
+    for _ in 0..200 {
+        if sorted(paths(connection).peer().expect("alive")) == expected {
+            return;
+        }
+        pause(network, 10).await;
+    }
+    panic!("{:?}", paths(connection).peer());
+}
+
+/// The stream of a message and its being unordered arrive with it.
+pub async fn streams_and_order_are_kept_or_left(network: Network) {
+    let (_server, mut ours, mut theirs) = connect(&network, Purpose::Session).await;
+    for (stream, unordered) in [(0, false), (3, true), (15, false)] {
+        let sent = UserMessage { stream, unordered, ..UserMessage::new(Ppid(7), b"x".as_slice()) };
+        send(&mut *ours, sent.clone()).await;
+        assert_eq!(message(&mut *theirs).await, sent);
+    }
+}
+
+/// A message with a lifetime is not delivered after it, and its sender is told (RFC 3758).
+pub async fn what_is_too_old_is_given_up_and_told(network: Network) {
+    let (_server, mut ours, mut theirs) = connect(&network, Purpose::Session).await;
+    // More than the peer takes without reading, less than the kernel takes to send.
+    let sent = 8;
+    for _ in 0..sent {
+        ours.send(UserMessage::new(Ppid(1), vec![7; 32 * 1024])).expect("there is room");
+        poll_ready(&mut *ours).await;
+    }
+    let reliability = Reliability::Lifetime(Duration::from_millis(20));
+    let mortal = UserMessage { reliability, ..UserMessage::new(Ppid(2), b"news".as_slice()) };
+    ours.send(mortal.clone()).expect("there is room");
+    poll_ready(&mut *ours).await;
+    pause(&network, 300).await;
+    let mut received = Vec::new();
+    let given_up = loop {
+        let next = select(Box::pin(event(&mut *ours)), Box::pin(message(&mut *theirs)));
+        match next.await {
+            Either::Left((Event::SendFailed(message), _)) => break message,
+            Either::Left((other, _)) => panic!("{other:?}"),
+            Either::Right((message, _)) => received.push(message.ppid.0),
+        }
+    };
+    assert_eq!((given_up.ppid, &given_up.payload[..]), (mortal.ppid, &b"news"[..]));
+    // What has no limit comes, whatever became of the other.
+    while received.len() < sent {
+        let next = select(Box::pin(message(&mut *theirs)), Box::pin(event(&mut *ours)));
+        if let Either::Left((message, _)) = next.await {
+            received.push(message.ppid.0);
+        }
+    }
+    assert_eq!(received, vec![1; sent]);
+}
+
+async fn poll_ready(connection: &mut dyn Connection) {
+    std::future::poll_fn(|cx| {
+        let _ = connection.poll_ready(cx);
+        std::task::Poll::Ready(())
+    })
+    .await;
+}
+
+/// A message whose end never comes is not delivered.
+pub async fn what_was_cut_off_is_no_message(network: Network) {
+    let (_server, mut ours, mut theirs) = connect(&network, Purpose::Session).await;
+    let long = vec![7; 200_000];
+    send(&mut *ours, UserMessage::new(Ppid(1), long.clone())).await;
+    drop(ours);
+    loop {
+        match event(&mut *theirs).await {
+            Event::Message(message) => assert_eq!(message.payload.len(), long.len()),
+            Event::Lost(_) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Where implementations depart from the RFCs, and which way is taken.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::handlespace::Checksum;
+use crate::wire::parameter::PeChecksum;
+use crate::wire::{PolicyParameters, PolicyType, PoolHandle, RegistrarId, RegistrationLife};
+
+/// The port of ASAP (RFC 5352 section 8.2).
+const ASAP_PORT: u16 = 3863;
+
+/// The port of ENRP (RFC 5353 section 5.3).
+const ENRP_PORT: u16 = 9901;
+
+/// IANA's multicast group (RFC 5352 section 8.4).
+const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 1, 185);
+
+/// The longest pool handle of rsplib, in bytes. A longer one ends it.
+const RSPLIB_MAX_HANDLE: usize = 32;
+
+/// Which implementations to speak with. All that depends on it is in this type; the methods
+/// say what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Compatibility {
+    /// With all of them, as far as there is one way for all: the default.
+    #[default]
+    All,
+    /// With rsplib 3, in an operational scope with registrars of rsplib. What would end or
+    /// confuse them is refused.
+    Rsplib,
+    /// By the letter of the RFCs.
+    Rfc,
+}
+
+/// What the profile forbids to send. Nothing was sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Incompatible {
+    /// A pool handle is too long for rsplib.
+    #[error(
+        "the pool handle {handle} has {} bytes, and rsplib's registrars end when they get more \
+         than {RSPLIB_MAX_HANDLE}: choose a shorter one, or another compatibility profile",
+        handle.as_bytes().len()
+    )]
+    PoolHandleTooLong {
+        /// The handle.
+        handle: PoolHandle,
+    },
+    /// An element with a weight of zero: a pool of such elements ends rsplib's registrars.
+    #[error(
+        "a weight of 0 is not allowed, since rsplib's registrars end when all weights of a pool \
+         are 0: choose a larger one, or another compatibility profile"
+    )]
+    ZeroWeight,
+}
+
+impl Compatibility {
+    /// The profiles.
+    pub const ALL: [Self; 3] = [Self::All, Self::Rsplib, Self::Rfc];
+
+    /// How long a registration is valid, as it is sent. RFC 5354 section 3.10 has seconds,
+    /// rsplib milliseconds, and its registrars drop what is registered elsewhere after that.
+    #[must_use]
+    pub fn registration_life(self, lifetime: Duration) -> RegistrationLife {
+        match self {
+            Self::All | Self::Rfc => RegistrationLife::from_duration(lifetime),
+            Self::Rsplib => {
+                RegistrationLife(i32::try_from(lifetime.as_millis()).unwrap_or(i32::MAX))
+            }
+        }
+    }
+
+    /// How long a registration is valid that says `life`; `None` where it is for ever.
+    #[must_use]
+    pub fn lifetime(self, life: RegistrationLife) -> Option<Duration> {
+        match self {
+            Self::All | Self::Rfc => life.duration(),
+            Self::Rsplib => u64::try_from(life.0).ok().map(Duration::from_millis),
+        }
+    }
+
+    /// Where registrars announce themselves (RFC 5352 section 3.6): IANA's group, rsplib's, or
+    /// both.
+    #[must_use]
+    pub fn announcement_groups(self) -> Vec<SocketAddrV4> {
+        self.groups(Ipv4Addr::new(239, 0, 0, 50), ASAP_PORT)
+    }
+
+    /// Where registrars tell each other that they are there (RFC 5353 section 3.1): IANA's
+    /// group, rsplib's, or both.
+    #[must_use]
+    pub fn presence_groups(self) -> Vec<SocketAddrV4> {
+        self.groups(Ipv4Addr::new(239, 0, 0, 51), ENRP_PORT)
+    }
+
+    fn groups(self, rsplib: Ipv4Addr, port: u16) -> Vec<SocketAddrV4> {
+        let groups: &[Ipv4Addr] = match self {
+            Self::All => &[GROUP, rsplib],
+            Self::Rsplib => &[rsplib],
+            Self::Rfc => &[GROUP],
+        };
+        groups.iter().map(|group| SocketAddrV4::new(*group, port)).collect()
+    }
+
+    /// The port of a registrar whose announcement has no transport parameters and came from
+    /// `source`: the registered one (RFC 5352 section 3.6), or that which it came from, as
+    /// rsplib has it. A registrar of ours announces from its ASAP port, so that both are right
+    /// where it is at its usual one.
+    #[must_use]
+    pub fn announced_port(self, source: u16) -> u16 {
+        match self {
+            Self::All | Self::Rsplib => source,
+            Self::Rfc => ASAP_PORT,
+        }
+    }
+
+    /// Whether announcements have transport parameters (RFC 5352 section 2.2.10) where the
+    /// registrar is bound to addresses of its own. rsplib never sends any.
+    #[must_use]
+    pub fn announces_transports(self) -> bool {
+        self != Self::Rsplib
+    }
+
+    /// Whether a keep-alive says for which element it is, since one association may serve
+    /// several. RFC 5352 section 2.2.7 does not have it; rsplib does.
+    #[must_use]
+    pub fn keep_alive_names_element(self) -> bool {
+        self != Self::Rfc
+    }
+
+    /// Whether a resolution says how many elements are wanted. The parameter is rsplib's; its
+    /// type tells those who do not know it to skip it.
+    #[must_use]
+    pub fn sends_item_count(self) -> bool {
+        self != Self::Rfc
+    }
+
+    /// The checksum of elements (RFC 5353 section 3.6.2), or as rsplib has it, which differs from
+    /// some thousands of elements on.
+    #[must_use]
+    pub fn checksum(self, elements: Checksum) -> PeChecksum {
+        match self {
+            Self::All | Self::Rfc => elements.value(),
+            Self::Rsplib => elements.rsplib_value(),
+        }
+    }
+
+    /// Whether a registrar yields to `other` where both want to take over the same dead one:
+    /// to the larger identifier (RFC 5353 section 3.5.1), or, as rsplib has it, to the smaller.
+    #[must_use]
+    pub fn yields(self, ours: RegistrarId, other: RegistrarId) -> bool {
+        match self {
+            Self::All | Self::Rfc => ours < other,
+            Self::Rsplib => ours > other,
+        }
+    }
+
+    /// Checks what is to be sent, about a pool or an element of it.
+    ///
+    /// # Errors
+    ///
+    /// When it would end a registrar of the profile.
+    pub fn check(
+        self,
+        handle: &PoolHandle,
+        policy: Option<&PolicyParameters>,
+    ) -> Result<(), Incompatible> {
+        if self != Self::Rsplib {
+            return Ok(());
+        }
+        if handle.as_bytes().len() > RSPLIB_MAX_HANDLE {
+            return Err(Incompatible::PoolHandleTooLong { handle: handle.clone() });
+        }
+        let random = [PolicyType::WEIGHTED_RANDOM, PolicyType::WEIGHTED_RANDOM_DPF];
+        match policy {
+            Some(policy)
+                if random.contains(&policy.policy_type()) && policy.words().first() == Some(&0) =>
+            {
+                Err(Incompatible::ZeroWeight)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Compatibility {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::All => "all",
+            Self::Rsplib => "rsplib",
+            Self::Rfc => "rfc",
+        })
+    }
+}
+
+/// A name that no profile has.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a compatibility profile: choose all, rsplib or rfc")]
+pub struct UnknownProfile;
+
+impl FromStr for Compatibility {
+    type Err = UnknownProfile;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|profile| profile.to_string() == text).ok_or(UnknownProfile)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lifetimes_come_back_in_each_unit() {
+        let lifetime = Duration::from_secs(90);
+        for (profile, number) in Compatibility::ALL.into_iter().zip([90, 90_000, 90]) {
+            let life = profile.registration_life(lifetime);
+            assert_eq!(life.0, number);
+            assert_eq!(profile.lifetime(life), Some(lifetime));
+            assert_eq!(profile.lifetime(RegistrationLife::INFINITE), None);
+        }
+    }
+
+    #[test]
+    fn what_ends_rsplib_is_refused_under_its_profile_alone() {
+        let short: PoolHandle = "x".repeat(32).parse().unwrap();
+        let long: PoolHandle = "x".repeat(33).parse().unwrap();
+        let weightless = "WeightedRandom:0".parse().unwrap();
+        for profile in [Compatibility::All, Compatibility::Rfc] {
+            assert_eq!(profile.check(&long, Some(&weightless)), Ok(()));
+        }
+        fn check(
+            handle: &PoolHandle,
+            policy: Option<&PolicyParameters>,
+        ) -> Result<(), Incompatible> {
+            Compatibility::Rsplib.check(handle, policy)
+        }
+        assert_eq!(check(&short, None), Ok(()));
+        for harmless in ["WeightedRandom:1", "LeastUsed:0"] {
+            let policy = harmless.parse().unwrap();
+            assert_eq!(check(&short, Some(&policy)), Ok(()));
+        }
+        assert_eq!(check(&short, Some(&weightless)), Err(Incompatible::ZeroWeight));
+        let message = check(&long, None).unwrap_err().to_string();
+        assert!(message.contains("33 bytes"), "{message}");
+    }
+
+    #[test]
+    fn profiles_have_names() {
+        for profile in Compatibility::ALL {
+            assert_eq!(profile.to_string().parse(), Ok(profile));
+        }
+        assert_eq!("cisco".parse::<Compatibility>(), Err(UnknownProfile));
+    }
+}

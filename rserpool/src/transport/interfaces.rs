@@ -1,0 +1,43 @@
+//! The addresses of this host.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::wire::parameter::Addresses;
+use crate::wire::{TransportAddress, TransportProtocol};
+
+/// The addresses of the interfaces that may have other hosts behind them.
+fn outside() -> impl Iterator<Item = IpAddr> {
+    let found = if_addrs::get_if_addrs().unwrap_or_default();
+    found.into_iter().map(|interface| interface.ip()).filter(|address| match address {
+        IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
+        IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
+    })
+}
+
+/// Those of version 4.
+pub(crate) fn version_4() -> Vec<Ipv4Addr> {
+    outside()
+        .filter_map(|address| match address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        })
+        .collect()
+}
+
+/// Where others reach what is bound to `bound`: there, or, where that is all addresses, at those
+/// of the interfaces. Without any, it is as it was.
+pub(crate) fn reachable(bound: &TransportAddress) -> TransportAddress {
+    if !bound.addresses.iter().any(IpAddr::is_unspecified) {
+        return bound.clone();
+    }
+    let version_6 = bound.addresses.iter().any(IpAddr::is_ipv6);
+    let mut addresses: Addresses =
+        outside().filter(|address| version_6 || address.is_ipv4()).collect();
+    if bound.protocol != TransportProtocol::Sctp {
+        addresses.truncate(1);
+    }
+    if addresses.is_empty() {
+        return bound.clone();
+    }
+    TransportAddress { addresses, ..bound.clone() }
+}

@@ -1,0 +1,115 @@
+//! UDP multicast: announcements of registrars (RFC 5352 section 3.6), and their presence among
+//! each other (RFC 5353 section 3.1).
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::interfaces;
+use crate::runtime::{Interest, RegisteredSocket, Runtime};
+use crate::wire::{Ppid, UserMessage};
+
+/// How far messages go: as far as rsplib's.
+const TIME_TO_LIVE: u32 = 30;
+
+/// More than any message that is for all.
+const DATAGRAM_SIZE: usize = 2048;
+
+/// Listens to the groups of one protocol, and sends to them where it has a port to do so from.
+#[derive(Debug)]
+pub struct Multicast {
+    protocol: Ppid,
+    groups: Vec<SocketAddrV4>,
+    listener: Box<dyn RegisteredSocket>,
+    /// The same socket, of a type that receives into plain bytes.
+    receiver: UdpSocket,
+    sender: Option<Socket>,
+}
+
+fn udp_socket(port: u16) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    // Everyone on this host listens at the same port.
+    socket.set_reuse_address(true)?;
+    #[cfg(all(unix, not(target_os = "linux"), not(target_os = "solaris")))]
+    socket.set_reuse_port(true)?;
+    socket.bind(&SockAddr::from(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))))?;
+    Ok(socket)
+}
+
+impl Multicast {
+    /// Joins the groups of `protocol`, which share a port, on all interfaces. With `send_from`,
+    /// a port, messages can be sent.
+    ///
+    /// # Errors
+    ///
+    /// When the ports cannot be had, or there is no group.
+    pub fn open(
+        runtime: &Arc<dyn Runtime>,
+        protocol: Ppid,
+        groups: Vec<SocketAddrV4>,
+        send_from: Option<u16>,
+    ) -> io::Result<Self> {
+        let port = groups.first().ok_or(io::ErrorKind::InvalidInput)?.port();
+        let listener = udp_socket(port)?;
+        for group in &groups {
+            for interface in interfaces::version_4() {
+                // An interface without multicast is one where there are no announcements.
+                let _ = listener.join_multicast_v4(group.ip(), &interface);
+            }
+        }
+        let sender = match send_from {
+            Some(port) => {
+                let sender = udp_socket(port)?;
+                sender.set_multicast_ttl_v4(TIME_TO_LIVE)?;
+                Some(sender)
+            }
+            None => None,
+        };
+        let receiver = UdpSocket::from(listener.try_clone()?);
+        Ok(Self { protocol, groups, listener: runtime.register(listener)?, receiver, sender })
+    }
+
+    /// The protocol of the messages.
+    #[must_use]
+    pub fn protocol(&self) -> Ppid {
+        self.protocol
+    }
+
+    /// Sends a message to all groups on all interfaces. What cannot be sent is lost, as any
+    /// datagram may be.
+    pub fn send(&self, payload: &[u8]) {
+        let Some(sender) = &self.sender else { return };
+        for interface in interfaces::version_4() {
+            if sender.set_multicast_if_v4(&interface).is_ok() {
+                for group in &self.groups {
+                    let _ = sender.send_to(payload, &SockAddr::from(*group));
+                }
+            }
+        }
+    }
+
+    /// The next message, and where it came from.
+    ///
+    /// # Errors
+    ///
+    /// What the socket says; others may follow.
+    pub fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<(SocketAddr, UserMessage)>> {
+        let mut buffer = [0; DATAGRAM_SIZE];
+        let mut received = None;
+        ready!(self.listener.poll_io(cx, Interest::Readable, &mut |_| {
+            received = Some(self.receiver.recv_from(&mut buffer)?);
+            Ok(())
+        }))?;
+        let (length, source) = received.expect("set when the operation succeeds");
+        let payload = Bytes::copy_from_slice(&buffer[..length]);
+        Poll::Ready(Ok((source, UserMessage::new(self.protocol, payload))))
+    }
+}

@@ -1,0 +1,44 @@
+//! The paths of an association: its addresses, and changes of them while it lives (RFC 5061).
+
+use std::io;
+use std::net::IpAddr;
+
+use super::connection::SctpConnection;
+use super::{address, options};
+use crate::transport::Paths;
+use crate::wire::TransportAddress;
+
+impl Paths for SctpConnection {
+    fn local(&self) -> io::Result<TransportAddress> {
+        let (socket, association) = self.socket()?;
+        options::local_addresses(socket, association)
+    }
+
+    fn peer(&self) -> io::Result<TransportAddress> {
+        let (socket, association) = self.socket()?;
+        options::peer_addresses(socket, association)
+    }
+
+    fn primary(&self) -> io::Result<IpAddr> {
+        let (socket, association) = self.socket()?;
+        options::primary(socket, association)
+    }
+
+    fn set_primary(&mut self, address: IpAddr) -> io::Result<()> {
+        let port = Paths::peer(self)?.port;
+        let (socket, association) = self.socket()?;
+        options::set_primary(socket, association, &address::pack(&[address], port))
+    }
+
+    fn add_local(&mut self, address: IpAddr) -> io::Result<()> {
+        let port = Paths::local(self)?.port;
+        let (socket, _) = self.socket()?;
+        options::bind_more(socket, &address::pack(&[address], port))
+    }
+
+    fn remove_local(&mut self, address: IpAddr) -> io::Result<()> {
+        let port = Paths::local(self)?.port;
+        let (socket, _) = self.socket()?;
+        options::unbind(socket, &address::pack(&[address], port))
+    }
+}
