@@ -8,6 +8,7 @@ macro_rules! out {
     }};
 }
 
+mod bench;
 mod client;
 mod commands;
 mod demo;
@@ -49,6 +50,7 @@ enum Command {
     Resolve(commands::resolve::Arguments),
     Dump(commands::dump::Arguments),
     Demo(demo::Arguments),
+    Bench(bench::Arguments),
     Decode(decode::Arguments),
 }
 
@@ -60,12 +62,14 @@ fn main() -> ExitCode {
     start_logging(arguments.verbose);
     let result = match arguments.command {
         Command::Decode(arguments) => decode::run(&arguments),
-        Command::Registrar(arguments) => block_on(commands::registrar::run(arguments)),
+        // One task each: more threads would only pass it around.
+        Command::Registrar(arguments) => on_one_thread(commands::registrar::run(arguments)),
         Command::Serve(arguments) => block_on(serve::run(arguments)),
         Command::Client(arguments) => block_on(client::run(arguments)),
         Command::Terminal(arguments) => block_on(commands::terminal::run(arguments)),
         Command::Resolve(arguments) => block_on(commands::resolve::run(arguments)),
         Command::Dump(arguments) => block_on(commands::dump::run(arguments)),
+        Command::Bench(arguments) => on_one_thread(bench::run(arguments)),
         Command::Demo(arguments) => block_on(demo::run(arguments)),
     };
     result.unwrap_or_else(|error| {
@@ -83,6 +87,13 @@ where
     F: Future<Output = anyhow::Result<ExitCode>>,
 {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(future)
+}
+
+fn on_one_thread<F>(future: F) -> anyhow::Result<ExitCode>
+where
+    F: Future<Output = anyhow::Result<ExitCode>>,
+{
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
 }
 
 /// Help as it is; an error in one line.

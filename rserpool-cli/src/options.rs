@@ -1,6 +1,6 @@
 //! Options that several commands have.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -133,6 +133,11 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     address_or_port(text, ASAP_PORT)
 }
 
+/// The same; without a port it is any.
+pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    address_or_port(text, 0)
+}
+
 /// The same; without a port it is ENRP's.
 pub(crate) fn enrp_address(text: &str) -> Result<SocketAddr, String> {
     address_or_port(text, ENRP_PORT)
@@ -182,9 +187,16 @@ pub(crate) fn explain_listen(error: ListenError, option: &str) -> anyhow::Error 
     }
 }
 
-/// Any port on all addresses.
-pub(crate) fn any_address() -> SocketAddr {
-    (Ipv4Addr::UNSPECIFIED, 0).into()
+/// The first address, and the further ones of the same port.
+pub(crate) fn same_port(
+    addresses: &[SocketAddr],
+    option: &str,
+) -> anyhow::Result<(Option<SocketAddr>, Vec<IpAddr>)> {
+    let Some((first, further)) = addresses.split_first() else { return Ok((None, Vec::new())) };
+    if further.iter().any(|address| address.port() != first.port()) {
+        bail!("the addresses of {option} must have the same port");
+    }
+    Ok((Some(*first), further.iter().map(SocketAddr::ip).collect()))
 }
 
 /// Waits until somebody wants the program to end: Ctrl-C, SIGTERM, or the end of standard

@@ -2,7 +2,7 @@
  * User Mode Linux keeps 2696 bytes of a process's floating point state and sets them with
  * PTRACE_SETREGSET. Where the host's processor has more (AMX), the host's kernel takes nothing
  * but the whole, and the guest dies at its first process. Preloaded into linux.uml, this fills
- * in the rest with what the process has.
+ * in the rest with what a process had before: nobody in the guest uses that.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -16,6 +16,7 @@
 
 static long (*real)(int, pid_t, void *, void *);
 static char whole[64 * 1024];
+static size_t whole_length;
 
 __attribute__((constructor)) static void find(void) { real = dlsym(RTLD_NEXT, "ptrace"); }
 
@@ -29,16 +30,21 @@ long ptrace(enum __ptrace_request request, ...) {
     int get = request == PTRACE_GETREGSET, set = request == PTRACE_SETREGSET;
     if ((!get && !set) || (long)address != NT_X86_XSTATE)
         return real(request, pid, address, data);
-    struct iovec *part = data, all = {whole, sizeof whole};
-    long result = real(PTRACE_GETREGSET, pid, address, &all);
-    if (result < 0)
-        return result;
-    size_t length = part->iov_len < all.iov_len ? part->iov_len : all.iov_len;
-    if (get) {
-        memcpy(part->iov_base, whole, length);
-        part->iov_len = length;
-        return result;
+    struct iovec *part = data;
+    if (get || !whole_length) {
+        struct iovec all = {whole, sizeof whole};
+        long result = real(PTRACE_GETREGSET, pid, address, &all);
+        if (result < 0)
+            return result;
+        whole_length = all.iov_len;
     }
-    memcpy(whole, part->iov_base, length);
+    if (part->iov_len > whole_length)
+        part->iov_len = whole_length;
+    if (get) {
+        memcpy(part->iov_base, whole, part->iov_len);
+        return 0;
+    }
+    memcpy(whole, part->iov_base, part->iov_len);
+    struct iovec all = {whole, whole_length};
     return real(PTRACE_SETREGSET, pid, address, &all);
 }

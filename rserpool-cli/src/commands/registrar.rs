@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Args;
 use rserpool::driver::{Network, Registrar, random_registrar_id};
 use rserpool::protocol::registrar::RegistrarConfig;
@@ -14,10 +15,11 @@ use crate::options::{self, CompatibilityOption, TransportOption};
 /// Run a registrar, where servers register and clients look for them
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Where to offer ASAP, to servers and clients
+    /// Where to offer ASAP, to servers and clients; may be repeated for further addresses of the
+    /// same port, over SCTP
     #[arg(long, value_name = "ADDR", value_parser = options::address,
           default_value = options::DEFAULT_REGISTRAR)]
-    asap: SocketAddr,
+    asap: Vec<SocketAddr>,
     /// Do not announce the registrar in the local network. One at a loopback address is not
     #[arg(long)]
     no_announce: bool,
@@ -39,7 +41,10 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let network = arguments.transport.network()?;
-    let address = TransportAddress::new(network.protocol(), arguments.asap);
+    let (first, further) = options::same_port(&arguments.asap, "--asap")?;
+    let first = first.context("no address for ASAP")?;
+    let mut address = TransportAddress::new(network.protocol(), first);
+    address.addresses.extend(further);
     let mut seed = [0; 8];
     let identifier = random_registrar_id();
     seed[..4].copy_from_slice(&identifier.0.to_be_bytes());
@@ -47,7 +52,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let profile = arguments.compatibility.profile;
     let mut config =
         RegistrarConfig::new(identifier, u64::from_be_bytes(seed)).compatibility(profile);
-    if !arguments.no_announce && !arguments.asap.ip().is_loopback() {
+    if !arguments.no_announce && !first.ip().is_loopback() {
         config = config.announce([]);
     }
     let registrar = start(&network, &address, config, &arguments)?;
@@ -79,15 +84,16 @@ fn start(
     config: RegistrarConfig,
     arguments: &Arguments,
 ) -> anyhow::Result<Registrar> {
+    // By default it is at the addresses of ASAP.
+    let usual = TransportAddress { port: options::ENRP_PORT, ..address.clone() };
     let at = |address| TransportAddress::new(network.protocol(), address);
-    let usual = SocketAddr::new(arguments.asap.ip(), options::ENRP_PORT);
-    let enrp = arguments.enrp.unwrap_or(usual);
-    match Registrar::start(network, address, config.clone().enrp(at(enrp))) {
+    let enrp = arguments.enrp.map_or(usual, at);
+    match Registrar::start(network, address, config.clone().enrp(enrp.clone())) {
         Ok(registrar) => Ok(registrar),
-        Err(error) if error.address() != &at(enrp) => Err(options::explain_listen(error, "--asap")),
+        Err(error) if *error.address() != enrp => Err(options::explain_listen(error, "--asap")),
         Err(error) if arguments.enrp.is_some() => Err(options::explain_listen(error, "--enrp")),
         Err(_) => {
-            let any = at(SocketAddr::new(arguments.asap.ip(), 0));
+            let any = TransportAddress { port: 0, ..enrp };
             Registrar::start(network, address, config.enrp(any))
                 .map_err(|error| options::explain_listen(error, "--asap"))
         }

@@ -49,9 +49,10 @@ pub(crate) struct Arguments {
     /// Identifier in the pool [default: drawn at random]
     #[arg(long, value_name = "ID", value_parser = options::identifier)]
     identifier: Option<PoolElementId>,
-    /// Where to accept clients [default: any port of the address that reaches the registrar]
-    #[arg(long, value_name = "ADDR", value_parser = options::address)]
-    listen: Option<SocketAddr>,
+    /// Where to accept clients; may be repeated for further addresses of the same port, over SCTP
+    /// [default: any port of the addresses that reach the registrar]
+    #[arg(long, value_name = "ADDR", value_parser = options::listen_address)]
+    listen: Vec<SocketAddr>,
     /// Computations a second, of calcapp
     #[arg(long, value_name = "N", default_value_t = 1_000_000,
           value_parser = clap::value_parser!(u64).range(1..))]
@@ -142,10 +143,15 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let policy = arguments.policy;
     let hunt = arguments.registrar.hunt(&network);
     let at = hunt.registrars().iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
-    let mut builder = PoolElement::builder(&network, pool.clone(), [])
-        .hunt(hunt)
-        .listen(arguments.listen.unwrap_or_else(options::any_address))
-        .policy(policy.clone());
+    let mut builder =
+        PoolElement::builder(&network, pool.clone(), []).hunt(hunt).policy(policy.clone());
+    let (listen, further) = options::same_port(&arguments.listen, "--listen")?;
+    if let Some(address) = listen {
+        builder = builder.listen(address);
+    }
+    for address in further {
+        builder = builder.also_at(address);
+    }
     if let Some(identifier) = arguments.identifier {
         builder = builder.identifier(identifier);
     }

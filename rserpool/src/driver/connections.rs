@@ -17,7 +17,8 @@ use crate::wire::UserMessage;
 /// How long a closed connection may take to write what is left.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Any number of connections under the names that their state machine gave them.
+/// Any number of connections under the names that their state machine gave them. The task polls
+/// them until none is left that wants to be, so that what it does itself need not wake it.
 #[derive(Debug)]
 pub(super) struct Connections {
     slots: Slab<Slot>,
@@ -58,11 +59,19 @@ impl fmt::Debug for Signal {
 }
 
 impl Signal {
-    fn raise(&self) {
-        if !self.queued.swap(true, Ordering::AcqRel) {
+    /// Has the connection polled. Whether that is news.
+    fn enqueue(&self) -> bool {
+        let new = !self.queued.swap(true, Ordering::AcqRel);
+        if new {
             let mut queue = self.woken.queue.lock().unwrap_or_else(PoisonError::into_inner);
             queue.push_back(self.index);
-            drop(queue);
+        }
+        new
+    }
+
+    /// The same from outside of the task, which is woken.
+    fn raise(&self) {
+        if self.enqueue() {
             self.woken.task.wake();
         }
     }
@@ -98,7 +107,7 @@ impl Connections {
         let index = entry.key();
         let woken = Arc::clone(&self.woken);
         let signal = Arc::new(Signal { index, queued: AtomicBool::new(false), woken });
-        signal.raise();
+        signal.enqueue();
         let waker = Waker::from(Arc::clone(&signal));
         self.generation += 1;
         let generation = self.generation;
@@ -115,7 +124,7 @@ impl Connections {
         let index = *self.names.get(&name).ok_or(SendError::NotConnected)?;
         let slot = &mut self.slots[index];
         slot.connection.send(message)?;
-        slot.signal.raise();
+        slot.signal.enqueue();
         Ok(())
     }
 
@@ -131,7 +140,7 @@ impl Connections {
         if let Some(index) = self.names.remove(&name) {
             let slot = &mut self.slots[index];
             slot.closing = true;
-            slot.signal.raise();
+            slot.signal.enqueue();
             self.lingering.push_back((now + LINGER, index, slot.generation));
         }
     }
@@ -186,7 +195,7 @@ impl Connections {
                     self.names.remove(&name);
                     self.slots.remove(index);
                 } else {
-                    slot.signal.raise();
+                    slot.signal.enqueue();
                 }
                 return Poll::Ready((name, event));
             }

@@ -1,7 +1,7 @@
 //! A pool element.
 
 use std::future::poll_fn;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,8 @@ pub struct PoolElementBuilder {
     network: Network,
     pool_handle: PoolHandle,
     hunt: HuntConfig,
-    listen: SocketAddr,
+    listen: Option<SocketAddr>,
+    also_at: Vec<IpAddr>,
     policy: PolicyParameters,
     identifier: Option<PoolElementId>,
     lifetime: Option<Duration>,
@@ -88,7 +89,8 @@ impl PoolElement {
             network: network.clone(),
             pool_handle,
             hunt: HuntConfig::new(registrars),
-            listen: (Ipv4Addr::UNSPECIFIED, 0).into(),
+            listen: None,
+            also_at: Vec::new(),
             policy: PolicyParameters::round_robin(),
             identifier: None,
             lifetime: None,
@@ -175,7 +177,15 @@ impl PoolElementBuilder {
     /// the one that it reaches its registrar from.
     #[must_use]
     pub fn listen(mut self, address: SocketAddr) -> Self {
-        self.listen = address;
+        self.listen = Some(address);
+        self
+    }
+
+    /// A further address at which to accept sessions, at the same port: none. SCTP alone has
+    /// more than one, and goes on with another when one fails.
+    #[must_use]
+    pub fn also_at(mut self, address: IpAddr) -> Self {
+        self.also_at.push(address);
         self
     }
 
@@ -214,14 +224,23 @@ impl PoolElementBuilder {
     ///
     /// When the address cannot be had; nothing runs then.
     pub fn start(self) -> Result<PoolElement, ListenError> {
-        let Self { network, .. } = self;
-        let at = |address| TransportAddress::new(network.protocol(), address);
-        let service = network.listen(Purpose::Session, &at(self.listen))?;
-        let asap_address = at(SocketAddr::new(self.listen.ip(), 0));
-        let asap = network.listen(ASAP, &asap_address)?;
-        let user_transport = service.local().cloned().unwrap_or_else(|| at(self.listen));
+        let network = self.network;
+        let listen = |at: SocketAddr| {
+            let mut address = TransportAddress::new(network.protocol(), at);
+            address.addresses.extend(self.also_at.iter().copied());
+            let service = network.listen(Purpose::Session, &address)?;
+            let user_transport = service.local().unwrap_or(&address).clone();
+            let asap = network.listen(ASAP, &TransportAddress { port: 0, ..address })?;
+            Ok((service, user_transport, asap))
+        };
+        let (service, user_transport, asap) = match self.listen {
+            Some(address) => listen(address)?,
+            // All addresses of both versions, where the host has version 6.
+            None => listen((Ipv6Addr::UNSPECIFIED, 0).into())
+                .or_else(|_| listen((Ipv4Addr::UNSPECIFIED, 0).into()))?,
+        };
         let registered = user_transport.clone().with_usage(TransportUse::DATA_PLUS_CONTROL);
-        let asap_transport = asap.local().cloned().unwrap_or(asap_address);
+        let asap_transport = asap.local().unwrap_or(&user_transport).clone();
         let announcements = network.announcements(&self.hunt);
         let mut config = ElementConfig::new(self.pool_handle, registered, self.hunt, random_seed())
             .asap_transport(asap_transport)

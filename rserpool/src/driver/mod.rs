@@ -12,6 +12,7 @@ mod connections;
 mod dump;
 mod element;
 mod element_session;
+mod gate;
 mod registrar;
 mod session;
 mod task;
@@ -101,7 +102,12 @@ impl Network {
         hunt.listens().then(|| self.multicast(Ppid::ASAP, groups, None)).flatten()
     }
 
-    pub(crate) fn dialler(&self, purpose: Purpose) -> io::Result<Box<dyn Endpoint>> {
+    /// An endpoint that dials only, for who speaks ASAP or ENRP without a state machine.
+    ///
+    /// # Errors
+    ///
+    /// When the transport cannot be used at all.
+    pub fn dialler(&self, purpose: Purpose) -> io::Result<Box<dyn Endpoint>> {
         self.transport.open(&self.runtime, purpose, None)
     }
 }

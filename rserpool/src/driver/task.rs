@@ -10,6 +10,7 @@ use futures::stream::StreamExt;
 
 use super::Network;
 use super::connections::Connections;
+use super::gate::Gate;
 use super::timer::LazyTimer;
 use crate::protocol::{ConnectionEvent, Machine, Output};
 use crate::transport::multicast::Multicast;
@@ -50,12 +51,14 @@ pub(super) struct Task<R: Role> {
     network: Network,
     /// Each with the protocol that it speaks. None once the task is closing: nobody shall
     /// connect to it any more.
-    endpoints: Vec<(Ppid, Box<dyn Endpoint>)>,
+    endpoints: Vec<(Ppid, Gate<Box<dyn Endpoint>>)>,
     connections: Connections,
     commands: Option<mpsc::Receiver<R::Command>>,
-    multicast: Vec<Multicast>,
+    multicast: Vec<Gate<Multicast>>,
     timer: LazyTimer,
     accept_again: Option<Instant>,
+    /// When the task was woken. The clock is not read for each thing that happened.
+    now: Instant,
 }
 
 impl<R: Role> Task<R> {
@@ -72,23 +75,28 @@ impl<R: Role> Task<R> {
         let mut task = Self {
             role,
             network: network.clone(),
-            endpoints,
+            endpoints: endpoints
+                .into_iter()
+                .map(|(protocol, endpoint)| (protocol, Gate::new(endpoint)))
+                .collect(),
             connections: Connections::new(),
             commands: Some(commands),
-            multicast: multicast.into_iter().collect(),
+            multicast: multicast.into_iter().map(Gate::new).collect(),
             timer: LazyTimer::default(),
             accept_again: None,
+            now: network.now(),
         };
         network.runtime().spawn(Box::pin(poll_fn(move |cx| task.poll(cx))));
         sender
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.now = self.network.now();
         for _ in 0..BUDGET {
             self.drain();
             if self.role.is_finished() && !self.endpoints.is_empty() {
                 self.endpoints.clear();
-                self.connections.close_all(self.network.now());
+                self.connections.close_all(self.now);
             }
             // Each source in each round, so that none keeps the others waiting.
             let sources = [
@@ -125,7 +133,7 @@ impl<R: Role> Task<R> {
                     Output::Connect { connection, protocol, to } => {
                         let mut endpoints = self.endpoints.iter_mut();
                         if let Some((_, endpoint)) = endpoints.find(|(its, _)| *its == protocol) {
-                            self.connections.insert(connection, endpoint.connect(&to));
+                            self.connections.insert(connection, endpoint.source.connect(&to));
                         }
                     }
                     Output::Send { connection, message } => {
@@ -141,8 +149,8 @@ impl<R: Role> Task<R> {
                     }
                     Output::Announce(message) => {
                         for multicast in &self.multicast {
-                            if multicast.protocol() == message.ppid {
-                                multicast.send(&message.payload);
+                            if multicast.source.protocol() == message.ppid {
+                                multicast.source.send(&message.payload);
                             }
                         }
                     }
@@ -150,21 +158,20 @@ impl<R: Role> Task<R> {
                         self.connections.abort(connection);
                     }
                     Output::Close { connection, abort: false } => {
-                        self.connections.close(self.network.now(), connection);
+                        self.connections.close(self.now, connection);
                     }
                     Output::Event(event) => self.role.handle_event(event),
                 }
             }
             // A peer that does not read what it asked for must not make us keep it.
             let Some(connection) = overflowed.pop() else { return };
-            let now = self.network.now();
-            self.role.machine().handle_connection(now, connection, ConnectionEvent::Lost);
+            self.role.machine().handle_connection(self.now, connection, ConnectionEvent::Lost);
         }
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let (name, event) = ready!(self.connections.poll_event(cx));
-        let now = self.network.now();
+        let now = self.now;
         let machine = self.role.machine();
         match event {
             Event::Established { local, peer } => {
@@ -192,8 +199,9 @@ impl<R: Role> Task<R> {
         if self.endpoints.is_empty() {
             return Poll::Pending;
         }
-        let now = self.network.now();
-        match ready!(commands.poll_next_unpin(cx)) {
+        let command = ready!(commands.poll_next_unpin(cx));
+        let now = self.now;
+        match command {
             Some(command) => self.role.handle_command(now, command),
             None => {
                 self.commands = None;
@@ -206,13 +214,13 @@ impl<R: Role> Task<R> {
     fn poll_multicast(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut idle = true;
         for index in (0..self.multicast.len()).rev() {
-            let Poll::Ready(received) = self.multicast[index].poll_receive(cx) else { continue };
+            let polled = self.multicast[index].poll(cx, |multicast, cx| multicast.poll_receive(cx));
+            let Poll::Ready(received) = polled else { continue };
             idle = false;
             match received {
                 Ok((source, message)) => {
                     let source = TransportAddress::new(self.network.protocol(), source);
-                    let now = self.network.now();
-                    self.role.machine().handle_announcement(now, source, message);
+                    self.role.machine().handle_announcement(self.now, source, message);
                     self.drain();
                 }
                 Err(error) => {
@@ -231,7 +239,7 @@ impl<R: Role> Task<R> {
                 break;
             }
             let (protocol, endpoint) = &mut self.endpoints[index];
-            if let Poll::Ready(accepted) = endpoint.poll_accept(cx) {
+            if let Poll::Ready(accepted) = endpoint.poll(cx, |it, cx| it.poll_accept(cx)) {
                 idle = false;
                 let protocol = *protocol;
                 self.accept(protocol, accepted);
@@ -242,7 +250,7 @@ impl<R: Role> Task<R> {
     }
 
     fn accept(&mut self, protocol: Ppid, accepted: io::Result<Box<dyn Connection>>) {
-        let now = self.network.now();
+        let now = self.now;
         match accepted {
             Ok(connection) if self.connections.len() < MAX_CONNECTIONS => {
                 let peer = connection.peer().clone();
@@ -260,14 +268,12 @@ impl<R: Role> Task<R> {
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let now = self.network.now();
         let machine = self.role.machine().poll_timeout();
         let deadlines = [machine, self.connections.poll_timeout(), self.accept_again];
         let next = deadlines.into_iter().flatten().min();
-        if next.is_none_or(|next| next > now) {
-            ready!(self.timer.poll(cx, self.network.runtime(), next));
-        }
-        let now = self.network.now().max(now);
+        ready!(self.timer.poll(cx, self.network.runtime(), next));
+        self.now = self.network.now();
+        let now = self.now;
         if self.accept_again.is_some_and(|again| again <= now) {
             self.accept_again = None;
         }

@@ -114,32 +114,74 @@ pub(crate) struct Received {
     pub(crate) notification: bool,
 }
 
-/// Control data, aligned as the kernel wants them.
+/// How many messages are received at a time, and how much of each; there may be more.
+pub(crate) const BATCH: usize = 4;
+pub(crate) const PIECE_SIZE: usize = 16 * 1024;
+
+/// Room for what is received at a time.
 #[derive(Debug)]
+pub(crate) struct ReceiveBuffers {
+    pub(crate) data: Box<[[u8; PIECE_SIZE]; BATCH]>,
+    pub(crate) control: [ControlBuffer; BATCH],
+    pub(crate) received: [Received; BATCH],
+}
+
+/// Control data, aligned as the kernel wants them.
+#[derive(Debug, Clone, Copy)]
 #[repr(C, align(8))]
 pub(crate) struct ControlBuffer(pub(crate) [u8; 128]);
 
-/// Receives a message, a part of one, or a notification.
+impl ReceiveBuffers {
+    pub(crate) fn new() -> Self {
+        Self {
+            data: vec![[0; PIECE_SIZE]; BATCH].try_into().expect("as many as that"),
+            control: [ControlBuffer([0; 128]); BATCH],
+            received: [Received::default(); BATCH],
+        }
+    }
+}
+
+/// Receives up to `limit` messages, parts of them, and notifications, and no more than
+/// [`BATCH`]. How many; fewer than that where there were no more.
 pub(crate) fn receive(
     socket: &Socket,
-    data: &mut [u8],
-    control: &mut ControlBuffer,
-) -> io::Result<Received> {
-    let mut slice = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
-    // SAFETY: all zeros is a valid `msghdr`, one without any buffers.
-    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-    header.msg_iov = &raw mut slice;
-    header.msg_iovlen = 1;
-    header.msg_control = control.0.as_mut_ptr().cast();
-    header.msg_controllen = control.0.len();
-    // SAFETY: the header points to `data` and `control` with their lengths, which are valid and
-    // not used otherwise during the call.
-    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, 0) };
-    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
-    Ok(Received {
-        length,
-        control: header.msg_controllen.min(control.0.len()),
-        end_of_record: header.msg_flags & libc::MSG_EOR != 0,
-        notification: header.msg_flags & libc::MSG_NOTIFICATION != 0,
-    })
+    buffers: &mut ReceiveBuffers,
+    limit: usize,
+) -> io::Result<usize> {
+    let mut slices = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; BATCH];
+    // SAFETY: all zeros is a valid `mmsghdr`, one without any buffers.
+    let mut headers: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
+    for index in 0..BATCH {
+        let data = &mut buffers.data[index];
+        slices[index] = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
+        let header = &mut headers[index].msg_hdr;
+        header.msg_iov = &raw mut slices[index];
+        header.msg_iovlen = 1;
+        header.msg_control = buffers.control[index].0.as_mut_ptr().cast();
+        header.msg_controllen = buffers.control[index].0.len();
+    }
+    let limit = limit.min(BATCH);
+    let count = libc::c_uint::try_from(limit).unwrap_or(1);
+    // SAFETY: each header points to a buffer for data and one for control data with their
+    // lengths; they are distinct, valid, and not used otherwise during the call.
+    let count = unsafe {
+        libc::recvmmsg(
+            socket.as_raw_fd(),
+            headers.as_mut_ptr(),
+            count,
+            libc::MSG_DONTWAIT as _,
+            std::ptr::null_mut(),
+        )
+    };
+    let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+    for (received, header) in buffers.received.iter_mut().zip(&headers).take(count) {
+        let flags = header.msg_hdr.msg_flags;
+        *received = Received {
+            length: usize::try_from(header.msg_len).unwrap_or(PIECE_SIZE).min(PIECE_SIZE),
+            control: header.msg_hdr.msg_controllen.min(size_of::<ControlBuffer>()),
+            end_of_record: flags & libc::MSG_EOR != 0,
+            notification: flags & libc::MSG_NOTIFICATION != 0,
+        };
+    }
+    Ok(count.min(limit))
 }

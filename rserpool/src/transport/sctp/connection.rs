@@ -11,15 +11,14 @@ use socket2::{MsgHdr, Socket};
 
 use super::control::{self, MessageInfo};
 use super::endpoint::Dial;
-use super::notification::{self, Notification, PathChange};
+use super::notification::{Notification, PathChange};
 use super::options;
+use super::receiver::{Piece, Receiver};
 use crate::runtime::{Interest, RegisteredSocket, Runtime};
-use crate::sys::{self, AssociationId, ControlBuffer};
+use crate::sys::AssociationId;
 use crate::transport::{Connection, Event, Paths, Purpose, SendError};
 use crate::wire::{Ppid, TransportAddress, UserMessage};
 
-/// How much is read at a time; messages may be longer.
-const READ_SIZE: usize = 16 * 1024;
 /// From how much unsent data on a connection is not ready for more.
 const WRITE_LIMIT: usize = 256 * 1024;
 
@@ -49,11 +48,12 @@ pub(super) struct SctpConnection {
     purpose: Purpose,
     peer: TransportAddress,
     max_message_size: usize,
+    /// The longest message that can be sent, once it is known.
+    send_limit: Option<usize>,
     /// The message that is being received.
     incoming: BytesMut,
     incoming_info: MessageInfo,
-    /// Whether the rest of a notification is to come.
-    in_notification: bool,
+    receiver: Receiver,
     /// Messages that are not sent yet, and how many bytes they have.
     outgoing: VecDeque<UserMessage>,
     outgoing_bytes: usize,
@@ -104,7 +104,8 @@ impl SctpConnection {
             max_message_size,
             incoming: BytesMut::new(),
             incoming_info: MessageInfo::default(),
-            in_notification: false,
+            receiver: Receiver::new(),
+            send_limit: None,
             outgoing: VecDeque::new(),
             outgoing_bytes: 0,
             end: End::No,
@@ -209,44 +210,26 @@ impl SctpConnection {
         let (State::Open(io, _) | State::Connecting(io)) = &mut self.state else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
-        let incoming = &mut self.incoming;
-        let before = incoming.len();
-        incoming.resize(before + READ_SIZE, 0);
-        let mut control = ControlBuffer([0; 128]);
-        let mut received = sys::Received::default();
-        let result = io.poll_io(cx, Interest::Readable, &mut |socket| {
-            received = sys::receive(socket, &mut incoming[before..], &mut control)?;
-            Ok(())
-        });
-        if received.notification {
-            // One that is longer than the buffer has a message in it, and its rest is not another.
-            let rest = std::mem::replace(&mut self.in_notification, !received.end_of_record);
-            let notification = notification::parse(&incoming[before..before + received.length]);
-            incoming.truncate(before);
-            return Poll::Ready(Ok(Read::Notification(notification.filter(|_| !rest))));
-        }
-        incoming.truncate(before + received.length);
-        if incoming.is_empty() {
-            // An idle connection does not hold a buffer.
-            *incoming = BytesMut::new();
-        }
-        ready!(result)?;
-        if received.length == 0 {
-            return Poll::Ready(Ok(Read::End));
-        }
-        if let Some(info) = control::parse(&control.0[..received.control]) {
-            self.incoming_info = info;
-        }
-        if self.incoming.len() > self.max_message_size {
+        let (bytes, end_of_record) = match ready!(self.receiver.poll(cx, &mut **io))? {
+            Piece::Notification(notification) => {
+                return Poll::Ready(Ok(Read::Notification(notification)));
+            }
+            Piece::End => return Poll::Ready(Ok(Read::End)),
+            Piece::Data { bytes, info, end_of_record } => {
+                self.incoming_info = info.unwrap_or(self.incoming_info);
+                (bytes, end_of_record)
+            }
+        };
+        if self.incoming.len() + bytes.len() > self.max_message_size {
             let text = format!("a message is longer than {} bytes", self.max_message_size);
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
         }
-        if !received.end_of_record {
+        self.incoming.unsplit(bytes);
+        if !end_of_record {
             return Poll::Ready(Ok(Read::Part));
         }
         let MessageInfo { stream, unordered, ppid } = self.incoming_info;
-        let payload = self.incoming.split().freeze();
-        self.incoming = BytesMut::new();
+        let payload = std::mem::take(&mut self.incoming).freeze();
         let message = UserMessage { stream, unordered, ..UserMessage::new(ppid, payload) };
         Poll::Ready(Ok(Read::Message(message)))
     }
@@ -348,7 +331,7 @@ impl Connection for SctpConnection {
                         return Poll::Ready(self.lost(io::ErrorKind::ConnectionReset.into()));
                     }
                     Some(Notification::ShutdownComplete) => return Poll::Ready(self.ended()),
-                    Some(Notification::PartialDeliveryAborted) => self.incoming.clear(),
+                    Some(Notification::PartialDeliveryAborted) => self.incoming = BytesMut::new(),
                     Some(Notification::Path { address, change: PathChange::Available }) => {
                         return Poll::Ready(Event::Path { address, up: true });
                     }
@@ -377,10 +360,12 @@ impl Connection for SctpConnection {
             return Err(SendError::NotConnected);
         }
         let length = message.payload.len();
-        // The kernel takes a message as a whole, so it has to fit the send buffer, of which it
-        // reports twice as much as it counts.
-        let buffer = io.socket().send_buffer_size().unwrap_or(usize::MAX) / 2;
-        let limit = self.max_message_size.min(buffer);
+        let max = self.max_message_size;
+        let limit = *self.send_limit.get_or_insert_with(|| {
+            // The kernel takes a message as a whole, so it has to fit the send buffer, of which
+            // it reports twice as much as it counts.
+            max.min(io.socket().send_buffer_size().unwrap_or(usize::MAX) / 2)
+        });
         if length > limit {
             return Err(SendError::TooLong { length, limit });
         }
@@ -412,7 +397,7 @@ impl Connection for SctpConnection {
         }
         loop {
             match ready!(self.poll_read(cx)) {
-                Ok(Read::Message(_) | Read::Part) => self.incoming.clear(),
+                Ok(Read::Message(_) | Read::Part) => self.incoming = BytesMut::new(),
                 Ok(
                     Read::Notification(Some(Notification::Lost | Notification::ShutdownComplete))
                     | Read::End,

@@ -8,15 +8,13 @@ use std::task::{Context, Poll, Waker, ready};
 use socket2::{MsgHdr, Socket, Type};
 
 use super::connection::{SctpConnection, Style};
-use super::notification::{self, Notification};
+use super::notification::Notification;
+use super::receiver::{Piece, Receiver};
 use super::{Sctp, address, control, domain, options};
-use crate::runtime::{Interest, RegisteredSocket, Runtime};
-use crate::sys::{self, AssociationId, ControlBuffer};
+use crate::runtime::{RegisteredSocket, Runtime};
+use crate::sys::{self, AssociationId};
 use crate::transport::{Connection, Endpoint, Purpose};
 use crate::wire::{TransportAddress, TransportProtocol};
-
-/// More than the longest notification that matters here.
-const NOTIFICATION_SIZE: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct SctpEndpoint {
@@ -26,8 +24,7 @@ pub(super) struct SctpEndpoint {
     listener: Option<(Box<dyn RegisteredSocket>, TransportAddress)>,
     /// Associations of the listening socket that we asked for.
     dials: HashMap<AssociationId, Arc<Dial>>,
-    /// Whether the rest of a notification is passed over that is longer than the buffer.
-    in_notification: bool,
+    receiver: Receiver,
 }
 
 /// An association that its endpoint establishes for a connection.
@@ -76,7 +73,14 @@ impl SctpEndpoint {
         purpose: Purpose,
         listener: Option<(Box<dyn RegisteredSocket>, TransportAddress)>,
     ) -> Self {
-        Self { sctp, runtime, purpose, listener, dials: HashMap::new(), in_notification: false }
+        Self {
+            sctp,
+            runtime,
+            purpose,
+            listener,
+            dials: HashMap::new(),
+            receiver: Receiver::one_by_one(),
+        }
     }
 
     fn dial(&mut self, to: &TransportAddress) -> io::Result<SctpConnection> {
@@ -178,33 +182,19 @@ impl Endpoint for SctpEndpoint {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn Connection>>> {
         loop {
             let Some((listener, _)) = &mut self.listener else { return Poll::Pending };
-            let mut data = [0; NOTIFICATION_SIZE];
-            let mut control = ControlBuffer([0; 128]);
-            let mut received = sys::Received::default();
-            ready!(listener.poll_io(cx, Interest::Readable, &mut |socket| {
-                received = sys::receive(socket, &mut data, &mut control)?;
-                Ok(())
-            }))?;
-            if !received.notification {
-                // Data of an association that is being aborted.
-                continue;
-            }
-            let rest = std::mem::replace(&mut self.in_notification, !received.end_of_record);
-            if rest {
-                continue;
-            }
-            match notification::parse(&data[..received.length]) {
-                Some(Notification::Up(association)) => {
+            match ready!(self.receiver.poll(cx, &mut **listener))? {
+                Piece::Notification(Some(Notification::Up(association))) => {
                     if let Some(accepted) = self.handle_up(association) {
                         return Poll::Ready(accepted);
                     }
                 }
-                Some(Notification::CannotStart(association)) => {
+                Piece::Notification(Some(Notification::CannotStart(association))) => {
                     if let Some(dial) = self.dials.remove(&association) {
                         dial.finish(DialState::Failed);
                     }
                 }
-                _ => {}
+                // Data of an association that is being aborted.
+                Piece::Notification(_) | Piece::Data { .. } | Piece::End => {}
             }
         }
     }

@@ -16,6 +16,7 @@ mod endpoint;
 mod notification;
 mod options;
 mod paths;
+mod receiver;
 
 use std::io;
 use std::sync::Arc;

@@ -108,6 +108,9 @@ fn only_address(address: &TransportAddress) -> io::Result<SocketAddr> {
 fn new_socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
     Ok(socket)
 }
 

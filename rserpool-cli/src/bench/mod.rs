@@ -1,0 +1,27 @@
+//! `rserpool bench`.
+
+mod cpu;
+mod load;
+mod registrar;
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+/// Measure what others cost
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    Registrar(registrar::Arguments),
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    match arguments.what {
+        What::Registrar(arguments) => registrar::run(arguments).await,
+    }
+}

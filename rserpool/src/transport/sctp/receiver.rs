@@ -1,0 +1,101 @@
+//! What a socket receives, taken in several pieces at a time.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+
+use super::control::{self, MessageInfo};
+use super::notification::{self, Notification};
+use crate::runtime::{Interest, RegisteredSocket};
+use crate::sys::{self, ReceiveBuffers};
+
+thread_local! {
+    /// Idle connections do not hold buffers; one for each thread is enough.
+    static BUFFERS: RefCell<ReceiveBuffers> = RefCell::new(ReceiveBuffers::new());
+}
+
+/// What was received.
+#[derive(Debug)]
+pub(super) enum Piece {
+    /// None where it is not understood.
+    Notification(Option<Notification>),
+    /// A message, or a part of it.
+    Data { bytes: BytesMut, info: Option<MessageInfo>, end_of_record: bool },
+    /// There will be no more.
+    End,
+}
+
+/// Reads from a socket.
+#[derive(Debug)]
+pub(super) struct Receiver {
+    /// How many pieces are read at a time.
+    batch: usize,
+    pieces: VecDeque<Piece>,
+    /// Whether the rest of a notification is to come that was longer than a piece.
+    in_notification: bool,
+}
+
+impl Receiver {
+    /// For the socket of one association.
+    pub(super) fn new() -> Self {
+        Self { batch: sys::BATCH, pieces: VecDeque::new(), in_notification: false }
+    }
+
+    /// For a one-to-many socket: what comes behind the news of an association stays where it is,
+    /// and moves along when the association is peeled off.
+    pub(super) fn one_by_one() -> Self {
+        Self { batch: 1, ..Self::new() }
+    }
+
+    /// The next piece.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut dyn RegisteredSocket,
+    ) -> Poll<io::Result<Piece>> {
+        if let Some(piece) = self.pieces.pop_front() {
+            return Poll::Ready(Ok(piece));
+        }
+        let polled = io.poll_io(cx, Interest::Readable, &mut |socket| {
+            BUFFERS.with_borrow_mut(|buffers| {
+                let count = sys::receive(socket, buffers, self.batch)?;
+                for index in 0..count {
+                    self.take(buffers, index);
+                }
+                // With less than there was room for, the next call would find nothing.
+                if count < self.batch { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            })
+        });
+        match (self.pieces.pop_front(), polled) {
+            (Some(piece), _) => Poll::Ready(Ok(piece)),
+            (None, Poll::Ready(Ok(()))) => {
+                // Nothing but the rests of notifications.
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            (None, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
+            (None, Poll::Pending) => Poll::Pending,
+        }
+    }
+
+    fn take(&mut self, buffers: &ReceiveBuffers, index: usize) {
+        let received = buffers.received[index];
+        let data = &buffers.data[index][..received.length];
+        if received.notification {
+            // A long one has a message in it, and what follows is not another.
+            let rest = std::mem::replace(&mut self.in_notification, !received.end_of_record);
+            if !rest {
+                self.pieces.push_back(Piece::Notification(notification::parse(data)));
+            }
+        } else if data.is_empty() {
+            self.pieces.push_back(Piece::End);
+        } else {
+            let info = control::parse(&buffers.control[index].0[..received.control]);
+            let end_of_record = received.end_of_record;
+            self.pieces.push_back(Piece::Data { bytes: BytesMut::from(data), info, end_of_record });
+        }
+    }
+}
