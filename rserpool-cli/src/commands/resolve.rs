@@ -1,10 +1,12 @@
 //! `rserpool resolve`.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Args;
+use rserpool::driver::PoolUser;
 use rserpool::protocol::user::{ResolveError, ResolveOptions};
-use rserpool::wire::PoolHandle;
+use rserpool::wire::{PoolElementId, PoolHandle};
 
 use crate::options::{self, RegistrarOption, TransportOption};
 
@@ -17,6 +19,9 @@ pub(crate) struct Arguments {
     /// How many elements to ask for; the registrar may give fewer
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     items: Option<u32>,
+    /// Resolve so many times, and show how often each element was the one to use first
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    times: Option<u32>,
     #[command(flatten)]
     registrar: RegistrarOption,
     #[command(flatten)]
@@ -30,6 +35,10 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let network = arguments.transport.network()?;
     let user = arguments.registrar.user(&network)?;
     let resolve_options = ResolveOptions { items: arguments.items, ..ResolveOptions::default() };
+    if let Some(times) = arguments.times {
+        let pool = arguments.pool;
+        return tally(&user, &pool, &resolve_options, times, arguments.json).await;
+    }
     let elements = user.resolve(arguments.pool, resolve_options).await.map_err(explain_resolve)?;
     if arguments.json {
         out!("{}", serde_json::to_string(&elements)?);
@@ -46,6 +55,33 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             element.policy,
             element.home_registrar
         );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn tally(
+    user: &PoolUser,
+    pool: &PoolHandle,
+    options: &ResolveOptions,
+    times: u32,
+    as_json: bool,
+) -> anyhow::Result<ExitCode> {
+    let mut first: BTreeMap<PoolElementId, u32> = BTreeMap::new();
+    for _ in 0..times {
+        let elements =
+            user.resolve(pool.clone(), options.clone()).await.map_err(explain_resolve)?;
+        if let Some(element) = elements.first() {
+            *first.entry(element.identifier).or_default() += 1;
+        }
+    }
+    if as_json {
+        let counts: BTreeMap<_, _> =
+            first.iter().map(|(identifier, count)| (identifier.to_string(), count)).collect();
+        out!("{}", serde_json::to_string(&counts)?);
+    } else {
+        for (identifier, count) in first {
+            out!("{identifier}  {count}");
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -74,11 +74,14 @@ impl Compatibility {
         }
     }
 
-    /// How long a registration is valid that says `life`; `None` where it is for ever.
+    /// How long a registration is valid that says `life`; `None` where it is for ever. Less than a
+    /// second of rsplib's is taken for seconds: nobody registers for so short, and an element of
+    /// another profile may be there.
     #[must_use]
     pub fn lifetime(self, life: RegistrationLife) -> Option<Duration> {
         match self {
             Self::All | Self::Rfc => life.duration(),
+            Self::Rsplib if life.0 < 1000 => life.duration(),
             Self::Rsplib => u64::try_from(life.0).ok().map(Duration::from_millis),
         }
     }
@@ -222,6 +225,7 @@ mod tests {
             assert_eq!(life.0, number);
             assert_eq!(profile.lifetime(life), Some(lifetime));
             assert_eq!(profile.lifetime(RegistrationLife::INFINITE), None);
+            assert_eq!(profile.lifetime(RegistrationLife(90)), Some(lifetime));
         }
     }
 

@@ -46,7 +46,7 @@ impl RegistrarConfig {
             max_bad_pe_reports: 3,
             keep_alive_interval: Duration::from_secs(5),
             keep_alive_timeout: Duration::from_secs(5),
-            first_message_timeout: Duration::from_secs(10),
+            first_message_timeout: Duration::from_secs(60),
             announce: None,
             compatibility: Compatibility::default(),
             enrp: None,
@@ -92,7 +92,8 @@ impl RegistrarConfig {
         self
     }
 
-    /// How long who connects may take to send a message that makes sense: 10 s, ours.
+    /// How long who connects may take to send a message that makes sense: 60 s, ours. An element
+    /// of rsplib that finds another registrar says nothing for 30 s.
     #[must_use]
     pub fn first_message_timeout(mut self, timeout: Duration) -> Self {
         self.first_message_timeout = timeout;

@@ -36,12 +36,14 @@ pub(super) struct Receiver {
     pieces: VecDeque<Piece>,
     /// Whether the rest of a notification is to come that was longer than a piece.
     in_notification: bool,
+    /// What the kernel said was wrong, told when there is nothing left to read.
+    error: Option<io::Error>,
 }
 
 impl Receiver {
     /// For the socket of one association.
     pub(super) fn new() -> Self {
-        Self { batch: sys::BATCH, pieces: VecDeque::new(), in_notification: false }
+        Self { batch: sys::BATCH, pieces: VecDeque::new(), in_notification: false, error: None }
     }
 
     /// For a one-to-many socket: what comes behind the news of an association stays where it is,
@@ -61,12 +63,22 @@ impl Receiver {
         }
         let polled = io.poll_io(cx, Interest::Readable, &mut |socket| {
             BUFFERS.with_borrow_mut(|buffers| {
-                let count = sys::receive(socket, buffers, self.batch)?;
+                let mut received = sys::receive(socket, buffers, self.batch);
+                if let Err(error) = &received
+                    && error.kind() != io::ErrorKind::WouldBlock
+                    && self.error.is_none()
+                {
+                    // It comes before what was received.
+                    self.error = received.err();
+                    received = sys::receive(socket, buffers, self.batch);
+                }
+                let count = received.map_err(|error| self.error.take().unwrap_or(error))?;
                 for index in 0..count {
                     self.take(buffers, index);
                 }
                 // With less than there was room for, the next call would find nothing.
-                if count < self.batch { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+                let drained = count < self.batch && self.error.is_none();
+                if drained { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
             })
         });
         match (self.pieces.pop_front(), polled) {
