@@ -1,3 +1,5 @@
-//! The parts of the `rserpool` command that read what others wrote.
+//! The parts of the `rserpool` command that have tests of their own.
 
 pub mod decode;
+#[cfg(unix)]
+pub mod single_thread;

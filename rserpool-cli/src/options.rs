@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use rserpool::driver::{ListenError, Network, PoolUser};
 use rserpool::protocol::{Compatibility, HuntConfig};
+use rserpool::runtime::Runtime;
 use rserpool::transport::{Tcp, Transport};
 use rserpool::wire::{PoolElementId, PoolHandle, TransportAddress};
 use rserpool_tokio::TokioRuntime;
@@ -55,15 +56,21 @@ impl TransportOption {
     /// The network for the current runtime.
     pub(crate) fn network(&self) -> anyhow::Result<Network> {
         let runtime = TokioRuntime::try_current().context("no runtime")?;
+        self.network_on(Arc::new(runtime))
+    }
+
+    /// The network for a runtime.
+    pub(crate) fn network_on(&self, runtime: Arc<dyn Runtime>) -> anyhow::Result<Network> {
+        let tcp = Arc::new(Tcp::new());
         match (self.transport, sctp()) {
-            (Protocol::Tcp, _) => Ok(Network::new(runtime, Tcp::new())),
+            (Protocol::Tcp, _) => Ok(Network::shared(runtime, tcp)),
             (_, Ok(sctp)) => {
                 tracing::info!("transport: SCTP");
-                Ok(Network::shared(Arc::new(runtime), sctp))
+                Ok(Network::shared(runtime, sctp))
             }
             (Protocol::Auto, Err(error)) => {
                 tracing::info!("transport: TCP, since there is no SCTP: {error}");
-                Ok(Network::new(runtime, Tcp::new()))
+                Ok(Network::shared(runtime, tcp))
             }
             (Protocol::Sctp, Err(error)) => bail!(
                 "there is no SCTP: {error}; load the kernel's module with `modprobe sctp`, or use \

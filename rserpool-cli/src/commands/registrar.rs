@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
 use rserpool::driver::{Network, Registrar, random_registrar_id};
 use rserpool::protocol::registrar::RegistrarConfig;
+use rserpool::runtime::Runtime;
 use rserpool::wire::TransportAddress;
 use serde_json::json;
 
@@ -40,7 +42,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let network = arguments.transport.network()?;
+    let network = arguments.transport.network_on(runtime()?)?;
     let (first, further) = options::same_port(&arguments.asap, "--asap")?;
     let first = first.context("no address for ASAP")?;
     let mut address = TransportAddress::new(network.protocol(), first);
@@ -74,6 +76,18 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     options::wait_for_end(arguments.until_eof).await;
     registrar.shutdown().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A registrar is one task, for which a thread of its own is best.
+#[cfg(unix)]
+fn runtime() -> anyhow::Result<Arc<dyn Runtime>> {
+    Ok(Arc::new(rserpool_cli::single_thread::SingleThread::start()?))
+}
+
+/// The runtime of the command.
+#[cfg(not(unix))]
+fn runtime() -> anyhow::Result<Arc<dyn Runtime>> {
+    Ok(Arc::new(rserpool_tokio::TokioRuntime::try_current().context("no runtime")?))
 }
 
 /// Starts the registrar. Where nobody said where to offer ENRP and the usual port is taken, it

@@ -1,0 +1,21 @@
+//! The contract suite on the runtime of `rserpool registrar`.
+#![cfg(unix)]
+
+use futures::executor::block_on;
+use rserpool::driver::Network;
+use rserpool::transport::{Memory, Tcp};
+use rserpool_cli::single_thread::SingleThread;
+
+fn runtime() -> SingleThread {
+    SingleThread::start().expect("a thread")
+}
+
+mod tcp {
+    use super::*;
+    rserpool::contract_suite!(block_on, Network::new(runtime(), Tcp::new()));
+}
+
+mod memory {
+    use super::*;
+    rserpool::contract_suite!(block_on, Network::new(runtime(), Memory::new()));
+}
