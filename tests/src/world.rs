@@ -136,6 +136,12 @@ impl World {
         id
     }
 
+    /// How many hosts there are; the next one has this number.
+    #[must_use]
+    pub fn hosts(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// The time.
     #[must_use]
     pub fn now(&self) -> Instant {
@@ -165,8 +171,26 @@ impl World {
     /// How many elements a registrar has.
     #[must_use]
     pub fn elements(&self, id: NodeId) -> usize {
+        self.with_registrar(id).elements()
+    }
+
+    /// The identifiers of the elements that a registrar has, and of their home registrars.
+    #[must_use]
+    pub fn homes(&self, id: NodeId) -> Vec<(u32, u32)> {
+        let mut homes: Vec<_> = self
+            .with_registrar(id)
+            .homes()
+            .map(|(element, home)| (element.identifier.0, home.0))
+            .collect();
+        homes.sort_unstable();
+        homes
+    }
+
+    /// A registrar.
+    #[must_use]
+    pub fn with_registrar(&self, id: NodeId) -> &Registrar {
         match &self.nodes[id].role {
-            Role::Registrar(registrar) => registrar.elements(),
+            Role::Registrar(registrar) => registrar,
             Role::Element(_) | Role::User(_) => panic!("no registrar"),
         }
     }
@@ -329,8 +353,15 @@ impl World {
     /// Lets `duration` pass.
     pub fn run(&mut self, duration: Duration) {
         let end = self.now + duration;
+        let mut steps = (self.now, 0_u32);
         loop {
+            // Whoever is busy without end at one point of time would keep the test there.
+            steps = if steps.0 == self.now { (self.now, steps.1 + 1) } else { (self.now, 0) };
+            assert!(steps.1 < 100_000, "no end at {:?}", self.now - self.start);
+            let mut delivered = 0;
             while let Some(delivery) = self.deliveries.pop_front() {
+                delivered += 1;
+                assert!(delivered < 100_000, "no end of {delivery:?}");
                 self.deliver(delivery);
             }
             let next = self

@@ -3,15 +3,17 @@
 
 use std::time::Duration;
 
+use rserpool::protocol::element::ElementConfig;
 use rserpool::protocol::registrar::RegistrarConfig;
-use rserpool::protocol::{ConnectionId, Registrar};
+use rserpool::protocol::user::{self, ResolveOptions, UserConfig};
+use rserpool::protocol::{ConnectionId, Element, HuntConfig, Registrar, User};
 use rserpool::wire::enrp::{self, Body, Route};
 use rserpool::wire::parameter::PeChecksum;
 use rserpool::wire::{
     Bytes, PoolElement, PoolElementId, PoolHandle, Ppid, RegistrarId, RegistrationLife,
     TransportAddress, UserMessage, asap,
 };
-use rserpool_tests::world::{NodeId, World, address};
+use rserpool_tests::world::{Event, NodeId, World, address};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -167,4 +169,212 @@ fn rubbish_and_strangers_do_not_disturb() {
     let route = Route { sender: RegistrarId(98), receiver: RegistrarId(1) };
     send(&mut world, on, enrp::ListRequest { route });
     assert_eq!(received(&mut world, on), []);
+}
+
+/// A registrar on the next host, with that identifier, which is told of those.
+fn join(world: &mut World, identifier: u32, peers: &[NodeId]) -> NodeId {
+    let host = world.hosts();
+    let config = RegistrarConfig::new(RegistrarId(identifier), u64::from(identifier))
+        .enrp(address(host))
+        .peers(peers.iter().map(|peer| address(*peer)));
+    world.registrar(Registrar::new(config))
+}
+
+/// An element on the next host that prefers the registrars in this order.
+fn element(world: &mut World, identifier: u32, registrars: &[NodeId]) -> NodeId {
+    let host = world.hosts();
+    let service = TransportAddress { port: 7, ..address(host) };
+    let hunt = HuntConfig::new(registrars.iter().map(|host| address(*host)));
+    let config = ElementConfig::new("Pool".parse().unwrap(), service, hunt, u64::from(identifier))
+        .identifier(PoolElementId(identifier))
+        .asap_transport(address(host));
+    world.element(Element::new(config))
+}
+
+fn registered(world: &mut World, element: NodeId) -> bool {
+    world.with_element(element, |element, _| element.is_registered())
+}
+
+/// How many elements a user of that registrar resolves.
+fn resolves(world: &mut World, registrar: NodeId) -> usize {
+    let user = User::new(UserConfig::new(HuntConfig::new([address(registrar)]), 5));
+    let user = world.user(user);
+    let options = ResolveOptions::default();
+    world.with_user(user, |user, now| user.resolve(now, "Pool".parse().unwrap(), &options));
+    world.run(Duration::from_millis(100));
+    world
+        .take_events(user)
+        .into_iter()
+        .find_map(|event| match event {
+            Event::User(user::Event::Resolved { result, .. }) => {
+                Some(result.map_or(0, |it| it.len()))
+            }
+            _ => None,
+        })
+        .expect("an answer")
+}
+
+#[test]
+fn what_one_registrar_knows_all_know() {
+    let mut world = World::default();
+    let one = join(&mut world, 1, &[]);
+    let two = join(&mut world, 2, &[one]);
+    let three = join(&mut world, 3, &[two]);
+    world.run(SECOND);
+    for (node, peers) in [(one, [2, 3]), (two, [1, 3]), (three, [1, 2])] {
+        assert_eq!(world.with_registrar(node).peers(), peers.map(RegistrarId));
+    }
+    let a = element(&mut world, 11, &[one]);
+    element(&mut world, 12, &[two]);
+    world.run(SECOND);
+    for node in [one, two, three] {
+        assert_eq!(world.homes(node), [(11, 1), (12, 2)]);
+        assert_eq!(resolves(&mut world, node), 2);
+    }
+    world.with_element(a, |element, now| element.deregister(now));
+    world.run(SECOND);
+    for node in [one, two, three] {
+        assert_eq!(world.homes(node), [(12, 2)]);
+    }
+    // Keep-alives, renewals and heartbeats leave it at that.
+    world.run(SECOND * 300);
+    for node in [one, two, three] {
+        assert_eq!(world.homes(node), [(12, 2)]);
+    }
+}
+
+#[test]
+fn who_comes_late_learns_all_from_its_mentor() {
+    let mut world = World::default();
+    let one = join(&mut world, 1, &[]);
+    let asap = world.connect(one);
+    for identifier in 1..=300 {
+        register(&mut world, asap, "Pool", identifier);
+    }
+    let two = join(&mut world, 2, &[one]);
+    world.run(SECOND);
+    assert_eq!(world.elements(two), 300);
+    assert_eq!(world.homes(two), world.homes(one));
+    // The mentor of a mentor, which was not told of the first.
+    let three = join(&mut world, 3, &[two]);
+    world.run(SECOND);
+    assert_eq!(world.homes(three), world.homes(one));
+    assert_eq!(world.with_registrar(three).peers(), [1, 2].map(RegistrarId));
+}
+
+#[test]
+fn the_last_registrar_takes_over_from_a_dead_one_at_once() {
+    let mut world = World::default();
+    let one = join(&mut world, 1, &[]);
+    let two = join(&mut world, 2, &[one]);
+    let a = element(&mut world, 11, &[one, two]);
+    let b = element(&mut world, 12, &[two, one]);
+    world.run(SECOND);
+    let homes = world.homes(two);
+    world.kill(one);
+    world.run(SECOND);
+    assert_eq!(world.homes(two), [(11, 2), (12, 2)], "before: {homes:?}");
+    world.run(SECOND * 300);
+    assert_eq!(world.homes(two), [(11, 2), (12, 2)]);
+    assert!(registered(&mut world, a) && registered(&mut world, b));
+}
+
+#[test]
+fn a_dead_element_of_a_dead_registrar_is_noticed() {
+    let mut world = World::default();
+    let one = join(&mut world, 1, &[]);
+    let two = join(&mut world, 2, &[one]);
+    let a = element(&mut world, 11, &[one]);
+    world.run(SECOND);
+    assert_eq!(world.homes(two), [(11, 1)]);
+    world.kill(a);
+    world.kill(one);
+    world.run(SECOND * 10);
+    assert_eq!(world.homes(two), []);
+}
+
+#[test]
+fn one_of_the_others_takes_over() {
+    for dead in 0..3 {
+        let mut world = World::default();
+        let nodes =
+            [join(&mut world, 1, &[]), join(&mut world, 2, &[0]), join(&mut world, 3, &[0])];
+        for identifier in 11..=16 {
+            let home = nodes[identifier as usize % 3];
+            element(&mut world, identifier, &[home]);
+        }
+        world.run(SECOND * 3);
+        assert_eq!(world.homes(nodes[0]).len(), 6);
+        world.kill(nodes[dead]);
+        world.run(SECOND * 20);
+        let living: Vec<_> = nodes.into_iter().filter(|node| *node != nodes[dead]).collect();
+        let homes = world.homes(living[0]);
+        assert_eq!(homes, world.homes(living[1]));
+        assert_eq!(homes.len(), 6, "all elements live");
+        assert!(homes.iter().all(|(_, home)| *home != dead as u32 + 1), "{homes:?}");
+        let taken: std::collections::BTreeSet<_> = homes
+            .iter()
+            .filter(|(identifier, _)| *identifier as usize % 3 == dead)
+            .map(|(_, home)| home)
+            .collect();
+        assert_eq!(taken.len(), 1, "one registrar took them over");
+    }
+}
+
+#[test]
+fn a_registrar_that_was_taken_for_dead_comes_back() {
+    let mut world = World::default();
+    let one = join(&mut world, 1, &[]);
+    let two = join(&mut world, 2, &[one]);
+    let three = join(&mut world, 3, &[one]);
+    let a = element(&mut world, 11, &[one]);
+    world.run(SECOND);
+    world.pause(one);
+    world.run(SECOND * 30);
+    let homes = world.homes(two);
+    assert_eq!(homes.len(), 1, "the element lives");
+    assert_ne!(homes[0].1, 1);
+    assert_eq!(homes, world.homes(three));
+    world.resume(one);
+    world.run(SECOND * 30);
+    assert_eq!(world.homes(one).len(), 1);
+    assert_eq!(world.homes(one), world.homes(two));
+    assert_eq!(world.homes(one), world.homes(three));
+    assert!(registered(&mut world, a));
+}
+
+#[test]
+fn what_was_missed_is_found_by_the_checksum() {
+    let mut world = World::default();
+    let one = join(&mut world, 1, &[]);
+    let two = join(&mut world, 2, &[one]);
+    world.run(SECOND);
+    let asap = world.connect(one);
+    register(&mut world, asap, "Pool", 1);
+    world.run(SECOND);
+    // Somebody who says that it is the first registrar has told the second that an element is
+    // gone, and of one that is not there.
+    let liar = world.connect_for(Ppid::ENRP, two);
+    let route = Route { sender: RegistrarId(1), receiver: RegistrarId(2) };
+    let element = PoolElement {
+        identifier: PoolElementId(2),
+        home_registrar: RegistrarId(1),
+        registration_life: RegistrationLife(60),
+        user_transport: address(99).into(),
+        policy: "RoundRobin".parse().unwrap(),
+        asap_transport: Some(address(99)),
+    };
+    let update = |action, identifier| enrp::HandleUpdate {
+        takeover_suggested: false,
+        route,
+        action,
+        reserved: 0,
+        pool_handle: "Pool".parse().unwrap(),
+        pool_element: PoolElement { identifier: PoolElementId(identifier), ..element.clone() },
+    };
+    send(&mut world, liar, update(enrp::UpdateAction::Delete, 1));
+    send(&mut world, liar, update(enrp::UpdateAction::Add, 2));
+    assert_eq!(world.homes(two), [(2, 1)]);
+    world.run(SECOND * 4);
+    assert_eq!(world.homes(two), [(1, 1)]);
 }

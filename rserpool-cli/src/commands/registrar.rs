@@ -29,6 +29,10 @@ pub(crate) struct Arguments {
     /// any other where that is taken]
     #[arg(long, value_name = "ADDR", value_parser = options::enrp_address)]
     enrp: Option<SocketAddr>,
+    /// Where another registrar offers ENRP; may be repeated. They share what they know, and take
+    /// over from each other [default: registrars that tell by multicast that they are there]
+    #[arg(long, value_name = "ADDR", value_parser = options::enrp_address)]
+    peer: Vec<SocketAddr>,
     #[command(flatten)]
     compatibility: CompatibilityOption,
     #[command(flatten)]
@@ -55,8 +59,10 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let mut config =
         RegistrarConfig::new(identifier, u64::from_be_bytes(seed)).compatibility(profile);
     if !arguments.no_announce && !first.ip().is_loopback() {
-        config = config.announce([]);
+        config = config.announce([]).multicast_presence();
     }
+    let at = |address: &SocketAddr| TransportAddress::new(network.protocol(), *address);
+    config = config.peers(arguments.peer.iter().map(at));
     let registrar = start(&network, &address, config, &arguments)?;
     let local = registrar.local_address();
     let enrp = registrar.enrp_address();

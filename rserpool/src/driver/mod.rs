@@ -90,7 +90,7 @@ impl Network {
         &self,
         protocol: Ppid,
         groups: Vec<SocketAddrV4>,
-        send_from: Option<u16>,
+        send_from: Option<&TransportAddress>,
     ) -> Option<Multicast> {
         let opened = Multicast::open(&self.runtime, protocol, groups, send_from);
         opened.inspect_err(|error| tracing::warn!(%protocol, %error, "no multicast")).ok()

@@ -51,7 +51,7 @@ impl Registrar {
         let mut multicast = Vec::new();
         if config.announces() {
             let groups = profile.announcement_groups();
-            multicast.extend(network.multicast(Ppid::ASAP, groups, Some(local.port)));
+            multicast.extend(network.multicast(Ppid::ASAP, groups, Some(&local)));
             let bound_to_all = local.addresses.iter().any(IpAddr::is_unspecified);
             if profile.announces_transports() && !bound_to_all {
                 config = config.announce([local.clone()]);
@@ -60,6 +60,11 @@ impl Registrar {
         if let Some(address) = config.enrp_transport().cloned() {
             let enrp = network.listen(Purpose::Protocol(Ppid::ENRP), &address)?;
             config = config.enrp(interfaces::reachable(enrp.local().unwrap_or(&address)));
+            if config.has_multicast_presence() {
+                let groups = profile.presence_groups();
+                let local = enrp.local().unwrap_or(&address);
+                multicast.extend(network.multicast(Ppid::ENRP, groups, Some(local)));
+            }
             endpoints.push((Ppid::ENRP, enrp));
         }
         let enrp = config.enrp_transport().cloned();
@@ -127,6 +132,12 @@ impl Role for RegistrarRole {
             Event::Removed(element, reason) => tracing::info!(%element, %reason, "removed"),
             Event::PeerFound(registrar) => tracing::info!(%registrar, "peer found"),
             Event::PeerLost(registrar) => tracing::info!(%registrar, "peer lost"),
+            Event::PeerDead(registrar) => tracing::warn!(%registrar, "peer does not answer"),
+            Event::Joined { elements } => tracing::info!(elements, "joined the other registrars"),
+            Event::TookOver { registrar, elements } => {
+                tracing::warn!(%registrar, elements, "took over");
+            }
+            Event::TakenOver { by } => tracing::warn!(%by, "was taken over"),
             Event::Misbehaved { peer, reason } => tracing::warn!(%peer, reason, "misbehaved"),
         }
     }

@@ -124,6 +124,12 @@ impl<T> Handlespace<T> {
         self.by_identifier.get(&(*pool, identifier)).copied()
     }
 
+    /// Whether there is no such pool.
+    #[must_use]
+    pub fn is_unknown(&self, handle: &PoolHandle) -> bool {
+        !self.by_handle.contains_key(handle)
+    }
+
     /// The element at `key`, if there is one.
     #[must_use]
     pub fn get(&self, key: ElementKey) -> Option<&Element<T>> {

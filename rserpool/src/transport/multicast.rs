@@ -2,7 +2,7 @@
 //! each other (RFC 5353 section 3.1).
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::interfaces;
 use crate::runtime::{Interest, RegisteredSocket, Runtime};
-use crate::wire::{Ppid, UserMessage};
+use crate::wire::{Ppid, TransportAddress, UserMessage};
 
 /// How far messages go: as far as rsplib's.
 const TIME_TO_LIVE: u32 = 30;
@@ -28,6 +28,8 @@ pub struct Multicast {
     /// The same socket, of a type that receives into plain bytes.
     receiver: UdpSocket,
     sender: Option<Socket>,
+    /// The addresses to send from; all where there are none.
+    sources: Vec<IpAddr>,
 }
 
 fn udp_socket(port: u16) -> io::Result<Socket> {
@@ -43,7 +45,8 @@ fn udp_socket(port: u16) -> io::Result<Socket> {
 
 impl Multicast {
     /// Joins the groups of `protocol`, which share a port, on all interfaces. With `send_from`,
-    /// a port, messages can be sent.
+    /// where the protocol is offered, messages can be sent: from there, for receivers may take
+    /// the source for the address of who sent it.
     ///
     /// # Errors
     ///
@@ -52,7 +55,7 @@ impl Multicast {
         runtime: &Arc<dyn Runtime>,
         protocol: Ppid,
         groups: Vec<SocketAddrV4>,
-        send_from: Option<u16>,
+        send_from: Option<&TransportAddress>,
     ) -> io::Result<Self> {
         let port = groups.first().ok_or(io::ErrorKind::InvalidInput)?.port();
         let listener = udp_socket(port)?;
@@ -63,15 +66,22 @@ impl Multicast {
             }
         }
         let sender = match send_from {
-            Some(port) => {
-                let sender = udp_socket(port)?;
+            Some(address) => {
+                let sender = udp_socket(address.port)?;
                 sender.set_multicast_ttl_v4(TIME_TO_LIVE)?;
                 Some(sender)
             }
             None => None,
         };
+        let sources = match send_from {
+            Some(address) if !address.addresses.iter().any(IpAddr::is_unspecified) => {
+                address.addresses.to_vec()
+            }
+            _ => Vec::new(),
+        };
         let receiver = UdpSocket::from(listener.try_clone()?);
-        Ok(Self { protocol, groups, listener: runtime.register(listener)?, receiver, sender })
+        let listener = runtime.register(listener)?;
+        Ok(Self { protocol, groups, listener, receiver, sender, sources })
     }
 
     /// The protocol of the messages.
@@ -80,11 +90,14 @@ impl Multicast {
         self.protocol
     }
 
-    /// Sends a message to all groups on all interfaces. What cannot be sent is lost, as any
+    /// Sends a message to all groups on the interfaces that it may come from. What cannot be sent is lost, as any
     /// datagram may be.
     pub fn send(&self, payload: &[u8]) {
         let Some(sender) = &self.sender else { return };
         for interface in interfaces::version_4() {
+            if !self.sources.is_empty() && !self.sources.contains(&interface.into()) {
+                continue;
+            }
             if sender.set_multicast_if_v4(&interface).is_ok() {
                 for group in &self.groups {
                     let _ = sender.send_to(payload, &SockAddr::from(*group));

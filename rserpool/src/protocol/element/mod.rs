@@ -44,6 +44,8 @@ pub struct Element {
     policy: PolicyParameters,
     state: State,
     home: Option<Home>,
+    /// How the last home registrar was reached, and where.
+    last_home: Option<(TransportAddress, TransportAddress)>,
     /// Registrations sent since the last answer.
     attempts: u32,
     /// Whether a registrar may hold a registration of ours.
@@ -135,6 +137,7 @@ impl Element {
             policy: config.policy.clone(),
             state: State::Joining,
             home: None,
+            last_home: None,
             attempts: 0,
             claimed: false,
             was_member: false,
@@ -404,6 +407,15 @@ impl Element {
                     self.register(now);
                 }
             }
+            None if keep_alive.home && matches!(self.state, State::Joining | State::Registered) => {
+                // It looks for a registrar, and here is one that knows it.
+                let Some((local, peer)) = self.last_home.clone() else { return };
+                tracing::info!(registrar = %keep_alive.registrar, "new home registrar");
+                self.hunt.stop(&mut self.out);
+                let registrar = Some(keep_alive.registrar);
+                self.home = Some(Home { connection: from, local, peer, registrar });
+                self.register(now);
+            }
             _ => {}
         }
     }
@@ -461,6 +473,7 @@ impl Machine for Element {
                 if self.hunt.handle_established(connection, &mut self.out).is_none() {
                     return;
                 }
+                self.last_home = Some((local.clone(), peer.clone()));
                 self.home = Some(Home { connection, local, peer, registrar: None });
                 match self.state {
                     State::Leaving => self.send_deregistration(),

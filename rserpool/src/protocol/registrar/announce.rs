@@ -31,6 +31,13 @@ impl Announcements {
 }
 
 impl Registrar {
+    /// Begins to announce the registrar, once it has joined the others.
+    pub(super) fn start_announcing(&mut self, now: Instant) {
+        if self.config.announce.is_some() && self.is_ready() {
+            self.timers.set(Timer::Announce, now);
+        }
+    }
+
     /// Announces the registrar, the less often the more registrars there are, so that there
     /// is about one announcement each T6-Serverannounce in all.
     pub(super) fn announce(&mut self, now: Instant) {

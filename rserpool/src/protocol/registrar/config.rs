@@ -22,6 +22,13 @@ pub struct RegistrarConfig {
     pub(super) announce: Option<Announce>,
     pub(super) compatibility: Compatibility,
     pub(super) enrp: Option<TransportAddress>,
+    pub(super) peers: Vec<TransportAddress>,
+    pub(super) multicast_presence: bool,
+    pub(super) heartbeat: Duration,
+    pub(super) max_time_last_heard: Duration,
+    pub(super) max_time_no_response: Duration,
+    pub(super) mentor_discovery: Duration,
+    pub(super) takeover_expiry: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -50,6 +57,13 @@ impl RegistrarConfig {
             announce: None,
             compatibility: Compatibility::default(),
             enrp: None,
+            peers: Vec::new(),
+            multicast_presence: false,
+            heartbeat: Duration::from_secs(2),
+            max_time_last_heard: Duration::from_secs(5),
+            max_time_no_response: Duration::from_secs(2),
+            mentor_discovery: Duration::from_secs(5),
+            takeover_expiry: Duration::from_secs(5),
         }
     }
 
@@ -111,6 +125,50 @@ impl RegistrarConfig {
     #[must_use]
     pub fn enrp(mut self, transport: TransportAddress) -> Self {
         self.enrp = Some(transport);
+        self
+    }
+
+    /// Other registrars, where they offer ENRP: none. One of them becomes the mentor (RFC 5353
+    /// section 3.2.2); they are looked for as long as we run. Needs [`Self::enrp`].
+    #[must_use]
+    pub fn peers(mut self, peers: impl IntoIterator<Item = TransportAddress>) -> Self {
+        self.peers = peers.into_iter().collect();
+        self
+    }
+
+    /// Tells others by multicast that we are there, and listens for those who do (RFC 5353
+    /// section 3.1): not. Needs [`Self::enrp`].
+    #[must_use]
+    pub fn multicast_presence(mut self) -> Self {
+        self.multicast_presence = true;
+        self
+    }
+
+    pub(crate) fn has_multicast_presence(&self) -> bool {
+        self.multicast_presence
+    }
+
+    /// How often peers are told that we are there, PEER-HEARTBEAT-CYCLE: 2 s, about rsplib's; how
+    /// long one may be silent, MAX-TIME-LAST-HEARD: 5 s, rsplib's; and how long for it may not
+    /// answer then, MAX-TIME-NO-RESPONSE: 2 s, ours. RFC 5353 section 4.2 has 30 s, 61 s and 5 s.
+    #[must_use]
+    pub fn heartbeat(
+        mut self,
+        cycle: Duration,
+        max_last_heard: Duration,
+        max_no_response: Duration,
+    ) -> Self {
+        self.heartbeat = cycle;
+        self.max_time_last_heard = max_last_heard;
+        self.max_time_no_response = max_no_response;
+        self
+    }
+
+    /// How long to look for a mentor before we go on alone, 5 s, and how long peers may take to
+    /// agree to a takeover before they are asked again, 5 s. Both are rsplib's.
+    #[must_use]
+    pub fn patience(mut self, mentor_discovery: Duration, takeover_expiry: Duration) -> Self {
+        (self.mentor_discovery, self.takeover_expiry) = (mentor_discovery, takeover_expiry);
         self
     }
 

@@ -53,7 +53,7 @@ impl Registrar {
                     .is_some_and(|peer| peer.origin != Origin::Connecting)
                 {
                     let message = EndpointKeepAlive {
-                        home: false,
+                        home: element.state.claim,
                         registrar: self.config.identifier,
                         pool_handle,
                         identifier: Some(identifier)
@@ -133,6 +133,7 @@ impl Registrar {
             return self.complain(from, "answered a keep-alive for another element".to_owned());
         }
         element.state.awaiting_ack = false;
+        element.state.claim = false;
         self.schedule_keep_alive(now, key);
     }
 
@@ -147,6 +148,10 @@ impl Registrar {
             return;
         };
         let Some(element) = self.handlespace.get_mut(key) else { return };
+        if element.value.home_registrar != self.config.identifier {
+            // Its home looks after it.
+            return;
+        }
         element.state.reporters.insert(from);
         let reports = element.state.reporters.len();
         let asked = element.state.awaiting_ack;

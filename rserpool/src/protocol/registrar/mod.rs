@@ -3,10 +3,13 @@
 mod announce;
 mod config;
 mod keep_alive;
+mod mentor;
 mod peers;
 mod registration;
 mod resolution;
 mod table;
+mod takeover;
+mod update;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -21,9 +24,10 @@ use super::{
 use crate::handlespace::{ElementKey, Handlespace};
 use crate::wire::{
     ErrorCause, PoolElementId, PoolHandle, Ppid, RegistrarId, TransportAddress, UserMessage, asap,
-    asap::Body,
+    asap::Body, enrp::UpdateAction,
 };
 use announce::Announcements;
+use mentor::Joining;
 use peers::Peers;
 
 pub use config::RegistrarConfig;
@@ -39,6 +43,9 @@ pub struct Registrar {
     dials: HashMap<TransportAddress, ConnectionId>,
     announcements: Announcements,
     peers: Peers,
+    joining: Joining,
+    /// Resolutions that wait until we have joined the other registrars.
+    deferred: Vec<(ConnectionId, asap::HandleResolution)>,
     timers: Timers<Timer>,
     out: Outbox<Event>,
 }
@@ -50,6 +57,10 @@ struct Membership {
     connection: Option<ConnectionId>,
     /// Whether it owes the answer to a keep-alive.
     awaiting_ack: bool,
+    /// Whether it is yet to be told that we are its home.
+    claim: bool,
+    /// Whether its home has yet to confirm it, in an audit.
+    marked: bool,
     /// The connections over which it was reported as unreachable.
     reporters: BTreeSet<ConnectionId>,
     /// How many bytes it takes in an answer.
@@ -86,8 +97,14 @@ const MAX_ELEMENT_SIZE: usize = 4096;
 enum Timer {
     Announce,
     FirstMessage(ConnectionId),
-    /// Of a handle table over this connection.
-    Download(ConnectionId),
+    /// The next page, over this connection, is not asked for.
+    Page(ConnectionId),
+    /// The next page of a peer does not come.
+    Download(RegistrarId),
+    Heartbeat,
+    Mentor,
+    NextMentor,
+    Peer(RegistrarId),
     KeepAlive(ElementKey),
     Expiry(ElementKey),
 }
@@ -108,6 +125,25 @@ pub enum Event {
     PeerFound(RegistrarId),
     /// Another registrar is gone.
     PeerLost(RegistrarId),
+    /// Another registrar, which had elements, does not answer any more.
+    PeerDead(RegistrarId),
+    /// We know what the other registrars know, or there are none.
+    Joined {
+        /// How many elements there are.
+        elements: usize,
+    },
+    /// We took over the elements of a dead registrar.
+    TookOver {
+        /// The registrar.
+        registrar: RegistrarId,
+        /// How many.
+        elements: usize,
+    },
+    /// Another registrar took over our elements.
+    TakenOver {
+        /// Which.
+        by: RegistrarId,
+    },
     /// Someone does not keep to ASAP or ENRP; told once for each connection.
     Misbehaved {
         /// Who.
@@ -146,6 +182,8 @@ pub enum RemovalReason {
     Unreachable,
     /// Too many pool users reported that it is unreachable.
     Reported,
+    /// Its home registrar, which is another one, removed it.
+    ElsewhereRemoved,
 }
 
 impl fmt::Display for RemovalReason {
@@ -156,6 +194,7 @@ impl fmt::Display for RemovalReason {
             Self::KeepAliveTimeout => "no answer to a keep-alive",
             Self::Unreachable => "connection lost and not to be had again",
             Self::Reported => "reported as unreachable too often",
+            Self::ElsewhereRemoved => "removed by its home registrar",
         })
     }
 }
@@ -171,6 +210,8 @@ impl Registrar {
             dials: HashMap::new(),
             announcements: Announcements::default(),
             peers: Peers::default(),
+            joining: Joining::Done,
+            deferred: Vec::new(),
             timers: Timers::new(),
             out: Outbox::new(),
             config,
@@ -187,6 +228,20 @@ impl Registrar {
     #[must_use]
     pub fn elements(&self) -> usize {
         self.handlespace.len()
+    }
+
+    /// The elements and their home registrars, in no particular order.
+    pub fn homes(&self) -> impl Iterator<Item = (ElementName, RegistrarId)> {
+        self.handlespace.all(None).filter_map(|key| {
+            let home = self.handlespace.get(key)?.value.home_registrar;
+            Some((self.name_of(key)?, home))
+        })
+    }
+
+    /// The other registrars that it knows and believes to be alive.
+    #[must_use]
+    pub fn peers(&self) -> Vec<RegistrarId> {
+        self.peers.active().map(|(identifier, _)| identifier).collect()
     }
 
     #[allow(clippy::wildcard_enum_match_arm, reason = "all other messages are not for registrars")]
@@ -229,6 +284,9 @@ impl Registrar {
         self.timers.cancel(Timer::KeepAlive(key));
         self.timers.cancel(Timer::Expiry(key));
         let identifier = element.value.identifier;
+        if element.value.home_registrar == self.config.identifier {
+            self.send_update(UpdateAction::Delete, &pool_handle, &element.value);
+        }
         self.out.event(Event::Removed(ElementName { pool_handle, identifier }, reason));
         self.detach(key, element.state.connection)
     }
@@ -259,9 +317,9 @@ impl Registrar {
     }
 
     /// Who connected said nothing that makes sense for too long.
-    fn handle_no_message(&mut self, connection: ConnectionId) {
+    fn handle_no_message(&mut self, now: Instant, connection: ConnectionId) {
         if self.peers.has_link(connection) {
-            self.handle_link_over(connection);
+            self.handle_link_over(now, connection);
             return self.out.abort(connection);
         }
         self.complain(connection, "sent no message in time".to_owned());
@@ -269,6 +327,11 @@ impl Registrar {
         self.out.send(connection, asap::Error { error }).expect("an empty cause is short");
         self.connections.remove(&connection);
         self.out.close(connection);
+    }
+
+    /// `interval`, varied by 12.5 %, so that registrars do not speak in chorus.
+    fn spread_a_little(&mut self, interval: Duration) -> Duration {
+        interval.mul_f64(self.rng.random_range(0.875..1.125))
     }
 
     /// `interval`, varied by 50 % (RFC 5352 section 3.5).
@@ -282,9 +345,8 @@ impl Machine for Registrar {
 
     fn start(&mut self, now: Instant) {
         self.out.begin();
-        if self.config.announce.is_some() {
-            self.timers.set(Timer::Announce, now);
-        }
+        self.start_joining(now);
+        self.start_announcing(now);
     }
 
     fn accept(&mut self, now: Instant, protocol: Ppid, address: TransportAddress) -> ConnectionId {
@@ -326,6 +388,9 @@ impl Machine for Registrar {
         self.out.begin();
         match event {
             ConnectionEvent::Established { peer: address, .. } => {
+                if self.peers.has_link(connection) {
+                    return self.handle_link_established(connection, address);
+                }
                 let Some(peer) = self.connections.get_mut(&connection) else { return };
                 self.dials.remove(&peer.address);
                 (peer.address, peer.origin) = (address, Origin::Dialled);
@@ -335,7 +400,7 @@ impl Machine for Registrar {
             }
             ConnectionEvent::Closed | ConnectionEvent::Lost => {
                 if self.peers.has_link(connection) {
-                    return self.handle_link_over(connection);
+                    return self.handle_link_over(now, connection);
                 }
                 self.timers.cancel(Timer::FirstMessage(connection));
                 let Some(peer) = self.connections.remove(&connection) else { return };
@@ -349,8 +414,16 @@ impl Machine for Registrar {
         }
     }
 
-    fn handle_announcement(&mut self, now: Instant, _: TransportAddress, message: UserMessage) {
+    fn handle_announcement(
+        &mut self,
+        now: Instant,
+        source: TransportAddress,
+        message: UserMessage,
+    ) {
         self.out.begin();
+        if message.ppid == Ppid::ENRP {
+            return self.handle_multicast_presence(now, &source, &message);
+        }
         if let Some(announce) = announcement(&message)
             && announce.registrar != self.config.identifier
         {
@@ -363,8 +436,13 @@ impl Machine for Registrar {
         while let Some(timer) = self.timers.pop(now) {
             match timer {
                 Timer::Announce => self.announce(now),
-                Timer::FirstMessage(connection) => self.handle_no_message(connection),
-                Timer::Download(connection) => self.handle_download_timeout(connection),
+                Timer::FirstMessage(connection) => self.handle_no_message(now, connection),
+                Timer::Page(connection) => self.handle_page_timeout(connection),
+                Timer::Download(peer) => self.abandon_download(now, peer),
+                Timer::Heartbeat => self.handle_heartbeat(now),
+                Timer::Mentor => self.finish_joining(now),
+                Timer::NextMentor => self.handle_pause_over(now),
+                Timer::Peer(peer) => self.handle_peer_timer(now, peer),
                 Timer::KeepAlive(key) => self.handle_keep_alive_timer(now, key),
                 Timer::Expiry(key) => self.handle_expiry(key),
             }

@@ -1,13 +1,14 @@
-//! The other registrars of the operational scope (RFC 5353 section 3.4).
+//! The other registrars of the operational scope: the peer list, presence, and the detection of
+//! failures (RFC 5353 section 3.4).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
 use super::table::Page;
 use super::{Event, Registrar, Timer};
 use crate::protocol::{ConnectionId, Received, receive_enrp};
 use crate::wire::enrp::{self, Body, Presence, Route};
-use crate::wire::{RegistrarId, ServerInformation, TransportAddress, UserMessage};
+use crate::wire::{Ppid, RegistrarId, ServerInformation, TransportAddress, UserMessage};
 
 /// The most peers; ours, since anyone can claim to be one.
 const MAX_PEERS: usize = 1024;
@@ -15,25 +16,48 @@ const MAX_PEERS: usize = 1024;
 /// The peer list, and the connections to peers.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
-    known: BTreeMap<RegistrarId, Peer>,
+    pub(super) known: BTreeMap<RegistrarId, Peer>,
     links: HashMap<ConnectionId, Link>,
 }
 
 /// A registrar that we know.
 #[derive(Debug)]
-struct Peer {
+pub(super) struct Peer {
     /// Where it offers ENRP, if it said so.
     transport: Option<TransportAddress>,
-    connection: Option<ConnectionId>,
+    /// The established connection that we send over.
+    pub(super) connection: Option<ConnectionId>,
+    /// When a message of it came last, or when we began to wait for one.
+    last_heard: Instant,
+    pub(super) status: Status,
+    /// The connection over which we download its elements.
+    pub(super) download: Option<ConnectionId>,
 }
 
-/// A connection to a peer.
+/// What we think of a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Status {
+    Active,
+    /// Not heard for too long, and asked for its presence.
+    Suspected,
+    /// Dead, and we want its elements; these peers have yet to agree (RFC 5353 section 3.5.1).
+    TakingOver {
+        pending: BTreeSet<RegistrarId>,
+    },
+    /// Dead, as another says who takes over its elements.
+    Inactive,
+}
+
+/// A connection to a peer, or to where one should be.
 #[derive(Debug)]
 pub(super) struct Link {
     address: TransportAddress,
+    established: bool,
+    /// Whether we made it.
+    dialled: bool,
     /// Who is at its other end, once it said so.
     peer: Option<RegistrarId>,
-    /// The download that is going on over it.
+    /// What it is asked for page by page.
     pub(super) page: Option<Page>,
     complained: bool,
 }
@@ -47,8 +71,22 @@ impl Peers {
         self.links.get_mut(&connection)
     }
 
+    /// The peers that live, and the connections to them.
+    pub(super) fn active(&self) -> impl Iterator<Item = (RegistrarId, ConnectionId)> {
+        self.known.iter().filter_map(|(identifier, peer)| match peer.status {
+            Status::Active | Status::Suspected => Some((*identifier, peer.connection?)),
+            Status::TakingOver { .. } | Status::Inactive => None,
+        })
+    }
+
+    /// Whether an answer of somebody whom we dialled is still to come.
+    pub(super) fn is_dialling(&self) -> bool {
+        #[allow(clippy::iter_over_hash_type, reason = "any will do")]
+        self.links.values().any(|link| link.dialled && link.peer.is_none())
+    }
+
     fn server_information(&self) -> Vec<ServerInformation> {
-        let peers = self.known.iter();
+        let peers = self.known.iter().filter(|(_, peer)| peer.status == Status::Active);
         peers
             .filter_map(|(registrar, peer)| {
                 let transport = peer.transport.clone()?;
@@ -56,26 +94,107 @@ impl Peers {
             })
             .collect()
     }
+
+    /// Whether there is, or will be, a connection to this address.
+    fn reaches(&self, address: &TransportAddress) -> bool {
+        let known = |link: &Link| match link.peer.and_then(|peer| self.known.get(&peer)) {
+            Some(peer) => {
+                peer.transport.as_ref().is_some_and(|transport| transport.reaches_same(address))
+            }
+            None => false,
+        };
+        #[allow(clippy::iter_over_hash_type, reason = "any will do")]
+        self.links
+            .values()
+            .any(|link| link.dialled && link.address.reaches_same(address) || known(link))
+    }
 }
 
 impl Registrar {
     pub(super) fn accept_link(&mut self, now: Instant, address: TransportAddress) -> ConnectionId {
         let connection = self.out.name_connection();
-        let link = Link { address, peer: None, page: None, complained: false };
-        self.peers.links.insert(connection, link);
+        self.add_link(connection, address, false);
         self.timers.set(Timer::FirstMessage(connection), now + self.config.first_message_timeout);
         connection
     }
 
-    pub(super) fn handle_link_over(&mut self, connection: ConnectionId) {
+    fn add_link(&mut self, connection: ConnectionId, address: TransportAddress, dialled: bool) {
+        let established = !dialled;
+        let link =
+            Link { address, established, dialled, peer: None, page: None, complained: false };
+        self.peers.links.insert(connection, link);
+    }
+
+    fn dial_peer(&mut self, address: &TransportAddress) {
+        let ours = self.config.enrp.as_ref().is_some_and(|ours| ours.reaches_same(address));
+        if ours || self.peers.reaches(address) || self.peers.links.len() >= 2 * MAX_PEERS {
+            return;
+        }
+        let connection = self.out.connect(Ppid::ENRP, address.clone());
+        self.add_link(connection, address.clone(), true);
+    }
+
+    /// Connects to those peers that we should be connected to and are not.
+    pub(super) fn dial_peers(&mut self) {
+        let unconnected = self.peers.known.values().filter(|peer| peer.connection.is_none());
+        let mut addresses: Vec<_> = unconnected.filter_map(|peer| peer.transport.clone()).collect();
+        addresses.extend(self.config.peers.iter().cloned());
+        for address in addresses {
+            self.dial_peer(&address);
+        }
+    }
+
+    pub(super) fn handle_link_established(
+        &mut self,
+        connection: ConnectionId,
+        address: TransportAddress,
+    ) {
+        if let Some(link) = self.peers.links.get_mut(&connection) {
+            link.established = true;
+            link.address = address;
+            self.send_presence(connection, RegistrarId(0), true);
+        }
+    }
+
+    /// A connection is over, or was not to be had.
+    pub(super) fn handle_link_over(&mut self, now: Instant, connection: ConnectionId) {
         self.timers.cancel(Timer::FirstMessage(connection));
-        self.timers.cancel(Timer::Download(connection));
+        self.timers.cancel(Timer::Page(connection));
         let Some(link) = self.peers.links.remove(&connection) else { return };
-        let Some(identifier) = link.peer else { return };
-        if self.peers.known.get(&identifier).is_some_and(|peer| peer.connection == Some(connection))
-        {
-            self.peers.known.remove(&identifier);
-            self.out.event(Event::PeerLost(identifier));
+        let identifier = link.peer.or_else(|| {
+            // One that we dialled, and who should have been there.
+            let mut known = self.peers.known.iter();
+            let meant = known.find(|(_, peer)| {
+                peer.transport.as_ref().is_some_and(|at| at.reaches_same(&link.address))
+            });
+            meant.map(|(identifier, _)| *identifier)
+        });
+        let Some(identifier) = identifier else { return self.handle_no_mentor(now, connection) };
+        let others = self.peers.links.iter();
+        let other = others
+            .filter(|(_, link)| link.established && link.peer == Some(identifier))
+            .map(|(connection, _)| *connection)
+            .min();
+        let Some(peer) = self.peers.known.get_mut(&identifier) else { return };
+        let downloading = peer.download == Some(connection);
+        if downloading {
+            peer.download = None;
+        }
+        if peer.connection.is_none_or(|its| its == connection) {
+            peer.connection = other;
+        }
+        let address = peer.transport.clone();
+        let lost = peer.connection.is_none() && peer.status != Status::Inactive;
+        if downloading {
+            self.abandon_download(now, identifier);
+        }
+        if !lost {
+            return;
+        }
+        match address {
+            // A registrar that was killed refuses the connection, and is known to be dead.
+            Some(address) if link.established => self.dial_peer(&address),
+            _ => self.handle_peer_dead(now, identifier),
         }
     }
 
@@ -86,32 +205,35 @@ impl Registrar {
         }
     }
 
-    #[allow(clippy::wildcard_enum_match_arm, reason = "all others are not asked for")]
     fn process_enrp(&mut self, now: Instant, from: ConnectionId, body: Body) {
         let Some(route) = body.route() else { return };
-        if !self.identify(from, route) {
+        if !self.identify(now, from, route) {
             return;
         }
         self.timers.cancel(Timer::FirstMessage(from));
+        let sender = route.sender;
         match body {
-            Body::Presence(presence) => self.handle_presence(from, presence),
-            Body::ListRequest(_) => self.handle_list_request(from, route.sender),
+            Body::Presence(presence) => self.handle_presence(now, from, presence),
+            Body::ListRequest(_) => self.handle_list_request(from, sender),
+            Body::ListResponse(list) => self.handle_list_response(now, list),
             Body::HandleTableRequest(request) => {
                 self.handle_handle_table_request(now, from, &request);
             }
+            Body::HandleTableResponse(page) => self.handle_handle_table_response(now, from, page),
+            Body::HandleUpdate(update) => self.handle_handle_update(now, update),
+            Body::InitTakeover(init) => self.handle_init_takeover(now, from, &init),
+            Body::InitTakeoverAck(ack) => self.handle_init_takeover_ack(now, &ack),
+            Body::TakeoverServer(takeover) => self.handle_takeover_server(now, &takeover),
             Body::Error(error) => {
                 self.complain_of_link(from, format!("reported an error: {}", error.error));
             }
-            other => {
-                let name = crate::wire::Body::name(&other);
-                self.complain_of_link(from, format!("sent {name}, which was not asked for"));
-            }
+            Body::Unknown(_) => {}
         }
     }
 
     /// Notes who is at the other end of a link. A peer that was not known is asked for its
     /// presence (RFC 5353 section 3.4.1). False where the message is not for us.
-    fn identify(&mut self, from: ConnectionId, route: Route) -> bool {
+    fn identify(&mut self, now: Instant, from: ConnectionId, route: Route) -> bool {
         let ours = self.config.identifier;
         if route.sender == ours || route.sender == RegistrarId(0) {
             self.complain_of_link(from, format!("calls itself {}", route.sender));
@@ -122,26 +244,69 @@ impl Registrar {
             return false;
         }
         let Some(link) = self.peers.links.get_mut(&from) else { return false };
+        let asked = link.dialled;
         if *link.peer.get_or_insert(route.sender) != route.sender {
             self.complain_of_link(from, format!("changed its identifier to {}", route.sender));
             return false;
         }
-        if let Some(peer) = self.peers.known.get_mut(&route.sender) {
-            peer.connection.get_or_insert(from);
-            return true;
-        }
-        if self.peers.known.len() >= MAX_PEERS {
+        if self.peers.known.contains_key(&route.sender) {
+            self.heard(now, route.sender);
+        } else if self.add_peer(now, route.sender, None) {
+            if !asked {
+                self.send_presence(from, route.sender, true);
+            }
+        } else {
             self.complain_of_link(from, "is one peer too many".to_owned());
             return false;
         }
-        let peer = Peer { transport: None, connection: Some(from) };
-        self.peers.known.insert(route.sender, peer);
-        self.out.event(Event::PeerFound(route.sender));
-        self.send_presence(from, route.sender, true);
+        if let Some(peer) = self.peers.known.get_mut(&route.sender) {
+            peer.connection.get_or_insert(from);
+        }
+        self.consider_mentor(now, route.sender, from);
         true
     }
 
-    fn complain_of_link(&mut self, about: ConnectionId, reason: String) {
+    /// Adds a peer to the list. False where there are too many.
+    fn add_peer(
+        &mut self,
+        now: Instant,
+        identifier: RegistrarId,
+        transport: Option<TransportAddress>,
+    ) -> bool {
+        if self.peers.known.len() >= MAX_PEERS {
+            return false;
+        }
+        let peer = Peer {
+            transport,
+            connection: None,
+            last_heard: now,
+            status: Status::Active,
+            download: None,
+        };
+        self.peers.known.insert(identifier, peer);
+        self.timers.set(Timer::Peer(identifier), now + self.config.max_time_last_heard);
+        self.out.event(Event::PeerFound(identifier));
+        true
+    }
+
+    fn heard(&mut self, now: Instant, identifier: RegistrarId) {
+        let Some(peer) = self.peers.known.get_mut(&identifier) else { return };
+        peer.last_heard = now;
+        if peer.status == Status::Suspected {
+            peer.status = Status::Active;
+            self.timers.set(Timer::Peer(identifier), now + self.config.max_time_last_heard);
+        }
+    }
+
+    pub(super) fn forget_peer(&mut self, identifier: RegistrarId) {
+        if self.peers.known.remove(&identifier).is_some() {
+            self.timers.cancel(Timer::Peer(identifier));
+            self.timers.cancel(Timer::Download(identifier));
+            self.out.event(Event::PeerLost(identifier));
+        }
+    }
+
+    pub(super) fn complain_of_link(&mut self, about: ConnectionId, reason: String) {
         if let Some(link) = self.peers.links.get_mut(&about)
             && !std::mem::replace(&mut link.complained, true)
         {
@@ -153,41 +318,147 @@ impl Registrar {
         Route { sender: self.config.identifier, receiver }
     }
 
-    fn send_presence(&mut self, to: ConnectionId, receiver: RegistrarId, reply_required: bool) {
+    fn presence(&self, receiver: RegistrarId, reply_required: bool) -> Presence {
         let registrar = self.config.identifier;
         let checksum = self.handlespace.checksum(registrar);
-        let presence = Presence {
+        let transport = self.config.enrp.clone();
+        Presence {
             reply_required,
             route: self.route(receiver),
             checksum: Some(self.config.compatibility.checksum(checksum)),
-            server: self
-                .config
-                .enrp
-                .clone()
-                .map(|transport| ServerInformation { registrar, transport }),
-        };
+            server: transport.map(|transport| ServerInformation { registrar, transport }),
+        }
+    }
+
+    fn send_presence(&mut self, to: ConnectionId, receiver: RegistrarId, reply_required: bool) {
+        let presence = self.presence(receiver, reply_required);
         self.out.send_enrp(to, presence).expect("as many addresses as a host has fit");
     }
 
-    fn handle_presence(&mut self, from: ConnectionId, presence: Presence) {
+    /// PEER-HEARTBEAT-CYCLE is over: our presence goes to all peers (RFC 5353 section 3.4.2).
+    pub(super) fn handle_heartbeat(&mut self, now: Instant) {
+        self.announce_presence();
+        self.dial_peers();
+        let cycle = self.spread_a_little(self.config.heartbeat);
+        self.timers.set(Timer::Heartbeat, now + cycle);
+    }
+
+    /// Tells all peers that we are there.
+    pub(super) fn announce_presence(&mut self) {
+        let peers: Vec<_> =
+            self.peers.known.iter().map(|(id, peer)| (*id, peer.connection)).collect();
+        for (identifier, connection) in peers {
+            if let Some(connection) = connection {
+                self.send_presence(connection, identifier, false);
+            }
+        }
+        if self.config.multicast_presence {
+            let presence = enrp::Message::from(self.presence(RegistrarId(0), false));
+            match presence.encode() {
+                Ok(payload) => self.out.announce(UserMessage::new(Ppid::ENRP, payload)),
+                Err(error) => tracing::warn!(%error, "the presence is too long"),
+            }
+        }
+    }
+
+    fn handle_presence(&mut self, now: Instant, from: ConnectionId, presence: Presence) {
         let sender = presence.route.sender;
-        if let (Some(peer), Some(server)) = (self.peers.known.get_mut(&sender), presence.server)
+        let Some(peer) = self.peers.known.get_mut(&sender) else { return };
+        if let Some(server) = presence.server
             && server.registrar == sender
         {
             peer.transport = Some(server.transport);
         }
+        if matches!(peer.status, Status::TakingOver { .. } | Status::Inactive) {
+            // It lives, whoever wanted its elements (RFC 5353 section 3.5.1).
+            peer.status = Status::Active;
+            self.timers.set(Timer::Peer(sender), now + self.config.max_time_last_heard);
+        }
         if presence.reply_required {
             self.send_presence(from, sender, false);
         }
+        if let Some(checksum) = presence.checksum {
+            self.audit(now, sender, checksum);
+        }
+    }
+
+    /// A registrar told everyone that it is there. One that we do not know is asked who it is.
+    pub(super) fn handle_multicast_presence(
+        &mut self,
+        now: Instant,
+        source: &TransportAddress,
+        message: &UserMessage,
+    ) {
+        let Ok(message) = enrp::Message::decode(&message.payload) else { return };
+        let Body::Presence(presence) = message.body else { return };
+        let sender = presence.route.sender;
+        let Some(server) = presence.server else { return };
+        let ours = self.config.identifier;
+        if self.config.enrp.is_none() || [ours, RegistrarId(0)].contains(&sender) {
+            return;
+        }
+        if self.peers.known.contains_key(&sender) {
+            return self.heard(now, sender);
+        }
+        // Its addresses are its own affair, but that it can be reached where this came from is
+        // known.
+        let mut address = server.transport;
+        if address.protocol != source.protocol {
+            return;
+        }
+        if !address.addresses.iter().any(|its| source.addresses.contains(its)) {
+            address.addresses.clone_from(&source.addresses);
+        }
+        self.dial_peer(&address);
     }
 
     fn handle_list_request(&mut self, from: ConnectionId, sender: RegistrarId) {
         let mut servers = self.peers.server_information();
         servers.retain(|server| server.registrar != sender);
-        let route = self.route(sender);
-        let response = enrp::ListResponse { reject: false, route, servers };
+        let reject = !self.is_ready();
+        if reject {
+            servers.clear();
+        }
+        let response = enrp::ListResponse { reject, route: self.route(sender), servers };
         if let Err(error) = self.out.send_enrp(from, response) {
             self.complain_of_link(from, format!("the peer list does not fit: {error}"));
+        }
+    }
+
+    fn handle_list_response(&mut self, now: Instant, list: enrp::ListResponse) {
+        for server in list.servers {
+            let ours = self.config.identifier;
+            if server.registrar != ours && !self.peers.known.contains_key(&server.registrar) {
+                // It counts as a peer once it says so itself.
+                self.dial_peer(&server.transport);
+            }
+        }
+        if list.reject {
+            self.handle_mentor_refused(now, list.route.sender);
+        }
+    }
+
+    /// It is time to look whether a peer is still there (RFC 5353 section 3.4.3).
+    pub(super) fn handle_peer_timer(&mut self, now: Instant, identifier: RegistrarId) {
+        let Some(peer) = self.peers.known.get_mut(&identifier) else { return };
+        let silent_from = peer.last_heard + self.config.max_time_last_heard;
+        match &peer.status {
+            Status::Active if now < silent_from => {
+                self.timers.set(Timer::Peer(identifier), silent_from);
+            }
+            Status::Active | Status::Inactive => {
+                // One that nobody took over after all is looked after again.
+                peer.status = Status::Suspected;
+                let deadline = now + self.config.max_time_no_response;
+                self.timers.set(Timer::Peer(identifier), deadline);
+                match (peer.connection, peer.transport.clone()) {
+                    (Some(connection), _) => self.send_presence(connection, identifier, true),
+                    (None, Some(address)) => self.dial_peer(&address),
+                    (None, None) => {}
+                }
+            }
+            Status::Suspected => self.handle_peer_dead(now, identifier),
+            Status::TakingOver { .. } => self.begin_takeover(now, identifier),
         }
     }
 }

@@ -59,6 +59,9 @@ impl Registrar {
             return Err(ErrorCause::InvalidValues(quote(handle)));
         }
         let present = self.handlespace.find(handle, value.identifier);
+        let was_ours = present
+            .and_then(|key| self.handlespace.get(key))
+            .is_some_and(|element| element.value.home_registrar == self.config.identifier);
         if let Some(key) = present {
             self.check_owner(key, from)?;
         }
@@ -75,7 +78,8 @@ impl Registrar {
             None => {
                 let connection = Some(from);
                 let reporters = BTreeSet::new();
-                let state = Membership { connection, awaiting_ack: false, reporters, size };
+                let (awaiting_ack, claim, marked) = (false, false, false);
+                let state = Membership { connection, awaiting_ack, claim, marked, reporters, size };
                 self.handlespace.insert(handle, value, state).expect(checked)
             }
         };
@@ -84,9 +88,10 @@ impl Registrar {
             Some(life) => self.timers.set(Timer::Expiry(key), now + life),
             None => self.timers.cancel(Timer::Expiry(key)),
         }
-        if present.is_none() {
+        if !was_ours {
             self.schedule_keep_alive(now, key);
         }
+        self.announce_element(key);
         Ok(present.is_none())
     }
 

@@ -16,6 +16,10 @@ impl Registrar {
             Some(items) if items.0 == 0 => self.config.default_items,
             Some(items) => items.0,
         };
+        let unknown = self.handlespace.is_unknown(&request.pool_handle);
+        if unknown && self.defer(from, &request) {
+            return;
+        }
         let pool_handle = request.pool_handle;
         let result = self.resolve(&pool_handle, wanted.min(self.config.max_items));
         // Subscriptions are not offered, which the RFC allows.

@@ -31,14 +31,21 @@ impl Registrar {
         request: &HandleTableRequest,
     ) {
         let own_children_only = request.own_children_only;
+        if !self.is_ready() {
+            let route = self.route(request.route.sender);
+            let response =
+                HandleTableResponse { more_to_send: false, reject: true, route, pools: Vec::new() };
+            self.out.send_enrp(from, response).expect("it is short");
+            return;
+        }
         let Some(link) = self.peers.link_mut(from) else { return };
         let begun = link.page.take().filter(|page| page.own_children_only == own_children_only);
         let (pools, more) = self.page(own_children_only, begun.map(|page| page.last));
         if let (Some(last), Some(link)) = (more, self.peers.link_mut(from)) {
             link.page = Some(Page { own_children_only, last });
-            self.timers.set(Timer::Download(from), now + PAGE_TIMEOUT);
+            self.timers.set(Timer::Page(from), now + PAGE_TIMEOUT);
         } else {
-            self.timers.cancel(Timer::Download(from));
+            self.timers.cancel(Timer::Page(from));
         }
         let response = HandleTableResponse {
             more_to_send: more.is_some(),
@@ -89,7 +96,7 @@ impl Registrar {
     }
 
     /// The next page was not asked for in time.
-    pub(super) fn handle_download_timeout(&mut self, connection: ConnectionId) {
+    pub(super) fn handle_page_timeout(&mut self, connection: ConnectionId) {
         if let Some(link) = self.peers.link_mut(connection) {
             link.page = None;
         }

@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use socket2::{MsgHdr, Socket, Type};
+use socket2::{Domain, MsgHdr, Socket, Type};
 
 use super::connection::{SctpConnection, Style};
 use super::notification::Notification;
@@ -88,10 +88,15 @@ impl SctpEndpoint {
             let text = format!("{to} is not the address of an SCTP port");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let packed = address::pack(&to.addresses, to.port);
         let size = self.sctp.max_message_size;
         match &self.listener {
-            Some((listener, _)) => {
+            Some((listener, local)) => {
+                // A socket of version 4 does not take others.
+                let mut addresses = to.addresses.clone();
+                if domain(local) == Domain::IPV4 {
+                    addresses.retain(|address| address.is_ipv4());
+                }
+                let packed = address::pack(&addresses, to.port);
                 let association = sys::connect(listener.socket(), &packed)?
                     .ok_or_else(|| io::Error::other("an association without identifier"))?;
                 let dial = Arc::new(Dial(Mutex::new(DialState::Waiting(None))));
@@ -107,7 +112,7 @@ impl SctpEndpoint {
             }
             None => {
                 let socket = self.sctp.socket(domain(to), Type::STREAM)?;
-                sys::connect(&socket, &packed)?;
+                sys::connect(&socket, &address::pack(&to.addresses, to.port))?;
                 let io = self.runtime.register(socket)?;
                 Ok(SctpConnection::connecting(io, self.purpose, to.clone(), size))
             }

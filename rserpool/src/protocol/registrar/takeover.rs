@@ -1,0 +1,164 @@
+//! Taking over the elements of a dead registrar (RFC 5353 section 3.5).
+
+use std::time::Instant;
+
+use super::peers::Status;
+use super::{Event, Registrar, Timer};
+use crate::handlespace::ElementKey;
+use crate::protocol::ConnectionId;
+use crate::wire::RegistrarId;
+use crate::wire::enrp::{InitTakeover, InitTakeoverAck, TakeoverServer};
+
+impl Registrar {
+    /// A peer is dead, as far as we can see.
+    pub(super) fn handle_peer_dead(&mut self, now: Instant, identifier: RegistrarId) {
+        let Some(peer) = self.peers.known.get(&identifier) else { return };
+        if matches!(peer.status, Status::Active | Status::Suspected) {
+            if self.handlespace.owned_by(identifier, None).next().is_some() {
+                self.out.event(Event::PeerDead(identifier));
+            }
+            self.begin_takeover(now, identifier);
+        }
+    }
+
+    /// Asks all living peers whether we may take over its elements (RFC 5353 section 3.5.1), also
+    /// anew where not all answered in time.
+    pub(super) fn begin_takeover(&mut self, now: Instant, target: RegistrarId) {
+        if self.handlespace.owned_by(target, None).next().is_none() {
+            return self.forget_peer(target);
+        }
+        let Some(peer) = self.peers.known.get_mut(&target) else { return };
+        peer.status = Status::TakingOver { pending: Default::default() };
+        let to_target = peer.connection;
+        let others: Vec<_> = self.peers.active().collect();
+        let Some(peer) = self.peers.known.get_mut(&target) else { return };
+        peer.status = Status::TakingOver {
+            pending: others.iter().map(|(identifier, _)| *identifier).collect(),
+        };
+        if others.is_empty() {
+            return self.complete_takeover(now, target);
+        }
+        for (receiver, connection) in
+            others.into_iter().chain(to_target.map(|connection| (target, connection)))
+        {
+            let message = InitTakeover { route: self.route(receiver), target };
+            self.out.send_enrp(connection, message).expect("it is short");
+        }
+        self.timers.set(Timer::Peer(target), now + self.config.takeover_expiry);
+    }
+
+    pub(super) fn handle_init_takeover(
+        &mut self,
+        now: Instant,
+        from: ConnectionId,
+        init: &InitTakeover,
+    ) {
+        let (sender, target) = (init.route.sender, init.target);
+        if target == self.config.identifier {
+            // We are not dead.
+            return self.announce_presence();
+        }
+        let yields = self.config.compatibility.yields(self.config.identifier, sender);
+        if let Some(peer) = self.peers.known.get_mut(&target) {
+            if matches!(peer.status, Status::TakingOver { .. }) && !yields {
+                return;
+            }
+            peer.status = Status::Inactive;
+            // The sender may die before it is done.
+            self.timers.set(Timer::Peer(target), now + self.config.takeover_expiry * 2);
+        }
+        let ack = InitTakeoverAck { route: self.route(sender), target };
+        self.out.send_enrp(from, ack).expect("it is short");
+    }
+
+    pub(super) fn handle_init_takeover_ack(&mut self, now: Instant, ack: &InitTakeoverAck) {
+        let Some(peer) = self.peers.known.get_mut(&ack.target) else { return };
+        if let Status::TakingOver { pending } = &mut peer.status {
+            pending.remove(&ack.route.sender);
+            if pending.is_empty() {
+                self.complete_takeover(now, ack.target);
+            }
+        }
+    }
+
+    /// A peer whose answer a takeover waited for is gone.
+    pub(super) fn complete_takeovers(&mut self, now: Instant, without: RegistrarId) {
+        let waiting: Vec<_> = self
+            .peers
+            .known
+            .iter_mut()
+            .filter_map(|(target, peer)| {
+                let Status::TakingOver { pending } = &mut peer.status else { return None };
+                (pending.remove(&without) && pending.is_empty()).then_some(*target)
+            })
+            .collect();
+        for target in waiting {
+            self.complete_takeover(now, target);
+        }
+    }
+
+    /// All agreed: the elements are ours (RFC 5353 section 3.5.2).
+    fn complete_takeover(&mut self, now: Instant, target: RegistrarId) {
+        let peers: Vec<_> = self.peers.active().collect();
+        for (receiver, connection) in peers {
+            let message = TakeoverServer { route: self.route(receiver), target };
+            self.out.send_enrp(connection, message).expect("it is short");
+        }
+        let elements: Vec<_> = self.handlespace.owned_by(target, None).collect();
+        self.out.event(Event::TookOver { registrar: target, elements: elements.len() });
+        self.forget_peer(target);
+        for key in elements {
+            self.handlespace.set_home(key, self.config.identifier);
+            self.adopt(now, key);
+        }
+        self.complete_takeovers(now, target);
+    }
+
+    /// An element is ours from now on: it is told so, and has to answer.
+    pub(super) fn adopt(&mut self, now: Instant, key: ElementKey) {
+        let Some(element) = self.handlespace.get_mut(key) else { return };
+        element.state.claim = true;
+        element.state.marked = false;
+        let life = self.config.compatibility.lifetime(element.value.registration_life);
+        if let Some(life) = life {
+            self.timers.set(Timer::Expiry(key), now + life);
+        }
+        self.send_keep_alive(now, key);
+    }
+
+    /// An element is another registrar's from now on.
+    pub(super) fn yield_element(&mut self, key: ElementKey, home: RegistrarId) {
+        self.handlespace.set_home(key, home);
+        self.release(key);
+    }
+
+    /// Stops looking after an element.
+    pub(super) fn release(&mut self, key: ElementKey) {
+        self.timers.cancel(Timer::KeepAlive(key));
+        self.timers.cancel(Timer::Expiry(key));
+        let Some(element) = self.handlespace.get_mut(key) else { return };
+        element.state.awaiting_ack = false;
+        element.state.claim = false;
+        element.state.reporters.clear();
+        let connection = element.state.connection.take();
+        self.detach(key, connection);
+    }
+
+    pub(super) fn handle_takeover_server(&mut self, now: Instant, takeover: &TakeoverServer) {
+        let (sender, target) = (takeover.route.sender, takeover.target);
+        let elements: Vec<_> = self.handlespace.owned_by(target, None).collect();
+        if target == self.config.identifier {
+            // We were silent for too long. Those who stay with us will say so.
+            self.out.event(Event::TakenOver { by: sender });
+            for key in elements {
+                self.yield_element(key, sender);
+            }
+            return;
+        }
+        for key in elements {
+            self.handlespace.set_home(key, sender);
+        }
+        self.forget_peer(target);
+        self.complete_takeovers(now, target);
+    }
+}

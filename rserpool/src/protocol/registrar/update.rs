@@ -1,0 +1,222 @@
+//! What registrars tell each other of elements: updates (RFC 5353 section 3.3), and the audit that
+//! finds what was missed (section 3.6).
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use super::mentor::Joining;
+use super::{Membership, Origin, Registrar, RemovalReason, Timer};
+use crate::handlespace::{ElementKey, Refused};
+use crate::protocol::ConnectionId;
+use crate::wire::enrp::{HandleTableResponse, HandleUpdate, UpdateAction};
+use crate::wire::parameter::PeChecksum;
+use crate::wire::{PoolElement, PoolHandle, RegistrarId, quote};
+
+impl Registrar {
+    /// Tells all peers that an element of ours came or changed.
+    pub(super) fn announce_element(&mut self, key: ElementKey) {
+        if let (Some(handle), Some(element)) =
+            (self.handlespace.handle_of(key).cloned(), self.handlespace.get(key))
+        {
+            let value = element.value.clone();
+            self.send_update(UpdateAction::Add, &handle, &value);
+        }
+    }
+
+    pub(super) fn send_update(
+        &mut self,
+        action: UpdateAction,
+        pool_handle: &PoolHandle,
+        pool_element: &PoolElement,
+    ) {
+        let peers: Vec<_> = self.peers.active().collect();
+        for (_, connection) in peers {
+            let update = HandleUpdate {
+                takeover_suggested: false,
+                route: self.route(RegistrarId(0)),
+                action,
+                reserved: 0,
+                pool_handle: pool_handle.clone(),
+                pool_element: pool_element.clone(),
+            };
+            self.out.send_enrp(connection, update).expect("as large as a registration");
+        }
+    }
+
+    pub(super) fn handle_handle_update(&mut self, now: Instant, update: HandleUpdate) {
+        let sender = update.route.sender;
+        let HandleUpdate { action, pool_handle, pool_element, .. } = update;
+        match action {
+            UpdateAction::Add => self.take_in(now, sender, &pool_handle, pool_element),
+            UpdateAction::Delete => {
+                let found = self.handlespace.find(&pool_handle, pool_element.identifier);
+                // Only its home decides that an element is gone.
+                if let Some(key) = found
+                    && self.home_of(key) == Some(sender)
+                {
+                    self.remove(key, RemovalReason::ElsewhereRemoved);
+                }
+            }
+            UpdateAction::Other(_) => {}
+        }
+    }
+
+    fn home_of(&self, key: ElementKey) -> Option<RegistrarId> {
+        self.handlespace.get(key).map(|element| element.value.home_registrar)
+    }
+
+    /// A peer says that an element is there.
+    fn take_in(
+        &mut self,
+        now: Instant,
+        sender: RegistrarId,
+        handle: &PoolHandle,
+        mut value: PoolElement,
+    ) {
+        if value.home_registrar == RegistrarId(0) {
+            value.home_registrar = sender;
+        }
+        let ours = self.config.identifier;
+        let present = self.handlespace.find(handle, value.identifier);
+        if let Some(key) = present
+            && self.home_of(key) == Some(ours)
+        {
+            if value.home_registrar == ours {
+                return;
+            }
+            if self.insists(key, sender) {
+                self.announce_element(key);
+                return self.adopt(now, key);
+            }
+            self.release(key);
+        } else if value.home_registrar == ours {
+            // We do not know it any more; the audit will tell the others.
+            return;
+        }
+        let size = quote(&value).len();
+        let result = match present {
+            Some(key) => self.handlespace.update(key, value).map(|()| key),
+            None => {
+                let state = Membership::of_another(size);
+                self.handlespace.insert(handle, value, state)
+            }
+        };
+        match result {
+            Ok(key) => {
+                let element = self.handlespace.get_mut(key).expect("just put in");
+                element.state.marked = false;
+                element.state.size = size;
+            }
+            Err(error) => self.resolve_conflict(sender, handle, &error),
+        }
+    }
+
+    /// Whether an element stays ours though `other` says that it is its home: we have to be
+    /// sure that it is with us, for both may be wrong.
+    fn insists(&self, key: ElementKey, other: RegistrarId) -> bool {
+        let connection = self.handlespace.get(key).and_then(|element| element.state.connection);
+        let registered_here = connection
+            .and_then(|connection| self.connections.get(&connection))
+            .is_some_and(|client| client.origin == Origin::Accepted);
+        self.config.identifier > other && registered_here
+    }
+
+    /// A pool was made twice, here and there, and not of one kind: that of the registrar with the
+    /// larger identifier stays.
+    fn resolve_conflict(&mut self, sender: RegistrarId, handle: &PoolHandle, refused: &Refused) {
+        tracing::warn!(%sender, pool = %handle, %refused, "an element of a peer does not fit");
+        if matches!(refused, Refused::Full | Refused::Policy(_)) || self.config.identifier > sender
+        {
+            return;
+        }
+        let own: Vec<_> = self
+            .handlespace
+            .owned_by(self.config.identifier, None)
+            .filter(|key| self.handlespace.handle_of(*key) == Some(handle))
+            .collect();
+        for key in own {
+            self.handle_expiry(key);
+        }
+    }
+
+    /// Compares what a peer says of its elements with what we know of them (RFC 5353 section
+    /// 3.6.1), and asks for them where that differs.
+    pub(super) fn audit(&mut self, now: Instant, peer: RegistrarId, checksum: PeChecksum) {
+        let known = self.config.compatibility.checksum(self.handlespace.checksum(peer));
+        let Some(entry) = self.peers.known.get(&peer) else { return };
+        if known == checksum || entry.download.is_some() || !self.is_ready() {
+            return;
+        }
+        if let Some(connection) = entry.connection {
+            self.start_download(now, peer, connection, true);
+        }
+    }
+
+    pub(super) fn handle_handle_table_response(
+        &mut self,
+        now: Instant,
+        from: ConnectionId,
+        page: HandleTableResponse,
+    ) {
+        let sender = page.route.sender;
+        let asked = self.peers.known.get(&sender).and_then(|peer| peer.download);
+        if asked != Some(from) {
+            return self.complain_of_link(from, "sent a handle table unasked".to_owned());
+        }
+        if page.reject {
+            return self.abandon_download(now, sender);
+        }
+        for pool in page.pools {
+            for element in pool.elements {
+                self.take_in(now, sender, &pool.pool_handle, element);
+            }
+        }
+        let from_mentor = matches!(self.joining, Joining::Downloading(mentor) if mentor == sender);
+        if page.more_to_send {
+            return self.request_page(now, sender, from, !from_mentor);
+        }
+        self.end_download(sender);
+        if from_mentor {
+            return self.finish_joining(now);
+        }
+        let marked: Vec<_> = self
+            .handlespace
+            .owned_by(sender, None)
+            .filter(|key| self.handlespace.get(*key).is_some_and(|element| element.state.marked))
+            .collect();
+        for key in marked {
+            self.remove(key, RemovalReason::ElsewhereRemoved);
+        }
+    }
+
+    fn end_download(&mut self, peer: RegistrarId) {
+        self.timers.cancel(Timer::Download(peer));
+        if let Some(peer) = self.peers.known.get_mut(&peer) {
+            peer.download = None;
+        }
+    }
+
+    /// A download comes to nothing: what was not confirmed stays as it was.
+    pub(super) fn abandon_download(&mut self, now: Instant, peer: RegistrarId) {
+        self.end_download(peer);
+        let owned: Vec<_> = self.handlespace.owned_by(peer, None).collect();
+        for key in owned {
+            self.handlespace.get_mut(key).expect("it is owned").state.marked = false;
+        }
+        self.handle_mentor_refused(now, peer);
+    }
+}
+
+impl Membership {
+    /// Of an element that another registrar looks after.
+    fn of_another(size: usize) -> Self {
+        Self {
+            connection: None,
+            awaiting_ack: false,
+            claim: false,
+            marked: false,
+            reporters: BTreeSet::new(),
+            size,
+        }
+    }
+}
