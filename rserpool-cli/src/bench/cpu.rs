@@ -12,8 +12,12 @@ pub(super) fn time(pid: u32) -> anyhow::Result<Duration> {
     let tasks = fs::read_dir(&tasks).with_context(|| format!("there is no process {pid}"))?;
     let mut nanoseconds = 0;
     for task in tasks {
-        let statistics = fs::read_to_string(task?.path().join("schedstat"))
-            .context("this kernel does not tell the processor time of threads")?;
+        let task = task?.path();
+        let statistics = match fs::read_to_string(task.join("schedstat")) {
+            // It ended meanwhile.
+            Err(_) if !task.exists() => continue,
+            result => result.context("this kernel does not tell the processor time of threads")?,
+        };
         let Some(Ok(on_cpu)) = statistics.split_whitespace().next().map(str::parse::<u64>) else {
             bail!("not the processor time of a thread: {statistics:?}");
         };

@@ -364,10 +364,11 @@ impl Registrar {
     fn handle_presence(&mut self, now: Instant, from: ConnectionId, presence: Presence) {
         let sender = presence.route.sender;
         let Some(peer) = self.peers.known.get_mut(&sender) else { return };
+        let mut introduced = false;
         if let Some(server) = presence.server
             && server.registrar == sender
         {
-            peer.transport = Some(server.transport);
+            introduced = peer.transport.replace(server.transport).is_none();
         }
         if matches!(peer.status, Status::TakingOver { .. } | Status::Inactive) {
             // It lives, whoever wanted its elements (RFC 5353 section 3.5.1).
@@ -376,6 +377,11 @@ impl Registrar {
         }
         if presence.reply_required {
             self.send_presence(from, sender, false);
+        }
+        if introduced && self.is_ready() {
+            // It may know others that could not be reached when we joined.
+            let route = self.route(sender);
+            self.out.send_enrp(from, enrp::ListRequest { route }).expect("it is short");
         }
         if let Some(checksum) = presence.checksum {
             self.audit(now, sender, checksum);
