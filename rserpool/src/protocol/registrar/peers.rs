@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
+use rand::RngExt;
+
 use super::table::Page;
 use super::{Event, Registrar, Timer};
 use crate::protocol::{ConnectionId, Received, receive_enrp};
@@ -339,8 +341,20 @@ impl Registrar {
     pub(super) fn handle_heartbeat(&mut self, now: Instant) {
         self.announce_presence();
         self.dial_peers();
+        self.ask_for_others();
         let cycle = self.spread_a_little(self.config.heartbeat);
         self.timers.set(Timer::Heartbeat, now + cycle);
+    }
+
+    /// Asks one peer for those that it knows: some may have been out of reach when we joined, or
+    /// joined while we were.
+    fn ask_for_others(&mut self) {
+        let peers: Vec<_> = self.peers.active().collect();
+        if self.is_ready() && !peers.is_empty() {
+            let (peer, connection) = peers[self.rng.random_range(0..peers.len())];
+            let route = self.route(peer);
+            self.out.send_enrp(connection, enrp::ListRequest { route }).expect("it is short");
+        }
     }
 
     /// Tells all peers that we are there.
@@ -364,11 +378,10 @@ impl Registrar {
     fn handle_presence(&mut self, now: Instant, from: ConnectionId, presence: Presence) {
         let sender = presence.route.sender;
         let Some(peer) = self.peers.known.get_mut(&sender) else { return };
-        let mut introduced = false;
         if let Some(server) = presence.server
             && server.registrar == sender
         {
-            introduced = peer.transport.replace(server.transport).is_none();
+            peer.transport = Some(server.transport);
         }
         if matches!(peer.status, Status::TakingOver { .. } | Status::Inactive) {
             // It lives, whoever wanted its elements (RFC 5353 section 3.5.1).
@@ -377,11 +390,6 @@ impl Registrar {
         }
         if presence.reply_required {
             self.send_presence(from, sender, false);
-        }
-        if introduced && self.is_ready() {
-            // It may know others that could not be reached when we joined.
-            let route = self.route(sender);
-            self.out.send_enrp(from, enrp::ListRequest { route }).expect("it is short");
         }
         if let Some(checksum) = presence.checksum {
             self.audit(now, sender, checksum);
