@@ -1,5 +1,6 @@
 //! Options that several commands have.
 
+use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,17 +42,6 @@ pub(crate) enum Protocol {
     Tcp,
 }
 
-impl Protocol {
-    /// The name on the command line.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Sctp => "sctp",
-            Self::Tcp => "tcp",
-        }
-    }
-}
-
 impl TransportOption {
     /// The network for the current runtime.
     pub(crate) fn network(&self) -> anyhow::Result<Network> {
@@ -69,7 +59,12 @@ impl TransportOption {
                 Ok(Network::shared(runtime, sctp))
             }
             (Protocol::Auto, Err(error)) => {
-                tracing::info!("transport: TCP, since there is no SCTP: {error}");
+                // A person is told; for programs, an error stays one line.
+                if std::io::stderr().is_terminal() {
+                    eprintln!("there is no SCTP, so TCP it is: {error}");
+                } else {
+                    tracing::info!("there is no SCTP, so TCP it is: {error}");
+                }
                 Ok(Network::shared(runtime, tcp))
             }
             (Protocol::Sctp, Err(error)) => bail!(

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use rserpool::driver::PoolUser;
-use rserpool::wire::TransportAddress;
+use rserpool::wire::{TransportAddress, TransportProtocol};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -67,7 +67,11 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 async fn demonstrate(arguments: &Arguments) -> anyhow::Result<Report> {
     let network = arguments.transport.network()?;
-    let transport = arguments.transport.transport.name();
+    // The children take what we took.
+    let transport = match network.protocol() {
+        TransportProtocol::Sctp => "sctp",
+        _ => "tcp",
+    };
     let screen = Screen::new(!arguments.json);
 
     let registrar = RegistrarProcess::start(transport).await.context("no registrar")?;
