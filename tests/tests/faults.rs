@@ -18,12 +18,12 @@ const SEEDS: std::ops::Range<u64> = 0..200;
 /// The hosts of the first registrars, of which everyone is told.
 const WELL_KNOWN: [NodeId; 3] = [0, 1, 2];
 
-fn registrar(world: &mut World, well_known: &[NodeId]) -> NodeId {
+fn registrar(world: &mut World) -> NodeId {
     let host = world.hosts();
     let identifier = u32::try_from(host).unwrap() * 7919 % 1009 + 1;
     let config = RegistrarConfig::new(RegistrarId(identifier), host as u64)
         .enrp(address(host))
-        .peers(well_known.iter().filter(|other| **other != host).map(|other| address(*other)));
+        .peers(WELL_KNOWN.iter().filter(|other| **other != host).map(|other| address(*other)));
     world.registrar(Registrar::new(config))
 }
 
@@ -42,7 +42,7 @@ fn run(seed: u64) -> Vec<String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut world = World::default();
     let start = world.now();
-    let mut registrars: Vec<_> = (0..3).map(|_| registrar(&mut world, &WELL_KNOWN)).collect();
+    let mut registrars: Vec<_> = (0..3).map(|_| registrar(&mut world)).collect();
     let mut elements: Vec<_> = (0..6).map(|_| element(&mut world)).collect();
     let mut paused: Vec<NodeId> = Vec::new();
     let mut trace = Vec::new();
@@ -57,7 +57,7 @@ fn run(seed: u64) -> Vec<String> {
                 trace.push(format!("{at:?} registrar {dead} killed"));
             }
             1 if world.hosts() < 20 => {
-                let new = registrar(&mut world, &WELL_KNOWN);
+                let new = registrar(&mut world);
                 registrars.push(new);
                 trace.push(format!("{at:?} registrar {new} started"));
             }

@@ -72,10 +72,14 @@ impl Rounds {
         if weight == 0 {
             return;
         }
-        // (2n + 1) / 2w of the round is at least where the list stands now.
-        let passed = (u128::from(self.last.place) * u128::from(weight)) >> 33;
-        let number = u32::try_from(passed).unwrap_or(u32::MAX).min(weight - 1);
-        self.push(member, weight, self.last.round, number);
+        // The first n with (2n + 1) / 2w behind where the list stands now.
+        let next = (u128::from(self.last.place) * u128::from(weight) + (1 << 32)) >> 33;
+        match u32::try_from(next) {
+            Ok(number) if number < weight => {
+                self.push(member, weight, self.last.round, number);
+            }
+            _ => self.push(member, weight, self.last.round + 1, 0),
+        }
     }
 
     fn push(&mut self, member: Member, weight: u32, round: u64, number: u32) {

@@ -69,7 +69,7 @@ impl Registrar {
     }
 
     /// Nobody was where a registrar should have been.
-    pub(super) fn handle_no_mentor(&mut self, now: Instant, _: ConnectionId) {
+    pub(super) fn handle_no_mentor(&mut self, now: Instant) {
         if matches!(self.joining, Joining::Seeking)
             && !self.config.multicast_presence
             && !self.peers.is_dialling()

@@ -171,7 +171,7 @@ impl Registrar {
             });
             meant.map(|(identifier, _)| *identifier)
         });
-        let Some(identifier) = identifier else { return self.handle_no_mentor(now, connection) };
+        let Some(identifier) = identifier else { return self.handle_no_mentor(now) };
         let others = self.peers.links.iter();
         let other = others
             .filter(|(_, link)| link.established && link.peer == Some(identifier))

@@ -18,6 +18,7 @@ impl Registrar {
                 self.out.event(Event::PeerDead(identifier));
             }
             self.begin_takeover(now, identifier);
+            self.complete_takeovers(now, identifier);
         }
     }
 
