@@ -1,3 +1,5 @@
 //! What the tests share.
 
+pub mod role;
+pub mod simulation;
 pub mod world;

@@ -6,41 +6,16 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rserpool::protocol::{
-    ConnectionEvent, ConnectionId, Element, Machine, Output, Registrar, User, element, registrar,
-    user,
+    ConnectionEvent, ConnectionId, Element, Machine, Output, Registrar, User,
 };
 use rserpool::wire::{Ppid, TransportAddress, UserMessage};
 
+use crate::role::Role;
+
+pub use crate::role::Event;
+
 /// A machine of the network.
 pub type NodeId = usize;
-
-/// What a machine told its owner.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-#[allow(missing_docs)]
-pub enum Event {
-    Registrar(registrar::Event),
-    Element(element::Event),
-    User(user::Event),
-}
-
-#[derive(Debug)]
-enum Role {
-    Registrar(Box<Registrar>),
-    Element(Box<Element>),
-    User(Box<User>),
-}
-
-/// Calls a method of whatever machine the node is.
-macro_rules! machine {
-    ($node:expr, $machine:ident => $call:expr) => {
-        match &mut $node.role {
-            Role::Registrar($machine) => $call,
-            Role::Element($machine) => $call,
-            Role::User($machine) => $call,
-        }
-    };
-}
 
 #[derive(Debug)]
 struct Node {
@@ -131,7 +106,7 @@ impl World {
         let id = self.nodes.len();
         self.nodes.push(Node { role, address: address(id), state: NodeState::Running });
         let now = self.now;
-        machine!(self.nodes[id], machine => machine.start(now));
+        self.nodes[id].role.start(now);
         self.settle(id);
         id
     }
@@ -179,8 +154,8 @@ impl World {
     pub fn homes(&self, id: NodeId) -> Vec<(u32, u32)> {
         let mut homes: Vec<_> = self
             .with_registrar(id)
-            .homes()
-            .map(|(element, home)| (element.identifier.0, home.0))
+            .members()
+            .map(|(_, element)| (element.identifier.0, element.home_registrar.0))
             .collect();
         homes.sort_unstable();
         homes
@@ -189,10 +164,7 @@ impl World {
     /// A registrar.
     #[must_use]
     pub fn with_registrar(&self, id: NodeId) -> &Registrar {
-        match &self.nodes[id].role {
-            Role::Registrar(registrar) => registrar,
-            Role::Element(_) | Role::User(_) => panic!("no registrar"),
-        }
+        self.nodes[id].role.registrar().expect("a registrar")
     }
 
     /// Connects the test to a node, for ASAP.
@@ -203,8 +175,7 @@ impl World {
     /// Connects the test to a node.
     pub fn connect_for(&mut self, protocol: Ppid, to: NodeId) -> ConnectionId {
         let now = self.now;
-        let theirs =
-            machine!(self.nodes[to], machine => machine.accept(now, protocol, address(99)));
+        let theirs = self.nodes[to].role.accept(now, protocol, address(99));
         let ours = ConnectionId(1000 + self.links.len() as u64);
         self.links.push(((TEST, ours), (to, theirs)));
         self.settle(to);
@@ -265,12 +236,7 @@ impl World {
     /// Does what a node wants done.
     fn settle(&mut self, id: NodeId) {
         loop {
-            let output = match &mut self.nodes[id].role {
-                Role::Registrar(machine) => lift(machine.poll_output(), Event::Registrar),
-                Role::Element(machine) => lift(machine.poll_output(), Event::Element),
-                Role::User(machine) => lift(machine.poll_output(), Event::User),
-            };
-            let Some(output) = output else { break };
+            let Some(output) = self.nodes[id].role.poll_output() else { break };
             let at = self.now - self.start;
             match output {
                 Output::Connect { connection, protocol, to } => {
@@ -323,18 +289,18 @@ impl World {
             (NodeState::Dead, _) => {}
             (NodeState::Running, Delivery::Message((id, connection), message)) => {
                 let node = &mut self.nodes[id];
-                machine!(node, machine => machine.handle_message(now, connection, message));
+                node.role.handle_message(now, connection, message);
                 self.settle(id);
             }
             (NodeState::Running, Delivery::Connection((id, connection), event)) => {
                 let node = &mut self.nodes[id];
-                machine!(node, machine => machine.handle_connection(now, connection, event));
+                node.role.handle_connection(now, connection, event);
                 self.settle(id);
             }
             (NodeState::Running, Delivery::Connect(end, protocol, _)) => {
                 let peer = TransportAddress { port: 40_000, ..self.nodes[end.0].address.clone() };
                 let node = &mut self.nodes[target];
-                let theirs = machine!(node, machine => machine.accept(now, protocol, peer.clone()));
+                let theirs = node.role.accept(now, protocol, peer.clone());
                 let local = node.address.clone();
                 self.links.push((end, (target, theirs)));
                 self.settle(target);
@@ -369,15 +335,13 @@ impl World {
                 .iter_mut()
                 .enumerate()
                 .filter(|(_, node)| node.state == NodeState::Running)
-                .filter_map(|(id, node)| {
-                    machine!(node, machine => machine.poll_timeout()).map(|time| (time, id))
-                })
+                .filter_map(|(id, node)| node.role.poll_timeout().map(|time| (time, id)))
                 .min();
             match next {
                 Some((time, id)) if time <= end => {
                     self.now = self.now.max(time);
                     let now = self.now;
-                    machine!(self.nodes[id], machine => machine.handle_timeout(now));
+                    self.nodes[id].role.handle_timeout(now);
                     self.settle(id);
                 }
                 _ => break,
@@ -394,17 +358,4 @@ impl World {
         let taken: Vec<(Duration, NodeId, Event)> = taken;
         taken.into_iter().map(|(_, _, event)| event).collect()
     }
-}
-
-fn lift<E>(output: Option<Output<E>>, event: impl FnOnce(E) -> Event) -> Option<Output<Event>> {
-    Some(match output? {
-        Output::Event(inner) => Output::Event(event(inner)),
-        Output::Connect { connection, protocol, to } => {
-            Output::Connect { connection, protocol, to }
-        }
-        Output::Send { connection, message } => Output::Send { connection, message },
-        Output::Announce(message) => Output::Announce(message),
-        Output::Close { connection, abort } => Output::Close { connection, abort },
-        _ => panic!("unknown output"),
-    })
 }

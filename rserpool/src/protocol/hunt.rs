@@ -105,9 +105,9 @@ pub(crate) struct Hunt {
     config: HuntConfig,
     announced: Vec<Announced>,
     running: bool,
-    /// Whether the last registrar that accepted a connection also answered. Else the next
-    /// search begins with a pause.
-    answered: bool,
+    /// When the last registrar accepted a connection, unless it also answered something. If it
+    /// does not keep the connection for long, the next search begins with a pause.
+    unproven: Option<Instant>,
     attempts: Vec<(ConnectionId, TransportAddress)>,
     /// Addresses that this round has yet to try.
     untried: Vec<TransportAddress>,
@@ -142,7 +142,7 @@ impl Hunt {
         Self {
             announced: Vec::new(),
             running: false,
-            answered: true,
+            unproven: None,
             attempts: Vec::new(),
             untried: Vec::new(),
             timeout: config.server_hunt,
@@ -150,6 +150,11 @@ impl Hunt {
             deadline: None,
             config,
         }
+    }
+
+    /// How many connections are being made.
+    pub(crate) fn attempts(&self) -> usize {
+        self.attempts.len()
     }
 
     /// When to call [`Self::handle_timeout`] next.
@@ -162,10 +167,10 @@ impl Hunt {
         if std::mem::replace(&mut self.running, true) {
             return;
         }
-        if self.answered {
-            self.round(now, out, rng);
-        } else {
+        if self.unproven.is_some_and(|found| now < found + self.delay) {
             self.set_timer(now);
+        } else {
+            self.round(now, out, rng);
         }
     }
 
@@ -205,19 +210,20 @@ impl Hunt {
     /// A registrar accepted: it is the home registrar, the other attempts are given up.
     pub(crate) fn handle_established<E>(
         &mut self,
+        now: Instant,
         connection: ConnectionId,
         out: &mut Outbox<E>,
     ) -> Option<TransportAddress> {
         let index = self.attempts.iter().position(|(attempt, _)| *attempt == connection)?;
         let (_, address) = self.attempts.swap_remove(index);
         self.stop(out);
-        self.answered = false;
+        self.unproven = Some(now);
         Some(address)
     }
 
     /// The registrar that was found answered.
     pub(crate) fn handle_answer(&mut self) {
-        self.answered = true;
+        self.unproven = None;
         self.timeout = self.config.server_hunt;
         self.delay = self.config.retry_delay;
     }

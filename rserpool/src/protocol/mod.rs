@@ -86,6 +86,18 @@ pub enum Output<E> {
     Event(E),
 }
 
+/// How much a state machine holds: what must not pile up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Footprint {
+    /// Connections that are there or being made.
+    pub connections: usize,
+    /// Timers that run.
+    pub timers: usize,
+    /// Requests that are yet to be answered, and reports that are yet to be sent.
+    pub waiting: usize,
+}
+
 /// What the driver needs of a state machine that talks to registrars or is one.
 pub trait Machine {
     /// What the machine tells its owner.

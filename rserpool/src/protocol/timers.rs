@@ -41,6 +41,10 @@ impl<K: Copy + Ord + Hash> Timers<K> {
         Some(key)
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     pub(crate) fn next(&self) -> Option<Instant> {
         self.queue.first().map(|(deadline, _)| *deadline)
     }

@@ -9,8 +9,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::{
-    ConnectionEvent, ConnectionId, Hunt, HuntProgress, Incompatible, Machine, Outbox, Output,
-    Received, Timers, receive,
+    ConnectionEvent, ConnectionId, Footprint, Hunt, HuntProgress, Incompatible, Machine, Outbox,
+    Output, Received, Timers, receive,
 };
 use crate::wire::{
     ErrorCause, OperationError, PolicyParameters, PoolElement, PoolElementId, Ppid, RegistrarId,
@@ -163,6 +163,18 @@ impl Element {
         self.state == State::Registered
     }
 
+    /// How much it holds.
+    #[must_use]
+    pub fn footprint(&self) -> Footprint {
+        let home = self.home.as_ref().map(|home| home.connection);
+        let dialled = home.is_some_and(|home| !self.accepted.contains_key(&home));
+        Footprint {
+            connections: self.accepted.len() + self.hunt.attempts() + usize::from(dialled),
+            timers: self.timers.len(),
+            waiting: 0,
+        }
+    }
+
     /// Registers with another policy or other values, a new load for instance.
     pub fn set_policy(&mut self, now: Instant, policy: PolicyParameters) {
         self.out.begin();
@@ -219,6 +231,7 @@ impl Element {
         }
         self.hunt.stop(&mut self.out);
         if let Some(home) = self.home.take() {
+            self.forget(home.connection);
             self.out.close(home.connection);
         }
         self.out.event(Event::Deregistered { confirmed });
@@ -268,6 +281,7 @@ impl Element {
     /// section 3.6).
     fn lose_home(&mut self, now: Instant) {
         if let Some(home) = self.home.take() {
+            self.forget(home.connection);
             self.out.abort(home.connection);
         }
         self.timers.cancel(Timer::Registration);
@@ -299,6 +313,12 @@ impl Element {
                 tracing::debug!(message, "ignored: not for pool elements");
             }
         }
+    }
+
+    /// A connection is over, which may have come from outside.
+    fn forget(&mut self, connection: ConnectionId) {
+        self.accepted.remove(&connection);
+        self.timers.cancel(Timer::FirstMessage(connection));
     }
 
     fn is_home(&self, connection: ConnectionId) -> bool {
@@ -402,6 +422,7 @@ impl Element {
                 tracing::info!(registrar = %keep_alive.registrar, "new home registrar");
                 let old = std::mem::replace(&mut home.connection, from);
                 home.registrar = Some(keep_alive.registrar);
+                self.forget(old);
                 self.out.close(old);
                 if self.state == State::Joining {
                     self.register(now);
@@ -470,7 +491,7 @@ impl Machine for Element {
         self.out.begin();
         match event {
             ConnectionEvent::Established { local, peer } => {
-                if self.hunt.handle_established(connection, &mut self.out).is_none() {
+                if self.hunt.handle_established(now, connection, &mut self.out).is_none() {
                     return;
                 }
                 self.last_home = Some((local.clone(), peer.clone()));
@@ -482,8 +503,7 @@ impl Machine for Element {
                 }
             }
             ConnectionEvent::Closed | ConnectionEvent::Lost => {
-                self.accepted.remove(&connection);
-                self.timers.cancel(Timer::FirstMessage(connection));
+                self.forget(connection);
                 match self.hunt.handle_failed(now, connection, &mut self.out) {
                     HuntProgress::GoesOn => {}
                     HuntProgress::NobodyFound => self.out.event(Event::NoRegistrar),

@@ -29,7 +29,9 @@ impl Registrar {
     pub(super) fn handle_keep_alive_timer(&mut self, now: Instant, key: ElementKey) {
         let Some(element) = self.handlespace.get(key) else { return };
         if element.state.awaiting_ack {
-            if let Some(connection) = self.remove(key, RemovalReason::KeepAliveTimeout) {
+            let connection = element.state.connection;
+            self.remove(key, RemovalReason::KeepAliveTimeout);
+            if let Some(connection) = connection {
                 // If the element lives after all, it notices, and registers again.
                 self.abort_if_unused(connection);
             }

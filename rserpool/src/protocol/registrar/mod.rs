@@ -19,12 +19,13 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::{
-    ConnectionEvent, ConnectionId, Machine, Outbox, Output, Received, Timers, announcement, receive,
+    ConnectionEvent, ConnectionId, Footprint, Machine, Outbox, Output, Received, Timers,
+    announcement, receive,
 };
-use crate::handlespace::{ElementKey, Handlespace};
+use crate::handlespace::{Checksum, ElementKey, Handlespace};
 use crate::wire::{
-    ErrorCause, PoolElementId, PoolHandle, Ppid, RegistrarId, TransportAddress, UserMessage, asap,
-    asap::Body, enrp::UpdateAction,
+    ErrorCause, PoolElement, PoolElementId, PoolHandle, Ppid, RegistrarId, TransportAddress,
+    UserMessage, asap, asap::Body, enrp::UpdateAction,
 };
 use announce::Announcements;
 use mentor::Joining;
@@ -230,12 +231,27 @@ impl Registrar {
         self.handlespace.len()
     }
 
-    /// The elements and their home registrars, in no particular order.
-    pub fn homes(&self) -> impl Iterator<Item = (ElementName, RegistrarId)> {
+    /// The elements and their pools, in no particular order.
+    pub fn members(&self) -> impl Iterator<Item = (&PoolHandle, &PoolElement)> {
         self.handlespace.all(None).filter_map(|key| {
-            let home = self.handlespace.get(key)?.value.home_registrar;
-            Some((self.name_of(key)?, home))
+            Some((self.handlespace.handle_of(key)?, &self.handlespace.get(key)?.value))
         })
+    }
+
+    /// The checksum of the elements whose home registrar is `home`.
+    #[must_use]
+    pub fn checksum(&self, home: RegistrarId) -> Checksum {
+        self.handlespace.checksum(home)
+    }
+
+    /// How much it holds besides the elements.
+    #[must_use]
+    pub fn footprint(&self) -> Footprint {
+        Footprint {
+            connections: self.connections.len() + self.peers.links(),
+            timers: self.timers.len(),
+            waiting: self.deferred.len(),
+        }
     }
 
     /// The other registrars that it knows and believes to be alive.
@@ -278,9 +294,9 @@ impl Registrar {
         Some(ElementName { pool_handle, identifier })
     }
 
-    /// Forgets an element, its timers and its claim on a connection, which is returned.
-    fn remove(&mut self, key: ElementKey, reason: RemovalReason) -> Option<ConnectionId> {
-        let (pool_handle, element) = self.handlespace.remove(key)?;
+    /// Forgets an element, its timers and its claim on a connection.
+    fn remove(&mut self, key: ElementKey, reason: RemovalReason) {
+        let Some((pool_handle, element)) = self.handlespace.remove(key) else { return };
         self.timers.cancel(Timer::KeepAlive(key));
         self.timers.cancel(Timer::Expiry(key));
         let identifier = element.value.identifier;
@@ -288,30 +304,35 @@ impl Registrar {
             self.send_update(UpdateAction::Delete, &pool_handle, &element.value);
         }
         self.out.event(Event::Removed(ElementName { pool_handle, identifier }, reason));
-        self.detach(key, element.state.connection)
+        self.detach(key, element.state.connection);
     }
 
-    /// Takes the element's claim off its connection.
-    fn detach(
-        &mut self,
-        key: ElementKey,
-        connection: Option<ConnectionId>,
-    ) -> Option<ConnectionId> {
-        if let Some(peer) = connection.and_then(|id| self.connections.get_mut(&id)) {
-            peer.elements.remove(&key);
+    /// Takes the element's claim off its connection, and closes that if we made it and it serves
+    /// no other.
+    fn detach(&mut self, key: ElementKey, connection: Option<ConnectionId>) {
+        let Some(connection) = connection else { return };
+        let Some(client) = self.connections.get_mut(&connection) else { return };
+        client.elements.remove(&key);
+        if client.elements.is_empty() && client.origin != Origin::Accepted {
+            let abort = client.origin == Origin::Connecting;
+            self.forget_connection(connection);
+            if abort { self.out.abort(connection) } else { self.out.close(connection) }
         }
-        connection
+    }
+
+    fn forget_connection(&mut self, connection: ConnectionId) -> Option<Client> {
+        self.timers.cancel(Timer::FirstMessage(connection));
+        let client = self.connections.remove(&connection)?;
+        if client.origin == Origin::Connecting {
+            self.dials.remove(&client.address);
+        }
+        Some(client)
     }
 
     /// Closes a connection that does not serve any element.
     fn abort_if_unused(&mut self, connection: ConnectionId) {
         if self.connections.get(&connection).is_some_and(|peer| peer.elements.is_empty()) {
-            if let Some(peer) = self.connections.remove(&connection)
-                && peer.origin == Origin::Connecting
-            {
-                self.dials.remove(&peer.address);
-            }
-            self.timers.cancel(Timer::FirstMessage(connection));
+            self.forget_connection(connection);
             self.out.abort(connection);
         }
     }
@@ -402,11 +423,7 @@ impl Machine for Registrar {
                 if self.peers.has_link(connection) {
                     return self.handle_link_over(now, connection);
                 }
-                self.timers.cancel(Timer::FirstMessage(connection));
-                let Some(peer) = self.connections.remove(&connection) else { return };
-                if peer.origin == Origin::Connecting {
-                    self.dials.remove(&peer.address);
-                }
+                let Some(peer) = self.forget_connection(connection) else { return };
                 for key in peer.elements {
                     self.handle_element_disconnected(now, key, peer.origin);
                 }

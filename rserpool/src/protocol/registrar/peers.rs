@@ -69,6 +69,10 @@ impl Peers {
         self.links.contains_key(&connection)
     }
 
+    pub(super) fn links(&self) -> usize {
+        self.links.len()
+    }
+
     pub(super) fn link_mut(&mut self, connection: ConnectionId) -> Option<&mut Link> {
         self.links.get_mut(&connection)
     }

@@ -170,30 +170,29 @@ impl Registrar {
     ) {
         let asap::Deregistration { pool_handle, identifier } = deregistration;
         // An element that is not there is as good as deregistered (RFC 5352 section 3.2).
-        let error = self.handlespace.find(&pool_handle, identifier).and_then(|key| {
-            if self.check_owner(key, from).is_err() {
-                return Some(ErrorCause::Security.into());
-            }
-            self.remove(key, RemovalReason::Deregistered);
-            None
-        });
+        let found = self.handlespace.find(&pool_handle, identifier);
+        let owned = found.is_none_or(|key| self.check_owner(key, from).is_ok());
+        let error = (!owned).then(|| ErrorCause::Security.into());
         self.respond(from, asap::DeregistrationResponse { pool_handle, identifier, error });
+        if let Some(key) = found.filter(|_| owned) {
+            self.remove(key, RemovalReason::Deregistered);
+        }
     }
 
     /// The registration was not renewed: the element is removed and told so (RFC 5352 section
     /// 3.2).
     pub(super) fn handle_expiry(&mut self, key: ElementKey) {
         let Some(ElementName { pool_handle, identifier }) = self.name_of(key) else { return };
-        if let Some(connection) = self.remove(key, RemovalReason::Expired)
-            && self
-                .connections
-                .get(&connection)
-                .is_some_and(|peer| peer.origin != Origin::Connecting)
-        {
+        let connection = self.handlespace.get(key).and_then(|element| element.state.connection);
+        let connected = |id: &ConnectionId| {
+            self.connections.get(id).is_some_and(|client| client.origin != Origin::Connecting)
+        };
+        if let Some(connection) = connection.filter(connected) {
             let error = None;
             let response = asap::DeregistrationResponse { pool_handle, identifier, error };
             self.respond(connection, response);
         }
+        self.remove(key, RemovalReason::Expired);
     }
 
     /// Sends what is short by construction, or as long as the request that it answers.

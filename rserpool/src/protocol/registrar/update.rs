@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::mentor::Joining;
-use super::{Membership, Origin, Registrar, RemovalReason, Timer};
+use super::{Membership, Registrar, RemovalReason, Timer};
 use crate::handlespace::{ElementKey, Refused};
 use crate::protocol::ConnectionId;
 use crate::wire::enrp::{HandleTableResponse, HandleUpdate, UpdateAction};
@@ -84,7 +84,9 @@ impl Registrar {
             if value.home_registrar == ours {
                 return;
             }
-            if self.insists(key, sender) {
+            // Two of us took it, and both must come to the same end: it stays with the larger
+            // identifier, who tells it so.
+            if ours > sender {
                 self.announce_element(key);
                 return self.adopt(now, key);
             }
@@ -109,16 +111,6 @@ impl Registrar {
             }
             Err(error) => self.resolve_conflict(sender, handle, &error),
         }
-    }
-
-    /// Whether an element stays ours though `other` says that it is its home: we have to be
-    /// sure that it is with us, for both may be wrong.
-    fn insists(&self, key: ElementKey, other: RegistrarId) -> bool {
-        let connection = self.handlespace.get(key).and_then(|element| element.state.connection);
-        let registered_here = connection
-            .and_then(|connection| self.connections.get(&connection))
-            .is_some_and(|client| client.origin == Origin::Accepted);
-        self.config.identifier > other && registered_here
     }
 
     /// A pool was made twice, here and there, and not of one kind: that of the registrar with the

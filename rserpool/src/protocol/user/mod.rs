@@ -10,8 +10,8 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::{
-    ConnectionEvent, ConnectionId, Hunt, HuntProgress, Incompatible, Machine, Outbox, Output,
-    Received, Timers, receive,
+    ConnectionEvent, ConnectionId, Footprint, Hunt, HuntProgress, Incompatible, Machine, Outbox,
+    Output, Received, Timers, receive,
 };
 use crate::wire::asap::{Body, EndpointUnreachable, HandleResolution, Resolved};
 use crate::wire::parameter::ItemCount;
@@ -143,6 +143,17 @@ impl User {
             timers: Timers::new(),
             out: Outbox::new(),
             config,
+        }
+    }
+
+    /// How much it holds besides what it remembers of pools.
+    #[must_use]
+    pub fn footprint(&self) -> Footprint {
+        Footprint {
+            connections: self.hunt.attempts() + usize::from(self.home.is_some()),
+            timers: self.timers.len(),
+            waiting: self.queries.values().map(|query| query.requests.len()).sum::<usize>()
+                + self.reports.len(),
         }
     }
 
@@ -318,7 +329,7 @@ impl Machine for User {
         self.out.begin();
         match event {
             ConnectionEvent::Established { peer, .. } => {
-                if self.hunt.handle_established(connection, &mut self.out).is_none() {
+                if self.hunt.handle_established(now, connection, &mut self.out).is_none() {
                     return;
                 }
                 self.home = Some(connection);

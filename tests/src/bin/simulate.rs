@@ -1,0 +1,110 @@
+//! Runs the simulation for many seeds, or one of them again.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use rserpool_tests::simulation::{self, Tally};
+
+/// Registrars, elements and users under faults drawn at random, in virtual time.
+///
+/// Ends at the first seed that breaks a rule, and says how to see what happened.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// How many seeds.
+    #[arg(long, default_value_t = 1000, conflicts_with = "seed")]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 0, conflicts_with = "seed")]
+    first: u64,
+    /// Only this one.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Print what happened, a line each.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// Goes on after a seed that breaks a rule.
+    #[arg(long)]
+    keep_going: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match arguments.seed {
+        Some(seed) => one(seed, arguments.trace),
+        None => many(&arguments),
+    }
+}
+
+fn one(seed: u64, trace: bool) -> ExitCode {
+    let outcome = simulation::run(seed, trace);
+    let mut out = io::stdout().lock();
+    for line in &outcome.trace {
+        // Who reads this may have seen enough.
+        if writeln!(out, "{line}").is_err() {
+            return ExitCode::SUCCESS;
+        }
+    }
+    match outcome.violation {
+        Some((at, what)) => {
+            eprintln!("seed {seed}: after {at:.3?}: {what}");
+            ExitCode::FAILURE
+        }
+        None => {
+            eprintln!("seed {seed}: nothing wrong");
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn many(arguments: &Arguments) -> ExitCode {
+    #[allow(clippy::disallowed_methods, reason = "how long it takes")]
+    let begun = Instant::now();
+    let bar = ProgressBar::new(arguments.seeds).with_style(
+        ProgressStyle::with_template("{bar:40} {pos}/{len} seeds, {per_sec}, {eta} to go")
+            .expect("a template"),
+    );
+    let next = AtomicU64::new(arguments.first);
+    let end = arguments.first.saturating_add(arguments.seeds);
+    let failed = AtomicBool::new(false);
+    let work = || {
+        let mut tally = Tally::default();
+        while arguments.keep_going || !failed.load(Ordering::Relaxed) {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= end {
+                break;
+            }
+            let outcome = simulation::run(seed, false);
+            tally.add(outcome.tally);
+            if let Some((at, what)) = outcome.violation {
+                failed.store(true, Ordering::Relaxed);
+                bar.suspend(|| println!("seed {seed}: after {at:.3?}: {what}"));
+            }
+            bar.inc(1);
+        }
+        tally
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let mut total = Tally::default();
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        for worker in workers {
+            match worker.join() {
+                Ok(tally) => total.add(tally),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+    });
+    bar.finish_and_clear();
+    println!("{total}\n{:.1?} on {threads} threads", begun.elapsed());
+    if failed.into_inner() {
+        println!("see what happened: simulate --seed SEED --trace");
+        return ExitCode::FAILURE;
+    }
+    println!("no rule broken");
+    ExitCode::SUCCESS
+}
