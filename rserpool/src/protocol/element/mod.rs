@@ -417,14 +417,13 @@ impl Element {
         match &mut self.home {
             Some(home) if home.connection == from => home.registrar = Some(keep_alive.registrar),
             Some(home) if keep_alive.home && home.registrar != Some(keep_alive.registrar) => {
-                // The new home knows the element; a registration on its connection follows in
-                // time.
                 tracing::info!(registrar = %keep_alive.registrar, "new home registrar");
                 let old = std::mem::replace(&mut home.connection, from);
                 home.registrar = Some(keep_alive.registrar);
                 self.forget(old);
                 self.out.close(old);
-                if self.state == State::Joining {
+                // The new home knows the element as it was when its last home told others of it.
+                if matches!(self.state, State::Joining | State::Registered) {
                     self.register(now);
                 }
             }

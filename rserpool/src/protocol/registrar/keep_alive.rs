@@ -114,6 +114,9 @@ impl Registrar {
     ) {
         let Some(element) = self.handlespace.get_mut(key) else { return };
         element.state.connection = None;
+        if element.value.home_registrar != self.config.identifier {
+            return;
+        }
         if origin == Origin::Connecting || element.state.awaiting_ack {
             self.remove(key, RemovalReason::Unreachable);
         } else if origin == Origin::Dialled {

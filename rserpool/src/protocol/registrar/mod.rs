@@ -340,7 +340,7 @@ impl Registrar {
     /// Who connected said nothing that makes sense for too long.
     fn handle_no_message(&mut self, now: Instant, connection: ConnectionId) {
         if self.peers.has_link(connection) {
-            self.handle_link_over(now, connection);
+            self.handle_link_over(now, connection, &ConnectionEvent::Lost);
             return self.out.abort(connection);
         }
         self.complain(connection, "sent no message in time".to_owned());
@@ -419,9 +419,9 @@ impl Machine for Registrar {
                     self.send_keep_alive(now, key);
                 }
             }
-            ConnectionEvent::Closed | ConnectionEvent::Lost => {
+            event @ (ConnectionEvent::Closed | ConnectionEvent::Lost) => {
                 if self.peers.has_link(connection) {
-                    return self.handle_link_over(now, connection);
+                    return self.handle_link_over(now, connection, &event);
                 }
                 let Some(peer) = self.forget_connection(connection) else { return };
                 for key in peer.elements {

@@ -8,7 +8,7 @@ use rand::RngExt;
 
 use super::table::Page;
 use super::{Event, Registrar, Timer};
-use crate::protocol::{ConnectionId, Received, receive_enrp};
+use crate::protocol::{ConnectionEvent, ConnectionId, Received, receive_enrp};
 use crate::wire::enrp::{self, Body, Presence, Route};
 use crate::wire::{Ppid, RegistrarId, ServerInformation, TransportAddress, UserMessage};
 
@@ -34,6 +34,9 @@ pub(super) struct Peer {
     pub(super) status: Status,
     /// The connection over which we download its elements.
     pub(super) download: Option<ConnectionId>,
+    /// Whether updates of it may have been lost, which a checksum need not show: we did not
+    /// know it yet, or a connection to it broke.
+    pub(super) stale: bool,
 }
 
 /// What we think of a peer.
@@ -101,6 +104,12 @@ impl Peers {
             .collect()
     }
 
+    /// Whether a connection to this address is being made.
+    #[allow(clippy::iter_over_hash_type, reason = "any will do")]
+    fn is_dialled(&self, address: &TransportAddress) -> bool {
+        self.links.values().any(|link| !link.established && link.address.reaches_same(address))
+    }
+
     /// Whether there is, or will be, a connection to this address.
     fn reaches(&self, address: &TransportAddress) -> bool {
         let known = |link: &Link| match link.peer.and_then(|peer| self.known.get(&peer)) {
@@ -131,9 +140,16 @@ impl Registrar {
         self.peers.links.insert(connection, link);
     }
 
+    /// Connects to a peer, unless we are connected to it.
     fn dial_peer(&mut self, address: &TransportAddress) {
         let ours = self.config.enrp.as_ref().is_some_and(|ours| ours.reaches_same(address));
-        if ours || self.peers.reaches(address) || self.peers.links.len() >= 2 * MAX_PEERS {
+        if !ours && !self.peers.reaches(address) {
+            self.make_link(address);
+        }
+    }
+
+    fn make_link(&mut self, address: &TransportAddress) {
+        if self.peers.is_dialled(address) || self.peers.links.len() >= 2 * MAX_PEERS {
             return;
         }
         let connection = self.out.connect(Ppid::ENRP, address.clone());
@@ -163,7 +179,12 @@ impl Registrar {
     }
 
     /// A connection is over, or was not to be had.
-    pub(super) fn handle_link_over(&mut self, now: Instant, connection: ConnectionId) {
+    pub(super) fn handle_link_over(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        event: &ConnectionEvent,
+    ) {
         self.timers.cancel(Timer::FirstMessage(connection));
         self.timers.cancel(Timer::Page(connection));
         let Some(link) = self.peers.links.remove(&connection) else { return };
@@ -180,7 +201,7 @@ impl Registrar {
         let other = others
             .filter(|(_, link)| link.established && link.peer == Some(identifier))
             .map(|(connection, _)| *connection)
-            .min();
+            .max();
         let Some(peer) = self.peers.known.get_mut(&identifier) else { return };
         let downloading = peer.download == Some(connection);
         if downloading {
@@ -189,18 +210,20 @@ impl Registrar {
         if peer.connection.is_none_or(|its| its == connection) {
             peer.connection = other;
         }
+        peer.stale = true;
         let address = peer.transport.clone();
         let lost = peer.connection.is_none() && peer.status != Status::Inactive;
+        let again = link.peer.is_some() && (lost || *event == ConnectionEvent::Lost);
         if downloading {
             self.abandon_download(now, identifier);
         }
-        if !lost {
-            return;
-        }
         match address {
-            // A registrar that was killed refuses the connection, and is known to be dead.
-            Some(address) if link.established => self.dial_peer(&address),
-            _ => self.handle_peer_dead(now, identifier),
+            // A registrar that was killed refuses the connection, and is known to be dead. One
+            // that lives may not know yet that this connection is over; it sends to us over the
+            // new one from then on.
+            Some(address) if again => self.make_link(&address),
+            _ if lost => self.handle_peer_dead(now, identifier),
+            _ => {}
         }
     }
 
@@ -251,6 +274,8 @@ impl Registrar {
         }
         let Some(link) = self.peers.links.get_mut(&from) else { return false };
         let asked = link.dialled;
+        let new = link.peer.is_none();
+        let address = link.address.clone();
         if *link.peer.get_or_insert(route.sender) != route.sender {
             self.complain_of_link(from, format!("changed its identifier to {}", route.sender));
             return false;
@@ -266,7 +291,13 @@ impl Registrar {
             return false;
         }
         if let Some(peer) = self.peers.known.get_mut(&route.sender) {
-            peer.connection.get_or_insert(from);
+            // If there is another one, this is newer, and perhaps the only one that works: unless
+            // it is from somewhere else, which anyone could make.
+            let transport = peer.transport.as_ref();
+            let from_there = transport.is_some_and(|its| its.shares_address(&address));
+            if peer.connection.is_none() || new && from_there {
+                peer.connection = Some(from);
+            }
         }
         self.consider_mentor(now, route.sender, from);
         true
@@ -288,6 +319,7 @@ impl Registrar {
             last_heard: now,
             status: Status::Active,
             download: None,
+            stale: true,
         };
         self.peers.known.insert(identifier, peer);
         self.timers.set(Timer::Peer(identifier), now + self.config.max_time_last_heard);
@@ -343,11 +375,35 @@ impl Registrar {
 
     /// PEER-HEARTBEAT-CYCLE is over: our presence goes to all peers (RFC 5353 section 3.4.2).
     pub(super) fn handle_heartbeat(&mut self, now: Instant) {
+        self.close_surplus_links();
         self.announce_presence();
         self.dial_peers();
         self.ask_for_others();
         let cycle = self.spread_a_little(self.config.heartbeat);
         self.timers.set(Timer::Heartbeat, now + cycle);
+    }
+
+    /// Where two registrars connected to each other at a time, the smaller identifier closes what
+    /// is not needed.
+    fn close_surplus_links(&mut self) {
+        let ours = self.config.identifier;
+        let used: BTreeSet<_> =
+            self.peers.known.values().flat_map(|peer| [peer.connection, peer.download]).collect();
+        let mut surplus: Vec<_> = self
+            .peers
+            .links
+            .iter()
+            .filter(|(id, link)| link.page.is_none() && !used.contains(&Some(**id)))
+            .filter_map(|(id, link)| Some((*id, link.peer.filter(|peer| ours < *peer)?)))
+            .collect();
+        surplus.sort_unstable();
+        for (connection, identifier) in surplus {
+            let Some(peer) = self.peers.known.get_mut(&identifier) else { continue };
+            // What it sends over this link is lost.
+            peer.stale = true;
+            self.peers.links.remove(&connection);
+            self.out.close(connection);
+        }
     }
 
     /// Asks one peer for those that it knows: some may have been out of reach when we joined, or

@@ -126,8 +126,8 @@ impl Registrar {
         let peer = &self.connections[&from].address;
         let owner = element.state.connection.and_then(|id| self.connections.get(&id));
         let same_host = match (owner, element.value.user_transport.address()) {
-            (Some(owner), _) => shares_address(&owner.address, peer),
-            (None, Some(user)) => shares_address(user, peer),
+            (Some(owner), _) => owner.address.shares_address(peer),
+            (None, Some(user)) => user.shares_address(peer),
             (None, None) => false,
         };
         if same_host { Ok(()) } else { Err(ErrorCause::NonUniqueIdentifier) }
@@ -201,10 +201,6 @@ impl Registrar {
             self.complain(to, format!("the answer does not fit: {error}"));
         }
     }
-}
-
-fn shares_address(one: &TransportAddress, other: &TransportAddress) -> bool {
-    one.addresses.iter().any(|address| other.addresses.contains(address))
 }
 
 /// Where the element's ASAP endpoint is. Over SCTP that is where it registers from. Over TCP

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::peers::Status;
-use super::{Event, Registrar, Timer};
+use super::{Event, Origin, Registrar, Timer};
 use crate::handlespace::ElementKey;
 use crate::protocol::ConnectionId;
 use crate::wire::RegistrarId;
@@ -133,7 +133,8 @@ impl Registrar {
         self.release(key);
     }
 
-    /// Stops looking after an element.
+    /// Stops looking after an element. Its own connection to us stays with it until it closes
+    /// that, as it does when it hears of its new home.
     pub(super) fn release(&mut self, key: ElementKey) {
         self.timers.cancel(Timer::KeepAlive(key));
         self.timers.cancel(Timer::Expiry(key));
@@ -141,8 +142,12 @@ impl Registrar {
         element.state.awaiting_ack = false;
         element.state.claim = false;
         element.state.reporters.clear();
-        let connection = element.state.connection.take();
-        self.detach(key, connection);
+        let connection = element.state.connection;
+        let client = connection.and_then(|connection| self.connections.get(&connection));
+        if client.is_none_or(|client| client.origin != Origin::Accepted) {
+            element.state.connection = None;
+            self.detach(key, connection);
+        }
     }
 
     pub(super) fn handle_takeover_server(&mut self, now: Instant, takeover: &TakeoverServer) {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::mentor::Joining;
-use super::{Membership, Registrar, RemovalReason, Timer};
+use super::{Membership, Origin, Registrar, RemovalReason, Timer};
 use crate::handlespace::{ElementKey, Refused};
 use crate::protocol::ConnectionId;
 use crate::wire::enrp::{HandleTableResponse, HandleUpdate, UpdateAction};
@@ -54,7 +54,7 @@ impl Registrar {
                 if let Some(key) = found
                     && self.home_of(key) == Some(sender)
                 {
-                    self.remove(key, RemovalReason::ElsewhereRemoved);
+                    self.remove_of_another(now, key);
                 }
             }
             UpdateAction::Other(_) => {}
@@ -78,15 +78,14 @@ impl Registrar {
         }
         let ours = self.config.identifier;
         let present = self.handlespace.find(handle, value.identifier);
+        if value.home_registrar != sender && present.is_some() {
+            // The home itself knows better, and so do we if that is us.
+            return;
+        }
         if let Some(key) = present
             && self.home_of(key) == Some(ours)
         {
-            if value.home_registrar == ours {
-                return;
-            }
-            // Two of us took it, and both must come to the same end: it stays with the larger
-            // identifier, who tells it so.
-            if ours > sender {
+            if self.insists(key, sender) {
                 self.announce_element(key);
                 return self.adopt(now, key);
             }
@@ -113,6 +112,30 @@ impl Registrar {
         }
     }
 
+    /// Whether an element stays ours though `other` says that it is its home. One of the two has
+    /// to yield, and not both: they would find out with the next audit.
+    fn insists(&self, key: ElementKey, other: RegistrarId) -> bool {
+        self.config.identifier > other && self.is_connected(key)
+    }
+
+    fn is_connected(&self, key: ElementKey) -> bool {
+        let connection = self.handlespace.get(key).and_then(|element| element.state.connection);
+        let client = connection.and_then(|connection| self.connections.get(&connection));
+        client.is_some_and(|client| client.origin != Origin::Connecting)
+    }
+
+    /// The home of an element, which is another registrar, does not have it any more. If the
+    /// element is still connected to us, it believes that we are its home, and from now on we are.
+    fn remove_of_another(&mut self, now: Instant, key: ElementKey) {
+        if self.is_connected(key) {
+            self.handlespace.set_home(key, self.config.identifier);
+            self.announce_element(key);
+            self.adopt(now, key);
+        } else {
+            self.remove(key, RemovalReason::ElsewhereRemoved);
+        }
+    }
+
     /// A pool was made twice, here and there, and not of one kind: that of the registrar with the
     /// larger identifier stays.
     fn resolve_conflict(&mut self, sender: RegistrarId, handle: &PoolHandle, refused: &Refused) {
@@ -136,7 +159,8 @@ impl Registrar {
     pub(super) fn audit(&mut self, now: Instant, peer: RegistrarId, checksum: PeChecksum) {
         let known = self.config.compatibility.checksum(self.handlespace.checksum(peer));
         let Some(entry) = self.peers.known.get(&peer) else { return };
-        if known == checksum || entry.download.is_some() || !self.is_ready() {
+        let same = known == checksum && !entry.stale;
+        if same || entry.download.is_some() || !self.is_ready() {
             return;
         }
         if let Some(connection) = entry.connection {
@@ -168,6 +192,9 @@ impl Registrar {
             return self.request_page(now, sender, from, !from_mentor);
         }
         self.end_download(sender);
+        if let Some(peer) = self.peers.known.get_mut(&sender) {
+            peer.stale = false;
+        }
         if from_mentor {
             return self.finish_joining(now);
         }
@@ -177,7 +204,7 @@ impl Registrar {
             .filter(|key| self.handlespace.get(*key).is_some_and(|element| element.state.marked))
             .collect();
         for key in marked {
-            self.remove(key, RemovalReason::ElsewhereRemoved);
+            self.remove_of_another(now, key);
         }
     }
 
