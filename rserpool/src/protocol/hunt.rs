@@ -11,6 +11,9 @@ use crate::wire::{Ppid, RegistrarId, TransportAddress, UserMessage};
 /// The most connections that a hunt makes at a time (RFC 5352 section 3.6, SH1).
 const MAX_ATTEMPTS: usize = 3;
 
+/// How long an attempt may take where others wait for their turn; ours.
+const TURN: Duration = Duration::from_secs(1);
+
 /// The most registrars remembered from announcements; ours, since anyone can announce.
 const MAX_ANNOUNCED: usize = 64;
 
@@ -201,8 +204,10 @@ impl Hunt {
             let delay = self.delay;
             self.delay = (delay * 2).min(self.config.server_hunt);
             delay
-        } else {
+        } else if self.untried.is_empty() {
             self.timeout
+        } else {
+            TURN
         };
         self.deadline = Some(now + wait);
     }
@@ -257,7 +262,9 @@ impl Hunt {
             return;
         }
         if !self.attempts.is_empty() {
-            self.timeout = (self.timeout * 2).min(self.config.server_hunt_max);
+            if self.untried.is_empty() {
+                self.timeout = (self.timeout * 2).min(self.config.server_hunt_max);
+            }
             for (connection, _) in self.attempts.drain(..) {
                 out.abort(connection);
             }

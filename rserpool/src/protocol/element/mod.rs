@@ -415,7 +415,13 @@ impl Element {
         };
         self.out.send(from, ack).expect("a pool handle leaves room");
         match &mut self.home {
-            Some(home) if home.connection == from => home.registrar = Some(keep_alive.registrar),
+            Some(home) if home.connection == from => {
+                home.registrar = Some(keep_alive.registrar);
+                // It became our home again, and what it knows of us may be old.
+                if keep_alive.home && matches!(self.state, State::Joining | State::Registered) {
+                    self.register(now);
+                }
+            }
             Some(home) if keep_alive.home && home.registrar != Some(keep_alive.registrar) => {
                 tracing::info!(registrar = %keep_alive.registrar, "new home registrar");
                 let old = std::mem::replace(&mut home.connection, from);

@@ -67,7 +67,9 @@ impl Registrar {
             }
             (None, Some(address)) => match self.dial(&address) {
                 Some(connection) => {
-                    element_mut(&mut self.handlespace, key).connection = Some(connection);
+                    let state = element_mut(&mut self.handlespace, key);
+                    // It may have looked for another home meanwhile.
+                    (state.connection, state.claim) = (Some(connection), true);
                     self.connections.get_mut(&connection).expect("dialled").elements.insert(key);
                     self.timers.set(Timer::KeepAlive(key), timeout);
                 }

@@ -336,12 +336,23 @@ impl Registrar {
         }
     }
 
+    /// Forgets a peer that is dead, and closes the connections to it: if it lives after all, it
+    /// learns that it has missed something.
     pub(super) fn forget_peer(&mut self, identifier: RegistrarId) {
-        if self.peers.known.remove(&identifier).is_some() {
-            self.timers.cancel(Timer::Peer(identifier));
-            self.timers.cancel(Timer::Download(identifier));
-            self.out.event(Event::PeerLost(identifier));
+        if self.peers.known.remove(&identifier).is_none() {
+            return;
         }
+        self.timers.cancel(Timer::Peer(identifier));
+        self.timers.cancel(Timer::Download(identifier));
+        let links = self.peers.links.iter().filter(|(_, link)| link.peer == Some(identifier));
+        let mut links: Vec<_> = links.map(|(connection, _)| *connection).collect();
+        links.sort_unstable();
+        for connection in links {
+            self.peers.links.remove(&connection);
+            self.timers.cancel(Timer::Page(connection));
+            self.out.close(connection);
+        }
+        self.out.event(Event::PeerLost(identifier));
     }
 
     pub(super) fn complain_of_link(&mut self, about: ConnectionId, reason: String) {
@@ -402,6 +413,7 @@ impl Registrar {
             // What it sends over this link is lost.
             peer.stale = true;
             self.peers.links.remove(&connection);
+            self.timers.cancel(Timer::Page(connection));
             self.out.close(connection);
         }
     }

@@ -175,6 +175,11 @@ impl Registrar {
         let error = (!owned).then(|| ErrorCause::Security.into());
         self.respond(from, asap::DeregistrationResponse { pool_handle, identifier, error });
         if let Some(key) = found.filter(|_| owned) {
+            if self.home_of(key) != Some(self.config.identifier) {
+                // It is only for its home to say that it is gone.
+                self.handlespace.set_home(key, self.config.identifier);
+                self.announce_element(key);
+            }
             self.remove(key, RemovalReason::Deregistered);
         }
     }

@@ -101,7 +101,10 @@ impl Registrar {
     /// All agreed: the elements are ours (RFC 5353 section 3.5.2).
     fn complete_takeover(&mut self, now: Instant, target: RegistrarId) {
         let peers: Vec<_> = self.peers.active().collect();
-        for (receiver, connection) in peers {
+        let dead = self.peers.known.get(&target).and_then(|peer| peer.connection);
+        for (receiver, connection) in
+            peers.into_iter().chain(dead.map(|connection| (target, connection)))
+        {
             let message = TakeoverServer { route: self.route(receiver), target };
             self.out.send_enrp(connection, message).expect("it is short");
         }

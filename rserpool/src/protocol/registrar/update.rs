@@ -61,7 +61,7 @@ impl Registrar {
         }
     }
 
-    fn home_of(&self, key: ElementKey) -> Option<RegistrarId> {
+    pub(super) fn home_of(&self, key: ElementKey) -> Option<RegistrarId> {
         self.handlespace.get(key).map(|element| element.value.home_registrar)
     }
 
