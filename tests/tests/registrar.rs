@@ -485,10 +485,15 @@ fn a_hunt_asks_three_registrars_at_a_time() {
     };
     assert_eq!(connects(&mut user), 3);
     let timeout = user.poll_timeout().unwrap();
-    assert_eq!(timeout, now + SECOND * 10);
+    assert_eq!(timeout, now + SECOND, "others wait for their turn");
     user.handle_timeout(timeout);
     assert_eq!(connects(&mut user), 2, "those that it did not ask before");
-    assert_eq!(user.poll_timeout().unwrap(), timeout + SECOND * 20, "T5 doubles");
+    assert_eq!(user.poll_timeout().unwrap(), timeout + SECOND * 10, "T5");
+    user.handle_timeout(timeout + SECOND * 10);
+    assert_eq!(connects(&mut user), 3, "all are asked again");
+    user.handle_timeout(timeout + SECOND * 11);
+    assert_eq!(connects(&mut user), 2);
+    assert_eq!(user.poll_timeout().unwrap(), timeout + SECOND * 31, "T5 doubles");
 }
 
 #[test]

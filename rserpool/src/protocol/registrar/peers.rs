@@ -303,8 +303,9 @@ impl Registrar {
         true
     }
 
-    /// Adds a peer to the list. False where there are too many.
-    fn add_peer(
+    /// Adds a peer to the list. If it is only said to be there, it has to be heard in time, or
+    /// its elements are taken over. False where there are too many.
+    pub(super) fn add_peer(
         &mut self,
         now: Instant,
         identifier: RegistrarId,

@@ -94,6 +94,10 @@ impl Registrar {
             // We do not know it any more; the audit will tell the others.
             return;
         }
+        let home = value.home_registrar;
+        if !self.peers.known.contains_key(&home) && !self.add_peer(now, home, None) {
+            return;
+        }
         let size = quote(&value).len();
         let result = match present {
             Some(key) => self.handlespace.update(key, value).map(|()| key),
