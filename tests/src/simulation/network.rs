@@ -108,6 +108,8 @@ struct End {
     incarnation: u64,
     name: Option<ConnectionId>,
     open: bool,
+    /// Whether its kernel gave it up, which its process may have yet to see.
+    broken: bool,
     /// Whether the news that the other end is over is on the way.
     told: bool,
     /// When the last thing that was sent to it arrives.
@@ -119,7 +121,16 @@ struct End {
 impl End {
     fn new(host: HostId, incarnation: u64, name: Option<ConnectionId>) -> Self {
         let arrival = Duration::ZERO;
-        Self { host, incarnation, name, open: true, told: false, arrival, backlog: VecDeque::new() }
+        Self {
+            host,
+            incarnation,
+            name,
+            open: true,
+            broken: false,
+            told: false,
+            arrival,
+            backlog: VecDeque::new(),
+        }
     }
 }
 
@@ -455,7 +466,7 @@ impl Network {
         for link in self.between(hosts) {
             for side in [Side::Dialler, Side::Acceptor] {
                 let Some(ends) = self.links.get(&link) else { continue };
-                let over = ends.end(side.other()).is_some_and(|end| !end.open);
+                let over = ends.end(side.other()).is_some_and(|end| !end.open || end.broken);
                 if over && ends.end(side).is_some_and(|end| end.open && !end.told) {
                     let delay = self.rng.random_range(Duration::ZERO..self.weather.retransmission);
                     self.put(link, side, delay, Item::Over(ConnectionEvent::Lost));
@@ -485,7 +496,7 @@ impl Network {
     fn transmit(&mut self, id: LinkId, to: Side, item: Item) {
         let Some(link) = self.links.get_mut(&id) else { return };
         let from = link.end(to.other()).map(|end| end.host);
-        let Some(end) = link.end_mut(to).filter(|end| end.open) else { return };
+        let Some(end) = link.end_mut(to).filter(|end| end.open && !end.broken) else { return };
         if from.is_some_and(|from| self.deaf.contains(&(from, end.host))) {
             match item {
                 // Nobody repeats this; the first packet that gets through finds out.
@@ -625,8 +636,11 @@ impl Network {
             return;
         };
         let still = self.apart.get(&pair(dialler.host, acceptor.host)) == Some(&since);
-        if !still || link.end(side).is_none_or(|end| !end.open || end.told) {
+        if !still || link.end(side).is_none_or(|end| !end.open || end.broken || end.told) {
             return;
+        }
+        if let Some(end) = self.links.get_mut(&id).and_then(|link| link.end_mut(side)) {
+            end.broken = true;
         }
         self.arrive(id, side, Item::Over(ConnectionEvent::Lost));
         self.transmit(id, side.other(), Item::Over(ConnectionEvent::Lost));
