@@ -93,7 +93,8 @@ impl Registrar {
         self.enrp.as_ref()
     }
 
-    /// Closes the connections and ends the registrar.
+    /// Hands the elements to the other registrars, if there are any, which takes up to a second;
+    /// then closes the connections and ends the registrar.
     ///
     /// # Cancel safety
     ///
@@ -114,9 +115,9 @@ impl Role for RegistrarRole {
         &mut self.machine
     }
 
-    fn handle_command(&mut self, _: Instant, command: Command) {
+    fn handle_command(&mut self, now: Instant, command: Command) {
         let Command::Shutdown(done) = command;
-        self.finished = true;
+        self.machine.leave(now);
         self.done = Some(done);
     }
 
@@ -138,12 +139,13 @@ impl Role for RegistrarRole {
                 tracing::warn!(%registrar, elements, "took over");
             }
             Event::TakenOver { by } => tracing::warn!(%by, "was taken over"),
+            Event::Left => self.finished = true,
             Event::Misbehaved { peer, reason } => tracing::warn!(%peer, reason, "misbehaved"),
         }
     }
 
-    fn handle_abandoned(&mut self, _: Instant) {
-        self.finished = true;
+    fn handle_abandoned(&mut self, now: Instant) {
+        self.machine.leave(now);
     }
 
     fn is_finished(&self) -> bool {

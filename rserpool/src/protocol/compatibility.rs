@@ -135,6 +135,13 @@ impl Compatibility {
         self != Self::Rfc
     }
 
+    /// Whether a registrar that leaves suggests to others to take over its elements, by a flag of
+    /// ENRP_HANDLE_UPDATE that came after the RFC (draft-dreibholz-rserpool-enrp-takeover).
+    #[must_use]
+    pub fn suggests_takeover(self) -> bool {
+        self == Self::All
+    }
+
     /// Whether a resolution says how many elements are wanted. The parameter is rsplib's; its
     /// type tells those who do not know it to skip it.
     #[must_use]

@@ -30,6 +30,11 @@ impl<K: Copy + Ord + Hash> Timers<K> {
         }
     }
 
+    pub(crate) fn clear(&mut self) {
+        self.queue.clear();
+        self.deadlines.clear();
+    }
+
     /// The next timer that is due at `now`, which is gone then.
     pub(crate) fn pop(&mut self, now: Instant) -> Option<K> {
         let (deadline, key) = *self.queue.first()?;

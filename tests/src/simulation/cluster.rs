@@ -221,6 +221,7 @@ impl Cluster {
                 self.network.pause(host, duration);
                 true
             }
+            (Fault::Leave, _) => self.registrar_leaves(),
             (Fault::Restart, _) => self.restart_one(),
             (Fault::Break, _) => self.network.break_connection(),
             (Fault::OneWayCut, _) => {
@@ -267,6 +268,21 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    fn registrar_leaves(&mut self) -> bool {
+        let running = self.registrars.iter().filter(|host| self.network.is_running(**host));
+        let Some(host) = running.copied().choose(&mut self.rng) else { return false };
+        self.end_registrar(host);
+        true
+    }
+
+    pub(super) fn end_registrar(&mut self, host: HostId) {
+        self.tell(|network| format!("{} leaves the others", network.hosts()[host].name));
+        self.network.with(host, |role, now| {
+            let Role::Registrar(registrar) = role else { panic!("no registrar") };
+            registrar.leave(now);
+        });
     }
 
     fn restart_one(&mut self) -> bool {

@@ -233,5 +233,14 @@ fn finish(cluster: &mut Cluster) -> Result<(), String> {
     }
     cluster.run(bound(&cluster.plan));
     stop_if_violated(cluster)?;
-    cluster.check_leaks()
+    cluster.check_leaks()?;
+    for host in cluster.registrars.clone() {
+        if cluster.network.role(host).is_some() {
+            cluster.end_registrar(host);
+            cluster.run(SOON);
+            stop_if_violated(cluster)?;
+            cluster.agreement()?;
+        }
+    }
+    Ok(())
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use rserpool::protocol::{ConnectionEvent, ConnectionId, Machine, Output, element};
+use rserpool::protocol::{ConnectionEvent, ConnectionId, Machine, Output, element, registrar};
 use rserpool::wire::{Ppid, TransportAddress, TransportProtocol, UserMessage};
 
 use super::clock::Clock;
@@ -774,8 +774,11 @@ impl Network {
                     format!("{}: {}", self.hosts[id].name, describe_event(&event))
                 });
                 let process = self.hosts[id].process.as_mut().expect("it told something");
-                process.finished |=
-                    matches!(event, Event::Element(element::Event::Deregistered { .. }));
+                process.finished |= matches!(
+                    event,
+                    Event::Element(element::Event::Deregistered { .. })
+                        | Event::Registrar(registrar::Event::Left)
+                );
                 self.events.push((id, event));
             }
             other => panic!("unknown output {other:?}"),

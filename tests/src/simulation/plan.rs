@@ -59,10 +59,12 @@ pub(super) enum Fault {
     Partition,
     /// All packets get through again.
     Mend,
+    /// A registrar leaves in good order.
+    Leave,
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Kill,
         Self::PowerLoss,
         Self::Restart,
@@ -71,6 +73,7 @@ impl Fault {
         Self::OneWayCut,
         Self::Partition,
         Self::Mend,
+        Self::Leave,
     ];
 }
 
@@ -85,6 +88,7 @@ impl fmt::Display for Fault {
             Self::OneWayCut => "deaf in one direction",
             Self::Partition => "network parted",
             Self::Mend => "network mended",
+            Self::Leave => "registrar left",
         })
     }
 }

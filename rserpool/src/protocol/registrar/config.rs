@@ -16,6 +16,8 @@ pub struct RegistrarConfig {
     pub(super) default_items: u32,
     pub(super) max_items: u32,
     pub(super) max_bad_pe_reports: usize,
+    pub(super) max_resolutions: Option<u32>,
+    pub(super) max_reports: Option<u32>,
     pub(super) keep_alive_interval: Duration,
     pub(super) keep_alive_timeout: Duration,
     pub(super) first_message_timeout: Duration,
@@ -51,6 +53,8 @@ impl RegistrarConfig {
             default_items: 32,
             max_items: 128,
             max_bad_pe_reports: 3,
+            max_resolutions: Some(10_000),
+            max_reports: Some(100),
             keep_alive_interval: Duration::from_secs(5),
             keep_alive_timeout: Duration::from_secs(5),
             first_message_timeout: Duration::from_secs(60),
@@ -95,6 +99,16 @@ impl RegistrarConfig {
     #[must_use]
     pub fn max_bad_pe_reports(mut self, reports: usize) -> Self {
         self.max_bad_pe_reports = reports;
+        self
+    }
+
+    /// How many handles the pool users of one host may resolve each second, 10,000, and how many
+    /// elements they may report as unreachable, 100 (RFC 5352 section 9.1, threats 8 and 9; the
+    /// numbers are ours). More resolutions are refused for lack of resources, more reports are
+    /// ignored. None is no limit.
+    #[must_use]
+    pub fn rate_limits(mut self, resolutions: Option<u32>, reports: Option<u32>) -> Self {
+        (self.max_resolutions, self.max_reports) = (resolutions, reports);
         self
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use super::limits::Limited;
 use super::{Client, ElementName, Membership, Origin, Registrar, RemovalReason, Timer};
 use crate::handlespace::{ElementKey, Handlespace};
 use crate::protocol::ConnectionId;
@@ -151,9 +152,8 @@ impl Registrar {
         from: ConnectionId,
         report: &EndpointUnreachable,
     ) {
-        let Some(key) = self.handlespace.find(&report.pool_handle, report.identifier) else {
-            return;
-        };
+        let found = self.handlespace.find(&report.pool_handle, report.identifier);
+        let Some(key) = found.filter(|_| self.allows(now, from, Limited::Report)) else { return };
         let Some(element) = self.handlespace.get_mut(key) else { return };
         if element.value.home_registrar != self.config.identifier {
             // Its home looks after it.

@@ -3,16 +3,20 @@
 mod announce;
 mod config;
 mod keep_alive;
+mod leave;
+mod limits;
 mod mentor;
 mod peers;
 mod registration;
 mod resolution;
+mod stall;
 mod table;
 mod takeover;
 mod update;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -28,6 +32,7 @@ use crate::wire::{
     UserMessage, asap, asap::Body, enrp::UpdateAction,
 };
 use announce::Announcements;
+use limits::Limits;
 use mentor::Joining;
 use peers::Peers;
 
@@ -47,6 +52,11 @@ pub struct Registrar {
     joining: Joining,
     /// Resolutions that wait until we have joined the other registrars.
     deferred: Vec<(ConnectionId, asap::HandleResolution)>,
+    limits: Limits,
+    leaving: bool,
+    left: bool,
+    /// Until when we read what came while we stood still.
+    catching_up: Option<Instant>,
     timers: Timers<Timer>,
     out: Outbox<Event>,
 }
@@ -103,6 +113,10 @@ enum Timer {
     /// The next page of a peer does not come.
     Download(RegistrarId),
     Heartbeat,
+    /// The others have not taken all of our elements in time.
+    Leave,
+    /// It is time to see whether a host still uses its allowance.
+    Limit(IpAddr),
     Mentor,
     NextMentor,
     Peer(RegistrarId),
@@ -145,6 +159,8 @@ pub enum Event {
         /// Which.
         by: RegistrarId,
     },
+    /// It left the others, and closed all connections. The last event.
+    Left,
     /// Someone does not keep to ASAP or ENRP; told once for each connection.
     Misbehaved {
         /// Who.
@@ -213,6 +229,10 @@ impl Registrar {
             peers: Peers::default(),
             joining: Joining::Done,
             deferred: Vec::new(),
+            limits: Limits::default(),
+            leaving: false,
+            left: false,
+            catching_up: None,
             timers: Timers::new(),
             out: Outbox::new(),
             config,
@@ -250,7 +270,7 @@ impl Registrar {
         Footprint {
             connections: self.connections.len() + self.peers.links(),
             timers: self.timers.len(),
-            waiting: self.deferred.len(),
+            waiting: self.deferred.len() + self.limits.len(),
         }
     }
 
@@ -267,7 +287,7 @@ impl Registrar {
             Body::Deregistration(deregistration) => {
                 self.handle_deregistration(from, deregistration);
             }
-            Body::HandleResolution(request) => self.handle_resolution(from, request),
+            Body::HandleResolution(request) => self.handle_resolution(now, from, request),
             Body::EndpointKeepAliveAck(ack) => self.handle_keep_alive_ack(now, from, &ack),
             Body::EndpointUnreachable(report) => self.handle_unreachable(now, from, &report),
             Body::Error(error) => {
@@ -348,6 +368,23 @@ impl Registrar {
         self.out.send(connection, asap::Error { error }).expect("an empty cause is short");
         self.connections.remove(&connection);
         self.out.close(connection);
+    }
+
+    fn handle_timer(&mut self, now: Instant, timer: Timer) {
+        match timer {
+            Timer::Announce => self.announce(now),
+            Timer::FirstMessage(connection) => self.handle_no_message(now, connection),
+            Timer::Page(connection) => self.handle_page_timeout(connection),
+            Timer::Download(peer) => self.abandon_download(now, peer),
+            Timer::Heartbeat => self.handle_heartbeat(now),
+            Timer::Leave => self.finish_leaving(),
+            Timer::Limit(host) => self.handle_limit_timer(now, host),
+            Timer::Mentor => self.finish_joining(now),
+            Timer::NextMentor => self.handle_pause_over(now),
+            Timer::Peer(peer) => self.handle_peer_timer(now, peer),
+            Timer::KeepAlive(key) => self.handle_keep_alive_timer(now, key),
+            Timer::Expiry(key) => self.handle_expiry(key),
+        }
     }
 
     /// `interval`, varied by 12.5 %, so that registrars do not speak in chorus.
@@ -450,18 +487,12 @@ impl Machine for Registrar {
 
     fn handle_timeout(&mut self, now: Instant) {
         self.out.begin();
+        self.notice_stall(now);
         while let Some(timer) = self.timers.pop(now) {
-            match timer {
-                Timer::Announce => self.announce(now),
-                Timer::FirstMessage(connection) => self.handle_no_message(now, connection),
-                Timer::Page(connection) => self.handle_page_timeout(connection),
-                Timer::Download(peer) => self.abandon_download(now, peer),
-                Timer::Heartbeat => self.handle_heartbeat(now),
-                Timer::Mentor => self.finish_joining(now),
-                Timer::NextMentor => self.handle_pause_over(now),
-                Timer::Peer(peer) => self.handle_peer_timer(now, peer),
-                Timer::KeepAlive(key) => self.handle_keep_alive_timer(now, key),
-                Timer::Expiry(key) => self.handle_expiry(key),
+            if self.is_catching_up(now) {
+                self.excuse(now, timer);
+            } else {
+                self.handle_timer(now, timer);
             }
         }
     }

@@ -76,6 +76,12 @@ impl Peers {
         self.links.len()
     }
 
+    /// Forgets all peers, and the connections to them, which are returned.
+    pub(super) fn forget_links(&mut self) -> Vec<ConnectionId> {
+        self.known.clear();
+        self.links.drain().map(|(connection, _)| connection).collect()
+    }
+
     pub(super) fn link_mut(&mut self, connection: ConnectionId) -> Option<&mut Link> {
         self.links.get_mut(&connection)
     }

@@ -1,5 +1,8 @@
 //! Handle resolution (RFC 5352 section 3.3).
 
+use std::time::Instant;
+
+use super::limits::Limited;
 use super::{MAX_ELEMENT_SIZE, Registrar};
 use crate::protocol::ConnectionId;
 use crate::wire::asap::{HandleResolution, HandleResolutionResponse, Resolved};
@@ -10,7 +13,16 @@ use crate::wire::{ErrorCause, PolicyParameters, PoolElement, PoolHandle};
 const MAX_ELEMENTS_SIZE: usize = 65_535 - PoolHandle::MAX_LENGTH - MAX_ELEMENT_SIZE - 64;
 
 impl Registrar {
-    pub(super) fn handle_resolution(&mut self, from: ConnectionId, request: HandleResolution) {
+    pub(super) fn handle_resolution(
+        &mut self,
+        now: Instant,
+        from: ConnectionId,
+        request: HandleResolution,
+    ) {
+        if !self.allows(now, from, Limited::Resolution) {
+            let result = Resolved::Error(ErrorCause::LackOfResources.into());
+            return self.answer(from, request.pool_handle, result);
+        }
         let wanted = match request.items {
             None => self.config.default_items,
             Some(items) if items.0 == 0 => self.config.default_items,
@@ -22,9 +34,13 @@ impl Registrar {
         }
         let pool_handle = request.pool_handle;
         let result = self.resolve(&pool_handle, wanted.min(self.config.max_items));
+        self.answer(from, pool_handle, result);
+    }
+
+    fn answer(&mut self, to: ConnectionId, pool_handle: PoolHandle, result: Resolved) {
         // Subscriptions are not offered, which the RFC allows.
         let response = HandleResolutionResponse { subscribed: false, pool_handle, result };
-        self.out.send(from, response).expect("elements are chosen to fit");
+        self.out.send(to, response).expect("elements are chosen to fit");
     }
 
     fn resolve(&mut self, handle: &PoolHandle, count: u32) -> Resolved {

@@ -31,23 +31,43 @@ impl Registrar {
     ) {
         let peers: Vec<_> = self.peers.active().collect();
         for (_, connection) in peers {
-            let update = HandleUpdate {
-                takeover_suggested: false,
-                route: self.route(RegistrarId(0)),
-                action,
-                reserved: 0,
-                pool_handle: pool_handle.clone(),
-                pool_element: pool_element.clone(),
-            };
-            self.out.send_enrp(connection, update).expect("as large as a registration");
+            self.update_peer(connection, action, false, pool_handle, pool_element);
         }
+    }
+
+    /// Tells one peer.
+    pub(super) fn update_peer(
+        &mut self,
+        connection: ConnectionId,
+        action: UpdateAction,
+        takeover_suggested: bool,
+        pool_handle: &PoolHandle,
+        pool_element: &PoolElement,
+    ) {
+        let update = HandleUpdate {
+            takeover_suggested,
+            route: self.route(RegistrarId(0)),
+            action,
+            reserved: 0,
+            pool_handle: pool_handle.clone(),
+            pool_element: pool_element.clone(),
+        };
+        self.out.send_enrp(connection, update).expect("as large as a registration");
     }
 
     pub(super) fn handle_handle_update(&mut self, now: Instant, update: HandleUpdate) {
         let sender = update.route.sender;
-        let HandleUpdate { action, pool_handle, pool_element, .. } = update;
+        let HandleUpdate { action, pool_handle, pool_element, takeover_suggested, .. } = update;
         match action {
-            UpdateAction::Add => self.take_in(now, sender, &pool_handle, pool_element),
+            UpdateAction::Add => {
+                let identifier = pool_element.identifier;
+                self.take_in(now, sender, &pool_handle, pool_element);
+                let found = self.handlespace.find(&pool_handle, identifier);
+                if let Some(key) = found.filter(|_| takeover_suggested) {
+                    self.handle_suggestion(now, key, sender);
+                }
+                self.leave_if_alone();
+            }
             UpdateAction::Delete => {
                 let found = self.handlespace.find(&pool_handle, pool_element.identifier);
                 // Only its home decides that an element is gone.
@@ -119,7 +139,7 @@ impl Registrar {
     /// Whether an element stays ours though `other` says that it is its home. One of the two has
     /// to yield, and not both: they would find out with the next audit.
     fn insists(&self, key: ElementKey, other: RegistrarId) -> bool {
-        self.config.identifier > other && self.is_connected(key)
+        self.config.identifier > other && self.is_connected(key) && !self.leaving
     }
 
     fn is_connected(&self, key: ElementKey) -> bool {
@@ -131,7 +151,7 @@ impl Registrar {
     /// The home of an element, which is another registrar, does not have it any more. If the
     /// element is still connected to us, it believes that we are its home, and from now on we are.
     fn remove_of_another(&mut self, now: Instant, key: ElementKey) {
-        if self.is_connected(key) {
+        if self.is_connected(key) && !self.leaving {
             self.handlespace.set_home(key, self.config.identifier);
             self.announce_element(key);
             self.adopt(now, key);

@@ -1,0 +1,78 @@
+//! Leaving without a gap: before a registrar ends, it hands its elements to the others.
+
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+
+use super::{Event, Registrar, Timer};
+use crate::handlespace::ElementKey;
+use crate::wire::RegistrarId;
+use crate::wire::enrp::UpdateAction;
+
+/// How long others may take to take over the elements; ours.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+impl Registrar {
+    /// Leaves the other registrars: suggests to them to take over the elements, each to one of
+    /// them (draft-dreibholz-rserpool-enrp-takeover), and closes all connections when they have,
+    /// or after a second. [`Event::Left`] is the last event.
+    ///
+    /// Elements and users that are still connected then look for another registrar at once.
+    pub fn leave(&mut self, now: Instant) {
+        self.out.begin();
+        if self.leaving {
+            return;
+        }
+        self.leaving = true;
+        self.timers.cancel(Timer::Announce);
+        let peers: Vec<_> = self.peers.active().collect();
+        if peers.is_empty() || !self.config.compatibility.suggests_takeover() {
+            return self.finish_leaving();
+        }
+        let own: Vec<_> = self.handlespace.owned_by(self.config.identifier, None).collect();
+        for key in own {
+            let (_, connection) = peers[self.rng.random_range(0..peers.len())];
+            if let (Some(handle), Some(element)) =
+                (self.handlespace.handle_of(key).cloned(), self.handlespace.get(key))
+            {
+                let value = element.value.clone();
+                self.update_peer(connection, UpdateAction::Add, true, &handle, &value);
+            }
+        }
+        self.timers.set(Timer::Leave, now + PATIENCE);
+        self.leave_if_alone();
+    }
+
+    /// A peer that leaves suggests that we take over one of its elements.
+    pub(super) fn handle_suggestion(&mut self, now: Instant, key: ElementKey, from: RegistrarId) {
+        if !self.leaving && self.home_of(key) == Some(from) {
+            self.handlespace.set_home(key, self.config.identifier);
+            self.announce_element(key);
+            self.adopt(now, key);
+        }
+    }
+
+    /// Ends leaving when the last element has another home.
+    pub(super) fn leave_if_alone(&mut self) {
+        let ours = self.config.identifier;
+        if self.leaving && self.handlespace.owned_by(ours, None).next().is_none() {
+            self.finish_leaving();
+        }
+    }
+
+    pub(super) fn finish_leaving(&mut self) {
+        if std::mem::replace(&mut self.left, true) {
+            return;
+        }
+        self.timers.clear();
+        let mut connections: Vec<_> = self.connections.drain().map(|(id, _)| id).collect();
+        connections.extend(self.peers.forget_links());
+        connections.sort_unstable();
+        for connection in connections {
+            self.out.close(connection);
+        }
+        self.dials.clear();
+        self.deferred.clear();
+        self.out.event(Event::Left);
+    }
+}
