@@ -270,7 +270,8 @@ impl Cluster {
         }
     }
 
-    fn registrar_leaves(&mut self) -> bool {
+    /// A registrar leaves in good order, if there is one.
+    pub(super) fn registrar_leaves(&mut self) -> bool {
         let running = self.registrars.iter().filter(|host| self.network.is_running(**host));
         let Some(host) = running.copied().choose(&mut self.rng) else { return false };
         self.end_registrar(host);

@@ -94,6 +94,11 @@ impl Peers {
         })
     }
 
+    /// The connections to all peers, also to those that seem to be dead: they may not be.
+    pub(super) fn connected(&self) -> Vec<ConnectionId> {
+        self.known.values().filter_map(|peer| peer.connection).collect()
+    }
+
     /// Whether an answer of somebody whom we dialled is still to come.
     pub(super) fn is_dialling(&self) -> bool {
         #[allow(clippy::iter_over_hash_type, reason = "any will do")]

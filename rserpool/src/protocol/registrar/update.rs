@@ -29,8 +29,7 @@ impl Registrar {
         pool_handle: &PoolHandle,
         pool_element: &PoolElement,
     ) {
-        let peers: Vec<_> = self.peers.active().collect();
-        for (_, connection) in peers {
+        for connection in self.peers.connected() {
             self.update_peer(connection, action, false, pool_handle, pool_element);
         }
     }
