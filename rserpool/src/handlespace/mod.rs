@@ -13,7 +13,8 @@ use slab::Slab;
 
 use crate::policy::{InvalidPolicy, Member, Policies, Selector};
 use crate::wire::{
-    PolicyType, PoolElement, PoolElementId, PoolHandle, RegistrarId, TransportUse, UserTransport,
+    PolicyType, PoolElement, PoolElementId, PoolHandle, RegistrarId, TransportProtocol,
+    TransportUse, UserTransport,
 };
 
 pub use checksum::Checksum;
@@ -179,6 +180,23 @@ impl<T> Handlespace<T> {
             Some(_) => Ok(()),
             None => self.check_room(),
         }
+    }
+
+    /// Whether an element that does not fit its pool has the right to it nevertheless: pools of
+    /// one handle that came to be apart, and not of one kind, become the one with the smaller
+    /// policy number, transport protocol and transport use, in this order. False where there is
+    /// no such pool, or the element fits, or its policy is not to be had.
+    #[must_use]
+    pub fn prevails(&self, handle: &PoolHandle, value: &PoolElement) -> bool {
+        let Some(present) = self.members(handle).next() else { return false };
+        self.policies.validate(&value.policy).is_ok()
+            && kind(value) < kind(&self.elements[present.0].value)
+    }
+
+    /// The elements of a pool, in no particular order.
+    pub fn members(&self, handle: &PoolHandle) -> impl Iterator<Item = ElementKey> {
+        let pool = self.by_handle.get(handle).map(|pool| &self.pools[*pool]);
+        pool.into_iter().flat_map(|pool| pool.members.iter().map(|(_, key)| *key))
     }
 
     fn check_room(&self) -> Result<(), Refused> {
@@ -369,6 +387,18 @@ fn disown(
             by_owner.remove(&value.home_registrar);
         }
     }
+}
+
+/// What all elements of a pool have in common (RFC 5352 section 3.1).
+fn kind(element: &PoolElement) -> (PolicyType, Option<(TransportProtocol, TransportUse)>) {
+    let address = element.user_transport.address();
+    let transport = address.map(|address| {
+        // The service code of DCCP makes no difference.
+        let dccp = matches!(address.protocol, TransportProtocol::Dccp { .. });
+        let any = TransportProtocol::Dccp { service_code: 0 };
+        (if dccp { any } else { address.protocol }, address.usage)
+    });
+    (element.policy.policy_type(), transport)
 }
 
 fn usage(transport: &UserTransport) -> Option<TransportUse> {

@@ -16,7 +16,7 @@ use rserpool::wire::{
 };
 
 use super::network::{HostId, Network};
-use super::plan::{Fault, Plan};
+use super::plan::{Fault, Plan, Selection};
 use super::report::Tally;
 use super::trace::Trace;
 use crate::role::{Event, Role};
@@ -43,6 +43,8 @@ pub(super) struct Member {
     pub(super) pool: usize,
     /// Of its own choice; else it draws one.
     fixed: Option<PoolElementId>,
+    /// The kind of its policy.
+    selection: Selection,
     pub(super) policy: PolicyParameters,
     /// Whether it wants to be a member.
     pub(super) wants: bool,
@@ -85,8 +87,14 @@ impl Cluster {
             let pool = self.rng.random_range(0..self.plan.pools.len());
             let identifier = PoolElementId(u32::try_from(host).expect("few hosts"));
             let fixed = self.rng.random_bool(0.5).then_some(identifier);
-            let policy = self.plan.pools[pool].policy(&mut self.rng);
-            self.elements.insert(host, Member { pool, fixed, policy, wants: true });
+            let selection = if self.plan.quarrel {
+                Selection::draw(&mut self.rng)
+            } else {
+                self.plan.pools[pool]
+            };
+            let policy = selection.policy(&mut self.rng);
+            let member = Member { pool, fixed, selection, policy, wants: true };
+            self.elements.insert(host, member);
         }
         for index in 0..self.plan.users {
             let host = self.add_host(format!("user{index}"));
@@ -319,8 +327,7 @@ impl Cluster {
 
     pub(super) fn change_policy(&mut self) {
         let Some(host) = self.running_member() else { return };
-        let pool = self.elements[&host].pool;
-        let policy = self.plan.pools[pool].policy(&mut self.rng);
+        let policy = self.elements[&host].selection.policy(&mut self.rng);
         self.tell(|network| format!("{} has the policy {policy} now", network.hosts()[host].name));
         self.elements.get_mut(&host).expect("a member").policy = policy.clone();
         self.network.with(host, |role, now| {

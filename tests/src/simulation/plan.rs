@@ -102,6 +102,11 @@ pub(super) enum Selection {
 }
 
 impl Selection {
+    pub(super) fn draw(rng: &mut StdRng) -> Self {
+        let all = [Self::RoundRobin, Self::LeastUsed, Self::Weighted];
+        *all.choose(rng).expect("there are some")
+    }
+
     /// The policy of an element, with values drawn.
     pub(super) fn policy(self, rng: &mut StdRng) -> PolicyParameters {
         match self {
@@ -125,6 +130,9 @@ pub(super) struct Plan {
     pub(super) elements: usize,
     pub(super) users: usize,
     pub(super) pools: Vec<Selection>,
+    /// Whether elements of a pool have policies of different kinds, of which a pool takes one: the
+    /// first here may not be the first there.
+    pub(super) quarrel: bool,
     pub(super) weather: Weather,
     /// How much faster or slower than true a clock may be, in parts of a million.
     pub(super) skew: u32,
@@ -152,10 +160,7 @@ impl Plan {
             1 => Compatibility::Rsplib,
             _ => Compatibility::All,
         };
-        let kinds = [Selection::RoundRobin, Selection::LeastUsed, Selection::Weighted];
-        let pools = (0..rng.random_range(1..=3))
-            .map(|_| *kinds.choose(rng).expect("there are some"))
-            .collect();
+        let pools = (0..rng.random_range(1..=3)).map(|_| Selection::draw(rng)).collect();
         // A mixture of few kinds of faults finds what a mixture of all of them hides.
         let mut faults: Vec<_> = Fault::ALL.into_iter().filter(|_| rng.random_bool(0.6)).collect();
         if faults.is_empty() {
@@ -169,6 +174,7 @@ impl Plan {
             elements: rng.random_range(1..=10),
             users: rng.random_range(0..=3),
             pools,
+            quarrel: rng.random_bool(0.1),
             weather: weather(protocol, rng),
             skew: *[0, 100, 10_000, 50_000].choose(rng).expect("there are some"),
             faults,

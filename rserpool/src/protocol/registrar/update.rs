@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::mentor::Joining;
 use super::{Membership, Origin, Registrar, RemovalReason, Timer};
-use crate::handlespace::{ElementKey, Refused};
+use crate::handlespace::ElementKey;
 use crate::protocol::ConnectionId;
 use crate::wire::enrp::{HandleTableResponse, HandleUpdate, UpdateAction};
 use crate::wire::parameter::PeChecksum;
@@ -117,8 +117,9 @@ impl Registrar {
         if !self.peers.known.contains_key(&home) && !self.add_peer(now, home, None) {
             return;
         }
+        self.settle_kind(handle, &value);
         let size = quote(&value).len();
-        let result = match present {
+        let result = match self.handlespace.find(handle, value.identifier) {
             Some(key) => self.handlespace.update(key, value).map(|()| key),
             None => {
                 let state = Membership::of_another(size);
@@ -131,7 +132,9 @@ impl Registrar {
                 element.state.marked = false;
                 element.state.size = size;
             }
-            Err(error) => self.resolve_conflict(sender, handle, &error),
+            Err(refused) => {
+                tracing::warn!(%sender, pool = %handle, %refused, "an element does not fit");
+            }
         }
     }
 
@@ -159,21 +162,19 @@ impl Registrar {
         }
     }
 
-    /// A pool was made twice, here and there, and not of one kind: that of the registrar with the
-    /// larger identifier stays.
-    fn resolve_conflict(&mut self, sender: RegistrarId, handle: &PoolHandle, refused: &Refused) {
-        tracing::warn!(%sender, pool = %handle, %refused, "an element of a peer does not fit");
-        if matches!(refused, Refused::Full | Refused::Policy(_)) || self.config.identifier > sender
-        {
+    /// A pool was made twice, here and there, and not of one kind. One kind stays, for all
+    /// registrars the same; elements of the other are told that they are out.
+    fn settle_kind(&mut self, handle: &PoolHandle, value: &PoolElement) {
+        if !self.handlespace.prevails(handle, value) {
             return;
         }
-        let own: Vec<_> = self
-            .handlespace
-            .owned_by(self.config.identifier, None)
-            .filter(|key| self.handlespace.handle_of(*key) == Some(handle))
-            .collect();
-        for key in own {
-            self.handle_expiry(key);
+        let members: Vec<_> = self.handlespace.members(handle).collect();
+        for key in members {
+            if self.home_of(key) == Some(self.config.identifier) {
+                self.handle_expiry(key);
+            } else {
+                self.remove(key, RemovalReason::ElsewhereRemoved);
+            }
         }
     }
 

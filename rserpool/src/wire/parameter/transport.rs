@@ -14,7 +14,7 @@ use crate::wire::{DecodeError, ParameterReader, Reader, Writer};
 pub type Addresses = SmallVec<[IpAddr; 2]>;
 
 /// Which transport protocol a transport address belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum TransportProtocol {
     /// DCCP, with its service code.
@@ -48,7 +48,7 @@ impl fmt::Display for TransportProtocol {
 ///
 /// The RFC has the field for SCTP alone and reserves it elsewhere; rsplib uses it for TCP too,
 /// and so do we, because a session over TCP has a control channel as well.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct TransportUse(pub u16);
 
 impl TransportUse {
