@@ -22,6 +22,10 @@ pub use config::ElementConfig;
 /// How often an identifier is drawn anew because another element of the pool has it; ours.
 const MAX_IDENTIFIERS: u32 = 8;
 
+/// How often an identifier is tried again that another element seems to have; ours. It may have
+/// been ours before we came back, and the registrar is yet to notice that we were gone.
+const MAX_REFUSALS: u32 = 3;
+
 /// How long a member that is refused waits before it registers again, doubled up to
 /// RETRAN.max (RFC 5352 section 7.3); ours.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
@@ -52,6 +56,8 @@ pub struct Element {
     claimed: bool,
     /// Whether it was a member before: then a refusal is not the end.
     was_member: bool,
+    /// How often it was refused since.
+    refusals: u32,
     /// How long to wait after the next refusal.
     retry_delay: Duration,
     /// Connections from outside, and whether their first fault was logged.
@@ -105,7 +111,8 @@ pub enum Event {
         /// Its home registrar's address.
         registrar: TransportAddress,
     },
-    /// The registrar does not take it. An element that has never been a member does not try
+    /// The registrar does not take it: at once, or after 14 seconds where another element has the
+    /// identifier that was chosen for it. An element that has never been a member does not try
     /// again before it has another policy; one that was does, for the pool may have changed.
     Rejected(OperationError),
     /// The compatibility profile forbids its pool handle or its policy. Nothing was sent: it
@@ -141,6 +148,7 @@ impl Element {
             attempts: 0,
             claimed: false,
             was_member: false,
+            refusals: 0,
             retry_delay: RETRY_DELAY,
             accepted: BTreeMap::new(),
             hunt: Hunt::new(config.hunt.clone()),
@@ -345,29 +353,42 @@ impl Element {
             let registrar = home.peer.clone();
             self.was_member = true;
             self.identifiers_drawn = 0;
+            self.refusals = 0;
             self.retry_delay = RETRY_DELAY;
             if self.state == State::Joining {
                 self.state = State::Registered;
                 self.out.event(Event::Registered { identifier: self.identifier, registrar });
             }
             self.timers.set(Timer::Reregistration, now + reregistration(self.config.lifetime));
-        } else if error.causes.contains(&ErrorCause::NonUniqueIdentifier)
-            && self.config.identifier.is_none()
-            && self.identifiers_drawn < MAX_IDENTIFIERS
-        {
+        } else {
+            self.handle_refusal(now, error);
+        }
+    }
+
+    fn handle_refusal(&mut self, now: Instant, error: OperationError) {
+        let taken = error.causes.contains(&ErrorCause::NonUniqueIdentifier);
+        let chosen = self.config.identifier.is_some();
+        if taken && (chosen || self.was_member) && self.refusals < MAX_REFUSALS {
+            return self.register_later(now);
+        }
+        if taken && !chosen && self.identifiers_drawn < MAX_IDENTIFIERS {
             self.identifiers_drawn += 1;
             self.identifier = draw_identifier(&mut self.rng);
-            self.register(now);
-        } else {
-            self.out.event(Event::Rejected(error));
-            if self.was_member {
-                self.state = State::Joining;
-                self.timers.set(Timer::Reregistration, now + self.retry_delay);
-                self.retry_delay = (self.retry_delay * 2).min(RETRY_DELAY_MAX);
-            } else {
-                self.state = State::Rejected;
-            }
+            return self.register(now);
         }
+        self.out.event(Event::Rejected(error));
+        if self.was_member {
+            self.register_later(now);
+        } else {
+            self.state = State::Rejected;
+        }
+    }
+
+    fn register_later(&mut self, now: Instant) {
+        self.refusals += 1;
+        self.state = State::Joining;
+        self.timers.set(Timer::Reregistration, now + self.retry_delay);
+        self.retry_delay = (self.retry_delay * 2).min(RETRY_DELAY_MAX);
     }
 
     fn handle_deregistration_response(

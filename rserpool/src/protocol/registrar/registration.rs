@@ -62,8 +62,9 @@ impl Registrar {
         let was_ours = present
             .and_then(|key| self.handlespace.get(key))
             .is_some_and(|element| element.value.home_registrar == self.config.identifier);
-        if let Some(key) = present {
-            self.check_owner(key, from)?;
+        if let Some(key) = present.filter(|key| !self.is_owner(*key, from)) {
+            self.doubt_owner(now, key);
+            return Err(ErrorCause::NonUniqueIdentifier);
         }
         self.handlespace
             .check(handle, &value)
@@ -116,21 +117,32 @@ impl Registrar {
         Ok(())
     }
 
-    /// Only the endpoint that registered an element may change it: the same connection, or one
-    /// from the same address after that one is gone or replaced.
-    fn check_owner(&self, key: ElementKey, from: ConnectionId) -> Result<(), ErrorCause> {
+    /// Only the connection that registered an element may change it, or one from the same address
+    /// when that connection is gone or was to another registrar.
+    fn is_owner(&self, key: ElementKey, from: ConnectionId) -> bool {
         let element = self.handlespace.get(key).expect("found before");
-        if element.state.connection == Some(from) {
-            return Ok(());
+        let Some(peer) = self.connections.get(&from) else { return false };
+        let connection = element.state.connection;
+        match connection.and_then(|id| self.connections.get(&id)) {
+            Some(_) if connection == Some(from) => true,
+            // It connected to us, and is still there for all we know.
+            Some(owner) if owner.origin == Origin::Accepted => false,
+            Some(owner) => owner.address.shares_address(&peer.address),
+            None => {
+                let user = element.value.user_transport.address();
+                user.is_some_and(|user| user.shares_address(&peer.address))
+            }
         }
-        let peer = &self.connections[&from].address;
-        let owner = element.state.connection.and_then(|id| self.connections.get(&id));
-        let same_host = match (owner, element.value.user_transport.address()) {
-            (Some(owner), _) => owner.address.shares_address(peer),
-            (None, Some(user)) => user.shares_address(peer),
-            (None, None) => false,
-        };
-        if same_host { Ok(()) } else { Err(ErrorCause::NonUniqueIdentifier) }
+    }
+
+    /// Somebody else claims an element. If he is the element itself, which came back before we
+    /// noticed that it was gone, its old connection does not answer.
+    fn doubt_owner(&mut self, now: Instant, key: ElementKey) {
+        let Some(element) = self.handlespace.get(key) else { return };
+        let ours = element.value.home_registrar == self.config.identifier;
+        if ours && !element.state.awaiting_ack {
+            self.send_keep_alive(now, key);
+        }
     }
 
     /// The element is reached through `connection` from now on.
@@ -171,7 +183,7 @@ impl Registrar {
         let asap::Deregistration { pool_handle, identifier } = deregistration;
         // An element that is not there is as good as deregistered (RFC 5352 section 3.2).
         let found = self.handlespace.find(&pool_handle, identifier);
-        let owned = found.is_none_or(|key| self.check_owner(key, from).is_ok());
+        let owned = found.is_none_or(|key| self.is_owner(key, from));
         let error = (!owned).then(|| ErrorCause::Security.into());
         self.respond(from, asap::DeregistrationResponse { pool_handle, identifier, error });
         if let Some(key) = found.filter(|_| owned) {
