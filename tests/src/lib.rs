@@ -1,5 +1,6 @@
 //! What the tests share.
 
+pub mod by_hand;
 pub mod role;
 pub mod simulation;
 pub mod world;

@@ -135,6 +135,18 @@ impl World {
         result
     }
 
+    /// Does something to a registrar.
+    pub fn with_registrar_mut<R>(
+        &mut self,
+        id: NodeId,
+        act: impl FnOnce(&mut Registrar, Instant) -> R,
+    ) -> R {
+        let Role::Registrar(registrar) = &mut self.nodes[id].role else { panic!("no registrar") };
+        let result = act(registrar, self.now);
+        self.settle(id);
+        result
+    }
+
     /// Does something to a user.
     pub fn with_user<R>(&mut self, id: NodeId, act: impl FnOnce(&mut User, Instant) -> R) -> R {
         let Role::User(user) = &mut self.nodes[id].role else { panic!("no user") };

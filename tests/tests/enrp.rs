@@ -11,8 +11,9 @@ use rserpool::wire::enrp::{self, Body, Route};
 use rserpool::wire::parameter::PeChecksum;
 use rserpool::wire::{
     Bytes, PoolElement, PoolElementId, PoolHandle, Ppid, RegistrarId, RegistrationLife,
-    TransportAddress, UserMessage, asap,
+    TransportAddress, UserMessage,
 };
+use rserpool_tests::by_hand::{registration, send_asap, send_enrp, take_enrp};
 use rserpool_tests::world::{Event, NodeId, World, address};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -24,39 +25,10 @@ fn registrar(world: &mut World) -> NodeId {
     world.registrar(Registrar::new(config))
 }
 
-fn send(world: &mut World, on: ConnectionId, message: impl Into<enrp::Message>) {
-    let payload = message.into().encode().unwrap();
-    world.send(on, UserMessage::new(Ppid::ENRP, payload));
-}
-
-/// What the test received over `on`, which is forgotten then.
-fn received(world: &mut World, on: ConnectionId) -> Vec<Body> {
-    let (ours, others) = world.received.drain(..).partition(|(connection, _)| *connection == on);
-    world.received = others;
-    let ours: Vec<(ConnectionId, UserMessage)> = ours;
-    ours.iter()
-        .map(|(_, message)| {
-            assert_eq!(message.ppid, Ppid::ENRP);
-            enrp::Message::decode(&message.payload).unwrap().body
-        })
-        .collect()
-}
-
 fn register(world: &mut World, on: ConnectionId, pool: &str, identifier: u32) {
-    let transport = TransportAddress { port: 7, ..address(99) };
-    let registration = asap::Registration {
-        pool_handle: pool.parse().unwrap(),
-        pool_element: PoolElement {
-            identifier: PoolElementId(identifier),
-            home_registrar: RegistrarId(0),
-            registration_life: RegistrationLife::INFINITE,
-            user_transport: transport.into(),
-            policy: "RoundRobin".parse().unwrap(),
-            asap_transport: Some(address(99)),
-        },
-    };
-    let payload = asap::Message::from(registration).encode().unwrap();
-    world.send(on, UserMessage::new(Ppid::ASAP, payload));
+    let mut registration = registration(pool, identifier);
+    registration.pool_element.registration_life = RegistrationLife::INFINITE;
+    send_asap(world, on, registration);
 }
 
 #[test]
@@ -64,8 +36,8 @@ fn an_unknown_registrar_is_asked_who_it_is() {
     let mut world = World::default();
     let node = registrar(&mut world);
     let on = world.connect_for(Ppid::ENRP, node);
-    send(&mut world, on, enrp::ListRequest { route: ROUTE });
-    match &received(&mut world, on)[..] {
+    send_enrp(&mut world, on, enrp::ListRequest { route: ROUTE });
+    match &take_enrp(&mut world, on)[..] {
         [Body::Presence(presence), Body::ListResponse(list)] => {
             assert!(presence.reply_required);
             assert_eq!(presence.route, Route { sender: RegistrarId(1), receiver: RegistrarId(99) });
@@ -96,8 +68,8 @@ fn the_handlespace_is_handed_out_page_by_page() {
         let mut elements: Vec<(PoolHandle, u32)> = Vec::new();
         let mut pages = 0;
         loop {
-            send(&mut world, on, enrp::HandleTableRequest { own_children_only, route: ROUTE });
-            let received = received(&mut world, on);
+            send_enrp(&mut world, on, enrp::HandleTableRequest { own_children_only, route: ROUTE });
+            let received = take_enrp(&mut world, on);
             let Some(Body::HandleTableResponse(page)) = received.last() else {
                 panic!("{received:?}")
             };
@@ -134,8 +106,8 @@ fn a_download_that_is_not_continued_begins_anew() {
     let mut first_element_after = |pause: Duration| {
         world.run(pause);
         let request = enrp::HandleTableRequest { own_children_only: false, route: ROUTE };
-        send(&mut world, on, request);
-        match received(&mut world, on).pop() {
+        send_enrp(&mut world, on, request);
+        match take_enrp(&mut world, on).pop() {
             Some(Body::HandleTableResponse(page)) => page.pools[0].elements[0].identifier.0,
             other => panic!("{other:?}"),
         }
@@ -156,19 +128,19 @@ fn rubbish_and_strangers_do_not_disturb() {
         let payload = Bytes::copy_from_slice(payload);
         world.send(on, UserMessage::new(Ppid::ENRP, payload));
     }
-    assert!(received(&mut world, on).iter().all(|body| matches!(body, Body::Error(_))));
+    assert!(take_enrp(&mut world, on).iter().all(|body| matches!(body, Body::Error(_))));
     // Not for this registrar, of nobody, of itself.
     for (sender, receiver) in [(99, 2), (0, 1), (1, 0)] {
         let route = Route { sender: RegistrarId(sender), receiver: RegistrarId(receiver) };
-        send(&mut world, on, enrp::ListRequest { route });
-        assert_eq!(received(&mut world, on), []);
+        send_enrp(&mut world, on, enrp::ListRequest { route });
+        assert_eq!(take_enrp(&mut world, on), []);
     }
-    send(&mut world, on, enrp::ListRequest { route: ROUTE });
-    assert_eq!(received(&mut world, on).len(), 2);
+    send_enrp(&mut world, on, enrp::ListRequest { route: ROUTE });
+    assert_eq!(take_enrp(&mut world, on).len(), 2);
     // A registrar keeps its identifier as long as it lives.
     let route = Route { sender: RegistrarId(98), receiver: RegistrarId(1) };
-    send(&mut world, on, enrp::ListRequest { route });
-    assert_eq!(received(&mut world, on), []);
+    send_enrp(&mut world, on, enrp::ListRequest { route });
+    assert_eq!(take_enrp(&mut world, on), []);
 }
 
 /// A registrar on the next host, with that identifier, which is told of those.
@@ -372,8 +344,8 @@ fn what_was_missed_is_found_by_the_checksum() {
         pool_handle: "Pool".parse().unwrap(),
         pool_element: PoolElement { identifier: PoolElementId(identifier), ..element.clone() },
     };
-    send(&mut world, liar, update(enrp::UpdateAction::Delete, 1));
-    send(&mut world, liar, update(enrp::UpdateAction::Add, 2));
+    send_enrp(&mut world, liar, update(enrp::UpdateAction::Delete, 1));
+    send_enrp(&mut world, liar, update(enrp::UpdateAction::Add, 2));
     assert_eq!(world.homes(two), [(2, 1)]);
     world.run(SECOND * 4);
     assert_eq!(world.homes(two), [(1, 1)]);

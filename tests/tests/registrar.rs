@@ -13,6 +13,7 @@ use rserpool::wire::{
     Bytes, ErrorCause, PolicyParameters, PolicyType, PoolElementId, PoolHandle, Ppid, RegistrarId,
     RegistrationLife, TransportAddress, UserMessage, asap,
 };
+use rserpool_tests::by_hand::{self, send_asap as send};
 use rserpool_tests::world::{Event, NodeId, World, address};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -77,11 +78,6 @@ fn removals(world: &mut World, registrar: NodeId) -> Vec<RemovalReason> {
         .collect()
 }
 
-fn send(world: &mut World, on: rserpool::protocol::ConnectionId, body: impl Into<asap::Message>) {
-    let payload = body.into().encode().unwrap();
-    world.send(on, UserMessage::new(Ppid::ASAP, payload));
-}
-
 fn answers(world: &mut World) -> Vec<asap::Body> {
     let received = std::mem::take(&mut world.received);
     received
@@ -90,33 +86,8 @@ fn answers(world: &mut World) -> Vec<asap::Body> {
         .collect()
 }
 
-/// A registration as somebody at the test's own address would send it.
 fn registration(identifier: u32) -> asap::Registration {
-    let config = ElementConfig::new(
-        handle(),
-        TransportAddress::tcp("10.0.0.99:7".parse().unwrap()),
-        hunt(&[0]),
-        1,
-    );
-    let mut element = Element::new(config.identifier(PoolElementId(identifier)));
-    let now = World::default().now();
-    element.start(now);
-    let connection = match element.poll_output() {
-        Some(Output::Connect { connection, .. }) => connection,
-        other => panic!("{other:?}"),
-    };
-    let event = ConnectionEvent::Established {
-        local: TransportAddress::tcp("10.0.0.99:40000".parse().unwrap()),
-        peer: address(0),
-    };
-    element.handle_connection(now, connection, event);
-    let Some(Output::Send { message, .. }) = element.poll_output() else {
-        panic!("no registration")
-    };
-    match asap::Message::decode(&message.payload).unwrap().body {
-        asap::Body::Registration(registration) => registration,
-        other => panic!("{other:?}"),
-    }
+    by_hand::registration("EchoPool", identifier)
 }
 
 #[test]

@@ -46,6 +46,10 @@ impl<K: Copy + Ord + Hash> Timers<K> {
         Some(key)
     }
 
+    pub(crate) fn is_set(&self, key: K) -> bool {
+        self.deadlines.contains_key(&key)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.queue.len()
     }

@@ -52,10 +52,13 @@ impl Registrar {
         }
     }
 
-    /// Ends leaving when the last element has another home.
+    /// Ends leaving when the last element has another home, and has closed its connection to us.
     pub(super) fn leave_if_alone(&mut self) {
         let ours = self.config.identifier;
-        if self.leaving && self.handlespace.owned_by(ours, None).next().is_none() {
+        if self.leaving
+            && self.handlespace.owned_by(ours, None).next().is_none()
+            && self.connections.values().all(|client| client.elements.is_empty())
+        {
             self.finish_leaving();
         }
     }

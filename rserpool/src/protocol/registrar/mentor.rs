@@ -81,6 +81,9 @@ impl Registrar {
     /// The mentor does not want to, for it may be joining itself, or it does not answer.
     pub(super) fn handle_mentor_refused(&mut self, now: Instant, peer: RegistrarId) {
         if matches!(self.joining, Joining::Downloading(mentor) if mentor == peer) {
+            if !self.timers.is_set(Timer::Mentor) {
+                return self.finish_joining(now);
+            }
             self.joining = Joining::Pausing;
             self.timers.set(Timer::NextMentor, now + PAUSE);
         }
@@ -93,6 +96,14 @@ impl Registrar {
         if !peers.is_empty() {
             let (peer, connection) = peers[self.rng.random_range(0..peers.len())];
             self.consider_mentor(now, peer, connection);
+        }
+    }
+
+    /// We looked for a mentor for long enough. If there is one, its answer takes as long as it
+    /// takes, as long as each page comes in time.
+    pub(super) fn handle_mentor_timer(&mut self, now: Instant) {
+        if !matches!(self.joining, Joining::Downloading(_)) {
+            self.finish_joining(now);
         }
     }
 

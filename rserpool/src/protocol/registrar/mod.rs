@@ -379,7 +379,7 @@ impl Registrar {
             Timer::Heartbeat => self.handle_heartbeat(now),
             Timer::Leave => self.finish_leaving(),
             Timer::Limit(host) => self.handle_limit_timer(now, host),
-            Timer::Mentor => self.finish_joining(now),
+            Timer::Mentor => self.handle_mentor_timer(now),
             Timer::NextMentor => self.handle_pause_over(now),
             Timer::Peer(peer) => self.handle_peer_timer(now, peer),
             Timer::KeepAlive(key) => self.handle_keep_alive_timer(now, key),
@@ -464,6 +464,7 @@ impl Machine for Registrar {
                 for key in peer.elements {
                     self.handle_element_disconnected(now, key, peer.origin);
                 }
+                self.leave_if_alone();
             }
         }
     }

@@ -129,8 +129,9 @@ impl Registrar {
             Some(owner) if owner.origin == Origin::Accepted => false,
             Some(owner) => owner.address.shares_address(&peer.address),
             None => {
-                let user = element.value.user_transport.address();
-                user.is_some_and(|user| user.shares_address(&peer.address))
+                let value = &element.value;
+                let address = value.user_transport.address().or(value.asap_transport.as_ref());
+                address.is_some_and(|address| address.shares_address(&peer.address))
             }
         }
     }

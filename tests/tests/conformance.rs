@@ -1,0 +1,98 @@
+//! `docs/CONFORMANCE.md` names files and tests that exist.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// The text of all Rust files below `folder`, by the stem of the file, or by the folder for
+/// `mod.rs`.
+fn collect(folder: &Path, texts: &mut HashMap<String, String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_dir() {
+            if name != "target" && !name.starts_with('.') {
+                collect(&path, texts);
+            }
+        } else if let Some(stem) = name.strip_suffix(".rs") {
+            let folder = folder.file_name().unwrap().to_str().unwrap();
+            let stem = if stem == "mod" { folder } else { stem };
+            texts.entry(stem.to_owned()).or_default().push_str(&fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+/// What stands between backquotes.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// What is wrong with a row of six columns; none where the line is no such row.
+fn faults(line: &str, root: &Path, texts: &HashMap<String, String>) -> Option<Vec<String>> {
+    let cells: Vec<_> = line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ").collect();
+    let section = cells[0];
+    if !section.starts_with(|c: char| c.is_ascii_digit()) && section != "Abstract" {
+        return None;
+    }
+    let [_, _, _, _, place, tests] = cells[..] else {
+        return Some(vec![format!("{} columns", cells.len())]);
+    };
+    let mut faults = Vec::new();
+    for path in quoted(place) {
+        if !root.join(path).exists() {
+            faults.push(format!("there is no {path}"));
+        }
+    }
+    if quoted(tests).is_empty() && tests != "none" {
+        faults.push(format!("no test in {tests:?}"));
+    }
+    for test in quoted(tests) {
+        let exists = match test.split_once("::") {
+            Some((stem, function)) => {
+                texts.get(stem).is_some_and(|text| text.contains(&format!("fn {function}(")))
+            }
+            None => test.starts_with("interop/") && root.join("tests").join(test).exists(),
+        };
+        if !exists {
+            faults.push(format!("there is no test {test}"));
+        }
+    }
+    Some(faults)
+}
+
+#[test]
+fn all_that_it_names_exists() {
+    let root = root();
+    let mut texts = HashMap::new();
+    collect(&root, &mut texts);
+    let document = fs::read_to_string(root.join("docs/CONFORMANCE.md")).unwrap();
+    let mut rows = 0;
+    let mut all = Vec::new();
+    for (number, line) in (1..).zip(document.lines()) {
+        if let Some(faults) = faults(line, &root, &texts) {
+            rows += 1;
+            all.extend(faults.into_iter().map(|fault| format!("line {number}: {fault}")));
+        }
+    }
+    assert!(rows > 300, "{rows} rows");
+    assert!(all.is_empty(), "{}", all.join("\n"));
+}
+
+#[test]
+fn what_does_not_exist_is_noticed() {
+    let root = root();
+    let texts = HashMap::from([("some".to_owned(), "fn test() {}".to_owned())]);
+    let check = |line| faults(line, &root, &texts).map(|faults| faults.len());
+    assert_eq!(check("| 3.1 | MUST | a | b | `Cargo.toml` | `some::test` |"), Some(0));
+    assert_eq!(check("| 3.1 | MUST | a | b | `Cargo.toml` | none |"), Some(0));
+    assert_eq!(check("| 3.1 | MUST | a | b | `Cargo.toml` | `interop/pools` |"), Some(0));
+    assert_eq!(check("| 3.1 | MUST | a | b | `nowhere` | `some::other` |"), Some(2));
+    assert_eq!(check("| 3.1 | MUST | a | b | `Cargo.toml` | soon |"), Some(1));
+    assert_eq!(check("| 3.1 | MUST | a | b | `some::test` |"), Some(1));
+    assert_eq!(check("| RFC 5352 | 162 | 108 | 28 | 24 | 2 | 50 | 26 |"), None);
+}

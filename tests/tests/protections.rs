@@ -1,0 +1,189 @@
+//! What a registrar does not take from others, and does not blame them for.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::time::Duration;
+
+use rserpool::protocol::element::ElementConfig;
+use rserpool::protocol::registrar::{Event as Told, RegistrarConfig};
+use rserpool::protocol::{Element, HuntConfig, Machine, Output, Registrar};
+use rserpool::wire::asap::{Body, EndpointUnreachable, HandleResolution, Resolved};
+use rserpool::wire::{ErrorCause, PoolElementId, Ppid, RegistrarId, TransportAddress, UserMessage};
+use rserpool_tests::by_hand::{registration, send_asap, take_asap};
+use rserpool_tests::world::{Event, NodeId, World, address};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn config() -> RegistrarConfig {
+    RegistrarConfig::new(RegistrarId(1), 1)
+}
+
+fn element(world: &mut World, identifier: u32, registrars: &[NodeId]) -> NodeId {
+    let host = world.hosts();
+    let service = TransportAddress { port: 7, ..address(host) };
+    let hunt = HuntConfig::new(registrars.iter().map(|host| address(*host)));
+    let config = ElementConfig::new("Pool".parse().unwrap(), service, hunt, u64::from(identifier))
+        .identifier(PoolElementId(identifier))
+        .asap_transport(address(host));
+    world.element(Element::new(config))
+}
+
+fn resolution() -> HandleResolution {
+    HandleResolution { subscribe: false, pool_handle: "Pool".parse().unwrap(), items: None }
+}
+
+#[test]
+fn a_host_that_asks_too_often_is_refused_and_others_are_not() {
+    let mut world = World::default();
+    let node = world.registrar(Registrar::new(config().rate_limits(Some(10), None)));
+    element(&mut world, 7, &[node]);
+    world.run(SECOND);
+    // Another connection of the host makes no difference.
+    let connections = [world.connect(node), world.connect(node)];
+    let mut refused = 0;
+    for number in 0..30 {
+        let on = connections[number % 2];
+        send_asap(&mut world, on, resolution());
+        match take_asap(&mut world, on).as_slice() {
+            [Body::HandleResolutionResponse(response)] => match &response.result {
+                Resolved::Pool { elements, .. } => assert_eq!(elements.len(), 1),
+                Resolved::Error(error) => {
+                    assert_eq!(error.causes[..], [ErrorCause::LackOfResources]);
+                    refused += 1;
+                }
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(refused, 20);
+    assert_eq!(world.with_registrar(node).footprint().waiting, 1);
+    // A second later it has its whole allowance again, and then nothing is kept of it.
+    world.run(SECOND);
+    send_asap(&mut world, connections[0], resolution());
+    let answer = take_asap(&mut world, connections[0]);
+    assert!(matches!(
+        answer.as_slice(),
+        [Body::HandleResolutionResponse(response)]
+            if matches!(response.result, Resolved::Pool { .. })
+    ));
+    world.run(SECOND * 5);
+    assert_eq!(world.with_registrar(node).footprint().waiting, 0);
+}
+
+#[test]
+fn a_host_that_reports_too_often_is_not_heard() {
+    let mut world = World::default();
+    let limits = config().rate_limits(None, Some(2)).max_bad_pe_reports(5);
+    let node = world.registrar(Registrar::new(limits));
+    element(&mut world, 7, &[node]);
+    world.run(SECOND);
+    let report =
+        EndpointUnreachable { pool_handle: "Pool".parse().unwrap(), identifier: PoolElementId(7) };
+    // Each connection counts as a user: without the limit, the element would be gone.
+    for _ in 0..20 {
+        let on = world.connect(node);
+        send_asap(&mut world, on, report.clone());
+    }
+    world.run(Duration::ZERO);
+    assert_eq!(world.elements(node), 1);
+}
+
+#[test]
+fn who_has_the_address_of_an_element_is_not_the_element() {
+    let mut world = World::default();
+    let node = world.registrar(Registrar::new(config()));
+    let owner = world.connect(node);
+    send_asap(&mut world, owner, registration("Pool", 7));
+    take_asap(&mut world, owner);
+    let other = world.connect(node);
+    send_asap(&mut world, other, registration("Pool", 7));
+    match take_asap(&mut world, other).as_slice() {
+        [Body::RegistrationResponse(response)] => {
+            let error = response.error.as_ref().unwrap();
+            assert_eq!(error.causes[..], [ErrorCause::NonUniqueIdentifier]);
+        }
+        other => panic!("{other:?}"),
+    }
+    // The owner is asked whether it is still there. It is not, and then its identifier is free.
+    assert!(matches!(take_asap(&mut world, owner).as_slice(), [Body::EndpointKeepAlive(_)]));
+    world.run(SECOND * 6);
+    send_asap(&mut world, other, registration("Pool", 7));
+    match take_asap(&mut world, other).as_slice() {
+        [Body::RegistrationResponse(response)] => assert!(!response.reject),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What a registrar does whose clock jumped by `pause` while it waited for an answer and for a
+/// registration to be renewed: the names of the messages that it sends, and whether it removed
+/// the element.
+fn after_standing_still(pause: Duration) -> (Vec<u8>, bool) {
+    let mut now = World::default().now();
+    let mut registrar = Registrar::new(config());
+    registrar.start(now);
+    let on = registrar.accept(now, Ppid::ASAP, address(99));
+    let payload = rserpool::wire::asap::Message::from(registration("Pool", 7)).encode().unwrap();
+    registrar.handle_message(now, on, UserMessage::new(Ppid::ASAP, payload));
+    while registrar.poll_output().is_some() {}
+    // To the first keep-alive.
+    now = registrar.poll_timeout().unwrap();
+    registrar.handle_timeout(now);
+    while registrar.poll_output().is_some() {}
+    registrar.handle_timeout(now + pause);
+    let (mut sent, mut removed) = (Vec::new(), false);
+    while let Some(output) = registrar.poll_output() {
+        match output {
+            Output::Send { message, .. } => sent.push(message.payload[0]),
+            Output::Event(Told::Removed(..)) => removed = true,
+            _ => {}
+        }
+    }
+    (sent, removed)
+}
+
+#[test]
+fn nobody_is_given_up_for_what_passed_while_the_registrar_stood_still() {
+    const KEEP_ALIVE: u8 = 7;
+    // The answer was due after 5 s.
+    assert_eq!(after_standing_still(Duration::from_millis(4900)), (vec![], false));
+    assert_eq!(after_standing_still(Duration::from_millis(5500)), (vec![], true));
+    assert_eq!(after_standing_still(SECOND * 7), (vec![KEEP_ALIVE], false));
+    // The registration was due after 90 s, too: the element is asked for both.
+    let (sent, removed) = after_standing_still(SECOND * 200);
+    assert!(!sent.is_empty() && sent.iter().all(|kind| *kind == KEEP_ALIVE), "{sent:?}");
+    assert!(!removed);
+}
+
+#[test]
+fn a_registrar_that_leaves_hands_its_elements_over() {
+    let mut world = World::default();
+    let join = |world: &mut World, identifier: u32, peers: &[NodeId]| {
+        let host = world.hosts();
+        let config = RegistrarConfig::new(RegistrarId(identifier), u64::from(identifier))
+            .enrp(address(host))
+            .peers(peers.iter().map(|peer| address(*peer)));
+        world.registrar(Registrar::new(config))
+    };
+    let one = join(&mut world, 1, &[]);
+    let two = join(&mut world, 2, &[one]);
+    let three = join(&mut world, 3, &[one]);
+    // They know the first alone.
+    let elements: Vec<_> = (11..21).map(|id| element(&mut world, id, &[one])).collect();
+    world.run(SECOND * 5);
+    for node in &elements {
+        world.take_events(*node);
+    }
+    world.with_registrar_mut(one, |registrar, now| registrar.leave(now));
+    world.run(Duration::ZERO);
+    assert!(world.take_events(one).contains(&Event::Registrar(Told::Left)), "at once");
+    for node in [two, three] {
+        let homes = world.homes(node);
+        assert_eq!(homes.len(), 10);
+        assert!(homes.iter().all(|(_, home)| [2, 3].contains(home)), "{homes:?}");
+        assert_ne!(homes.iter().filter(|(_, home)| *home == 2).count() % 10, 0, "shared");
+    }
+    for node in elements {
+        assert_eq!(world.take_events(node), [], "no element lost its registrar");
+        assert!(world.with_element(node, |element, _| element.is_registered()));
+    }
+}
