@@ -83,6 +83,46 @@ fn all_that_it_names_exists() {
     assert!(all.is_empty(), "{}", all.join("\n"));
 }
 
+/// What the summary says of the rows of one RFC: how many, met, deviating, not done, not ours,
+/// without a test, and of these met or deviating.
+fn count(rows: &[&str]) -> [usize; 7] {
+    let mut counts = [rows.len(), 0, 0, 0, 0, 0, 0];
+    for row in rows {
+        let cells: Vec<_> = row.split(" | ").collect();
+        let kinds = ["**Deviates", "**Not done", "Not ours"];
+        let kind = kinds.iter().position(|kind| cells[3].starts_with(kind)).map_or(1, |it| it + 2);
+        counts[kind] += 1;
+        if cells[5] == "none |" {
+            counts[5] += 1;
+            counts[6] += usize::from(kind <= 2);
+        }
+    }
+    counts
+}
+
+#[test]
+fn the_summary_is_right() {
+    let document = fs::read_to_string(root().join("docs/CONFORMANCE.md")).unwrap();
+    let mut total = [0; 7];
+    let line = |name: &str, counts: [usize; 7]| {
+        let counts = counts.map(|count| count.to_string()).join(" | ");
+        format!("| {name} | {counts} |")
+    };
+    for part in document.split("\n## ").skip(1) {
+        let name = part.split(':').next().unwrap();
+        let is_row = |line: &&str| {
+            let rest = line.strip_prefix("| ").unwrap_or_default();
+            rest.starts_with("Abstract") || rest.starts_with(|c: char| c.is_ascii_digit())
+        };
+        let counts = count(&part.lines().filter(is_row).collect::<Vec<_>>());
+        assert!(document.contains(&line(name, counts)), "{}", line(name, counts));
+        for (sum, count) in total.iter_mut().zip(counts) {
+            *sum += count;
+        }
+    }
+    assert!(document.contains(&line("all", total)), "{}", line("all", total));
+}
+
 #[test]
 fn what_does_not_exist_is_noticed() {
     let root = root();
