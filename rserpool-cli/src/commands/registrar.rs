@@ -33,6 +33,12 @@ pub(crate) struct Arguments {
     /// over from each other [default: registrars that tell by multicast that they are there]
     #[arg(long, value_name = "ADDR", value_parser = options::enrp_address)]
     peer: Vec<SocketAddr>,
+    /// How many handles one host may resolve each second; 0 is no limit
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    max_resolutions: u32,
+    /// How many elements one host may report as unreachable each second; 0 is no limit
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    max_reports: u32,
     #[command(flatten)]
     compatibility: CompatibilityOption,
     #[command(flatten)]
@@ -58,6 +64,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let profile = arguments.compatibility.profile;
     let mut config =
         RegistrarConfig::new(identifier, u64::from_be_bytes(seed)).compatibility(profile);
+    let limit = |per_second: u32| Some(per_second).filter(|limit| *limit > 0);
+    config = config.rate_limits(limit(arguments.max_resolutions), limit(arguments.max_reports));
     if !arguments.no_announce && !first.ip().is_loopback() {
         config = config.announce([]).multicast_presence();
     }

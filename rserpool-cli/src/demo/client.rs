@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use rserpool::driver::{Session, SessionClosed};
+use rserpool::driver::{PoolUser, Session, SessionClosed};
 use rserpool::protocol::session::Event;
+use rserpool::protocol::user::ResolveOptions;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::process::pool;
 use crate::serve::{COUNTER, read_count};
 
 /// The pause between a reply and the next request.
@@ -46,6 +48,16 @@ pub(super) struct Tally {
     pub(super) answered_twice: u64,
     /// Requests that the server's count lacks.
     pub(super) missed: u64,
+}
+
+/// Asks for the pool, now that a registrar was killed, until there is an answer; how long that
+/// took.
+pub(super) async fn resolve_again(user: PoolUser) -> Duration {
+    let begun = Instant::now();
+    while user.resolve(pool(), ResolveOptions::default()).await.is_err() {
+        tokio::time::sleep(PAUSE).await;
+    }
+    begun.elapsed()
 }
 
 /// Counts with the pool until `stopped` says so.

@@ -1,8 +1,9 @@
 //! `rserpool demo`: a failover that one can watch.
 //!
-//! One registrar and three servers run as processes of their own. Clients count with them,
-//! while the servers are killed again and again.
+//! Three registrars and three servers run as processes of their own. Clients count with the
+//! servers, while both are killed again and again.
 
+mod cast;
 mod client;
 mod process;
 mod report;
@@ -19,13 +20,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::options::TransportOption;
-use process::{RegistrarProcess, ServerProcess};
+use cast::{Cast, Victim};
 use report::{Report, Screen};
 
-const SERVERS: usize = 3;
 const SESSIONS: usize = 3;
 
-/// How long it goes well before a server is killed, and how long the next one is spared.
+/// How long it goes well before something is killed, and how long the next one is spared.
 const CALM: Duration = Duration::from_millis(700);
 
 /// How long the sessions may take to end their last request.
@@ -33,9 +33,9 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Watch sessions survive the death of their servers
 ///
-/// Starts a registrar and three servers that count requests, opens sessions, and kills servers
-/// with SIGKILL while they work. Ends with a summary; the exit status is 0 if no request was
-/// lost and none was counted twice.
+/// Starts three registrars and three servers that count requests, opens sessions, and kills
+/// servers, and every third time a registrar, with SIGKILL while they work. Ends with a summary;
+/// the exit status is 0 if no request was lost and none was counted twice.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// How long to go on
@@ -74,18 +74,9 @@ async fn demonstrate(arguments: &Arguments) -> anyhow::Result<Report> {
     };
     let screen = Screen::new(!arguments.json);
 
-    let registrar = RegistrarProcess::start(transport).await.context("no registrar")?;
-    screen.say(&format!("registrar at {} (process {})", registrar.address, registrar.id()));
-    let mut servers = Vec::new();
-    for _ in 0..SERVERS {
-        let server =
-            ServerProcess::start(registrar.address, transport).await.context("no server")?;
-        screen.joined(&server);
-        servers.push(server);
-    }
-
-    let address = TransportAddress::new(network.protocol(), registrar.address);
-    let user = PoolUser::new(&network, [address])?;
+    let mut cast = Cast::start(transport, &screen).await?;
+    let addresses = cast.registrars().map(|at| TransportAddress::new(network.protocol(), at));
+    let user = PoolUser::new(&network, addresses)?;
     let (tell, mut told) = mpsc::channel(64);
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let mut sessions = JoinSet::new();
@@ -95,39 +86,23 @@ async fn demonstrate(arguments: &Arguments) -> anyhow::Result<Report> {
     }
     drop(tell);
 
-    let mut replacing = JoinSet::new();
     let mut report = Report::default();
-    let start = Instant::now();
-    let end = start + Duration::from_secs(arguments.seconds);
-    let mut next_kill = start + CALM;
+    let end = Instant::now() + Duration::from_secs(arguments.seconds);
+    let mut next_kill = Instant::now() + CALM;
     // The last kill leaves time to see the failover.
     let last_kill = end - CALM.min(Duration::from_secs(arguments.seconds) / 2);
+    let mut resolving = JoinSet::new();
     loop {
         tokio::select! {
             Some(news) = told.recv() => report.take(news, &screen),
             () = tokio::time::sleep_until(next_kill), if next_kill < last_kill => {
-                // One that serves somebody, the one that was killed longest ago at last.
-                let serving = report.serving();
-                let victim = servers.iter().position(|server: &ServerProcess| {
-                    serving.contains(&server.identifier)
-                });
-                if !servers.is_empty() {
-                    let mut victim = servers.remove(victim.unwrap_or(0));
-                    report.killed(&victim.identifier, &screen, victim.id());
-                    victim.kill()?;
-                    let at = registrar.address;
-                    replacing.spawn(async move {
-                        victim.wait().await?;
-                        ServerProcess::start(at, transport).await
-                    });
+                if cast.kill_one(&mut report, &screen).await? == Victim::Registrar {
+                    resolving.spawn(client::resolve_again(user.clone()));
                 }
                 next_kill = Instant::now() + CALM;
             }
-            Some(server) = replacing.join_next() => {
-                let server = server?.context("no server")?;
-                screen.joined(&server);
-                servers.push(server);
-            }
+            replaced = cast.replaced(&screen) => replaced?,
+            Some(resolved) = resolving.join_next() => report.resolved(resolved?, &screen),
             () = tokio::time::sleep_until(end) => break,
         }
     }

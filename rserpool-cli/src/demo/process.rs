@@ -42,23 +42,54 @@ fn field<'v>(value: &'v Value, name: &str) -> anyhow::Result<&'v str> {
     value[name].as_str().with_context(|| format!("no {name} in {value}"))
 }
 
+/// Where a registrar is; the one that comes after it is there, too.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) asap: SocketAddr,
+    enrp: SocketAddr,
+}
+
+impl Default for Place {
+    /// Somewhere on loopback.
+    fn default() -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self { asap: any, enrp: any }
+    }
+}
+
 /// A running registrar.
 #[derive(Debug)]
 pub(super) struct RegistrarProcess {
     child: Child,
-    pub(super) address: SocketAddr,
+    pub(super) place: Place,
 }
 
 impl RegistrarProcess {
-    pub(super) async fn start(transport: &str) -> anyhow::Result<Self> {
-        let arguments = ["registrar", "--asap", "127.0.0.1:0", "--transport", transport];
+    pub(super) async fn start(
+        place: Place,
+        peers: &[Place],
+        transport: &str,
+    ) -> anyhow::Result<Self> {
+        let (asap, enrp) = (place.asap.to_string(), place.enrp.to_string());
+        let peers: Vec<_> = peers.iter().map(|peer| peer.enrp.to_string()).collect();
+        let mut arguments =
+            vec!["registrar", "--asap", &asap, "--enrp", &enrp, "--transport", transport];
+        arguments.extend(peers.iter().flat_map(|peer| ["--peer", peer]));
         let (child, said) = start(&arguments).await?;
-        let address = field(&said, "asap")?.parse().context("not an address")?;
-        Ok(Self { child, address })
+        let address = |name| -> anyhow::Result<SocketAddr> {
+            field(&said, name)?.parse().context("not an address")
+        };
+        let place = Place { asap: address("asap")?, enrp: address("enrp")? };
+        Ok(Self { child, place })
     }
 
     pub(super) fn id(&self) -> u32 {
         self.child.id().unwrap_or(0)
+    }
+
+    /// Kills it without a warning, and waits for its end.
+    pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill().await.context("cannot kill a process of ours")
     }
 }
 
@@ -70,10 +101,11 @@ pub(super) struct ServerProcess {
 }
 
 impl ServerProcess {
-    pub(super) async fn start(registrar: SocketAddr, transport: &str) -> anyhow::Result<Self> {
-        let (at, pool) = (registrar.to_string(), pool().to_string());
-        let arguments =
-            ["serve", "counter", "--pool", &pool, "--registrar", &at, "--transport", transport];
+    pub(super) async fn start(registrars: &[SocketAddr], transport: &str) -> anyhow::Result<Self> {
+        let pool = pool().to_string();
+        let registrars: Vec<_> = registrars.iter().map(ToString::to_string).collect();
+        let mut arguments = vec!["serve", "counter", "--pool", &pool, "--transport", transport];
+        arguments.extend(registrars.iter().flat_map(|at| ["--registrar", at]));
         let (child, said) = start(&arguments).await?;
         let identifier = field(&said, "identifier")?.to_owned();
         Ok(Self { child, identifier })

@@ -49,6 +49,9 @@ pub(super) struct Report {
     kills: BTreeMap<String, Instant>,
     /// From the kill to the first answer of the next server.
     interruptions: Vec<Duration>,
+    registrars_killed: u64,
+    /// From the kill of a registrar to the first resolution after it.
+    resolutions: Vec<Duration>,
     broken: Vec<String>,
 }
 
@@ -120,25 +123,22 @@ impl Report {
             && self.total(|tally| tally.answered) > 0
     }
 
-    /// The median and the worst interruption, in milliseconds.
-    fn interruptions(&self) -> Option<(f64, f64)> {
-        let mut sorted: Vec<_> =
-            self.interruptions.iter().map(|duration| duration.as_secs_f64() * 1000.0).collect();
-        sorted.sort_by(f64::total_cmp);
-        let worst = *sorted.last()?;
-        let middle = sorted.len() / 2;
-        let median = match sorted.len() % 2 {
-            0 => f64::midpoint(sorted[middle - 1], sorted[middle]),
-            _ => sorted[middle],
-        };
-        Some((median, worst))
+    pub(super) fn registrar_killed(&mut self) {
+        self.registrars_killed += 1;
+    }
+
+    pub(super) fn resolved(&mut self, after: Duration, screen: &Screen) {
+        let milliseconds = after.as_secs_f64() * 1000.0;
+        screen.say(&format!("the pool is resolved, {milliseconds:.1} ms after that"));
+        self.resolutions.push(after);
     }
 
     pub(super) fn json(&self) -> Value {
-        let rounded = |milliseconds: f64| (milliseconds * 1000.0).round() / 1000.0;
-        let (median, worst) = match self.interruptions() {
-            Some((median, worst)) => (Some(rounded(median)), Some(rounded(worst))),
-            None => (None, None),
+        let spread = |durations: &[Duration]| {
+            let rounded = |milliseconds: f64| (milliseconds * 1000.0).round() / 1000.0;
+            let spread = spread(durations);
+            let (median, worst) = spread.map(|(m, w)| (rounded(m), rounded(w))).unzip();
+            json!({ "median": median, "worst": worst })
         };
         json!({
             "sent": self.total(|tally| tally.sent),
@@ -146,9 +146,25 @@ impl Report {
             "answered_twice": self.total(|tally| tally.answered_twice),
             "lost": self.lost(),
             "failovers": self.interruptions.len(),
-            "failover_ms": { "median": median, "worst": worst },
+            "failover_ms": spread(&self.interruptions),
+            "registrars_killed": self.registrars_killed,
+            "resolved_again_ms": spread(&self.resolutions),
         })
     }
+}
+
+/// The median and the worst of them, in milliseconds.
+fn spread(durations: &[Duration]) -> Option<(f64, f64)> {
+    let mut sorted: Vec<_> =
+        durations.iter().map(|duration| duration.as_secs_f64() * 1000.0).collect();
+    sorted.sort_by(f64::total_cmp);
+    let worst = *sorted.last()?;
+    let middle = sorted.len() / 2;
+    let median = match sorted.len() % 2 {
+        0 => f64::midpoint(sorted[middle - 1], sorted[middle]),
+        _ => sorted[middle],
+    };
+    Some((median, worst))
 }
 
 impl fmt::Display for Report {
@@ -159,10 +175,17 @@ impl fmt::Display for Report {
         writeln!(f, "         answered twice {:8}", self.total(|tally| tally.answered_twice))?;
         writeln!(f, "         lost           {:8}", self.lost())?;
         writeln!(f, "failovers               {:8}", self.interruptions.len())?;
-        if let Some((median, worst)) = self.interruptions() {
+        if let Some((median, worst)) = spread(&self.interruptions) {
             writeln!(
                 f,
                 "  from SIGKILL to the next answer: median {median:.1} ms, worst {worst:.1} ms"
+            )?;
+        }
+        writeln!(f, "registrars killed       {:8}", self.registrars_killed)?;
+        if let Some((median, worst)) = spread(&self.resolutions) {
+            writeln!(
+                f,
+                "  from SIGKILL to the next resolution: median {median:.1} ms, worst {worst:.1} ms"
             )?;
         }
         for broken in &self.broken {

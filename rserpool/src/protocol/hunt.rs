@@ -108,9 +108,11 @@ pub(crate) struct Hunt {
     config: HuntConfig,
     announced: Vec<Announced>,
     running: bool,
-    /// When the last registrar accepted a connection, unless it also answered something. If it
-    /// does not keep the connection for long, the next search begins with a pause.
-    unproven: Option<Instant>,
+    /// The last registrar that accepted a connection, and when, unless it also answered something.
+    unproven: Option<(TransportAddress, Instant)>,
+    /// Those that accepted and hung up soon after. They are tried after a pause, the others at
+    /// once.
+    fickle: Vec<TransportAddress>,
     attempts: Vec<(ConnectionId, TransportAddress)>,
     /// Addresses that this round has yet to try.
     untried: Vec<TransportAddress>,
@@ -146,6 +148,7 @@ impl Hunt {
             announced: Vec::new(),
             running: false,
             unproven: None,
+            fickle: Vec::new(),
             attempts: Vec::new(),
             untried: Vec::new(),
             timeout: config.server_hunt,
@@ -170,11 +173,12 @@ impl Hunt {
         if std::mem::replace(&mut self.running, true) {
             return;
         }
-        if self.unproven.is_some_and(|found| now < found + self.delay) {
-            self.set_timer(now);
-        } else {
-            self.round(now, out, rng);
+        if let Some((address, found)) = self.unproven.take()
+            && now < found + self.delay
+        {
+            self.fickle.push(address);
         }
+        self.round(now, out, rng);
     }
 
     fn round<E>(&mut self, now: Instant, out: &mut Outbox<E>, rng: &mut StdRng) {
@@ -185,6 +189,8 @@ impl Hunt {
                 self.untried.push(known.address.clone());
             }
         }
+        let fickle = &self.fickle;
+        self.untried.retain(|address| !fickle.iter().any(|its| its.reaches_same(address)));
         // Any order would do; by chance, the registrars share the load.
         self.untried.shuffle(rng);
         self.fill(out);
@@ -200,7 +206,7 @@ impl Hunt {
     }
 
     fn set_timer(&mut self, now: Instant) {
-        let wait = if self.attempts.is_empty() {
+        let wait = if self.attempts.is_empty() || !self.fickle.is_empty() {
             let delay = self.delay;
             self.delay = (delay * 2).min(self.config.server_hunt);
             delay
@@ -222,13 +228,14 @@ impl Hunt {
         let index = self.attempts.iter().position(|(attempt, _)| *attempt == connection)?;
         let (_, address) = self.attempts.swap_remove(index);
         self.stop(out);
-        self.unproven = Some(now);
+        self.unproven = Some((address.clone(), now));
         Some(address)
     }
 
     /// The registrar that was found answered.
     pub(crate) fn handle_answer(&mut self) {
         self.unproven = None;
+        self.fickle.clear();
         self.timeout = self.config.server_hunt;
         self.delay = self.config.retry_delay;
     }
@@ -261,6 +268,17 @@ impl Hunt {
         if self.deadline.is_none_or(|deadline| now < deadline) {
             return;
         }
+        if !self.attempts.is_empty() && !self.fickle.is_empty() {
+            // The pause is over for these, while the others are still tried.
+            if self.attempts.len() == MAX_ATTEMPTS {
+                let (oldest, _) = self.attempts.remove(0);
+                out.abort(oldest);
+            }
+            self.untried.append(&mut self.fickle);
+            self.fill(out);
+            return self.set_timer(now);
+        }
+        self.fickle.clear();
         if !self.attempts.is_empty() {
             if self.untried.is_empty() {
                 self.timeout = (self.timeout * 2).min(self.config.server_hunt_max);

@@ -1,0 +1,138 @@
+//! Who runs, who is killed, and who comes after.
+
+use std::net::SocketAddr;
+
+use anyhow::Context;
+use tokio::task::JoinSet;
+
+use super::process::{Place, RegistrarProcess, ServerProcess};
+use super::report::{Report, Screen};
+
+const REGISTRARS: usize = 3;
+const SERVERS: usize = 3;
+
+/// The processes of the demonstration.
+#[derive(Debug)]
+pub(super) struct Cast {
+    transport: &'static str,
+    places: Vec<Place>,
+    registrars: Vec<RegistrarProcess>,
+    servers: Vec<ServerProcess>,
+    replacing: JoinSet<anyhow::Result<Newcomer>>,
+    kills: usize,
+}
+
+/// What was killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Victim {
+    Registrar,
+    Server,
+    /// Nobody: all of those whose turn it was are dead.
+    Nobody,
+}
+
+#[derive(Debug)]
+enum Newcomer {
+    Registrar(RegistrarProcess),
+    Server(ServerProcess),
+}
+
+impl Cast {
+    /// Starts everybody.
+    pub(super) async fn start(transport: &'static str, screen: &Screen) -> anyhow::Result<Self> {
+        let (mut places, mut registrars) = (Vec::new(), Vec::new());
+        for _ in 0..REGISTRARS {
+            let registrar = RegistrarProcess::start(Place::default(), &places, transport)
+                .await
+                .context("no registrar")?;
+            let (at, process) = (registrar.place.asap, registrar.id());
+            screen.say(&format!("registrar at {at} (process {process})"));
+            places.push(registrar.place);
+            registrars.push(registrar);
+        }
+        let at: Vec<_> = places.iter().map(|place| place.asap).collect();
+        let mut servers = Vec::new();
+        for _ in 0..SERVERS {
+            let server = ServerProcess::start(&at, transport).await.context("no server")?;
+            screen.joined(&server);
+            servers.push(server);
+        }
+        Ok(Self { transport, places, registrars, servers, replacing: JoinSet::new(), kills: 0 })
+    }
+
+    /// Where the registrars are.
+    pub(super) fn registrars(&self) -> impl Iterator<Item = SocketAddr> {
+        self.places.iter().map(|place| place.asap)
+    }
+
+    /// Kills a server that serves somebody, or every third time a registrar; another takes its
+    /// place.
+    pub(super) async fn kill_one(
+        &mut self,
+        report: &mut Report,
+        screen: &Screen,
+    ) -> anyhow::Result<Victim> {
+        self.kills += 1;
+        if !self.kills.is_multiple_of(3) {
+            return self.kill_server(report, screen);
+        }
+        // One dies at a time: the others have to know what it knew.
+        if self.registrars.len() < REGISTRARS {
+            return Ok(Victim::Nobody);
+        }
+        let mut victim = self.registrars.remove(0);
+        let (place, process) = (victim.place, victim.id());
+        screen.say(&format!("KILL    registrar at {} (process {process})", place.asap));
+        report.registrar_killed();
+        victim.kill().await?;
+        let others: Vec<_> = self.registrars.iter().map(|registrar| registrar.place).collect();
+        let transport = self.transport;
+        self.replacing.spawn(async move {
+            let registrar = RegistrarProcess::start(place, &others, transport).await;
+            registrar.context("no registrar").map(Newcomer::Registrar)
+        });
+        Ok(Victim::Registrar)
+    }
+
+    fn kill_server(&mut self, report: &mut Report, screen: &Screen) -> anyhow::Result<Victim> {
+        if self.servers.is_empty() {
+            return Ok(Victim::Nobody);
+        }
+        // One that serves somebody, or else the one that came first.
+        let serving = report.serving();
+        let serves = |server: &ServerProcess| serving.contains(&server.identifier);
+        let mut victim = self.servers.remove(self.servers.iter().position(serves).unwrap_or(0));
+        report.killed(&victim.identifier, screen, victim.id());
+        victim.kill()?;
+        let (at, transport): (Vec<_>, _) = (self.registrars().collect(), self.transport);
+        self.replacing.spawn(async move {
+            victim.wait().await?;
+            let server = ServerProcess::start(&at, transport).await;
+            server.context("no server").map(Newcomer::Server)
+        });
+        Ok(Victim::Server)
+    }
+
+    /// Waits until somebody came in place of one that was killed, and says who.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nobody is lost.
+    pub(super) async fn replaced(&mut self, screen: &Screen) -> anyhow::Result<()> {
+        let Some(newcomer) = self.replacing.join_next().await else {
+            return std::future::pending().await;
+        };
+        match newcomer?? {
+            Newcomer::Registrar(registrar) => {
+                let (at, process) = (registrar.place.asap, registrar.id());
+                screen.say(&format!("registrar at {at} is back (process {process})"));
+                self.registrars.push(registrar);
+            }
+            Newcomer::Server(server) => {
+                screen.joined(&server);
+                self.servers.push(server);
+            }
+        }
+        Ok(())
+    }
+}
