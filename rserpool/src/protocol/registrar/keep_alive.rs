@@ -1,6 +1,5 @@
 //! Keep-alives and reports of unreachable elements (RFC 5352 sections 3.4 and 3.5).
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::limits::Limited;
@@ -12,6 +11,9 @@ use crate::wire::{Ppid, TransportAddress};
 
 /// The most connections to elements that are being made at a time; ours.
 const MAX_DIALS: usize = 256;
+
+/// The most keep-alives of a connection that are not answered yet; ours.
+const MAX_ASKED: usize = 256;
 
 /// When to try again where there are that many.
 const DIAL_PAUSE: Duration = Duration::from_millis(200);
@@ -44,27 +46,18 @@ impl Registrar {
     /// Asks the element whether it is alive, connecting to it first where need be. Removes it
     /// where that cannot be done.
     pub(super) fn send_keep_alive(&mut self, now: Instant, key: ElementKey) {
-        let Some(ElementName { pool_handle, identifier }) = self.name_of(key) else { return };
         let Some(element) = self.handlespace.get_mut(key) else { return };
         element.state.awaiting_ack = true;
         let timeout = now + self.config.keep_alive_timeout;
         match (element.state.connection, element.value.asap_transport.clone()) {
             (Some(connection), _) => {
-                if self
-                    .connections
-                    .get(&connection)
-                    .is_some_and(|peer| peer.origin != Origin::Connecting)
-                {
-                    let message = EndpointKeepAlive {
-                        home: element.state.claim,
-                        registrar: self.config.identifier,
-                        pool_handle,
-                        identifier: Some(identifier)
-                            .filter(|_| self.config.compatibility.keep_alive_names_element()),
-                    };
-                    self.out.send(connection, message).expect("a pool handle leaves room");
-                }
                 self.timers.set(Timer::KeepAlive(key), timeout);
+                if let Some(client) = self.connections.get_mut(&connection)
+                    && client.origin != Origin::Connecting
+                {
+                    client.queued.push_back(key);
+                    self.send_queued_keep_alives(connection);
+                }
             }
             (None, Some(address)) => match self.dial(&address) {
                 Some(connection) => {
@@ -85,6 +78,40 @@ impl Registrar {
         }
     }
 
+    /// Sends keep-alives over a connection, only so many at a time: who has ten thousand elements
+    /// behind one is not to be flooded when they are taken over.
+    fn send_queued_keep_alives(&mut self, connection: ConnectionId) {
+        while let Some(client) = self.connections.get_mut(&connection)
+            && client.asked.len() < MAX_ASKED
+            && let Some(key) = client.queued.pop_front()
+        {
+            let Some(element) = self.handlespace.get(key) else { continue };
+            if !element.state.awaiting_ack || element.state.connection != Some(connection) {
+                continue;
+            }
+            client.asked.insert(key);
+            let home = element.state.claim;
+            let Some(ElementName { pool_handle, identifier }) = self.name_of(key) else { continue };
+            let names_element = self.config.compatibility.keep_alive_names_element();
+            let message = EndpointKeepAlive {
+                home,
+                registrar: self.config.identifier,
+                pool_handle,
+                identifier: names_element.then_some(identifier),
+            };
+            self.out.send(connection, message).expect("a pool handle leaves room");
+        }
+    }
+
+    /// An element does not owe an answer over this connection any more.
+    pub(super) fn settle_keep_alive(&mut self, connection: ConnectionId, key: ElementKey) {
+        if let Some(client) = self.connections.get_mut(&connection)
+            && client.asked.remove(&key)
+        {
+            self.send_queued_keep_alives(connection);
+        }
+    }
+
     /// A connection that is being made to this address: one for all elements behind it. None
     /// where too many are being made.
     fn dial(&mut self, address: &TransportAddress) -> Option<ConnectionId> {
@@ -96,13 +123,8 @@ impl Registrar {
         }
         let connection = self.out.connect(Ppid::ASAP, address.clone());
         self.dials.insert(address.clone(), connection);
-        let peer = Client {
-            address: address.clone(),
-            origin: Origin::Connecting,
-            elements: BTreeSet::new(),
-            complained: false,
-        };
-        self.connections.insert(connection, peer);
+        let client = Client::new(address.clone(), Origin::Connecting);
+        self.connections.insert(connection, client);
         Some(connection)
     }
 
@@ -142,6 +164,7 @@ impl Registrar {
         }
         element.state.awaiting_ack = false;
         element.state.claim = false;
+        self.settle_keep_alive(from, key);
         self.schedule_keep_alive(now, key);
     }
 

@@ -12,6 +12,9 @@ use crate::wire::enrp::UpdateAction;
 /// How long others may take to take over the elements; ours.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How many elements are under way from one home to another at a time; ours.
+const MAX_SUGGESTED: usize = 256;
+
 impl Registrar {
     /// Leaves the other registrars: suggests to them to take over the elements, each to one of
     /// them (draft-dreibholz-rserpool-enrp-takeover), and closes all connections when they have,
@@ -29,8 +32,21 @@ impl Registrar {
         if peers.is_empty() || !self.config.compatibility.suggests_takeover() {
             return self.finish_leaving();
         }
-        let own: Vec<_> = self.handlespace.owned_by(self.config.identifier, None).collect();
-        for key in own {
+        self.timers.set(Timer::Leave, now + PATIENCE);
+        self.suggest_takeovers(MAX_SUGGESTED);
+        self.leave_if_alone();
+    }
+
+    /// Suggests to take over the next so many elements.
+    fn suggest_takeovers(&mut self, count: usize) {
+        let peers: Vec<_> = self.peers.active().collect();
+        if peers.is_empty() {
+            return;
+        }
+        let ours = self.config.identifier;
+        let next: Vec<_> = self.handlespace.owned_by(ours, self.suggested).take(count).collect();
+        for key in next {
+            self.suggested = Some(key);
             let (_, connection) = peers[self.rng.random_range(0..peers.len())];
             if let (Some(handle), Some(element)) =
                 (self.handlespace.handle_of(key).cloned(), self.handlespace.get(key))
@@ -39,8 +55,14 @@ impl Registrar {
                 self.update_peer(connection, UpdateAction::Add, true, &handle, &value);
             }
         }
-        self.timers.set(Timer::Leave, now + PATIENCE);
-        self.leave_if_alone();
+    }
+
+    /// An element has another home, as was perhaps suggested; there is room for the next.
+    pub(super) fn handle_handed_over(&mut self) {
+        if self.leaving {
+            self.suggest_takeovers(1);
+            self.leave_if_alone();
+        }
     }
 
     /// A peer that leaves suggests that we take over one of its elements.

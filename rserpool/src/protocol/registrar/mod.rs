@@ -14,7 +14,7 @@ mod table;
 mod takeover;
 mod update;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -54,6 +54,8 @@ pub struct Registrar {
     deferred: Vec<(ConnectionId, asap::HandleResolution)>,
     limits: Limits,
     leaving: bool,
+    /// The last element that others were asked to take over.
+    suggested: Option<ElementKey>,
     left: bool,
     /// Until when we read what came while we stood still.
     catching_up: Option<Instant>,
@@ -85,8 +87,24 @@ struct Client {
     origin: Origin,
     /// The elements reached through it.
     elements: BTreeSet<ElementKey>,
+    /// Those which owe the answer to a keep-alive, and those which are to be asked then.
+    asked: BTreeSet<ElementKey>,
+    queued: VecDeque<ElementKey>,
     /// Whether its first fault was logged.
     complained: bool,
+}
+
+impl Client {
+    fn new(address: TransportAddress, origin: Origin) -> Self {
+        Self {
+            address,
+            origin,
+            elements: BTreeSet::new(),
+            asked: BTreeSet::new(),
+            queued: VecDeque::new(),
+            complained: false,
+        }
+    }
 }
 
 /// How a connection came to be.
@@ -231,6 +249,7 @@ impl Registrar {
             deferred: Vec::new(),
             limits: Limits::default(),
             leaving: false,
+            suggested: None,
             left: false,
             catching_up: None,
             timers: Timers::new(),
@@ -331,6 +350,7 @@ impl Registrar {
     /// no other.
     fn detach(&mut self, key: ElementKey, connection: Option<ConnectionId>) {
         let Some(connection) = connection else { return };
+        self.settle_keep_alive(connection, key);
         let Some(client) = self.connections.get_mut(&connection) else { return };
         client.elements.remove(&key);
         if client.elements.is_empty() && client.origin != Origin::Accepted {
@@ -413,9 +433,7 @@ impl Machine for Registrar {
             return self.accept_link(now, address);
         }
         let connection = self.out.name_connection();
-        let elements = BTreeSet::new();
-        let peer = Client { address, origin: Origin::Accepted, elements, complained: false };
-        self.connections.insert(connection, peer);
+        self.connections.insert(connection, Client::new(address, Origin::Accepted));
         self.timers.set(Timer::FirstMessage(connection), now + self.config.first_message_timeout);
         connection
     }

@@ -150,6 +150,8 @@ impl Registrar {
         if client.is_none_or(|client| client.origin != Origin::Accepted) {
             element.state.connection = None;
             self.detach(key, connection);
+        } else if let Some(connection) = connection {
+            self.settle_keep_alive(connection, key);
         }
     }
 

@@ -60,12 +60,16 @@ impl Registrar {
         match action {
             UpdateAction::Add => {
                 let identifier = pool_element.identifier;
+                let ours = Some(self.config.identifier);
+                let find = |it: &Self| it.handlespace.find(&pool_handle, identifier);
+                let was_ours = find(self).is_some_and(|key| self.home_of(key) == ours);
                 self.take_in(now, sender, &pool_handle, pool_element);
-                let found = self.handlespace.find(&pool_handle, identifier);
-                if let Some(key) = found.filter(|_| takeover_suggested) {
+                let Some(key) = find(self) else { return };
+                if takeover_suggested {
                     self.handle_suggestion(now, key, sender);
+                } else if was_ours && self.home_of(key) != ours {
+                    self.handle_handed_over();
                 }
-                self.leave_if_alone();
             }
             UpdateAction::Delete => {
                 let found = self.handlespace.find(&pool_handle, pool_element.identifier);
