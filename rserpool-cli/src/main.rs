@@ -13,6 +13,7 @@ mod client;
 mod commands;
 mod demo;
 mod options;
+mod process;
 mod serve;
 
 use std::io::IsTerminal;

@@ -21,7 +21,12 @@ const SECOND: Duration = Duration::from_secs(1);
 const ROUTE: Route = Route { sender: RegistrarId(99), receiver: RegistrarId(1) };
 
 fn registrar(world: &mut World) -> NodeId {
-    let config = RegistrarConfig::new(RegistrarId(1), 1).enrp(address(0));
+    // The test is silent for longer than peers may be.
+    let config = RegistrarConfig::new(RegistrarId(1), 1).enrp(address(0)).heartbeat(
+        SECOND * 2,
+        SECOND * 60,
+        SECOND * 60,
+    );
     world.registrar(Registrar::new(config))
 }
 

@@ -3,6 +3,7 @@
 mod cpu;
 mod load;
 mod registrar;
+mod takeover;
 
 use std::process::ExitCode;
 
@@ -18,10 +19,12 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum What {
     Registrar(registrar::Arguments),
+    Takeover(takeover::Arguments),
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.what {
         What::Registrar(arguments) => registrar::run(arguments).await,
+        What::Takeover(arguments) => takeover::run(arguments).await,
     }
 }

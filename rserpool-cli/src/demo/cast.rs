@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use anyhow::Context;
 use tokio::task::JoinSet;
 
-use super::process::{Place, RegistrarProcess, ServerProcess};
+use super::pool;
 use super::report::{Report, Screen};
+use crate::process::{Place, RegistrarProcess, ServerProcess};
 
 const REGISTRARS: usize = 3;
 const SERVERS: usize = 3;
@@ -53,7 +54,8 @@ impl Cast {
         let at: Vec<_> = places.iter().map(|place| place.asap).collect();
         let mut servers = Vec::new();
         for _ in 0..SERVERS {
-            let server = ServerProcess::start(&at, transport).await.context("no server")?;
+            let server =
+                ServerProcess::start(&pool(), &at, transport).await.context("no server")?;
             screen.joined(&server);
             servers.push(server);
         }
@@ -107,7 +109,7 @@ impl Cast {
         let (at, transport): (Vec<_>, _) = (self.registrars().collect(), self.transport);
         self.replacing.spawn(async move {
             victim.wait().await?;
-            let server = ServerProcess::start(&at, transport).await;
+            let server = ServerProcess::start(&pool(), &at, transport).await;
             server.context("no server").map(Newcomer::Server)
         });
         Ok(Victim::Server)

@@ -8,7 +8,7 @@ use rserpool::protocol::user::ResolveOptions;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::process::pool;
+use super::pool;
 use crate::serve::{COUNTER, read_count};
 
 /// The pause between a reply and the next request.

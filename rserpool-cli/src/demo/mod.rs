@@ -5,7 +5,6 @@
 
 mod cast;
 mod client;
-mod process;
 mod report;
 
 use std::process::ExitCode;
@@ -14,14 +13,20 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use rserpool::driver::PoolUser;
-use rserpool::wire::{TransportAddress, TransportProtocol};
+use rserpool::wire::{PoolHandle, TransportAddress};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::options::TransportOption;
+use crate::process;
 use cast::{Cast, Victim};
 use report::{Report, Screen};
+
+/// The pool of the demonstration.
+fn pool() -> PoolHandle {
+    "DemoPool".parse().expect("not empty")
+}
 
 const SESSIONS: usize = 3;
 
@@ -67,11 +72,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 async fn demonstrate(arguments: &Arguments) -> anyhow::Result<Report> {
     let network = arguments.transport.network()?;
-    // The children take what we took.
-    let transport = match network.protocol() {
-        TransportProtocol::Sctp => "sctp",
-        _ => "tcp",
-    };
+    let transport = process::transport_name(&network);
     let screen = Screen::new(!arguments.json);
 
     let mut cast = Cast::start(transport, &screen).await?;
@@ -81,7 +82,7 @@ async fn demonstrate(arguments: &Arguments) -> anyhow::Result<Report> {
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let mut sessions = JoinSet::new();
     for number in 1..=SESSIONS {
-        let session = user.open(process::pool()).await.context("no session")?;
+        let session = user.open(pool()).await.context("no session")?;
         sessions.spawn(client::count(number, session, tell.clone(), stopped.clone()));
     }
     drop(tell);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::client::{News, Tally};
-use super::process::ServerProcess;
+use crate::process::ServerProcess;
 
 /// Where one can watch.
 #[derive(Debug)]

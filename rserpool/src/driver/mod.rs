@@ -75,7 +75,12 @@ impl Network {
         self.runtime.now()
     }
 
-    pub(crate) fn listen(
+    /// An endpoint at `address`, for who speaks ASAP or ENRP without a state machine.
+    ///
+    /// # Errors
+    ///
+    /// When the address cannot be had.
+    pub fn listen(
         &self,
         purpose: Purpose,
         address: &TransportAddress,

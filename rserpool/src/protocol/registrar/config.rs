@@ -64,8 +64,8 @@ impl RegistrarConfig {
             peers: Vec::new(),
             multicast_presence: false,
             heartbeat: Duration::from_secs(2),
-            max_time_last_heard: Duration::from_secs(5),
-            max_time_no_response: Duration::from_secs(2),
+            max_time_last_heard: Duration::from_secs(3),
+            max_time_no_response: Duration::from_millis(1500),
             mentor_discovery: Duration::from_secs(5),
             takeover_expiry: Duration::from_secs(5),
         }
@@ -163,8 +163,12 @@ impl RegistrarConfig {
     }
 
     /// How often peers are told that we are there, PEER-HEARTBEAT-CYCLE: 2 s, about rsplib's; how
-    /// long one may be silent, MAX-TIME-LAST-HEARD: 5 s, rsplib's; and how long for it may not
-    /// answer then, MAX-TIME-NO-RESPONSE: 2 s, ours. RFC 5353 section 4.2 has 30 s, 61 s and 5 s.
+    /// long one may be silent, MAX-TIME-LAST-HEARD: 3 s; and how long for it may not answer then,
+    /// MAX-TIME-NO-RESPONSE: 1.5 s, both ours. RFC 5353 section 4.2 has 30 s, 61 s and 5 s.
+    ///
+    /// A peer that goes silent is dead when the last two are over, 4.5 s after it was heard last;
+    /// its elements are taken over as soon as the other peers agree. One that was killed is dead
+    /// when its host refuses a connection, at once.
     #[must_use]
     pub fn heartbeat(
         mut self,

@@ -350,7 +350,7 @@ impl Registrar {
 
     /// Forgets a peer that is dead, and closes the connections to it: if it lives after all, it
     /// learns that it has missed something.
-    pub(super) fn forget_peer(&mut self, identifier: RegistrarId) {
+    pub(super) fn forget_peer(&mut self, now: Instant, identifier: RegistrarId) {
         if self.peers.known.remove(&identifier).is_none() {
             return;
         }
@@ -365,6 +365,7 @@ impl Registrar {
             self.out.close(connection);
         }
         self.out.event(Event::PeerLost(identifier));
+        self.handle_mentor_refused(now, identifier);
     }
 
     pub(super) fn complain_of_link(&mut self, about: ConnectionId, reason: String) {

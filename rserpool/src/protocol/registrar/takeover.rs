@@ -26,7 +26,7 @@ impl Registrar {
     /// anew where not all answered in time.
     pub(super) fn begin_takeover(&mut self, now: Instant, target: RegistrarId) {
         if self.handlespace.owned_by(target, None).next().is_none() {
-            return self.forget_peer(target);
+            return self.forget_peer(now, target);
         }
         let Some(peer) = self.peers.known.get_mut(&target) else { return };
         peer.status = Status::TakingOver { pending: Default::default() };
@@ -110,7 +110,7 @@ impl Registrar {
         }
         let elements: Vec<_> = self.handlespace.owned_by(target, None).collect();
         self.out.event(Event::TookOver { registrar: target, elements: elements.len() });
-        self.forget_peer(target);
+        self.forget_peer(now, target);
         for key in elements {
             self.handlespace.set_home(key, self.config.identifier);
             self.adopt(now, key);
@@ -169,7 +169,7 @@ impl Registrar {
         for key in elements {
             self.handlespace.set_home(key, sender);
         }
-        self.forget_peer(target);
+        self.forget_peer(now, target);
         self.complete_takeovers(now, target);
     }
 }

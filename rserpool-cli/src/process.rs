@@ -1,18 +1,22 @@
-//! The processes of the demonstration. Each ends when its standard input does, so none
+//! Registrars and servers as processes of their own. Each ends when its standard input does, so none
 //! outlives us, however we end.
 
 use std::net::SocketAddr;
 use std::process::Stdio;
 
-use anyhow::{Context, bail};
-use rserpool::wire::PoolHandle;
+use anyhow::{Context, bail, ensure};
+use rserpool::driver::Network;
+use rserpool::wire::{PoolHandle, TransportProtocol};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-/// The pool of the demonstration.
-pub(super) fn pool() -> PoolHandle {
-    "DemoPool".parse().expect("not empty")
+/// The transport of a network, as its children are to take it.
+pub(crate) fn transport_name(network: &Network) -> &'static str {
+    match network.protocol() {
+        TransportProtocol::Sctp => "sctp",
+        _ => "tcp",
+    }
 }
 
 /// Starts the program that we are, and reads the line that says what became of it.
@@ -21,7 +25,7 @@ async fn start(arguments: &[&str]) -> anyhow::Result<(Child, Value)> {
     let mut child = Command::new(program)
         .args(arguments)
         .args(["--json", "--until-eof"])
-        // That others are gone is what the demonstration is about.
+        // That others are gone is what they are started for.
         .env("RUST_LOG", "rserpool=error")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -44,9 +48,9 @@ fn field<'v>(value: &'v Value, name: &str) -> anyhow::Result<&'v str> {
 
 /// Where a registrar is; the one that comes after it is there, too.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
-    pub(super) asap: SocketAddr,
-    enrp: SocketAddr,
+pub(crate) struct Place {
+    pub(crate) asap: SocketAddr,
+    pub(crate) enrp: SocketAddr,
 }
 
 impl Default for Place {
@@ -59,13 +63,13 @@ impl Default for Place {
 
 /// A running registrar.
 #[derive(Debug)]
-pub(super) struct RegistrarProcess {
+pub(crate) struct RegistrarProcess {
     child: Child,
-    pub(super) place: Place,
+    pub(crate) place: Place,
 }
 
 impl RegistrarProcess {
-    pub(super) async fn start(
+    pub(crate) async fn start(
         place: Place,
         peers: &[Place],
         transport: &str,
@@ -83,26 +87,37 @@ impl RegistrarProcess {
         Ok(Self { child, place })
     }
 
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id().unwrap_or(0)
     }
 
+    /// Stops it, so that it does not answer, and nothing else tells that.
+    pub(crate) async fn stop(&self) -> anyhow::Result<()> {
+        let status = Command::new("kill").args(["-s", "STOP", &self.id().to_string()]).status();
+        ensure!(status.await?.success(), "cannot stop a process of ours");
+        Ok(())
+    }
+
     /// Kills it without a warning, and waits for its end.
-    pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill().await.context("cannot kill a process of ours")
     }
 }
 
 /// A running server.
 #[derive(Debug)]
-pub(super) struct ServerProcess {
+pub(crate) struct ServerProcess {
     child: Child,
-    pub(super) identifier: String,
+    pub(crate) identifier: String,
 }
 
 impl ServerProcess {
-    pub(super) async fn start(registrars: &[SocketAddr], transport: &str) -> anyhow::Result<Self> {
-        let pool = pool().to_string();
+    pub(crate) async fn start(
+        pool: &PoolHandle,
+        registrars: &[SocketAddr],
+        transport: &str,
+    ) -> anyhow::Result<Self> {
+        let pool = pool.to_string();
         let registrars: Vec<_> = registrars.iter().map(ToString::to_string).collect();
         let mut arguments = vec!["serve", "counter", "--pool", &pool, "--transport", transport];
         arguments.extend(registrars.iter().flat_map(|at| ["--registrar", at]));
@@ -111,17 +126,17 @@ impl ServerProcess {
         Ok(Self { child, identifier })
     }
 
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id().unwrap_or(0)
     }
 
     /// Kills it without a warning.
-    pub(super) fn kill(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
         self.child.start_kill().context("cannot kill a process of ours")
     }
 
     /// Waits for its end.
-    pub(super) async fn wait(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn wait(&mut self) -> anyhow::Result<()> {
         self.child.wait().await.context("cannot wait for a process of ours").map(drop)
     }
 }
