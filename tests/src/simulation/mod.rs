@@ -157,6 +157,10 @@ const HANDLE_TABLE_REQUEST: (u32, u8) = (Ppid::ENRP.0, 2);
 
 /// While nothing is wrong, what changes is known at once, and nobody has to ask again.
 fn observe(cluster: &mut Cluster) -> Result<(), String> {
+    if cluster.plan.quarrel {
+        // Elements that were refused try again at any time, and may have become acceptable.
+        return Ok(());
+    }
     let asked = |cluster: &Cluster| {
         cluster.network.traffic.messages.get(&HANDLE_TABLE_REQUEST).copied().unwrap_or(0)
     };
@@ -193,9 +197,6 @@ fn observe(cluster: &mut Cluster) -> Result<(), String> {
 
 /// Users are given what there is.
 fn check_answers(cluster: &mut Cluster) -> Result<(), String> {
-    if cluster.plan.quarrel {
-        return Ok(());
-    }
     let pool = cluster.rng.random_range(0..cluster.plan.pools.len());
     let asked = cluster.ask(pool);
     cluster.run(FOUND);
