@@ -219,6 +219,10 @@ fn children_of(parent: u32) -> Vec<String> {
         .collect()
 }
 
+/// Three registrars and three servers.
+#[cfg(target_os = "linux")]
+const PROCESSES: usize = 6;
+
 #[test]
 #[cfg(target_os = "linux")]
 fn the_demonstration_takes_its_processes_along_however_it_ends() {
@@ -228,12 +232,12 @@ fn the_demonstration_takes_its_processes_along_however_it_ends() {
         let mut children = Vec::new();
         for _ in 0..500 {
             children = children_of(demo.id());
-            if children.len() == 4 {
+            if children.len() == PROCESSES {
                 break;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        assert_eq!(children.len(), 4);
+        assert_eq!(children.len(), PROCESSES);
         let kill = Command::new("kill").args(["-s", signal, &demo.id().to_string()]).status();
         assert!(kill.unwrap().success());
         demo.wait().unwrap();
