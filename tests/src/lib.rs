@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub mod by_hand;
+pub mod echo_pool;
 pub mod role;
 pub mod simulation;
 pub mod world;

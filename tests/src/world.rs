@@ -5,10 +5,12 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use rserpool::protocol::element::ElementConfig;
+use rserpool::protocol::registrar::RegistrarConfig;
 use rserpool::protocol::{
-    ConnectionEvent, ConnectionId, Element, Machine, Output, Registrar, User,
+    ConnectionEvent, ConnectionId, Element, HuntConfig, Machine, Output, Registrar, User,
 };
-use rserpool::wire::{Ppid, TransportAddress, UserMessage};
+use rserpool::wire::{PoolElementId, Ppid, RegistrarId, TransportAddress, UserMessage};
 
 use crate::role::Role;
 
@@ -100,6 +102,28 @@ impl World {
     /// Adds a pool user on the next host.
     pub fn user(&mut self, user: User) -> NodeId {
         self.add(Role::User(Box::new(user)))
+    }
+
+    /// Adds a registrar with that identifier, which is told of those.
+    pub fn join(&mut self, identifier: u32, peers: &[NodeId]) -> NodeId {
+        let host = self.hosts();
+        let config = RegistrarConfig::new(RegistrarId(identifier), u64::from(identifier))
+            .enrp(address(host))
+            .peers(peers.iter().map(|peer| address(*peer)));
+        self.registrar(Registrar::new(config))
+    }
+
+    /// Adds an element with that identifier to the pool "Pool", which is told of those
+    /// registrars.
+    pub fn member(&mut self, identifier: u32, registrars: &[NodeId]) -> NodeId {
+        let host = self.hosts();
+        let service = TransportAddress { port: 7, ..address(host) };
+        let hunt = HuntConfig::new(registrars.iter().map(|host| address(*host)));
+        let pool = "Pool".parse().expect("a pool handle");
+        let config = ElementConfig::new(pool, service, hunt, u64::from(identifier))
+            .identifier(PoolElementId(identifier))
+            .asap_transport(address(host));
+        self.element(Element::new(config))
     }
 
     fn add(&mut self, role: Role) -> NodeId {

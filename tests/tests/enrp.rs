@@ -3,15 +3,13 @@
 
 use std::time::Duration;
 
-use rserpool::protocol::element::ElementConfig;
 use rserpool::protocol::registrar::RegistrarConfig;
 use rserpool::protocol::user::{self, ResolveOptions, UserConfig};
-use rserpool::protocol::{ConnectionId, Element, HuntConfig, Registrar, User};
+use rserpool::protocol::{ConnectionId, HuntConfig, Registrar, User};
 use rserpool::wire::enrp::{self, Body, Route};
 use rserpool::wire::parameter::PeChecksum;
 use rserpool::wire::{
-    Bytes, PoolElement, PoolElementId, PoolHandle, Ppid, RegistrarId, RegistrationLife,
-    TransportAddress, UserMessage,
+    Bytes, PoolElement, PoolElementId, PoolHandle, Ppid, RegistrarId, RegistrationLife, UserMessage,
 };
 use rserpool_tests::by_hand::{registration, send_asap, send_enrp, take_enrp};
 use rserpool_tests::world::{Event, NodeId, World, address};
@@ -133,7 +131,9 @@ fn rubbish_and_strangers_do_not_disturb() {
         let payload = Bytes::copy_from_slice(payload);
         world.send(on, UserMessage::new(Ppid::ENRP, payload));
     }
-    assert!(take_enrp(&mut world, on).iter().all(|body| matches!(body, Body::Error(_))));
+    let answers = take_enrp(&mut world, on);
+    assert_eq!(answers.len(), 4, "an error is not answered");
+    assert!(answers.iter().all(|body| matches!(body, Body::Error(_))));
     // Not for this registrar, of nobody, of itself.
     for (sender, receiver) in [(99, 2), (0, 1), (1, 0)] {
         let route = Route { sender: RegistrarId(sender), receiver: RegistrarId(receiver) };
@@ -146,26 +146,6 @@ fn rubbish_and_strangers_do_not_disturb() {
     let route = Route { sender: RegistrarId(98), receiver: RegistrarId(1) };
     send_enrp(&mut world, on, enrp::ListRequest { route });
     assert_eq!(take_enrp(&mut world, on), []);
-}
-
-/// A registrar on the next host, with that identifier, which is told of those.
-fn join(world: &mut World, identifier: u32, peers: &[NodeId]) -> NodeId {
-    let host = world.hosts();
-    let config = RegistrarConfig::new(RegistrarId(identifier), u64::from(identifier))
-        .enrp(address(host))
-        .peers(peers.iter().map(|peer| address(*peer)));
-    world.registrar(Registrar::new(config))
-}
-
-/// An element on the next host that prefers the registrars in this order.
-fn element(world: &mut World, identifier: u32, registrars: &[NodeId]) -> NodeId {
-    let host = world.hosts();
-    let service = TransportAddress { port: 7, ..address(host) };
-    let hunt = HuntConfig::new(registrars.iter().map(|host| address(*host)));
-    let config = ElementConfig::new("Pool".parse().unwrap(), service, hunt, u64::from(identifier))
-        .identifier(PoolElementId(identifier))
-        .asap_transport(address(host));
-    world.element(Element::new(config))
 }
 
 fn registered(world: &mut World, element: NodeId) -> bool {
@@ -194,15 +174,15 @@ fn resolves(world: &mut World, registrar: NodeId) -> usize {
 #[test]
 fn what_one_registrar_knows_all_know() {
     let mut world = World::default();
-    let one = join(&mut world, 1, &[]);
-    let two = join(&mut world, 2, &[one]);
-    let three = join(&mut world, 3, &[two]);
+    let one = world.join(1, &[]);
+    let two = world.join(2, &[one]);
+    let three = world.join(3, &[two]);
     world.run(SECOND);
     for (node, peers) in [(one, [2, 3]), (two, [1, 3]), (three, [1, 2])] {
         assert_eq!(world.with_registrar(node).peers(), peers.map(RegistrarId));
     }
-    let a = element(&mut world, 11, &[one]);
-    element(&mut world, 12, &[two]);
+    let a = world.member(11, &[one]);
+    world.member(12, &[two]);
     world.run(SECOND);
     for node in [one, two, three] {
         assert_eq!(world.homes(node), [(11, 1), (12, 2)]);
@@ -223,17 +203,17 @@ fn what_one_registrar_knows_all_know() {
 #[test]
 fn who_comes_late_learns_all_from_its_mentor() {
     let mut world = World::default();
-    let one = join(&mut world, 1, &[]);
+    let one = world.join(1, &[]);
     let asap = world.connect(one);
     for identifier in 1..=300 {
         register(&mut world, asap, "Pool", identifier);
     }
-    let two = join(&mut world, 2, &[one]);
+    let two = world.join(2, &[one]);
     world.run(SECOND);
     assert_eq!(world.elements(two), 300);
     assert_eq!(world.homes(two), world.homes(one));
     // The mentor of a mentor, which was not told of the first.
-    let three = join(&mut world, 3, &[two]);
+    let three = world.join(3, &[two]);
     world.run(SECOND);
     assert_eq!(world.homes(three), world.homes(one));
     assert_eq!(world.with_registrar(three).peers(), [1, 2].map(RegistrarId));
@@ -242,10 +222,10 @@ fn who_comes_late_learns_all_from_its_mentor() {
 #[test]
 fn the_last_registrar_takes_over_from_a_dead_one_at_once() {
     let mut world = World::default();
-    let one = join(&mut world, 1, &[]);
-    let two = join(&mut world, 2, &[one]);
-    let a = element(&mut world, 11, &[one, two]);
-    let b = element(&mut world, 12, &[two, one]);
+    let one = world.join(1, &[]);
+    let two = world.join(2, &[one]);
+    let a = world.member(11, &[one, two]);
+    let b = world.member(12, &[two, one]);
     world.run(SECOND);
     let homes = world.homes(two);
     world.kill(one);
@@ -259,9 +239,9 @@ fn the_last_registrar_takes_over_from_a_dead_one_at_once() {
 #[test]
 fn a_dead_element_of_a_dead_registrar_is_noticed() {
     let mut world = World::default();
-    let one = join(&mut world, 1, &[]);
-    let two = join(&mut world, 2, &[one]);
-    let a = element(&mut world, 11, &[one]);
+    let one = world.join(1, &[]);
+    let two = world.join(2, &[one]);
+    let a = world.member(11, &[one]);
     world.run(SECOND);
     assert_eq!(world.homes(two), [(11, 1)]);
     world.kill(a);
@@ -274,11 +254,10 @@ fn a_dead_element_of_a_dead_registrar_is_noticed() {
 fn one_of_the_others_takes_over() {
     for dead in 0..3 {
         let mut world = World::default();
-        let nodes =
-            [join(&mut world, 1, &[]), join(&mut world, 2, &[0]), join(&mut world, 3, &[0])];
+        let nodes = [world.join(1, &[]), world.join(2, &[0]), world.join(3, &[0])];
         for identifier in 11..=16 {
             let home = nodes[identifier as usize % 3];
-            element(&mut world, identifier, &[home]);
+            world.member(identifier, &[home]);
         }
         world.run(SECOND * 3);
         assert_eq!(world.homes(nodes[0]).len(), 6);
@@ -301,10 +280,10 @@ fn one_of_the_others_takes_over() {
 #[test]
 fn a_registrar_that_was_taken_for_dead_comes_back() {
     let mut world = World::default();
-    let one = join(&mut world, 1, &[]);
-    let two = join(&mut world, 2, &[one]);
-    let three = join(&mut world, 3, &[one]);
-    let a = element(&mut world, 11, &[one]);
+    let one = world.join(1, &[]);
+    let two = world.join(2, &[one]);
+    let three = world.join(3, &[one]);
+    let a = world.member(11, &[one]);
     world.run(SECOND);
     world.pause(one);
     world.run(SECOND * 30);
@@ -323,8 +302,8 @@ fn a_registrar_that_was_taken_for_dead_comes_back() {
 #[test]
 fn what_was_missed_is_found_by_the_checksum() {
     let mut world = World::default();
-    let one = join(&mut world, 1, &[]);
-    let two = join(&mut world, 2, &[one]);
+    let one = world.join(1, &[]);
+    let two = world.join(2, &[one]);
     world.run(SECOND);
     let asap = world.connect(one);
     register(&mut world, asap, "Pool", 1);

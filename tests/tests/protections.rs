@@ -3,28 +3,17 @@
 
 use std::time::Duration;
 
-use rserpool::protocol::element::ElementConfig;
 use rserpool::protocol::registrar::{Event as Told, RegistrarConfig};
-use rserpool::protocol::{Element, HuntConfig, Machine, Output, Registrar};
+use rserpool::protocol::{Machine, Output, Registrar};
 use rserpool::wire::asap::{Body, EndpointUnreachable, HandleResolution, Resolved};
-use rserpool::wire::{ErrorCause, PoolElementId, Ppid, RegistrarId, TransportAddress, UserMessage};
+use rserpool::wire::{ErrorCause, PoolElementId, Ppid, RegistrarId, UserMessage};
 use rserpool_tests::by_hand::{registration, send_asap, take_asap};
-use rserpool_tests::world::{Event, NodeId, World, address};
+use rserpool_tests::world::{Event, World, address};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn config() -> RegistrarConfig {
     RegistrarConfig::new(RegistrarId(1), 1)
-}
-
-fn element(world: &mut World, identifier: u32, registrars: &[NodeId]) -> NodeId {
-    let host = world.hosts();
-    let service = TransportAddress { port: 7, ..address(host) };
-    let hunt = HuntConfig::new(registrars.iter().map(|host| address(*host)));
-    let config = ElementConfig::new("Pool".parse().unwrap(), service, hunt, u64::from(identifier))
-        .identifier(PoolElementId(identifier))
-        .asap_transport(address(host));
-    world.element(Element::new(config))
 }
 
 fn resolution() -> HandleResolution {
@@ -35,7 +24,7 @@ fn resolution() -> HandleResolution {
 fn a_host_that_asks_too_often_is_refused_and_others_are_not() {
     let mut world = World::default();
     let node = world.registrar(Registrar::new(config().rate_limits(Some(10), None)));
-    element(&mut world, 7, &[node]);
+    world.member(7, &[node]);
     world.run(SECOND);
     // Another connection of the host makes no difference.
     let connections = [world.connect(node), world.connect(node)];
@@ -56,7 +45,7 @@ fn a_host_that_asks_too_often_is_refused_and_others_are_not() {
         }
     }
     assert_eq!(refused, 20);
-    assert_eq!(world.with_registrar(node).footprint().waiting, 1);
+    assert_eq!(world.with_registrar(node).footprint().counted_hosts, 1);
     // A second later it has its whole allowance again, and then nothing is kept of it.
     world.run(SECOND);
     send_asap(&mut world, connections[0], resolution());
@@ -67,7 +56,7 @@ fn a_host_that_asks_too_often_is_refused_and_others_are_not() {
             if matches!(response.result, Resolved::Pool { .. })
     ));
     world.run(SECOND * 5);
-    assert_eq!(world.with_registrar(node).footprint().waiting, 0);
+    assert_eq!(world.with_registrar(node).footprint().counted_hosts, 0);
 }
 
 #[test]
@@ -75,7 +64,7 @@ fn a_host_that_reports_too_often_is_not_heard() {
     let mut world = World::default();
     let limits = config().rate_limits(None, Some(2)).max_bad_pe_reports(5);
     let node = world.registrar(Registrar::new(limits));
-    element(&mut world, 7, &[node]);
+    world.member(7, &[node]);
     world.run(SECOND);
     let report =
         EndpointUnreachable { pool_handle: "Pool".parse().unwrap(), identifier: PoolElementId(7) };
@@ -157,18 +146,11 @@ fn nobody_is_given_up_for_what_passed_while_the_registrar_stood_still() {
 #[test]
 fn a_registrar_that_leaves_hands_its_elements_over() {
     let mut world = World::default();
-    let join = |world: &mut World, identifier: u32, peers: &[NodeId]| {
-        let host = world.hosts();
-        let config = RegistrarConfig::new(RegistrarId(identifier), u64::from(identifier))
-            .enrp(address(host))
-            .peers(peers.iter().map(|peer| address(*peer)));
-        world.registrar(Registrar::new(config))
-    };
-    let one = join(&mut world, 1, &[]);
-    let two = join(&mut world, 2, &[one]);
-    let three = join(&mut world, 3, &[one]);
+    let one = world.join(1, &[]);
+    let two = world.join(2, &[one]);
+    let three = world.join(3, &[one]);
     // They know the first alone.
-    let elements: Vec<_> = (11..21).map(|id| element(&mut world, id, &[one])).collect();
+    let elements: Vec<_> = (11..21).map(|id| world.member(id, &[one])).collect();
     world.run(SECOND * 5);
     for node in &elements {
         world.take_events(*node);

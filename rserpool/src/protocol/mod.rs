@@ -96,6 +96,8 @@ pub struct Footprint {
     pub timers: usize,
     /// Requests that are yet to be answered, and reports that are yet to be sent.
     pub waiting: usize,
+    /// Hosts whose requests are being counted, to limit them.
+    pub counted_hosts: usize,
 }
 
 /// What the driver needs of a state machine that talks to registrars or is one.

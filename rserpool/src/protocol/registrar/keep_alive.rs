@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::limits::Limited;
-use super::{Client, ElementName, Membership, Origin, Registrar, RemovalReason, Timer};
+use super::{Client, Membership, Origin, Registrar, RemovalReason, Timer};
 use crate::handlespace::{ElementKey, Handlespace};
 use crate::protocol::ConnectionId;
 use crate::wire::asap::{EndpointKeepAlive, EndpointKeepAliveAck, EndpointUnreachable};
@@ -55,7 +55,7 @@ impl Registrar {
                 if let Some(client) = self.connections.get_mut(&connection)
                     && client.origin != Origin::Connecting
                 {
-                    client.queued.push_back(key);
+                    client.queued.insert(key);
                     self.send_queued_keep_alives(connection);
                 }
             }
@@ -83,15 +83,15 @@ impl Registrar {
     fn send_queued_keep_alives(&mut self, connection: ConnectionId) {
         while let Some(client) = self.connections.get_mut(&connection)
             && client.asked.len() < MAX_ASKED
-            && let Some(key) = client.queued.pop_front()
+            && let Some(key) = client.queued.pop_first()
         {
             let Some(element) = self.handlespace.get(key) else { continue };
             if !element.state.awaiting_ack || element.state.connection != Some(connection) {
                 continue;
             }
             client.asked.insert(key);
-            let home = element.state.claim;
-            let Some(ElementName { pool_handle, identifier }) = self.name_of(key) else { continue };
+            let (home, identifier) = (element.state.claim, element.value.identifier);
+            let pool_handle = self.handlespace.handle_of(key).expect("it is there").clone();
             let names_element = self.config.compatibility.keep_alive_names_element();
             let message = EndpointKeepAlive {
                 home,

@@ -15,6 +15,15 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How many elements are under way from one home to another at a time; ours.
 const MAX_SUGGESTED: usize = 256;
 
+/// How far we are with leaving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leaving {
+    No,
+    /// Others are asked to take over the elements, up to this one in the arena.
+    HandingOver(Option<ElementKey>),
+    Done,
+}
+
 impl Registrar {
     /// Leaves the other registrars: suggests to them to take over the elements, each to one of
     /// them (draft-dreibholz-rserpool-enrp-takeover), and closes all connections when they have,
@@ -23,10 +32,10 @@ impl Registrar {
     /// Elements and users that are still connected then look for another registrar at once.
     pub fn leave(&mut self, now: Instant) {
         self.out.begin();
-        if self.leaving {
+        if self.leaving != Leaving::No {
             return;
         }
-        self.leaving = true;
+        self.leaving = Leaving::HandingOver(None);
         self.timers.cancel(Timer::Announce);
         let peers: Vec<_> = self.peers.active().collect();
         if peers.is_empty() || !self.config.compatibility.suggests_takeover() {
@@ -40,13 +49,14 @@ impl Registrar {
     /// Suggests to take over the next so many elements.
     fn suggest_takeovers(&mut self, count: usize) {
         let peers: Vec<_> = self.peers.active().collect();
+        let Leaving::HandingOver(last) = self.leaving else { return };
         if peers.is_empty() {
             return;
         }
         let ours = self.config.identifier;
-        let next: Vec<_> = self.handlespace.owned_by(ours, self.suggested).take(count).collect();
+        let next: Vec<_> = self.handlespace.owned_by(ours, last).take(count).collect();
         for key in next {
-            self.suggested = Some(key);
+            self.leaving = Leaving::HandingOver(Some(key));
             let (_, connection) = peers[self.rng.random_range(0..peers.len())];
             if let (Some(handle), Some(element)) =
                 (self.handlespace.handle_of(key).cloned(), self.handlespace.get(key))
@@ -59,15 +69,14 @@ impl Registrar {
 
     /// An element has another home, as was perhaps suggested; there is room for the next.
     pub(super) fn handle_handed_over(&mut self) {
-        if self.leaving {
-            self.suggest_takeovers(1);
-            self.leave_if_alone();
-        }
+        self.suggest_takeovers(1);
+        self.leave_if_alone();
     }
 
     /// A peer that leaves suggests that we take over one of its elements.
     pub(super) fn handle_suggestion(&mut self, now: Instant, key: ElementKey, from: RegistrarId) {
-        if !self.leaving && self.home_of(key) == Some(from) {
+        let heeded = self.config.compatibility.suggests_takeover() && self.leaving == Leaving::No;
+        if heeded && self.home_of(key) == Some(from) {
             self.handlespace.set_home(key, self.config.identifier);
             self.announce_element(key);
             self.adopt(now, key);
@@ -77,7 +86,7 @@ impl Registrar {
     /// Ends leaving when the last element has another home, and has closed its connection to us.
     pub(super) fn leave_if_alone(&mut self) {
         let ours = self.config.identifier;
-        if self.leaving
+        if matches!(self.leaving, Leaving::HandingOver(_))
             && self.handlespace.owned_by(ours, None).next().is_none()
             && self.connections.values().all(|client| client.elements.is_empty())
         {
@@ -86,9 +95,7 @@ impl Registrar {
     }
 
     pub(super) fn finish_leaving(&mut self) {
-        if std::mem::replace(&mut self.left, true) {
-            return;
-        }
+        self.leaving = Leaving::Done;
         self.timers.clear();
         let mut connections: Vec<_> = self.connections.drain().map(|(id, _)| id).collect();
         connections.extend(self.peers.forget_links());

@@ -14,7 +14,7 @@ mod table;
 mod takeover;
 mod update;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -32,6 +32,7 @@ use crate::wire::{
     UserMessage, asap, asap::Body, enrp::UpdateAction,
 };
 use announce::Announcements;
+use leave::Leaving;
 use limits::Limits;
 use mentor::Joining;
 use peers::Peers;
@@ -53,10 +54,7 @@ pub struct Registrar {
     /// Resolutions that wait until we have joined the other registrars.
     deferred: Vec<(ConnectionId, asap::HandleResolution)>,
     limits: Limits,
-    leaving: bool,
-    /// The last element that others were asked to take over.
-    suggested: Option<ElementKey>,
-    left: bool,
+    leaving: Leaving,
     /// Until when we read what came while we stood still.
     catching_up: Option<Instant>,
     timers: Timers<Timer>,
@@ -89,7 +87,7 @@ struct Client {
     elements: BTreeSet<ElementKey>,
     /// Those which owe the answer to a keep-alive, and those which are to be asked then.
     asked: BTreeSet<ElementKey>,
-    queued: VecDeque<ElementKey>,
+    queued: BTreeSet<ElementKey>,
     /// Whether its first fault was logged.
     complained: bool,
 }
@@ -101,7 +99,7 @@ impl Client {
             origin,
             elements: BTreeSet::new(),
             asked: BTreeSet::new(),
-            queued: VecDeque::new(),
+            queued: BTreeSet::new(),
             complained: false,
         }
     }
@@ -248,9 +246,7 @@ impl Registrar {
             joining: Joining::Done,
             deferred: Vec::new(),
             limits: Limits::default(),
-            leaving: false,
-            suggested: None,
-            left: false,
+            leaving: Leaving::No,
             catching_up: None,
             timers: Timers::new(),
             out: Outbox::new(),
@@ -289,7 +285,8 @@ impl Registrar {
         Footprint {
             connections: self.connections.len() + self.peers.links(),
             timers: self.timers.len(),
-            waiting: self.deferred.len() + self.limits.len(),
+            waiting: self.deferred.len(),
+            counted_hosts: self.limits.len(),
         }
     }
 
@@ -353,6 +350,7 @@ impl Registrar {
         self.settle_keep_alive(connection, key);
         let Some(client) = self.connections.get_mut(&connection) else { return };
         client.elements.remove(&key);
+        client.queued.remove(&key);
         if client.elements.is_empty() && client.origin != Origin::Accepted {
             let abort = client.origin == Origin::Connecting;
             self.forget_connection(connection);

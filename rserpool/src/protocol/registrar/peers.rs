@@ -286,7 +286,7 @@ impl Registrar {
         let Some(link) = self.peers.links.get_mut(&from) else { return false };
         let asked = link.dialled;
         let new = link.peer.is_none();
-        let address = link.address.clone();
+        let address = new.then(|| link.address.clone());
         if *link.peer.get_or_insert(route.sender) != route.sender {
             self.complain_of_link(from, format!("changed its identifier to {}", route.sender));
             return false;
@@ -304,9 +304,9 @@ impl Registrar {
         if let Some(peer) = self.peers.known.get_mut(&route.sender) {
             // If there is another one, this is newer, and perhaps the only one that works: unless
             // it is from somewhere else, which anyone could make.
-            let transport = peer.transport.as_ref();
-            let from_there = transport.is_some_and(|its| its.shares_address(&address));
-            if peer.connection.is_none() || new && from_there {
+            let from_there = peer.transport.as_ref().zip(address);
+            let newer = from_there.is_some_and(|(its, address)| its.shares_address(&address));
+            if peer.connection.is_none() || newer {
                 peer.connection = Some(from);
             }
         }

@@ -23,6 +23,15 @@ impl Registrar {
             let result = Resolved::Error(ErrorCause::LackOfResources.into());
             return self.answer(from, request.pool_handle, result);
         }
+        self.handle_allowed_resolution(from, request);
+    }
+
+    /// Answers a resolution that counts, or did when it was put off.
+    pub(super) fn handle_allowed_resolution(
+        &mut self,
+        from: ConnectionId,
+        request: HandleResolution,
+    ) {
         let wanted = match request.items {
             None => self.config.default_items,
             Some(items) if items.0 == 0 => self.config.default_items,

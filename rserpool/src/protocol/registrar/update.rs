@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use super::leave::Leaving;
 use super::mentor::Joining;
 use super::{Membership, Origin, Registrar, RemovalReason, Timer};
 use crate::handlespace::ElementKey;
@@ -59,16 +60,9 @@ impl Registrar {
         let HandleUpdate { action, pool_handle, pool_element, takeover_suggested, .. } = update;
         match action {
             UpdateAction::Add => {
-                let identifier = pool_element.identifier;
-                let ours = Some(self.config.identifier);
-                let find = |it: &Self| it.handlespace.find(&pool_handle, identifier);
-                let was_ours = find(self).is_some_and(|key| self.home_of(key) == ours);
-                self.take_in(now, sender, &pool_handle, pool_element);
-                let Some(key) = find(self) else { return };
-                if takeover_suggested {
+                let taken = self.take_in(now, sender, &pool_handle, pool_element);
+                if let Some(key) = taken.filter(|_| takeover_suggested) {
                     self.handle_suggestion(now, key, sender);
-                } else if was_ours && self.home_of(key) != ours {
-                    self.handle_handed_over();
                 }
             }
             UpdateAction::Delete => {
@@ -88,64 +82,65 @@ impl Registrar {
         self.handlespace.get(key).map(|element| element.value.home_registrar)
     }
 
-    /// A peer says that an element is there.
+    /// A peer says that an element is there. Where it is, if that is as the peer says.
     fn take_in(
         &mut self,
         now: Instant,
         sender: RegistrarId,
         handle: &PoolHandle,
         mut value: PoolElement,
-    ) {
+    ) -> Option<ElementKey> {
         if value.home_registrar == RegistrarId(0) {
             value.home_registrar = sender;
         }
-        let ours = self.config.identifier;
-        let present = self.handlespace.find(handle, value.identifier);
-        if value.home_registrar != sender && present.is_some() {
+        let (ours, home) = (self.config.identifier, value.home_registrar);
+        let mut present = self.handlespace.find(handle, value.identifier);
+        if home != sender && present.is_some() {
             // The home itself knows better, and so do we if that is us.
-            return;
+            return None;
         }
-        if let Some(key) = present
-            && self.home_of(key) == Some(ours)
-        {
+        let was_ours = present.filter(|key| self.home_of(*key) == Some(ours));
+        if let Some(key) = was_ours {
             if self.insists(key, sender) {
                 self.announce_element(key);
-                return self.adopt(now, key);
+                self.adopt(now, key);
+                return None;
             }
             self.release(key);
-        } else if value.home_registrar == ours {
+        } else if home == ours {
             // We do not know it any more; the audit will tell the others.
-            return;
+            return None;
         }
-        let home = value.home_registrar;
         if !self.peers.known.contains_key(&home) && !self.add_peer(now, home, None) {
-            return;
+            return None;
         }
-        self.settle_kind(handle, &value);
+        if self.handlespace.prevails(handle, &value) {
+            self.clear_pool(handle);
+            present = None;
+        }
         let size = quote(&value).len();
-        let result = match self.handlespace.find(handle, value.identifier) {
+        let result = match present {
             Some(key) => self.handlespace.update(key, value).map(|()| key),
-            None => {
-                let state = Membership::of_another(size);
-                self.handlespace.insert(handle, value, state)
-            }
+            None => self.handlespace.insert(handle, value, Membership::of_another(size)),
         };
-        match result {
-            Ok(key) => {
-                let element = self.handlespace.get_mut(key).expect("just put in");
-                element.state.marked = false;
-                element.state.size = size;
-            }
-            Err(refused) => {
+        let key = result
+            .inspect_err(|refused| {
                 tracing::warn!(%sender, pool = %handle, %refused, "an element does not fit");
-            }
+            })
+            .ok()?;
+        let element = self.handlespace.get_mut(key).expect("just put in");
+        element.state.marked = false;
+        element.state.size = size;
+        if was_ours.is_some() {
+            self.handle_handed_over();
         }
+        Some(key)
     }
 
     /// Whether an element stays ours though `other` says that it is its home. One of the two has
     /// to yield, and not both: they would find out with the next audit.
     fn insists(&self, key: ElementKey, other: RegistrarId) -> bool {
-        self.config.identifier > other && self.is_connected(key) && !self.leaving
+        self.config.identifier > other && self.is_connected(key) && self.leaving == Leaving::No
     }
 
     fn is_connected(&self, key: ElementKey) -> bool {
@@ -157,7 +152,7 @@ impl Registrar {
     /// The home of an element, which is another registrar, does not have it any more. If the
     /// element is still connected to us, it believes that we are its home, and from now on we are.
     fn remove_of_another(&mut self, now: Instant, key: ElementKey) {
-        if self.is_connected(key) && !self.leaving {
+        if self.is_connected(key) && self.leaving == Leaving::No {
             self.handlespace.set_home(key, self.config.identifier);
             self.announce_element(key);
             self.adopt(now, key);
@@ -166,12 +161,9 @@ impl Registrar {
         }
     }
 
-    /// A pool was made twice, here and there, and not of one kind. One kind stays, for all
-    /// registrars the same; elements of the other are told that they are out.
-    fn settle_kind(&mut self, handle: &PoolHandle, value: &PoolElement) {
-        if !self.handlespace.prevails(handle, value) {
-            return;
-        }
+    /// A pool was made twice, here and there, and not of one kind. The other kind stays, for all
+    /// registrars; the elements of this one are told that they are out.
+    fn clear_pool(&mut self, handle: &PoolHandle) {
         let members: Vec<_> = self.handlespace.members(handle).collect();
         for key in members {
             if self.home_of(key) == Some(self.config.identifier) {

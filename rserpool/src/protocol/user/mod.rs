@@ -154,6 +154,7 @@ impl User {
             timers: self.timers.len(),
             waiting: self.queries.values().map(|query| query.requests.len()).sum::<usize>()
                 + self.reports.len(),
+            counted_hosts: 0,
         }
     }
 
