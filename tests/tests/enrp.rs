@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rserpool::protocol::registrar::RegistrarConfig;
 use rserpool::protocol::user::{self, ResolveOptions, UserConfig};
-use rserpool::protocol::{ConnectionId, HuntConfig, Registrar, User};
+use rserpool::protocol::{Compatibility, ConnectionId, HuntConfig, Registrar, User};
 use rserpool::wire::enrp::{self, Body, Route};
 use rserpool::wire::parameter::PeChecksum;
 use rserpool::wire::{
@@ -93,6 +93,27 @@ fn the_handlespace_is_handed_out_page_by_page() {
             .collect();
         expected.sort();
         assert_eq!(elements, expected);
+    }
+}
+
+#[test]
+fn peers_are_told_lifetimes_in_the_unit_of_the_profile() {
+    for (profile, told) in Compatibility::ALL.into_iter().zip([90, 90_000, 90]) {
+        let mut world = World::default();
+        let config = RegistrarConfig::new(RegistrarId(1), 1).enrp(address(0));
+        let node = world.registrar(Registrar::new(config.compatibility(profile)));
+        let asap = world.connect(node);
+        // Of an element that is not of rsplib's kind.
+        send_asap(&mut world, asap, registration("Pool", 1));
+        let on = world.connect_for(Ppid::ENRP, node);
+        let request = enrp::HandleTableRequest { own_children_only: false, route: ROUTE };
+        send_enrp(&mut world, on, request);
+        match take_enrp(&mut world, on).pop() {
+            Some(Body::HandleTableResponse(page)) => {
+                assert_eq!(page.pools[0].elements[0].registration_life, RegistrationLife(told));
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }
 
