@@ -1,27 +1,41 @@
-//! The handlespace: pools, their elements, and the selection among them.
+//! The handlespace: pools, their elements, the selection among them, and when they expire.
 //!
-//! Elements live in one arena and are referred to by an [`ElementKey`]. Looking up a pool or
-//! an element is O(1) expected; the rest costs what the pool's policy costs.
+//! Elements live in one arena, as the bytes in which registrars and pool users get them, and are
+//! referred to by an [`ElementKey`]. Looking up a pool or an element is O(1) expected, as are the
+//! ownership of elements and their lifetimes; the rest costs what the pool's policy costs.
 
 mod checksum;
+mod lifetimes;
+mod owners;
+mod pool;
 
-use std::collections::{BTreeSet, HashMap};
-use std::ops::Bound;
+use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
 use rand::Rng;
 use slab::Slab;
 
-use crate::policy::{InvalidPolicy, Member, Policies, Selector};
+use crate::policy::{InvalidPolicy, Member, Policies, Wanted};
 use crate::wire::{
-    PolicyType, PoolElement, PoolElementId, PoolHandle, RegistrarId, TransportProtocol,
-    TransportUse, UserTransport,
+    EncodeError, EncodedElement, PolicyType, PoolElement, PoolElementId, PoolHandle, RegistrarId,
 };
+use lifetimes::Lifetimes;
+use owners::Owners;
+use pool::{Kind, Pool};
 
 pub use checksum::Checksum;
 
+type HashMap<K, V> = std::collections::HashMap<K, V, RandomState>;
+
 /// Where an element is in the arena. Valid until the element is removed, and reused then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ElementKey(usize);
+pub struct ElementKey(u32);
+
+impl ElementKey {
+    fn index(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// All pools and elements that a registrar knows; `T` is what it keeps for each element.
 #[derive(Debug)]
@@ -29,38 +43,48 @@ pub struct Handlespace<T> {
     policies: Policies,
     elements: Slab<Element<T>>,
     pools: Slab<Pool>,
-    by_handle: HashMap<PoolHandle, usize>,
-    by_identifier: HashMap<(usize, PoolElementId), ElementKey>,
-    by_owner: HashMap<RegistrarId, Owned>,
+    by_handle: HashMap<PoolHandle, u32>,
+    owners: Owners,
+    lifetimes: Lifetimes,
     capacity: usize,
     selected: Vec<Member>,
+    scratch: Vec<u8>,
 }
 
 /// A pool element and what its registrar keeps of it.
 #[derive(Debug)]
 pub struct Element<T> {
-    pool: usize,
+    pool: u32,
     member: Member,
-    /// What the element said when it registered last.
-    pub value: PoolElement,
+    value: EncodedElement,
     /// What the registrar keeps.
     pub state: T,
 }
 
-/// The elements of one handle. A pool exists as long as it has any.
-#[derive(Debug)]
-struct Pool {
-    handle: PoolHandle,
-    policy_type: PolicyType,
-    selector: Box<dyn Selector>,
-    members: Slab<ElementKey>,
-}
+impl<T> Element<T> {
+    /// What the element said when it registered last, and its home registrar.
+    #[must_use]
+    pub fn value(&self) -> PoolElement {
+        self.value.decode()
+    }
 
-/// The elements of one home registrar. There as long as there are any.
-#[derive(Debug, Default)]
-struct Owned {
-    checksum: Checksum,
-    elements: BTreeSet<ElementKey>,
+    /// The same, encoded.
+    #[must_use]
+    pub fn encoded(&self) -> &EncodedElement {
+        &self.value
+    }
+
+    /// Its identifier in its pool.
+    #[must_use]
+    pub fn identifier(&self) -> PoolElementId {
+        self.value.identifier()
+    }
+
+    /// Its home registrar.
+    #[must_use]
+    pub fn home_registrar(&self) -> RegistrarId {
+        self.value.home_registrar()
+    }
 }
 
 /// Why the handlespace does not take an element. Nothing was changed.
@@ -85,24 +109,28 @@ pub enum Refused {
     /// The policy cannot work with the element's parameters.
     #[error(transparent)]
     Policy(#[from] InvalidPolicy),
+    /// The element does not fit a message.
+    #[error(transparent)]
+    TooLong(#[from] EncodeError),
     /// The handlespace is full.
     #[error("the handlespace is full")]
     Full,
 }
 
 impl<T> Handlespace<T> {
-    /// An empty handlespace for at most `capacity` elements.
+    /// An empty handlespace for at most `capacity` elements, and never more than 2^31 - 1.
     #[must_use]
     pub fn new(policies: Policies, capacity: usize) -> Self {
         Self {
             policies,
             elements: Slab::new(),
             pools: Slab::new(),
-            by_handle: HashMap::new(),
-            by_identifier: HashMap::new(),
-            by_owner: HashMap::new(),
-            capacity,
+            by_handle: HashMap::default(),
+            owners: Owners::default(),
+            lifetimes: Lifetimes::default(),
+            capacity: capacity.min(i32::MAX as usize),
             selected: Vec::new(),
+            scratch: Vec::new(),
         }
     }
 
@@ -121,8 +149,11 @@ impl<T> Handlespace<T> {
     /// The element of that pool and identifier.
     #[must_use]
     pub fn find(&self, handle: &PoolHandle, identifier: PoolElementId) -> Option<ElementKey> {
-        let pool = self.by_handle.get(handle)?;
-        self.by_identifier.get(&(*pool, identifier)).copied()
+        self.pool(handle)?.find(identifier)
+    }
+
+    fn pool(&self, handle: &PoolHandle) -> Option<&Pool> {
+        Some(&self.pools[*self.by_handle.get(handle)? as usize])
     }
 
     /// Whether there is no such pool.
@@ -134,23 +165,23 @@ impl<T> Handlespace<T> {
     /// The element at `key`, if there is one.
     #[must_use]
     pub fn get(&self, key: ElementKey) -> Option<&Element<T>> {
-        self.elements.get(key.0)
+        self.elements.get(key.index())
     }
 
     /// The element at `key`, if there is one, to change what the registrar keeps of it.
     pub fn get_mut(&mut self, key: ElementKey) -> Option<&mut Element<T>> {
-        self.elements.get_mut(key.0)
+        self.elements.get_mut(key.index())
     }
 
     /// The pool of the element at `key`.
     #[must_use]
     pub fn handle_of(&self, key: ElementKey) -> Option<&PoolHandle> {
-        self.get(key).map(|element| &self.pools[element.pool].handle)
+        self.get(key).map(|element| self.pools[element.pool as usize].handle())
     }
 
     /// The pools and how many elements each has, in no particular order.
     pub fn pools(&self) -> impl Iterator<Item = (&PoolHandle, usize)> {
-        self.pools.iter().map(|(_, pool)| (&pool.handle, pool.members.len()))
+        self.pools.iter().map(|(_, pool)| (pool.handle(), pool.len()))
     }
 
     /// Checks whether an element may join its pool or, if it is in it, have new values (RFC
@@ -161,22 +192,11 @@ impl<T> Handlespace<T> {
     /// When the pool is not of its kind, or there is no room.
     pub fn check(&self, handle: &PoolHandle, value: &PoolElement) -> Result<(), Refused> {
         self.policies.validate(&value.policy)?;
-        let Some(pool) = self.by_handle.get(handle) else {
-            return self.check_room();
-        };
-        let (_, with) = self.pools[*pool].members.iter().next().expect("pools are not empty");
-        let with = *with;
-        let present = &self.elements[with.0].value;
-        if present.policy.policy_type() != value.policy.policy_type() {
-            return Err(Refused::InconsistentPolicy { with });
+        let pool = self.pool(handle);
+        if let Some(pool) = pool {
+            pool.check(value)?;
         }
-        if !present.user_transport.same_kind(&value.user_transport) {
-            return Err(Refused::InconsistentTransport { with });
-        }
-        if usage(&present.user_transport) != usage(&value.user_transport) {
-            return Err(Refused::InconsistentDataControl);
-        }
-        match self.by_identifier.get(&(*pool, value.identifier)) {
+        match pool.and_then(|pool| pool.find(value.identifier)) {
             Some(_) => Ok(()),
             None => self.check_room(),
         }
@@ -188,26 +208,24 @@ impl<T> Handlespace<T> {
     /// no such pool, or the element fits, or its policy is not to be had.
     #[must_use]
     pub fn prevails(&self, handle: &PoolHandle, value: &PoolElement) -> bool {
-        let Some(present) = self.members(handle).next() else { return false };
-        self.policies.validate(&value.policy).is_ok()
-            && kind(value) < kind(&self.elements[present.0].value)
+        let Some(pool) = self.pool(handle) else { return false };
+        self.policies.validate(&value.policy).is_ok() && Kind::of(value) < pool.kind()
     }
 
     /// The elements of a pool, in no particular order.
     pub fn members(&self, handle: &PoolHandle) -> impl Iterator<Item = ElementKey> {
-        let pool = self.by_handle.get(handle).map(|pool| &self.pools[*pool]);
-        pool.into_iter().flat_map(|pool| pool.members.iter().map(|(_, key)| *key))
+        self.pool(handle).into_iter().flat_map(Pool::members)
     }
 
     fn check_room(&self) -> Result<(), Refused> {
         if self.elements.len() < self.capacity { Ok(()) } else { Err(Refused::Full) }
     }
 
-    /// Adds an element.
+    /// Adds an element, for ever until [`Self::set_lifetime`] says otherwise.
     ///
     /// # Errors
     ///
-    /// When [`Self::check`] refuses it.
+    /// When [`Self::check`] refuses it, or it does not fit a message.
     ///
     /// # Panics
     ///
@@ -215,56 +233,59 @@ impl<T> Handlespace<T> {
     pub fn insert(
         &mut self,
         handle: &PoolHandle,
-        value: PoolElement,
+        value: &PoolElement,
         state: T,
     ) -> Result<ElementKey, Refused> {
-        self.check(handle, &value)?;
-        assert!(self.find(handle, value.identifier).is_none(), "an element of that identifier");
-        let policy_type = value.policy.policy_type();
+        self.policies.validate(&value.policy)?;
+        self.check_room()?;
+        let encoded = EncodedElement::new(value)?;
         let index = match self.by_handle.get(handle) {
-            Some(index) => *index,
-            None => {
-                let handle = handle.detached();
-                let selector = self.policies.new_selector(policy_type);
-                let pool =
-                    Pool { handle: handle.clone(), policy_type, selector, members: Slab::new() };
-                let index = self.pools.insert(pool);
-                self.by_handle.insert(handle, index);
-                index
+            Some(index) => {
+                self.pools[*index as usize].check(value)?;
+                *index
             }
+            None => self.new_pool(handle, value),
         };
         let entry = self.elements.vacant_entry();
-        let key = ElementKey(entry.key());
-        let pool = &mut self.pools[index];
-        let number = pool.members.insert(key);
-        let member = Member(u32::try_from(number).expect("fewer than 2^32 elements in a pool"));
-        pool.selector.insert(member, &value.policy);
-        self.by_identifier.insert((index, value.identifier), key);
-        own(&mut self.by_owner, key, handle, &value);
-        entry.insert(Element { pool: index, member, value, state });
+        let key = ElementKey(small(entry.key()));
+        let pool = &mut self.pools[index as usize];
+        let member = pool.insert(key, value);
+        self.owners.add(key, pool.handle(), value.home_registrar, value.identifier);
+        entry.insert(Element { pool: index, member, value: encoded, state });
         Ok(key)
+    }
+
+    fn new_pool(&mut self, handle: &PoolHandle, value: &PoolElement) -> u32 {
+        let handle = handle.detached();
+        let selector = self.policies.new_selector(value.policy.policy_type());
+        let pool = Pool::new(handle.clone(), Kind::of(value), selector);
+        let index = small(self.pools.insert(pool));
+        self.by_handle.insert(handle, index);
+        index
     }
 
     /// Gives the element at `key` new values.
     ///
     /// # Errors
     ///
-    /// When [`Self::check`] refuses them.
+    /// When [`Self::check`] refuses them, or they do not fit a message.
     ///
     /// # Panics
     ///
     /// When there is no element at `key`, or it has another identifier.
-    pub fn update(&mut self, key: ElementKey, value: PoolElement) -> Result<(), Refused> {
-        self.check(&self.pools[self.elements[key.0].pool].handle, &value)?;
-        let element = &mut self.elements[key.0];
-        assert_eq!(element.value.identifier, value.identifier, "an update keeps the identifier");
-        let pool = &mut self.pools[element.pool];
-        pool.selector.update(element.member, &value.policy);
-        if element.value.home_registrar != value.home_registrar {
-            disown(&mut self.by_owner, key, &pool.handle, &element.value);
-            own(&mut self.by_owner, key, &pool.handle, &value);
+    pub fn update(&mut self, key: ElementKey, value: &PoolElement) -> Result<(), Refused> {
+        self.policies.validate(&value.policy)?;
+        let element = &mut self.elements[key.index()];
+        assert_eq!(element.identifier(), value.identifier, "an update keeps the identifier");
+        let pool = &mut self.pools[element.pool as usize];
+        pool.check(value)?;
+        let (old, new) = (element.home_registrar(), value.home_registrar);
+        element.value.assign(value, &mut self.scratch)?;
+        pool.update(element.member, value);
+        if old != new {
+            self.owners.remove(key, pool.handle(), old, value.identifier);
+            self.owners.add(key, pool.handle(), new, value.identifier);
         }
-        element.value = value;
         Ok(())
     }
 
@@ -274,17 +295,45 @@ impl<T> Handlespace<T> {
     ///
     /// When there is no element at `key`.
     pub fn set_home(&mut self, key: ElementKey, home: RegistrarId) {
-        let element = &mut self.elements[key.0];
-        let handle = &self.pools[element.pool].handle;
-        disown(&mut self.by_owner, key, handle, &element.value);
-        element.value.home_registrar = home;
-        own(&mut self.by_owner, key, handle, &element.value);
+        let element = &mut self.elements[key.index()];
+        let (handle, identifier) =
+            (self.pools[element.pool as usize].handle(), element.identifier());
+        self.owners.remove(key, handle, element.home_registrar(), identifier);
+        element.value.set_home_registrar(home);
+        self.owners.add(key, handle, home, identifier);
+    }
+
+    /// The element at `key`, if there is one, expires `lifetime` after `now`, or never.
+    pub fn set_lifetime(&mut self, key: ElementKey, now: Instant, lifetime: Option<Duration>) {
+        match lifetime {
+            Some(lifetime) if self.elements.contains(key.index()) => {
+                self.lifetimes.set(key, now, lifetime);
+            }
+            _ => self.cancel_lifetime(key),
+        }
+    }
+
+    /// The element at `key` does not expire.
+    pub fn cancel_lifetime(&mut self, key: ElementKey) {
+        self.lifetimes.cancel(key);
+    }
+
+    /// An element that has expired at `now`, up to 34 ms ago. It is still there, and does not
+    /// expire again.
+    pub fn pop_expired(&mut self, now: Instant) -> Option<ElementKey> {
+        self.lifetimes.pop(now)
+    }
+
+    /// When [`Self::pop_expired`] may have something next.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.lifetimes.next()
     }
 
     /// The checksum of the elements whose home registrar is `home`. O(1).
     #[must_use]
     pub fn checksum(&self, home: RegistrarId) -> Checksum {
-        self.by_owner.get(&home).map(|owned| owned.checksum).unwrap_or_default()
+        self.owners.checksum(home)
     }
 
     /// The elements whose home registrar is `home`, which come after `after` in the arena.
@@ -293,47 +342,45 @@ impl<T> Handlespace<T> {
         home: RegistrarId,
         after: Option<ElementKey>,
     ) -> impl Iterator<Item = ElementKey> {
-        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let owned = self.by_owner.get(&home).into_iter();
-        owned.flat_map(move |owned| owned.elements.range((after, Bound::Unbounded))).copied()
+        self.owners.owned_by(home, after)
     }
 
     /// The elements which come after `after` in the arena. What is added meanwhile may come or
     /// not.
     pub fn all(&self, after: Option<ElementKey>) -> impl Iterator<Item = ElementKey> {
-        let first = after.map_or(0, |key| key.0 + 1);
+        let first = after.map_or(0, |key| key.index() + 1);
         (first..self.elements.capacity())
             .filter(|index| self.elements.contains(*index))
-            .map(ElementKey)
+            .map(|index| ElementKey(small(index)))
     }
 
     /// Removes the element at `key`, and its pool if it was the last one.
     pub fn remove(&mut self, key: ElementKey) -> Option<(PoolHandle, Element<T>)> {
-        let element = self.elements.try_remove(key.0)?;
-        let pool = &mut self.pools[element.pool];
-        pool.selector.remove(element.member);
-        pool.members.remove(element.member.0 as usize);
-        let handle = pool.handle.clone();
-        self.by_identifier.remove(&(element.pool, element.value.identifier));
-        disown(&mut self.by_owner, key, &handle, &element.value);
-        if pool.members.is_empty() {
-            self.pools.remove(element.pool);
+        let element = self.elements.try_remove(key.index())?;
+        let (home, identifier) = (element.home_registrar(), element.identifier());
+        let pool = &mut self.pools[element.pool as usize];
+        pool.remove(element.member, identifier);
+        self.lifetimes.cancel(key);
+        self.owners.remove(key, pool.handle(), home, identifier);
+        let handle = pool.handle().clone();
+        if pool.is_empty() {
+            self.pools.remove(element.pool as usize);
             self.by_handle.remove(&handle);
         }
         Some((handle, element))
     }
 
-    /// Selects up to `count` elements of a pool by its policy, the first to try first. `None`
-    /// where there is no such pool.
+    /// Selects up to as many elements of a pool as are wanted by its policy, the first to try
+    /// first. `None` where there is no such pool.
     pub fn select<'s>(
         &'s mut self,
         handle: &PoolHandle,
-        count: usize,
+        wanted: Wanted,
         rng: &mut dyn Rng,
     ) -> Option<Selection<'s, T>> {
-        let pool = &mut self.pools[*self.by_handle.get(handle)?];
+        let pool = &mut self.pools[*self.by_handle.get(handle)? as usize];
         self.selected.clear();
-        pool.selector.select(count, rng, &mut self.selected);
+        pool.select(wanted, rng, &mut self.selected);
         let (pool, elements) = (&*pool, &self.elements);
         Some(Selection { pool, elements, selected: &self.selected })
     }
@@ -351,58 +398,18 @@ impl<'s, T> Selection<'s, T> {
     /// The policy of the pool.
     #[must_use]
     pub fn policy_type(&self) -> PolicyType {
-        self.pool.policy_type
+        self.pool.kind().policy_type()
     }
 
     /// The chosen elements, in order.
     pub fn elements(&self) -> impl ExactSizeIterator<Item = &'s Element<T>> + use<'_, 's, T> {
-        self.selected.iter().map(|Member(member)| {
-            let key = self.pool.members[*member as usize];
-            &self.elements[key.0]
-        })
+        self.selected.iter().map(|member| &self.elements[self.pool.key(*member).index()])
     }
 }
 
-fn own(
-    by_owner: &mut HashMap<RegistrarId, Owned>,
-    key: ElementKey,
-    handle: &PoolHandle,
-    value: &PoolElement,
-) {
-    let owned = by_owner.entry(value.home_registrar).or_default();
-    owned.elements.insert(key);
-    owned.checksum.add(handle, value.identifier);
-}
-
-fn disown(
-    by_owner: &mut HashMap<RegistrarId, Owned>,
-    key: ElementKey,
-    handle: &PoolHandle,
-    value: &PoolElement,
-) {
-    if let Some(owned) = by_owner.get_mut(&value.home_registrar) {
-        owned.elements.remove(&key);
-        owned.checksum.subtract(handle, value.identifier);
-        if owned.elements.is_empty() {
-            by_owner.remove(&value.home_registrar);
-        }
-    }
-}
-
-/// What all elements of a pool have in common (RFC 5352 section 3.1).
-fn kind(element: &PoolElement) -> (PolicyType, Option<(TransportProtocol, TransportUse)>) {
-    let address = element.user_transport.address();
-    let transport = address.map(|address| {
-        // The service code of DCCP makes no difference.
-        let dccp = matches!(address.protocol, TransportProtocol::Dccp { .. });
-        let any = TransportProtocol::Dccp { service_code: 0 };
-        (if dccp { any } else { address.protocol }, address.usage)
-    });
-    (element.policy.policy_type(), transport)
-}
-
-fn usage(transport: &UserTransport) -> Option<TransportUse> {
-    transport.address().map(|address| address.usage)
+/// An index of the arena or of the pools, of which there are no more.
+fn small(index: usize) -> u32 {
+    u32::try_from(index).expect("fewer than 2^32")
 }
 
 #[cfg(test)]
@@ -411,7 +418,7 @@ mod tests {
     use rand::rngs::StdRng;
 
     use super::*;
-    use crate::wire::{PolicyParameters, RegistrarId, RegistrationLife, TransportAddress};
+    use crate::wire::{PolicyParameters, RegistrationLife, TransportAddress, TransportUse};
 
     fn element(identifier: u32, policy: &str) -> PoolElement {
         PoolElement {
@@ -430,16 +437,16 @@ mod tests {
 
     fn chosen(space: &mut Handlespace<()>, pool: &str, count: usize) -> Vec<u32> {
         let rng = &mut StdRng::seed_from_u64(1);
-        let selection = space.select(&handle(pool), count, rng);
-        selection.unwrap().elements().map(|element| element.value.identifier.0).collect()
+        let selection = space.select(&handle(pool), Wanted::items(count), rng);
+        selection.unwrap().elements().map(|element| element.identifier().0).collect()
     }
 
     #[test]
     fn a_pool_lives_as_long_as_its_elements() {
         let mut space = Handlespace::new(Policies::default(), 10);
-        let a = space.insert(&handle("A"), element(1, "RoundRobin"), ()).unwrap();
-        let b = space.insert(&handle("A"), element(2, "RoundRobin"), ()).unwrap();
-        space.insert(&handle("B"), element(1, "LeastUsed:5"), ()).unwrap();
+        let a = space.insert(&handle("A"), &element(1, "RoundRobin"), ()).unwrap();
+        let b = space.insert(&handle("A"), &element(2, "RoundRobin"), ()).unwrap();
+        space.insert(&handle("B"), &element(1, "LeastUsed:5"), ()).unwrap();
         assert_eq!(space.find(&handle("A"), PoolElementId(2)), Some(b));
         assert_eq!(chosen(&mut space, "A", 5), [1, 2]);
         assert_eq!(chosen(&mut space, "A", 1), [2]);
@@ -448,14 +455,14 @@ mod tests {
         assert_eq!(chosen(&mut space, "A", 5), [2]);
         space.remove(b);
         let rng = &mut StdRng::seed_from_u64(1);
-        assert!(space.select(&handle("A"), 1, rng).is_none());
+        assert!(space.select(&handle("A"), Wanted::items(1), rng).is_none());
         assert_eq!((space.len(), space.pools().count()), (1, 1));
     }
 
     #[test]
     fn a_pool_has_one_policy_and_one_kind_of_transport() {
         let mut space = Handlespace::new(Policies::default(), 2);
-        let with = space.insert(&handle("A"), element(1, "RoundRobin"), ()).unwrap();
+        let with = space.insert(&handle("A"), &element(1, "RoundRobin"), ()).unwrap();
         let refused = |value: &PoolElement| space.check(&handle("A"), value).unwrap_err();
         assert_eq!(refused(&element(2, "LeastUsed")), Refused::InconsistentPolicy { with });
         let mut other = element(2, "RoundRobin");
@@ -473,15 +480,15 @@ mod tests {
     fn elements_are_known_by_their_owners() {
         let mut space = Handlespace::new(Policies::default(), 10);
         let (one, two) = (RegistrarId(1), RegistrarId(2));
-        let a = space.insert(&handle("A"), element(1, "RoundRobin"), ()).unwrap();
-        let b = space.insert(&handle("B"), element(1, "RoundRobin"), ()).unwrap();
+        let a = space.insert(&handle("A"), &element(1, "RoundRobin"), ()).unwrap();
+        let b = space.insert(&handle("B"), &element(1, "RoundRobin"), ()).unwrap();
         let owned = |space: &Handlespace<()>, home| space.owned_by(home, None).collect::<Vec<_>>();
         let both = space.checksum(one);
         assert_eq!(owned(&space, one), [a, b]);
         assert_eq!(space.owned_by(one, Some(a)).collect::<Vec<_>>(), [b]);
         space.set_home(a, two);
         let moved = PoolElement { home_registrar: two, ..element(1, "RoundRobin") };
-        space.update(b, moved).unwrap();
+        space.update(b, &moved).unwrap();
         assert_eq!((owned(&space, one), owned(&space, two)), (vec![], vec![a, b]));
         assert_eq!((space.checksum(one), space.checksum(two)), (Checksum::default(), both));
         space.remove(a);
@@ -494,11 +501,11 @@ mod tests {
     #[test]
     fn registering_again_keeps_the_kind_of_the_pool() {
         let mut space = Handlespace::new(Policies::default(), 2);
-        let first = space.insert(&handle("A"), element(1, "LeastUsed:1"), ()).unwrap();
-        assert!(space.update(first, element(1, "RoundRobin")).is_err());
-        space.insert(&handle("A"), element(2, "LeastUsed:2"), ()).unwrap();
+        let first = space.insert(&handle("A"), &element(1, "LeastUsed:1"), ()).unwrap();
+        assert!(space.update(first, &element(1, "RoundRobin")).is_err());
+        space.insert(&handle("A"), &element(2, "LeastUsed:2"), ()).unwrap();
         assert_eq!(chosen(&mut space, "A", 2), [1, 2]);
-        space.update(first, element(1, "LeastUsed:3")).unwrap();
+        space.update(first, &element(1, "LeastUsed:3")).unwrap();
         assert_eq!(chosen(&mut space, "A", 2), [2, 1]);
         assert_eq!(space.check(&handle("C"), &element(1, "RoundRobin")), Err(Refused::Full));
         assert_eq!(space.check(&handle("A"), &element(1, "LeastUsed")), Ok(()));

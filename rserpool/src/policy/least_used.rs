@@ -1,6 +1,6 @@
 //! The policies that follow the elements' load (RFC 5356 section 5).
 
-use super::{Advance, Order, Weight};
+use super::{Order, Weight};
 use crate::wire::{PolicyParameters, PolicyType};
 
 /// The lowest load (RFC 5356 section 5.1).
@@ -16,7 +16,7 @@ impl Order for LeastUsed {
         1
     }
 
-    fn key(&self, parameters: &PolicyParameters, _: u32) -> u64 {
+    fn key(&self, parameters: &PolicyParameters) -> u64 {
         u64::from(parameters.words()[0])
     }
 }
@@ -35,13 +35,16 @@ impl Order for LeastUsedDegradation {
         2
     }
 
-    fn key(&self, parameters: &PolicyParameters, selected: u32) -> u64 {
-        let [load, degradation] = [0, 1].map(|word| u64::from(parameters.words()[word]));
-        load.saturating_add(degradation.saturating_mul(u64::from(selected)))
+    fn key(&self, parameters: &PolicyParameters) -> u64 {
+        u64::from(parameters.words()[0])
     }
 
-    fn advance(&self) -> Advance {
-        Advance::All
+    fn degradation(&self, parameters: &PolicyParameters) -> u32 {
+        parameters.words()[1]
+    }
+
+    fn max_increment(&self) -> usize {
+        usize::MAX
     }
 }
 
@@ -58,7 +61,7 @@ impl Order for PriorityLeastUsed {
         2
     }
 
-    fn key(&self, parameters: &PolicyParameters, _: u32) -> u64 {
+    fn key(&self, parameters: &PolicyParameters) -> u64 {
         u64::from(parameters.words()[0]) + u64::from(parameters.words()[1])
     }
 }

@@ -27,7 +27,7 @@
 //!         1
 //!     }
 //!
-//!     fn key(&self, parameters: &PolicyParameters, _selected: u32) -> u64 {
+//!     fn key(&self, parameters: &PolicyParameters) -> u64 {
 //!         u64::from(parameters.words()[0])
 //!     }
 //! }
@@ -37,6 +37,7 @@
 //! # assert!(policies.validate(&nearest).is_ok());
 //! ```
 
+mod extension;
 mod least_used;
 mod order;
 mod priority;
@@ -53,8 +54,13 @@ use rand::Rng;
 
 use crate::wire::{PolicyParameters, PolicyType};
 
+pub use extension::{
+    LeastUsedDegradationDpf, LeastUsedDpf, PriorityLeastUsedDegradation,
+    RandomizedLeastUsedDegradation, RandomizedPriorityLeastUsed,
+    RandomizedPriorityLeastUsedDegradation, WeightedRandomDpf,
+};
 pub use least_used::{LeastUsed, LeastUsedDegradation, PriorityLeastUsed, RandomizedLeastUsed};
-pub use order::{Advance, ByOrder, Order};
+pub use order::{ByOrder, Order};
 pub use priority::Priority;
 pub use random::{Random, WeightedRandom};
 pub use round_robin::RoundRobin;
@@ -94,9 +100,26 @@ pub trait Selector: fmt::Debug + Send {
     /// An element left the pool.
     fn remove(&mut self, member: Member);
 
-    /// Appends up to `count` elements to `selected`, none twice, in the order in which the
-    /// pool user shall try them. Fewer only where the pool does not have more to offer.
-    fn select(&mut self, count: usize, rng: &mut dyn Rng, selected: &mut Vec<Member>);
+    /// Appends up to as many elements as are wanted to `selected`, none twice, in the order in
+    /// which the pool user shall try them. Fewer only where the pool does not have more to offer.
+    fn select(&mut self, wanted: Wanted, rng: &mut dyn Rng, selected: &mut Vec<Member>);
+}
+
+/// What a selection is to give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// How many elements, at most.
+    pub items: usize,
+    /// How many of them count as selected, the first first; `None` is the policy's choice.
+    pub max_increment: Option<usize>,
+}
+
+impl Wanted {
+    /// So many elements, of which as many count as selected as the policy has it.
+    #[must_use]
+    pub fn items(items: usize) -> Self {
+        Self { items, max_increment: None }
+    }
 }
 
 /// Policy parameters that a policy cannot work with.
@@ -135,7 +158,7 @@ pub struct Policies {
 }
 
 impl Default for Policies {
-    /// The built-in policies.
+    /// The built-in policies: all of RFC 5356, and those that rsplib has beyond.
     fn default() -> Self {
         Self { known: BTreeMap::new(), fallback: Arc::new(ByOrder(RoundRobin)) }
             .with(ByOrder(RoundRobin))
@@ -147,6 +170,13 @@ impl Default for Policies {
             .with(ByWeight(Random))
             .with(ByWeight(WeightedRandom))
             .with(ByWeight(RandomizedLeastUsed))
+            .with(ByWeight(RandomizedPriorityLeastUsed))
+            .with(ByWeight(RandomizedLeastUsedDegradation))
+            .with(ByOrder(PriorityLeastUsedDegradation))
+            .with(ByWeight(RandomizedPriorityLeastUsedDegradation))
+            .with(ByWeight(WeightedRandomDpf))
+            .with(ByOrder(LeastUsedDpf))
+            .with(ByOrder(LeastUsedDegradationDpf))
     }
 }
 
@@ -195,7 +225,7 @@ mod tests {
 
     fn select(selector: &mut dyn Selector, count: usize, rng: &mut StdRng) -> Vec<u32> {
         let mut selected = Vec::new();
-        selector.select(count, rng, &mut selected);
+        selector.select(Wanted::items(count), rng, &mut selected);
         selected.into_iter().map(|Member(number)| number).collect()
     }
 

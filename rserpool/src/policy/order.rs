@@ -1,12 +1,13 @@
 //! Policies that are an order.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 
 use rand::Rng;
 
-use super::{InvalidPolicy, Member, SelectionPolicy, Selector, require_words};
+use super::{InvalidPolicy, Member, SelectionPolicy, Selector, Wanted, require_words};
 use crate::wire::{PolicyParameters, PolicyType};
 
 /// A policy that orders the elements of a pool: the smallest key first, round robin among
@@ -20,29 +21,27 @@ pub trait Order: fmt::Debug + Send + Sync + 'static {
         0
     }
 
-    /// Where an element stands that said `parameters` and was selected `selected` times since
-    /// it last registered.
-    fn key(&self, parameters: &PolicyParameters, selected: u32) -> u64;
+    /// Where an element stands that says `parameters`.
+    fn key(&self, parameters: &PolicyParameters) -> u64;
 
-    /// Which of the elements in an answer count as selected.
-    fn advance(&self) -> Advance {
-        Advance::First
+    /// What each selection adds to the element's key until it registers again.
+    fn degradation(&self, _parameters: &PolicyParameters) -> u32 {
+        0
+    }
+
+    /// How many of the elements of an answer count as selected, and so move behind their equals
+    /// (rsplib calls it MaxIncrement): the first alone, so that the next answer starts one
+    /// element further, as RFC 5356 section 4.1.2 has it for round robin, unless the policy
+    /// says otherwise.
+    fn max_increment(&self) -> usize {
+        1
     }
 }
 
-/// Which of the elements in an answer count as selected, and so move behind their equals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Advance {
-    /// The first, which the pool user tries first. The next answer then starts one element
-    /// further, as RFC 5356 section 4.1.2 has it for round robin.
-    First,
-    /// All of them (RFC 5356 section 5.2.2).
-    All,
-}
-
-/// Makes a [`SelectionPolicy`] of an [`Order`]. Each operation costs O(log n) in a pool of n
-/// elements, a selection of k elements O(k + log n), or O(k log n) where all of them advance.
+/// Makes a [`SelectionPolicy`] of an [`Order`]. An element that joins, leaves or has another key
+/// costs O(log k) in a pool of k different keys, a selection of n elements O(n + log k), and
+/// O(log k) for each whose key degrades. With one key for all, as in round robin, everything is
+/// O(1), and a selection O(n).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ByOrder<O>(pub O);
 
@@ -56,84 +55,157 @@ impl<O: Order> SelectionPolicy for ByOrder<O> {
     }
 
     fn new_selector(self: Arc<Self>) -> Box<dyn Selector> {
-        Box::new(OrderSelector {
-            policy: self,
-            queue: BTreeSet::new(),
-            places: Vec::new(),
-            next_turn: 0,
-        })
+        Box::new(OrderSelector { policy: self, rings: Rings::default(), degradations: Vec::new() })
     }
 }
 
 #[derive(Debug)]
 struct OrderSelector<O> {
     policy: Arc<ByOrder<O>>,
-    queue: BTreeSet<(u64, u64, Member)>,
-    /// By member: its parameters and where it stands in the queue.
-    places: Vec<Option<Place>>,
-    next_turn: u64,
-}
-
-#[derive(Debug)]
-struct Place {
-    parameters: PolicyParameters,
-    selected: u32,
-    key: u64,
-    turn: u64,
+    rings: Rings,
+    /// By member, as far as there are any but 0.
+    degradations: Vec<u32>,
 }
 
 impl<O: Order> OrderSelector<O> {
-    fn new_turn(&mut self) -> u64 {
-        self.next_turn += 1;
-        self.next_turn
+    fn degradation(&self, member: Member) -> u32 {
+        self.degradations.get(member.0 as usize).copied().unwrap_or(0)
     }
 
-    fn enqueue(&mut self, member: Member, turn: u64, parameters: PolicyParameters, selected: u32) {
-        let key = self.policy.0.key(&parameters, selected);
-        self.queue.insert((key, turn, member));
+    fn set_degradation(&mut self, member: Member, degradation: u32) {
         let index = member.0 as usize;
-        if index >= self.places.len() {
-            self.places.resize_with(index + 1, || None);
+        if index >= self.degradations.len() {
+            if degradation == 0 {
+                return;
+            }
+            self.degradations.resize(index + 1, 0);
         }
-        self.places[index] = Some(Place { parameters, selected, key, turn });
-    }
-
-    fn dequeue(&mut self, member: Member) -> Option<Place> {
-        let place = self.places.get_mut(member.0 as usize)?.take()?;
-        self.queue.remove(&(place.key, place.turn, member));
-        Some(place)
+        self.degradations[index] = degradation;
     }
 }
 
 impl<O: Order> Selector for OrderSelector<O> {
     fn insert(&mut self, member: Member, parameters: &PolicyParameters) {
-        let turn = self.new_turn();
-        self.enqueue(member, turn, parameters.clone(), 0);
+        self.set_degradation(member, self.policy.0.degradation(parameters));
+        self.rings.append(member.0, self.policy.0.key(parameters));
     }
 
     fn update(&mut self, member: Member, parameters: &PolicyParameters) {
+        self.set_degradation(member, self.policy.0.degradation(parameters));
+        let key = self.policy.0.key(parameters);
         // Registering again is no reason to lose one's turn.
-        if let Some(place) = self.dequeue(member) {
-            self.enqueue(member, place.turn, parameters.clone(), 0);
+        if self.rings.key(member.0) != Some(key) {
+            self.rings.remove(member.0);
+            self.rings.append(member.0, key);
         }
     }
 
     fn remove(&mut self, member: Member) {
-        self.dequeue(member);
+        self.rings.remove(member.0);
     }
 
-    fn select(&mut self, count: usize, _: &mut dyn Rng, selected: &mut Vec<Member>) {
+    fn select(&mut self, wanted: Wanted, _: &mut dyn Rng, selected: &mut Vec<Member>) {
         let first = selected.len();
-        selected.extend(self.queue.iter().take(count).map(|(_, _, member)| *member));
-        let advancing = match self.policy.0.advance() {
-            Advance::First => first..selected.len().min(first + 1),
-            Advance::All => first..selected.len(),
-        };
-        for member in &selected[advancing] {
-            if let Some(place) = self.dequeue(*member) {
-                let turn = self.new_turn();
-                self.enqueue(*member, turn, place.parameters, place.selected.saturating_add(1));
+        selected.extend(self.rings.iter().take(wanted.items).map(Member));
+        let increment = wanted.max_increment.unwrap_or_else(|| self.policy.0.max_increment());
+        for member in selected[first..].iter().take(increment) {
+            match self.degradation(*member) {
+                0 => self.rings.move_to_end(member.0),
+                degradation => {
+                    let key = self.rings.key(member.0).expect("it was selected");
+                    self.rings.remove(member.0);
+                    self.rings.append(member.0, key.saturating_add(degradation.into()));
+                }
             }
         }
+    }
+}
+
+/// Members with keys, in the order of these; those of one key in a ring of their own, the order
+/// of which is the order in which they came.
+#[derive(Debug, Default)]
+struct Rings {
+    /// The first member of each ring.
+    heads: BTreeMap<u64, u32>,
+    /// By member.
+    places: Vec<Place>,
+}
+
+/// A member's place in its ring.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    key: u64,
+    next: u32,
+    previous: u32,
+}
+
+impl Place {
+    /// Of a member that is in no ring. Nobody has that number, for pools are smaller.
+    const NONE: Self = Self { key: 0, next: u32::MAX, previous: u32::MAX };
+}
+
+impl Rings {
+    fn key(&self, member: u32) -> Option<u64> {
+        let place = self.places.get(member as usize)?;
+        (place.next != u32::MAX).then_some(place.key)
+    }
+
+    fn append(&mut self, member: u32, key: u64) {
+        let index = member as usize;
+        if index >= self.places.len() {
+            self.places.resize(index + 1, Place::NONE);
+        }
+        match self.heads.entry(key) {
+            Entry::Vacant(entry) => {
+                entry.insert(member);
+                self.places[index] = Place { key, next: member, previous: member };
+            }
+            Entry::Occupied(entry) => {
+                let head = *entry.get();
+                let previous = std::mem::replace(&mut self.places[head as usize].previous, member);
+                self.places[previous as usize].next = member;
+                self.places[index] = Place { key, next: head, previous };
+            }
+        }
+    }
+
+    fn remove(&mut self, member: u32) {
+        let Some(key) = self.key(member) else { return };
+        let Place { next, previous, .. } =
+            std::mem::replace(&mut self.places[member as usize], Place::NONE);
+        if next == member {
+            self.heads.remove(&key);
+            return;
+        }
+        self.places[previous as usize].next = next;
+        self.places[next as usize].previous = previous;
+        if let Some(head) = self.heads.get_mut(&key)
+            && *head == member
+        {
+            *head = next;
+        }
+    }
+
+    fn move_to_end(&mut self, member: u32) {
+        let Some(key) = self.key(member) else { return };
+        match self.heads.get_mut(&key) {
+            Some(head) if *head == member => *head = self.places[member as usize].next,
+            _ => {
+                self.remove(member);
+                self.append(member, key);
+            }
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = u32> {
+        self.heads.values().flat_map(move |head| {
+            let mut next = Some(*head);
+            std::iter::from_fn(move || {
+                let member = next?;
+                let following = self.places[member as usize].next;
+                next = (following != *head).then_some(following);
+                Some(member)
+            })
+        })
     }
 }

@@ -16,7 +16,7 @@ impl Order for Priority {
         1
     }
 
-    fn key(&self, parameters: &PolicyParameters, _: u32) -> u64 {
+    fn key(&self, parameters: &PolicyParameters) -> u64 {
         u64::from(u32::MAX - parameters.words()[0])
     }
 }

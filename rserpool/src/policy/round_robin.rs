@@ -12,7 +12,7 @@ impl Order for RoundRobin {
         PolicyType::ROUND_ROBIN
     }
 
-    fn key(&self, _: &PolicyParameters, _: u32) -> u64 {
+    fn key(&self, _: &PolicyParameters) -> u64 {
         0
     }
 }

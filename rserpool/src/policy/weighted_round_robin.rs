@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rand::Rng;
 
-use super::{InvalidPolicy, Member, SelectionPolicy, Selector, require_words};
+use super::{InvalidPolicy, Member, SelectionPolicy, Selector, Wanted, require_words};
 use crate::wire::{PolicyParameters, PolicyType};
 
 /// All elements in turn, in each round as often as their weight says and evenly spread (RFC
@@ -32,8 +32,8 @@ impl SelectionPolicy for WeightedRoundRobin {
 #[derive(Debug, Default)]
 struct Rounds {
     queue: BTreeSet<(Entry, Member)>,
-    /// By member: its weight and its next entry, if the weight is not 0.
-    places: Vec<Option<Place>>,
+    /// By member: its weight and its next entry, unless the weight is 0.
+    places: Vec<Place>,
     /// The entry that was selected last, which new elements come after.
     last: Entry,
     next_turn: u64,
@@ -44,7 +44,17 @@ struct Place {
     weight: u32,
     /// The number of the entry in its round, from 0 on.
     number: u32,
-    entry: Entry,
+    round: u64,
+    turn: u64,
+}
+
+impl Place {
+    /// Of a member that has no entry.
+    const NONE: Self = Self { weight: 0, number: 0, round: 0, turn: 0 };
+
+    fn entry(&self) -> Entry {
+        Entry { round: self.round, place: place(self.number, self.weight), turn: self.turn }
+    }
 }
 
 /// Where in the list an entry is: round, place in the round, and turn among those at one place.
@@ -67,7 +77,7 @@ impl Rounds {
     fn join(&mut self, member: Member, weight: u32) {
         let index = member.0 as usize;
         if index >= self.places.len() {
-            self.places.resize(index + 1, None);
+            self.places.resize(index + 1, Place::NONE);
         }
         if weight == 0 {
             return;
@@ -84,14 +94,19 @@ impl Rounds {
 
     fn push(&mut self, member: Member, weight: u32, round: u64, number: u32) {
         self.next_turn += 1;
-        let entry = Entry { round, place: place(number, weight), turn: self.next_turn };
-        self.queue.insert((entry, member));
-        self.places[member.0 as usize] = Some(Place { weight, number, entry });
+        let place = Place { weight, number, round, turn: self.next_turn };
+        self.queue.insert((place.entry(), member));
+        self.places[member.0 as usize] = place;
+    }
+
+    fn place(&self, member: Member) -> Option<Place> {
+        self.places.get(member.0 as usize).filter(|place| place.weight > 0).copied()
     }
 
     fn take(&mut self, member: Member) -> Option<Place> {
-        let place = self.places.get_mut(member.0 as usize)?.take()?;
-        self.queue.remove(&(place.entry, member));
+        let place = self.place(member)?;
+        self.places[member.0 as usize] = Place::NONE;
+        self.queue.remove(&(place.entry(), member));
         Some(place)
     }
 }
@@ -103,9 +118,8 @@ impl Selector for Rounds {
 
     fn update(&mut self, member: Member, parameters: &PolicyParameters) {
         let weight = parameters.words()[0];
-        let present = self.places.get(member.0 as usize).copied().flatten();
         // Registering again is no reason to lose one's turn.
-        if present.map_or(0, |place| place.weight) != weight {
+        if self.place(member).map_or(0, |place| place.weight) != weight {
             self.take(member);
             self.join(member, weight);
         }
@@ -115,17 +129,18 @@ impl Selector for Rounds {
         self.take(member);
     }
 
-    fn select(&mut self, count: usize, _: &mut dyn Rng, selected: &mut Vec<Member>) {
+    fn select(&mut self, wanted: Wanted, _: &mut dyn Rng, selected: &mut Vec<Member>) {
         let first = selected.len();
-        selected.extend(self.queue.iter().take(count).map(|(_, member)| *member));
+        selected.extend(self.queue.iter().take(wanted.items).map(|(_, member)| *member));
         // Only the first counts: the next answer starts one entry further.
-        let Some(member) = selected.get(first).copied() else { return };
-        let Some(Place { weight, number, entry }) = self.take(member) else { return };
-        self.last = entry;
-        if number + 1 < weight {
-            self.push(member, weight, entry.round, number + 1);
-        } else {
-            self.push(member, weight, entry.round + 1, 0);
+        for member in selected[first..].iter().take(wanted.max_increment.unwrap_or(1)) {
+            let Some(place) = self.take(*member) else { continue };
+            self.last = self.last.max(place.entry());
+            if place.number + 1 < place.weight {
+                self.push(*member, place.weight, place.round, place.number + 1);
+            } else {
+                self.push(*member, place.weight, place.round + 1, 0);
+            }
         }
     }
 }
@@ -153,7 +168,7 @@ mod tests {
         let rng = &mut StdRng::seed_from_u64(1);
         let mut selected = Vec::new();
         for _ in 0..count {
-            pool.select(1, rng, &mut selected);
+            pool.select(Wanted::items(1), rng, &mut selected);
         }
         selected.iter().map(|Member(number)| char::from(b'a' + *number as u8)).collect()
     }
@@ -186,7 +201,7 @@ mod tests {
         let mut lists = Vec::new();
         for _ in 0..3 {
             let mut selected = Vec::new();
-            pool.select(9, rng, &mut selected);
+            pool.select(Wanted::items(9), rng, &mut selected);
             lists.push(selected.iter().map(|Member(number)| *number).collect::<Vec<_>>());
         }
         assert_eq!(lists, [[0, 1], [1, 0], [0, 1]]);

@@ -44,6 +44,10 @@ impl<E> Outbox<E> {
         Ok(())
     }
 
+    pub(crate) fn send_encoded(&mut self, connection: ConnectionId, message: UserMessage) {
+        self.queue.push_back(Output::Send { connection, message });
+    }
+
     pub(crate) fn send_enrp(
         &mut self,
         connection: ConnectionId,

@@ -9,37 +9,41 @@ use super::{ErrorCause, InvalidPoolHandle, ParameterType};
 
 /// Bytes that are not the message they claim to be. Nothing was decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DecodeError {
+pub struct DecodeError(Box<Fault>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Fault {
     kind: DecodeErrorKind,
     offset: usize,
     parameter: Option<(ParameterType, Range<usize>)>,
 }
 
 impl DecodeError {
+    #[cold]
     pub(super) fn new(
         kind: DecodeErrorKind,
         offset: usize,
         parameter: Option<(ParameterType, Range<usize>)>,
     ) -> Self {
-        Self { kind, offset, parameter }
+        Self(Box::new(Fault { kind, offset, parameter }))
     }
 
     /// What is wrong.
     #[must_use]
     pub fn kind(&self) -> &DecodeErrorKind {
-        &self.kind
+        &self.0.kind
     }
 
     /// Where, in bytes from the start of the message.
     #[must_use]
     pub fn offset(&self) -> usize {
-        self.offset
+        self.0.offset
     }
 
     /// The innermost parameter in which it is; `None` in the message itself.
     #[must_use]
     pub fn parameter(&self) -> Option<ParameterType> {
-        self.parameter.as_ref().map(|(parameter, _)| *parameter)
+        self.0.parameter.as_ref().map(|(parameter, _)| *parameter)
     }
 
     /// The error cause (RFC 5354 section 3.12) to answer with, where `message` is what was to
@@ -47,7 +51,7 @@ impl DecodeError {
     /// unspecified error.
     #[must_use]
     pub fn cause(&self, message: &Bytes) -> ErrorCause {
-        match &self.parameter {
+        match &self.0.parameter {
             Some((_, range)) if range.end <= message.len() => {
                 ErrorCause::InvalidValues(message.slice(range.clone()))
             }
@@ -58,7 +62,7 @@ impl DecodeError {
 
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at offset {}", self.kind, self.offset)?;
+        write!(f, "{} at offset {}", self.0.kind, self.0.offset)?;
         match self.parameter() {
             Some(parameter) => write!(f, " in the {parameter} parameter"),
             None => Ok(()),

@@ -97,8 +97,13 @@ impl Extras {
         self.depth += 1;
     }
 
-    pub(super) fn leave(&mut self) {
-        self.depth -= 1;
+    /// Back from all that was entered since the depth was this.
+    pub(super) fn leave_to(&mut self, depth: u8) {
+        self.depth = depth;
+    }
+
+    pub(super) fn depth(&self) -> u8 {
+        self.depth
     }
 
     pub(super) fn unrecognized(&self) -> &[Unrecognized] {
@@ -149,7 +154,7 @@ impl<B: Body> Message<B> {
             ..Extras::default()
         };
         let body = B::decode(message_type, flags & known, Reader::new(bytes, 4..end), &mut extras)?;
-        extras.ordinal = 0;
+        (extras.ordinal, extras.depth) = (0, 0);
         Ok(Self { body, extras })
     }
 

@@ -21,6 +21,7 @@
 //! rsplib counts it. We send what rsplib sends and accept both.
 
 pub mod asap;
+mod encoded_element;
 pub mod enrp;
 mod error;
 mod id;
@@ -33,6 +34,7 @@ mod user_message;
 mod writer;
 
 pub use bytes::Bytes;
+pub use encoded_element::EncodedElement;
 pub use error::{DecodeError, DecodeErrorKind, EncodeError};
 pub use id::{InvalidPoolHandle, PoolElementId, PoolHandle, RegistrarId, RegistrationLife};
 pub use message::{Body, Disposition, Message, UnknownMessage, Unrecognized};

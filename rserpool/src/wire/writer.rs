@@ -1,23 +1,22 @@
 //! Writing of fields and parameters, lengths and padding filled in.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::message::{Extras, Unrecognized};
-use super::{EncodeError, Parameter, padded};
+use super::{EncodeError, EncodedElement, Parameter, ParameterType, padded};
 
 /// The bytes of one parameter, as an error cause quotes it.
 pub(crate) fn quote<P: Parameter>(parameter: &P) -> Bytes {
     let extras = Extras::default();
     let mut writer = Writer::new(&extras);
     writer.parameter(parameter);
-    writer.bytes.truncate(writer.unpadded_end);
-    writer.bytes.freeze()
+    Bytes::copy_from_slice(&writer.bytes[..writer.unpadded_end])
 }
 
 /// Collects a message. A length that does not fit is remembered and reported at the end.
 #[derive(Debug)]
 pub(crate) struct Writer<'e> {
-    bytes: BytesMut,
+    bytes: Vec<u8>,
     /// Where the last parameter ended, without its padding.
     unpadded_end: usize,
     too_long: Option<usize>,
@@ -28,8 +27,13 @@ pub(crate) struct Writer<'e> {
 
 impl<'e> Writer<'e> {
     pub(super) fn new(extras: &'e Extras) -> Self {
+        Self::over(Vec::with_capacity(256), extras)
+    }
+
+    /// Writes into `bytes`, which are empty but have room.
+    pub(super) fn over(bytes: Vec<u8>, extras: &'e Extras) -> Self {
         Self {
-            bytes: BytesMut::with_capacity(128),
+            bytes,
             unpadded_end: 0,
             too_long: None,
             extras: extras.unrecognized(),
@@ -38,20 +42,24 @@ impl<'e> Writer<'e> {
         }
     }
 
+    #[inline]
     pub(super) fn u8(&mut self, value: u8) {
-        self.bytes.put_u8(value);
+        self.bytes.push(value);
     }
 
+    #[inline]
     pub(super) fn u16(&mut self, value: u16) {
-        self.bytes.put_u16(value);
+        self.slice(&value.to_be_bytes());
     }
 
+    #[inline]
     pub(super) fn u32(&mut self, value: u32) {
-        self.bytes.put_u32(value);
+        self.slice(&value.to_be_bytes());
     }
 
+    #[inline]
     pub(super) fn slice(&mut self, value: &[u8]) {
-        self.bytes.put_slice(value);
+        self.bytes.extend_from_slice(value);
     }
 
     /// The value of a message whose format is unknown, and its padding.
@@ -62,7 +70,7 @@ impl<'e> Writer<'e> {
 
     fn pad(&mut self) {
         self.unpadded_end = self.bytes.len();
-        self.bytes.put_bytes(0, padded(self.bytes.len()) - self.bytes.len());
+        self.bytes.resize(padded(self.bytes.len()), 0);
     }
 
     /// One type-length-value triple whose value `body` writes, and its padding.
@@ -108,6 +116,22 @@ impl<'e> Writer<'e> {
         }
     }
 
+    /// A parameter that is encoded already, its padding included.
+    pub(super) fn encoded(&mut self, parameter: &[u8]) {
+        self.slice(parameter);
+        self.pad();
+    }
+
+    /// What a pool user gets of an element.
+    pub(super) fn element_for_users(&mut self, element: &EncodedElement) {
+        let (length, value) = element.for_users();
+        self.u16(ParameterType::PoolElement.number());
+        self.u16(length);
+        self.slice(value);
+        self.pad();
+    }
+
+    #[inline]
     fn unrecognized(&mut self) {
         while let Some((next, rest)) = self.extras.split_first()
             && (next.ordinal, next.depth) == (self.ordinal, self.depth)
@@ -127,9 +151,18 @@ impl<'e> Writer<'e> {
         }
         let end = if count_padding { self.bytes.len() } else { self.unpadded_end };
         self.set_length(0, end.max(4));
+        self.written().map(Bytes::copy_from_slice)
+    }
+
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// What was written, as it is.
+    pub(super) fn written(&self) -> Result<&[u8], EncodeError> {
         match self.too_long {
             Some(length) => Err(EncodeError::TooLong { length }),
-            None => Ok(self.bytes.freeze()),
+            None => Ok(&self.bytes),
         }
     }
 }

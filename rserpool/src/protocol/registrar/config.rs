@@ -15,6 +15,7 @@ pub struct RegistrarConfig {
     pub(super) capacity: usize,
     pub(super) default_items: u32,
     pub(super) max_items: u32,
+    pub(super) max_increment: Option<usize>,
     pub(super) max_bad_pe_reports: usize,
     pub(super) max_resolutions: Option<u32>,
     pub(super) max_reports: Option<u32>,
@@ -52,6 +53,7 @@ impl RegistrarConfig {
             capacity: 1_000_000,
             default_items: 32,
             max_items: 128,
+            max_increment: None,
             max_bad_pe_reports: 3,
             max_resolutions: Some(10_000),
             max_reports: Some(100),
@@ -82,6 +84,14 @@ impl RegistrarConfig {
     #[must_use]
     pub fn capacity(mut self, elements: usize) -> Self {
         self.capacity = elements;
+        self
+    }
+
+    /// How many elements of an answer count as selected, whatever their policy says: rsplib's
+    /// MaxIncrement. None, the default, leaves it to the policy.
+    #[must_use]
+    pub fn max_increment(mut self, elements: Option<usize>) -> Self {
+        self.max_increment = elements;
         self
     }
 

@@ -49,7 +49,9 @@ impl Registrar {
         let Some(element) = self.handlespace.get_mut(key) else { return };
         element.state.awaiting_ack = true;
         let timeout = now + self.config.keep_alive_timeout;
-        match (element.state.connection, element.value.asap_transport.clone()) {
+        let connection = element.state.connection;
+        let address = connection.is_none().then(|| element.value().asap_transport).flatten();
+        match (connection, address) {
             (Some(connection), _) => {
                 self.timers.set(Timer::KeepAlive(key), timeout);
                 if let Some(client) = self.connections.get_mut(&connection)
@@ -90,7 +92,7 @@ impl Registrar {
                 continue;
             }
             client.asked.insert(key);
-            let (home, identifier) = (element.state.claim, element.value.identifier);
+            let (home, identifier) = (element.state.claim, element.identifier());
             let pool_handle = self.handlespace.handle_of(key).expect("it is there").clone();
             let names_element = self.config.compatibility.keep_alive_names_element();
             let message = EndpointKeepAlive {
@@ -139,7 +141,7 @@ impl Registrar {
     ) {
         let Some(element) = self.handlespace.get_mut(key) else { return };
         element.state.connection = None;
-        if element.value.home_registrar != self.config.identifier {
+        if element.home_registrar() != self.config.identifier {
             return;
         }
         if origin == Origin::Connecting || element.state.awaiting_ack {
@@ -178,7 +180,7 @@ impl Registrar {
         let found = self.handlespace.find(&report.pool_handle, report.identifier);
         let Some(key) = found.filter(|_| self.allows(now, from, Limited::Report)) else { return };
         let Some(element) = self.handlespace.get_mut(key) else { return };
-        if element.value.home_registrar != self.config.identifier {
+        if element.home_registrar() != self.config.identifier {
             // Its home looks after it.
             return;
         }

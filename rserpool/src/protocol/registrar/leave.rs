@@ -61,7 +61,7 @@ impl Registrar {
             if let (Some(handle), Some(element)) =
                 (self.handlespace.handle_of(key).cloned(), self.handlespace.get(key))
             {
-                let value = element.value.clone();
+                let value = element.value();
                 self.update_peer(connection, UpdateAction::Add, true, &handle, &value);
             }
         }

@@ -74,8 +74,6 @@ struct Membership {
     marked: bool,
     /// The connections over which it was reported as unreachable.
     reporters: BTreeSet<ConnectionId>,
-    /// How many bytes it takes in an answer.
-    size: usize,
 }
 
 /// The other end of a connection for ASAP: pool elements, a pool user, or both.
@@ -137,7 +135,6 @@ enum Timer {
     NextMentor,
     Peer(RegistrarId),
     KeepAlive(ElementKey),
-    Expiry(ElementKey),
 }
 
 /// What a registrar tells its owner, for logs and statistics.
@@ -267,9 +264,9 @@ impl Registrar {
     }
 
     /// The elements and their pools, in no particular order.
-    pub fn members(&self) -> impl Iterator<Item = (&PoolHandle, &PoolElement)> {
+    pub fn members(&self) -> impl Iterator<Item = (&PoolHandle, PoolElement)> {
         self.handlespace.all(None).filter_map(|key| {
-            Some((self.handlespace.handle_of(key)?, &self.handlespace.get(key)?.value))
+            Some((self.handlespace.handle_of(key)?, self.handlespace.get(key)?.value()))
         })
     }
 
@@ -326,7 +323,7 @@ impl Registrar {
 
     fn name_of(&self, key: ElementKey) -> Option<ElementName> {
         let pool_handle = self.handlespace.handle_of(key)?.clone();
-        let identifier = self.handlespace.get(key)?.value.identifier;
+        let identifier = self.handlespace.get(key)?.identifier();
         Some(ElementName { pool_handle, identifier })
     }
 
@@ -334,10 +331,9 @@ impl Registrar {
     fn remove(&mut self, key: ElementKey, reason: RemovalReason) {
         let Some((pool_handle, element)) = self.handlespace.remove(key) else { return };
         self.timers.cancel(Timer::KeepAlive(key));
-        self.timers.cancel(Timer::Expiry(key));
-        let identifier = element.value.identifier;
-        if element.value.home_registrar == self.config.identifier {
-            self.send_update(UpdateAction::Delete, &pool_handle, &element.value);
+        let identifier = element.identifier();
+        if element.home_registrar() == self.config.identifier {
+            self.send_update(UpdateAction::Delete, &pool_handle, &element.value());
         }
         self.out.event(Event::Removed(ElementName { pool_handle, identifier }, reason));
         self.detach(key, element.state.connection);
@@ -401,7 +397,6 @@ impl Registrar {
             Timer::NextMentor => self.handle_pause_over(now),
             Timer::Peer(peer) => self.handle_peer_timer(now, peer),
             Timer::KeepAlive(key) => self.handle_keep_alive_timer(now, key),
-            Timer::Expiry(key) => self.handle_expiry(key),
         }
     }
 
@@ -512,6 +507,13 @@ impl Machine for Registrar {
                 self.handle_timer(now, timer);
             }
         }
+        while let Some(key) = self.handlespace.pop_expired(now) {
+            if self.is_catching_up(now) {
+                self.excuse_expiry(now, key);
+            } else {
+                self.handle_expiry(key);
+            }
+        }
     }
 
     fn poll_output(&mut self) -> Option<Output<Event>> {
@@ -519,6 +521,6 @@ impl Machine for Registrar {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next()
+        self.timers.next().into_iter().chain(self.handlespace.next_expiry()).min()
     }
 }

@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::{
-    ElementName, Event, MAX_ELEMENT_SIZE, Membership, Origin, Registrar, RemovalReason, Timer,
-};
+use super::{ElementName, Event, MAX_ELEMENT_SIZE, Membership, Origin, Registrar, RemovalReason};
 use crate::handlespace::{ElementKey, Refused};
 use crate::protocol::ConnectionId;
 use crate::wire::{
@@ -50,8 +48,7 @@ impl Registrar {
         Self::validate(peer, &mut value)?;
         value.asap_transport = asap_transport(peer, value.asap_transport.take());
         value.home_registrar = self.config.identifier;
-        let size = quote(&value).len();
-        if size > MAX_ELEMENT_SIZE {
+        if quote(&value).len() > MAX_ELEMENT_SIZE {
             return Err(ErrorCause::LackOfResources);
         }
         // To other registrars in the unit that they have.
@@ -65,7 +62,7 @@ impl Registrar {
         let present = self.handlespace.find(handle, value.identifier);
         let was_ours = present
             .and_then(|key| self.handlespace.get(key))
-            .is_some_and(|element| element.value.home_registrar == self.config.identifier);
+            .is_some_and(|element| element.home_registrar() == self.config.identifier);
         if let Some(key) = present.filter(|key| !self.is_owner(*key, from)) {
             self.doubt_owner(now, key);
             return Err(ErrorCause::NonUniqueIdentifier);
@@ -76,23 +73,20 @@ impl Registrar {
         let checked = "checked before";
         let key = match present {
             Some(key) => {
-                self.handlespace.update(key, value).expect(checked);
-                self.rebind(key, from, size);
+                self.handlespace.update(key, &value).expect(checked);
+                self.rebind(key, from);
                 key
             }
             None => {
                 let connection = Some(from);
                 let reporters = BTreeSet::new();
                 let (awaiting_ack, claim, marked) = (false, false, false);
-                let state = Membership { connection, awaiting_ack, claim, marked, reporters, size };
-                self.handlespace.insert(handle, value, state).expect(checked)
+                let state = Membership { connection, awaiting_ack, claim, marked, reporters };
+                self.handlespace.insert(handle, &value, state).expect(checked)
             }
         };
         self.connections.get_mut(&from).expect("it sent this").elements.insert(key);
-        match life {
-            Some(life) => self.timers.set(Timer::Expiry(key), now + life),
-            None => self.timers.cancel(Timer::Expiry(key)),
-        }
+        self.handlespace.set_lifetime(key, now, life);
         if !was_ours {
             self.schedule_keep_alive(now, key);
         }
@@ -133,7 +127,7 @@ impl Registrar {
             Some(owner) if owner.origin == Origin::Accepted => false,
             Some(owner) => owner.address.shares_address(&peer.address),
             None => {
-                let value = &element.value;
+                let value = element.value();
                 let address = value.user_transport.address().or(value.asap_transport.as_ref());
                 address.is_some_and(|address| address.shares_address(&peer.address))
             }
@@ -144,16 +138,15 @@ impl Registrar {
     /// noticed that it was gone, its old connection does not answer.
     fn doubt_owner(&mut self, now: Instant, key: ElementKey) {
         let Some(element) = self.handlespace.get(key) else { return };
-        let ours = element.value.home_registrar == self.config.identifier;
+        let ours = element.home_registrar() == self.config.identifier;
         if ours && !element.state.awaiting_ack {
             self.send_keep_alive(now, key);
         }
     }
 
     /// The element is reached through `connection` from now on.
-    fn rebind(&mut self, key: ElementKey, connection: ConnectionId, size: usize) {
+    fn rebind(&mut self, key: ElementKey, connection: ConnectionId) {
         let Some(element) = self.handlespace.get_mut(key) else { return };
-        element.state.size = size;
         element.state.reporters.clear();
         let before = element.state.connection.replace(connection);
         if before != Some(connection) {
@@ -166,7 +159,7 @@ impl Registrar {
     /// The error cause of a refusal, and what the RFC wants to be in it (RFC 5354 section
     /// 3.12).
     fn refusal(&self, refused: &Refused, policy: &PolicyParameters) -> ErrorCause {
-        let present = |key| &self.handlespace.get(key).expect("present in the pool").value;
+        let present = |key| self.handlespace.get(key).expect("present in the pool").value();
         match refused {
             Refused::InconsistentPolicy { with } => {
                 ErrorCause::InconsistentPolicy(quote(&present(*with).policy))
@@ -176,7 +169,7 @@ impl Registrar {
             }
             Refused::InconsistentDataControl => ErrorCause::InconsistentDataControl,
             Refused::Policy(_) => ErrorCause::InvalidValues(quote(policy)),
-            Refused::Full => ErrorCause::LackOfResources,
+            Refused::Full | Refused::TooLong(_) => ErrorCause::LackOfResources,
         }
     }
 

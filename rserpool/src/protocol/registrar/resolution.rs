@@ -4,9 +4,11 @@ use std::time::Instant;
 
 use super::limits::Limited;
 use super::{MAX_ELEMENT_SIZE, Registrar};
+use crate::handlespace::Element;
+use crate::policy::Wanted;
 use crate::protocol::ConnectionId;
 use crate::wire::asap::{HandleResolution, HandleResolutionResponse, Resolved};
-use crate::wire::{ErrorCause, PolicyParameters, PoolElement, PoolHandle};
+use crate::wire::{Bytes, ErrorCause, PoolHandle, Ppid, UserMessage};
 
 /// What the elements of an answer may take of its 65,535 bytes; the pool handle and the policy
 /// take the rest.
@@ -42,37 +44,35 @@ impl Registrar {
             return;
         }
         let pool_handle = request.pool_handle;
-        let result = self.resolve(&pool_handle, wanted.min(self.config.max_items));
-        self.answer(from, pool_handle, result);
+        match self.resolve(&pool_handle, wanted.min(self.config.max_items)) {
+            Some(answer) => self.out.send_encoded(from, UserMessage::new(Ppid::ASAP, answer)),
+            None => {
+                let result = Resolved::Error(ErrorCause::UnknownPoolHandle.into());
+                self.answer(from, pool_handle, result);
+            }
+        }
     }
 
     fn answer(&mut self, to: ConnectionId, pool_handle: PoolHandle, result: Resolved) {
         // Subscriptions are not offered, which the RFC allows.
         let response = HandleResolutionResponse { subscribed: false, pool_handle, result };
-        self.out.send(to, response).expect("elements are chosen to fit");
+        self.out.send(to, response).expect("an error is short");
     }
 
-    fn resolve(&mut self, handle: &PoolHandle, count: u32) -> Resolved {
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
-        let Some(selection) = self.handlespace.select(handle, count, &mut self.rng) else {
-            return Resolved::Error(ErrorCause::UnknownPoolHandle.into());
-        };
-        // Pool users have no business with an element's ASAP endpoint.
+    /// The answer with so many elements. None where there is no such pool.
+    fn resolve(&mut self, handle: &PoolHandle, count: u32) -> Option<Bytes> {
+        let items = usize::try_from(count).unwrap_or(usize::MAX);
+        let wanted = Wanted { items, max_increment: self.config.max_increment };
+        let selection = self.handlespace.select(handle, wanted, &mut self.rng)?;
         let mut room = MAX_ELEMENTS_SIZE;
-        let elements: Vec<_> = selection
-            .elements()
-            .take_while(|element| {
-                // Those which are to be tried first, as many as fit a message.
-                let fits = room.checked_sub(element.state.size);
-                room = fits.unwrap_or(0);
-                fits.is_some()
-            })
-            .map(|element| PoolElement { asap_transport: None, ..element.value.clone() })
-            .collect();
-        let policy = match elements.first() {
-            Some(first) => first.policy.clone(),
-            None => PolicyParameters::new(selection.policy_type(), &[]),
-        };
-        Resolved::Pool { policy: Some(policy), elements }
+        let elements = selection.elements().map(Element::encoded).take_while(|element| {
+            // Those which are to be tried first, as many as fit a message.
+            let fits = room.checked_sub(element.user_size());
+            room = fits.unwrap_or(0);
+            fits.is_some()
+        });
+        let policy = selection.policy_type();
+        let answer = HandleResolutionResponse::encode_pool(handle, policy, elements);
+        Some(answer.expect("elements are chosen to fit"))
     }
 }

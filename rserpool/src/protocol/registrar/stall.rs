@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::peers::Status;
 use super::{Registrar, Timer};
+use crate::handlespace::ElementKey;
+use crate::protocol::Machine;
 
 /// A timer that is so late means that we stood still, and so long it may take to read what came
 /// meanwhile; both ours.
@@ -15,7 +17,7 @@ const STALL: Duration = Duration::from_secs(1);
 impl Registrar {
     /// Notices that the registrar stood still until now.
     pub(super) fn notice_stall(&mut self, now: Instant) {
-        let late = self.timers.next().map(|due| now.saturating_duration_since(due));
+        let late = self.poll_timeout().map(|due| now.saturating_duration_since(due));
         if let Some(late) = late.filter(|late| *late >= STALL) {
             tracing::warn!(?late, "stood still");
             self.catching_up = Some(now + STALL);
@@ -26,15 +28,18 @@ impl Registrar {
         self.catching_up.is_some_and(|until| now < until)
     }
 
+    /// A registration expired while we stood still, or just after: perhaps it was renewed.
+    pub(super) fn excuse_expiry(&mut self, now: Instant, key: ElementKey) {
+        let time = 2 * self.config.keep_alive_timeout;
+        self.handlespace.set_lifetime(key, now, Some(time));
+        self.send_keep_alive(now, key);
+    }
+
     /// A deadline passed while we stood still, or just after.
     pub(super) fn excuse(&mut self, now: Instant, timer: Timer) {
         match timer {
             // They are asked, again.
             Timer::KeepAlive(key) => self.send_keep_alive(now, key),
-            Timer::Expiry(key) => {
-                self.timers.set(timer, now + 2 * self.config.keep_alive_timeout);
-                self.send_keep_alive(now, key);
-            }
             Timer::Peer(peer) => {
                 if let Some(peer) = self.peers.known.get_mut(&peer)
                     && peer.status == Status::Suspected

@@ -80,12 +80,13 @@ impl Registrar {
             else {
                 continue;
             };
-            let length = element.state.size + PoolHandle::as_bytes(pool_handle).len() + 8;
+            let length =
+                element.encoded().as_bytes().len() + PoolHandle::as_bytes(pool_handle).len() + 8;
             if count == MAX_ELEMENTS || count > 0 && size + length > MAX_SIZE {
                 return (pools, sent);
             }
             (count, size, sent) = (count + 1, size + length, Some(key));
-            let value = element.value.clone();
+            let value = element.value();
             match pools.iter_mut().find(|pool| pool.pool_handle == *pool_handle) {
                 Some(pool) => pool.elements.push(value),
                 None => pools

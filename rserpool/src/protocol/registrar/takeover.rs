@@ -123,10 +123,8 @@ impl Registrar {
         let Some(element) = self.handlespace.get_mut(key) else { return };
         element.state.claim = true;
         element.state.marked = false;
-        let life = self.config.compatibility.lifetime(element.value.registration_life);
-        if let Some(life) = life {
-            self.timers.set(Timer::Expiry(key), now + life);
-        }
+        let life = self.config.compatibility.lifetime(element.value().registration_life);
+        self.handlespace.set_lifetime(key, now, life);
         self.send_keep_alive(now, key);
     }
 
@@ -140,7 +138,7 @@ impl Registrar {
     /// that, as it does when it hears of its new home.
     pub(super) fn release(&mut self, key: ElementKey) {
         self.timers.cancel(Timer::KeepAlive(key));
-        self.timers.cancel(Timer::Expiry(key));
+        self.handlespace.cancel_lifetime(key);
         let Some(element) = self.handlespace.get_mut(key) else { return };
         element.state.awaiting_ack = false;
         element.state.claim = false;

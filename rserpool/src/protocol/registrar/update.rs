@@ -7,11 +7,11 @@ use std::time::Instant;
 use super::leave::Leaving;
 use super::mentor::Joining;
 use super::{Membership, Origin, Registrar, RemovalReason, Timer};
-use crate::handlespace::ElementKey;
+use crate::handlespace::{Element, ElementKey};
 use crate::protocol::ConnectionId;
 use crate::wire::enrp::{HandleTableResponse, HandleUpdate, UpdateAction};
 use crate::wire::parameter::PeChecksum;
-use crate::wire::{PoolElement, PoolHandle, RegistrarId, quote};
+use crate::wire::{PoolElement, PoolHandle, RegistrarId};
 
 impl Registrar {
     /// Tells all peers that an element of ours came or changed.
@@ -19,7 +19,7 @@ impl Registrar {
         if let (Some(handle), Some(element)) =
             (self.handlespace.handle_of(key).cloned(), self.handlespace.get(key))
         {
-            let value = element.value.clone();
+            let value = element.value();
             self.send_update(UpdateAction::Add, &handle, &value);
         }
     }
@@ -79,7 +79,7 @@ impl Registrar {
     }
 
     pub(super) fn home_of(&self, key: ElementKey) -> Option<RegistrarId> {
-        self.handlespace.get(key).map(|element| element.value.home_registrar)
+        self.handlespace.get(key).map(Element::home_registrar)
     }
 
     /// A peer says that an element is there. Where it is, if that is as the peer says.
@@ -118,10 +118,9 @@ impl Registrar {
             self.clear_pool(handle);
             present = None;
         }
-        let size = quote(&value).len();
         let result = match present {
-            Some(key) => self.handlespace.update(key, value).map(|()| key),
-            None => self.handlespace.insert(handle, value, Membership::of_another(size)),
+            Some(key) => self.handlespace.update(key, &value).map(|()| key),
+            None => self.handlespace.insert(handle, &value, Membership::of_another()),
         };
         let key = result
             .inspect_err(|refused| {
@@ -130,7 +129,6 @@ impl Registrar {
             .ok()?;
         let element = self.handlespace.get_mut(key).expect("just put in");
         element.state.marked = false;
-        element.state.size = size;
         if was_ours.is_some() {
             self.handle_handed_over();
         }
@@ -248,14 +246,13 @@ impl Registrar {
 
 impl Membership {
     /// Of an element that another registrar looks after.
-    fn of_another(size: usize) -> Self {
+    fn of_another() -> Self {
         Self {
             connection: None,
             awaiting_ack: false,
             claim: false,
             marked: false,
             reporters: BTreeSet::new(),
-            size,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 
-use crate::policy::{Member, Policies, Selector};
+use crate::policy::{Member, Policies, Selector, Wanted};
 use crate::wire::{PolicyParameters, PolicyType, PoolElement, PoolElementId, PoolHandle};
 
 #[derive(Debug)]
@@ -106,7 +106,7 @@ impl Entry {
     /// The elements in the order in which to try them.
     pub(super) fn select(&mut self, rng: &mut dyn Rng) -> Vec<PoolElement> {
         let mut selected = Vec::new();
-        self.selector.select(self.elements.len(), rng, &mut selected);
+        self.selector.select(Wanted::items(self.elements.len()), rng, &mut selected);
         selected
             .iter()
             .filter_map(|Member(index)| self.elements.get(*index as usize)?.clone())

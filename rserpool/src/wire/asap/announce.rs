@@ -19,7 +19,7 @@ impl Format for ServerAnnounce {
 
     fn decode(_: u8, mut reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
         let registrar = RegistrarId(reader.u32()?);
-        let mut parameters = ParameterReader::new(reader, extras)?;
+        let mut parameters = ParameterReader::new(reader, extras);
         let transports = parameters.repeated()?;
         parameters.finish()?;
         Ok(Self { registrar, transports })

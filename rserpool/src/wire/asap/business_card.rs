@@ -19,7 +19,7 @@ impl Format for BusinessCard {
     const NAME: &'static str = "ASAP_BUSINESS_CARD";
 
     fn decode(_: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-        let mut parameters = ParameterReader::new(reader, extras)?;
+        let mut parameters = ParameterReader::new(reader, extras);
         let pool_handle = parameters.required()?;
         let elements = parameters.repeated()?;
         parameters.finish()?;

@@ -18,7 +18,7 @@ macro_rules! cookie_message {
             const NAME: &'static str = $text;
 
             fn decode(_: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-                let mut parameters = ParameterReader::new(reader, extras)?;
+                let mut parameters = ParameterReader::new(reader, extras);
                 let cookie = parameters.required()?;
                 parameters.finish()?;
                 Ok(Self { cookie })

@@ -21,7 +21,7 @@ impl Format for Error {
     const NAME: &'static str = "ASAP_ERROR";
 
     fn decode(_: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-        let mut parameters = ParameterReader::new(reader, extras)?;
+        let mut parameters = ParameterReader::new(reader, extras);
         let error = parameters.required()?;
         parameters.finish()?;
         Ok(Self { error })

@@ -28,7 +28,7 @@ impl Format for EndpointKeepAlive {
 
     fn decode(flags: u8, mut reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
         let registrar = RegistrarId(reader.u32()?);
-        let mut parameters = ParameterReader::new(reader, extras)?;
+        let mut parameters = ParameterReader::new(reader, extras);
         let pool_handle = parameters.required()?;
         let identifier = parameters.optional()?;
         parameters.finish()?;

@@ -27,7 +27,7 @@ macro_rules! element_message {
             const NAME: &'static str = $text;
 
             fn decode(_: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-                let mut parameters = ParameterReader::new(reader, extras)?;
+                let mut parameters = ParameterReader::new(reader, extras);
                 let pool_handle = parameters.required()?;
                 let identifier = parameters.required()?;
                 parameters.finish()?;

@@ -18,8 +18,9 @@ impl Format for Registration {
     const TYPE: u8 = 0x01;
     const NAME: &'static str = "ASAP_REGISTRATION";
 
+    #[inline]
     fn decode(_: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-        let mut parameters = ParameterReader::new(reader, extras)?;
+        let mut parameters = ParameterReader::new(reader, extras);
         let pool_handle = parameters.required()?;
         let pool_element = parameters.required()?;
         parameters.finish()?;
@@ -60,8 +61,9 @@ impl Format for RegistrationResponse {
         u8::from(self.reject)
     }
 
+    #[inline]
     fn decode(flags: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-        let mut parameters = ParameterReader::new(reader, extras)?;
+        let mut parameters = ParameterReader::new(reader, extras);
         let pool_handle = parameters.required()?;
         let identifier = parameters.required()?;
         let error = parameters.optional()?;
@@ -93,8 +95,9 @@ impl Format for DeregistrationResponse {
     const TYPE: u8 = 0x04;
     const NAME: &'static str = "ASAP_DEREGISTRATION_RESPONSE";
 
+    #[inline]
     fn decode(_: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-        let mut parameters = ParameterReader::new(reader, extras)?;
+        let mut parameters = ParameterReader::new(reader, extras);
         let pool_handle = parameters.required()?;
         let identifier = parameters.required()?;
         let error = parameters.optional()?;

@@ -2,7 +2,10 @@
 
 use super::{DecodeError, Extras, FLAG, Format, ParameterReader, Reader, Writer};
 use crate::wire::parameter::ItemCount;
-use crate::wire::{OperationError, PolicyParameters, PoolElement, PoolHandle};
+use crate::wire::{
+    Bytes, EncodeError, EncodedElement, OperationError, PolicyParameters, PolicyType, PoolElement,
+    PoolHandle,
+};
 
 /// ASAP_HANDLE_RESOLUTION (RFC 5352 section 2.2.5): which elements does this pool have?
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +36,9 @@ impl Format for HandleResolution {
         u8::from(self.subscribe)
     }
 
+    #[inline]
     fn decode(flags: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-        let mut parameters = ParameterReader::new(reader, extras)?;
+        let mut parameters = ParameterReader::new(reader, extras);
         let pool_handle = parameters.required()?;
         let items = parameters.optional()?;
         parameters.finish()?;
@@ -77,6 +81,34 @@ pub enum Resolved {
     Error(OperationError),
 }
 
+impl HandleResolutionResponse {
+    /// The message with these elements of a pool, in the order of selection: the same as that of
+    /// [`Resolved::Pool`] without their ASAP transports, for those who keep them encoded.
+    ///
+    /// # Errors
+    ///
+    /// When it needs more than 65,535 bytes.
+    pub fn encode_pool<'e>(
+        pool_handle: &PoolHandle,
+        policy_type: PolicyType,
+        elements: impl IntoIterator<Item = &'e EncodedElement>,
+    ) -> Result<Bytes, EncodeError> {
+        let extras = Extras::default();
+        let mut writer = Writer::new(&extras);
+        writer.slice(&[Self::TYPE, 0, 0, 0]);
+        writer.parameter(pool_handle);
+        let mut elements = elements.into_iter().peekable();
+        match elements.peek() {
+            Some(first) => writer.encoded(first.policy()),
+            None => writer.parameter(&PolicyParameters::new(policy_type, &[])),
+        }
+        for element in elements {
+            writer.element_for_users(element);
+        }
+        writer.finish(true)
+    }
+}
+
 impl Format for HandleResolutionResponse {
     const TYPE: u8 = 0x06;
     const NAME: &'static str = "ASAP_HANDLE_RESOLUTION_RESPONSE";
@@ -86,8 +118,9 @@ impl Format for HandleResolutionResponse {
         u8::from(self.subscribed)
     }
 
+    #[inline]
     fn decode(flags: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-        let mut parameters = ParameterReader::new(reader, extras)?;
+        let mut parameters = ParameterReader::new(reader, extras);
         let pool_handle = parameters.required()?;
         let result = match parameters.optional()? {
             Some(error) => Resolved::Error(error),

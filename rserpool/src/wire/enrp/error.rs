@@ -25,7 +25,7 @@ impl Format for Error {
 
     fn decode(_: u8, mut reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
         let route = Route::decode(&mut reader)?;
-        let mut parameters = ParameterReader::new(reader, extras)?;
+        let mut parameters = ParameterReader::new(reader, extras);
         let error = parameters.required()?;
         parameters.finish()?;
         Ok(Self { route, error })

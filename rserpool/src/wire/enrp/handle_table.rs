@@ -25,7 +25,7 @@ impl Format for HandleTableRequest {
 
     fn decode(flags: u8, mut reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
         let route = Route::decode(&mut reader)?;
-        ParameterReader::new(reader, extras)?.finish()?;
+        ParameterReader::new(reader, extras).finish()?;
         Ok(Self { own_children_only: flags & 0x01 != 0, route })
     }
 
@@ -70,7 +70,7 @@ impl Format for HandleTableResponse {
 
     fn decode(flags: u8, mut reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
         let route = Route::decode(&mut reader)?;
-        let mut parameters = ParameterReader::new(reader, extras)?;
+        let mut parameters = ParameterReader::new(reader, extras);
         let mut pools = Vec::new();
         while let Some(pool_handle) = parameters.optional()? {
             pools.push(PoolEntry { pool_handle, elements: parameters.repeated()? });

@@ -54,7 +54,7 @@ impl Format for HandleUpdate {
             other => UpdateAction::Other(other),
         };
         let reserved = reader.u16()?;
-        let mut parameters = ParameterReader::new(reader, extras)?;
+        let mut parameters = ParameterReader::new(reader, extras);
         let pool_handle = parameters.required()?;
         let pool_element = parameters.required()?;
         parameters.finish()?;

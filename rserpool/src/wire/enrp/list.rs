@@ -18,7 +18,7 @@ impl Format for ListRequest {
 
     fn decode(_: u8, mut reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
         let route = Route::decode(&mut reader)?;
-        ParameterReader::new(reader, extras)?.finish()?;
+        ParameterReader::new(reader, extras).finish()?;
         Ok(Self { route })
     }
 
@@ -51,7 +51,7 @@ impl Format for ListResponse {
 
     fn decode(flags: u8, mut reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
         let route = Route::decode(&mut reader)?;
-        let mut parameters = ParameterReader::new(reader, extras)?;
+        let mut parameters = ParameterReader::new(reader, extras);
         let servers = parameters.repeated()?;
         parameters.finish()?;
         Ok(Self { reject: flags & 0x01 != 0, route, servers })

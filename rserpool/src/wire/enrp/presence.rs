@@ -31,7 +31,7 @@ impl Format for Presence {
 
     fn decode(flags: u8, mut reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
         let route = Route::decode(&mut reader)?;
-        let mut parameters = ParameterReader::new(reader, extras)?;
+        let mut parameters = ParameterReader::new(reader, extras);
         let checksum = parameters.optional()?;
         let server = parameters.optional()?;
         parameters.finish()?;

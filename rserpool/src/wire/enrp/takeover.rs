@@ -26,7 +26,7 @@ macro_rules! takeover_message {
             ) -> Result<Self, DecodeError> {
                 let route = Route::decode(&mut reader)?;
                 let target = RegistrarId(reader.u32()?);
-                ParameterReader::new(reader, extras)?.finish()?;
+                ParameterReader::new(reader, extras).finish()?;
                 Ok(Self { route, target })
             }
 

@@ -165,6 +165,7 @@ impl Parameter for OperationError {
         ParameterType::OperationError
     }
 
+    #[inline]
     fn decode(
         _: ParameterType,
         mut value: Reader<'_>,

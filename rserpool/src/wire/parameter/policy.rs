@@ -100,25 +100,29 @@ impl fmt::Debug for PolicyType {
 pub struct PolicyParameters {
     policy_type: PolicyType,
     words: SmallVec<[u32; 4]>,
-    /// What does not fill a word; always empty in the policies that we know.
-    tail: SmallVec<[u8; 3]>,
+    /// What does not fill a word, and its length; always nothing in the policies that we know.
+    tail: [u8; 3],
+    tail_length: u8,
 }
 
 impl PolicyParameters {
     /// The parameters `words` of the policy `policy_type`.
     #[must_use]
     pub fn new(policy_type: PolicyType, words: &[u32]) -> Self {
-        Self { policy_type, words: SmallVec::from_slice(words), tail: SmallVec::new() }
+        Self { policy_type, words: SmallVec::from_slice(words), tail: [0; 3], tail_length: 0 }
     }
 
     /// The parameters of a policy whose data are not 32-bit words.
     #[must_use]
     pub fn from_bytes(policy_type: PolicyType, data: &[u8]) -> Self {
-        let (words, tail) = data.as_chunks::<4>();
+        let (words, rest) = data.as_chunks::<4>();
+        let mut tail = [0; 3];
+        tail[..rest.len()].copy_from_slice(rest);
         Self {
             policy_type,
             words: words.iter().map(|word| u32::from_be_bytes(*word)).collect(),
-            tail: SmallVec::from_slice(tail),
+            tail,
+            tail_length: rest.len() as u8,
         }
     }
 
@@ -146,13 +150,17 @@ impl PolicyParameters {
         &self.words
     }
 
+    fn tail(&self) -> &[u8] {
+        &self.tail[..self.tail_length.into()]
+    }
+
     /// The values as the bytes that they are on the wire.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
         self.words
             .iter()
             .flat_map(|word| word.to_be_bytes())
-            .chain(self.tail.iter().copied())
+            .chain(self.tail().iter().copied())
             .collect()
     }
 }
@@ -247,13 +255,14 @@ impl Parameter for PolicyParameters {
         ParameterType::Policy
     }
 
+    #[inline]
     fn decode(
         _: ParameterType,
         mut value: Reader<'_>,
         _: &mut Extras,
     ) -> Result<Self, DecodeError> {
         let policy_type = PolicyType(value.u32()?);
-        Ok(Self::from_bytes(policy_type, &value.rest()))
+        Ok(Self::from_bytes(policy_type, value.rest_of_bytes()))
     }
 
     fn encode(&self, writer: &mut Writer<'_>) {
@@ -261,7 +270,7 @@ impl Parameter for PolicyParameters {
         for word in &self.words {
             writer.u32(*word);
         }
-        writer.slice(&self.tail);
+        writer.slice(self.tail());
     }
 }
 

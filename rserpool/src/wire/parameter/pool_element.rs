@@ -35,6 +35,7 @@ impl Parameter for PoolElement {
         ParameterType::PoolElement
     }
 
+    #[inline]
     fn decode(
         _: ParameterType,
         mut value: Reader<'_>,
@@ -43,7 +44,7 @@ impl Parameter for PoolElement {
         let identifier = PoolElementId(value.u32()?);
         let home_registrar = RegistrarId(value.u32()?);
         let registration_life = RegistrationLife(i32::from_be_bytes(value.array()?));
-        let mut parameters = ParameterReader::new(value, extras)?;
+        let mut parameters = ParameterReader::new(value, extras);
         let element = Self {
             identifier,
             home_registrar,

@@ -25,13 +25,14 @@ impl Parameter for ServerInformation {
         ParameterType::ServerInformation
     }
 
+    #[inline]
     fn decode(
         _: ParameterType,
         mut value: Reader<'_>,
         extras: &mut Extras,
     ) -> Result<Self, DecodeError> {
         let registrar = RegistrarId(value.u32()?);
-        let mut parameters = ParameterReader::new(value, extras)?;
+        let mut parameters = ParameterReader::new(value, extras);
         let transport = parameters.required()?;
         parameters.finish()?;
         Ok(Self { registrar, transport })

@@ -11,7 +11,7 @@ use crate::wire::message::Extras;
 use crate::wire::{DecodeError, ParameterReader, Reader, Writer};
 
 /// The IP addresses of one endpoint; more than one only over SCTP.
-pub type Addresses = SmallVec<[IpAddr; 2]>;
+pub type Addresses = SmallVec<[IpAddr; 1]>;
 
 /// Which transport protocol a transport address belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -163,6 +163,7 @@ impl Parameter for TransportAddress {
         }
     }
 
+    #[inline]
     fn decode(
         parameter: ParameterType,
         mut value: Reader<'_>,
@@ -176,7 +177,7 @@ impl Parameter for TransportAddress {
             }
             other => other.unwrap_or(TransportProtocol::Sctp),
         };
-        let mut parameters = ParameterReader::new(value, extras)?;
+        let mut parameters = ParameterReader::new(value, extras);
         let mut addresses = Addresses::new();
         addresses.push(parameters.required()?);
         if protocol == TransportProtocol::Sctp {
@@ -225,6 +226,7 @@ impl Parameter for IpAddr {
         }
     }
 
+    #[inline]
     fn decode(
         parameter: ParameterType,
         mut value: Reader<'_>,
@@ -268,12 +270,6 @@ impl UserTransport {
             Self::Opaque(_) => None,
         }
     }
-
-    /// Whether `other` may be in the same pool: same protocol, same use (RFC 5352 section 3.1).
-    #[must_use]
-    pub fn same_kind(&self, other: &Self) -> bool {
-        self.parameter_type() == other.parameter_type()
-    }
 }
 
 impl From<TransportAddress> for UserTransport {
@@ -305,6 +301,7 @@ impl Parameter for UserTransport {
         }
     }
 
+    #[inline]
     fn decode(
         parameter: ParameterType,
         mut value: Reader<'_>,

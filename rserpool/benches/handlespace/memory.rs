@@ -1,0 +1,52 @@
+//! What the allocator gives for each element.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicIsize, Ordering};
+
+use super::space::Space;
+
+struct Counting;
+
+static ALLOCATED: AtomicIsize = AtomicIsize::new(0);
+
+// SAFETY: it does what the system's allocator does.
+#[allow(unsafe_code, reason = "there is no other way to count what is allocated")]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATED.fetch_add(layout.size() as isize, Ordering::Relaxed);
+        // SAFETY: as the caller promised.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        ALLOCATED.fetch_sub(layout.size() as isize, Ordering::Relaxed);
+        // SAFETY: as the caller promised.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Bytes for each element, its share of tables that are larger than need be included.
+pub fn print(policies: &[&'static str]) {
+    const SIZES: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
+    println!("\nBytes for each element, with one IPv4 address, an ASAP transport and a timer");
+    for (layout, divisor) in [("one pool", usize::MAX), ("N/10 pools", 10)] {
+        print!("\n{layout:<44}");
+        SIZES.iter().for_each(|size| print!("{size:>11}"));
+        println!();
+        for policy in policies {
+            print!("  {policy:<42}");
+            for size in SIZES {
+                let mut space = Space::new(policy, size, (size / divisor).max(1));
+                (space.members, space.handles) = Default::default();
+                let with = ALLOCATED.load(Ordering::Relaxed);
+                drop(space);
+                let without = ALLOCATED.load(Ordering::Relaxed);
+                print!("{:>11}", (with - without) / size as isize);
+            }
+            println!();
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! A handlespace full of elements.
+
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use rserpool::handlespace::{ElementKey, Handlespace};
+use rserpool::policy::{Policies, Wanted};
+use rserpool::wire::{
+    PolicyParameters, PoolElement, PoolElementId, PoolHandle, RegistrarId, RegistrationLife,
+    TransportAddress,
+};
+
+pub const LIFETIME: Duration = Duration::from_secs(100);
+
+/// What distinguishes an element from the others; all else is as in a message just decoded.
+#[derive(Clone, Copy)]
+pub struct Name {
+    pool: u32,
+    identifier: PoolElementId,
+    words: [u32; 2],
+}
+
+pub struct Space {
+    pub space: Handlespace<()>,
+    pub handles: Vec<PoolHandle>,
+    /// Those that are there.
+    pub members: Vec<Name>,
+    pub rng: StdRng,
+    pub now: Instant,
+    policy: &'static str,
+    value: PoolElement,
+    identifiers: u32,
+}
+
+impl Space {
+    pub fn new(policy: &'static str, size: usize, pools: usize) -> Self {
+        let mut space = Self {
+            space: Handlespace::new(Policies::default(), usize::MAX),
+            handles: (0..pools).map(|pool| format!("Pool-{pool:08}").parse().unwrap()).collect(),
+            members: Vec::with_capacity(size),
+            rng: StdRng::seed_from_u64(1),
+            now: Instant::now(),
+            policy,
+            value: value(policy),
+            identifiers: 0,
+        };
+        for number in 0..size {
+            let name = Name { pool: (number % pools) as u32, ..space.fresh() };
+            space.register(&name);
+            space.members.push(name);
+        }
+        space
+    }
+
+    /// Scattered, and none twice.
+    fn new_identifier(&mut self) -> PoolElementId {
+        self.identifiers = self.identifiers.wrapping_add(1);
+        PoolElementId(self.identifiers.wrapping_mul(0x9e37_79b1))
+    }
+
+    /// What an element says, something else each time, as far as its policy has anything to say.
+    fn words(&mut self) -> [u32; 2] {
+        match self.policy {
+            "LeastUsed" | "LeastUsedDegradation" => [self.rng.random(), 1 << 20],
+            _ => [self.rng.random_range(1..=1000), 0],
+        }
+    }
+
+    /// A new element for any pool.
+    pub fn fresh(&mut self) -> Name {
+        let pool = self.rng.random_range(0..self.handles.len()) as u32;
+        Name { pool, identifier: self.new_identifier(), words: self.words() }
+    }
+
+    /// Any of those that are there, with another load if it has one.
+    pub fn pick(&mut self) -> Name {
+        let name = self.members[self.rng.random_range(0..self.members.len())];
+        let words = if self.policy.starts_with("LeastUsed") { self.words() } else { name.words };
+        Name { words, ..name }
+    }
+
+    fn say(&mut self, name: &Name) {
+        self.value.identifier = name.identifier;
+        let count = self.value.policy.words().len();
+        if count > 0 {
+            let policy_type = self.value.policy.policy_type();
+            self.value.policy = PolicyParameters::new(policy_type, &name.words[..count]);
+        }
+    }
+
+    pub fn register(&mut self, name: &Name) -> ElementKey {
+        self.say(name);
+        let key = self.space.insert(&self.handles[name.pool as usize], &self.value, ()).unwrap();
+        self.space.set_lifetime(key, self.now, Some(LIFETIME));
+        key
+    }
+
+    pub fn reregister(&mut self, name: &Name) {
+        self.say(name);
+        let key = self.find(name);
+        self.space.update(key, &self.value).unwrap();
+        self.now += Duration::from_micros(1);
+        self.space.set_lifetime(key, self.now, Some(LIFETIME));
+    }
+
+    pub fn deregister(&mut self, name: &Name) {
+        let key = self.find(name);
+        self.remove(key);
+    }
+
+    fn find(&self, name: &Name) -> ElementKey {
+        self.space.find(&self.handles[name.pool as usize], name.identifier).unwrap()
+    }
+
+    pub fn remove(&mut self, key: ElementKey) {
+        self.space.remove(key).unwrap();
+    }
+
+    /// Reads something of each element that was selected.
+    pub fn resolve(&mut self, pool: usize, items: usize) -> u32 {
+        let selection = self.space.select(&self.handles[pool], Wanted::items(items), &mut self.rng);
+        let selection = selection.unwrap();
+        selection.elements().fold(0, |sum, element| sum ^ element.identifier().0)
+    }
+
+    /// Another one of this size, in which all have re-registered.
+    pub fn another(&self) -> Self {
+        let mut other = Self::new(self.policy, self.members.len(), self.handles.len());
+        for name in other.members.clone() {
+            other.reregister(&name);
+        }
+        other
+    }
+}
+
+fn value(policy: &str) -> PoolElement {
+    PoolElement {
+        identifier: PoolElementId(0),
+        home_registrar: RegistrarId(1),
+        registration_life: RegistrationLife(90),
+        user_transport: TransportAddress::sctp(([10, 0, 0, 1], 4711).into()).into(),
+        policy: policy.parse().unwrap(),
+        asap_transport: Some(TransportAddress::sctp(([10, 0, 0, 1], 4712).into())),
+    }
+}

@@ -1,0 +1,129 @@
+//! One pool.
+
+use rand::Rng;
+
+use super::{ElementKey, HashMap, Refused, small};
+use crate::policy::{Member, Selector, Wanted};
+use crate::wire::{
+    PolicyType, PoolElement, PoolElementId, PoolHandle, TransportProtocol, TransportUse,
+};
+
+/// The elements of one handle. A pool exists as long as it has any.
+#[derive(Debug)]
+pub(super) struct Pool {
+    handle: PoolHandle,
+    kind: Kind,
+    selector: Box<dyn Selector>,
+    by_identifier: HashMap<PoolElementId, ElementKey>,
+    /// By member; of those that are in the pool.
+    keys: Vec<Option<Key>>,
+    /// The numbers that members left.
+    vacant: Vec<Member>,
+}
+
+/// An element's key plus 1, so that there is room for none.
+type Key = std::num::NonZeroU32;
+
+/// What all elements of a pool have in common (RFC 5352 section 3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Kind(PolicyType, Option<(TransportProtocol, TransportUse)>);
+
+impl Kind {
+    pub(super) fn of(element: &PoolElement) -> Self {
+        let transport = element.user_transport.address().map(|address| {
+            // The service code of DCCP makes no difference.
+            let dccp = matches!(address.protocol, TransportProtocol::Dccp { .. });
+            let any = TransportProtocol::Dccp { service_code: 0 };
+            (if dccp { any } else { address.protocol }, address.usage)
+        });
+        Self(element.policy.policy_type(), transport)
+    }
+
+    pub(super) fn policy_type(self) -> PolicyType {
+        self.0
+    }
+
+    fn protocol(self) -> Option<TransportProtocol> {
+        self.1.map(|(protocol, _)| protocol)
+    }
+}
+
+impl Pool {
+    pub(super) fn new(handle: PoolHandle, kind: Kind, selector: Box<dyn Selector>) -> Self {
+        let (by_identifier, keys, vacant) = Default::default();
+        Self { handle, kind, selector, by_identifier, keys, vacant }
+    }
+
+    pub(super) fn handle(&self) -> &PoolHandle {
+        &self.handle
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_identifier.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_identifier.is_empty()
+    }
+
+    pub(super) fn find(&self, identifier: PoolElementId) -> Option<ElementKey> {
+        self.by_identifier.get(&identifier).copied()
+    }
+
+    /// The key of a member.
+    pub(super) fn key(&self, member: Member) -> ElementKey {
+        ElementKey(self.keys[member.0 as usize].expect("a member of the pool").get() - 1)
+    }
+
+    pub(super) fn members(&self) -> impl Iterator<Item = ElementKey> {
+        self.keys.iter().flatten().map(|key| ElementKey(key.get() - 1))
+    }
+
+    /// Whether an element is of the pool's kind.
+    pub(super) fn check(&self, value: &PoolElement) -> Result<(), Refused> {
+        let kind = Kind::of(value);
+        if kind == self.kind {
+            return Ok(());
+        }
+        let with = self.members().next().expect("pools are not empty");
+        Err(if kind.policy_type() != self.kind.policy_type() {
+            Refused::InconsistentPolicy { with }
+        } else if kind.protocol() != self.kind.protocol() {
+            Refused::InconsistentTransport { with }
+        } else {
+            Refused::InconsistentDataControl
+        })
+    }
+
+    /// Adds an element that the pool does not have.
+    pub(super) fn insert(&mut self, key: ElementKey, value: &PoolElement) -> Member {
+        let member = self.vacant.pop().unwrap_or_else(|| {
+            self.keys.push(None);
+            Member(small(self.keys.len() - 1))
+        });
+        self.keys[member.0 as usize] = Key::new(key.0 + 1);
+        let old = self.by_identifier.insert(value.identifier, key);
+        assert!(old.is_none(), "an element of that identifier");
+        self.selector.insert(member, &value.policy);
+        member
+    }
+
+    pub(super) fn update(&mut self, member: Member, value: &PoolElement) {
+        self.selector.update(member, &value.policy);
+    }
+
+    pub(super) fn remove(&mut self, member: Member, identifier: PoolElementId) {
+        self.selector.remove(member);
+        self.by_identifier.remove(&identifier);
+        self.keys[member.0 as usize] = None;
+        self.vacant.push(member);
+    }
+
+    pub(super) fn select(&mut self, wanted: Wanted, rng: &mut dyn Rng, selected: &mut Vec<Member>) {
+        self.selector.select(wanted, rng, selected);
+    }
+}

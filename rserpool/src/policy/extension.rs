@@ -1,0 +1,188 @@
+//! The policies that rsplib has beyond RFC 5356: mixtures of the adaptive ones, and those in which
+//! an element's distance counts.
+//!
+//! Distance is half of the round-trip time between the element and its home registrar, in
+//! milliseconds and coarsely rounded; the home registrar fills it in. The delay penalty factor
+//! (DPF) says how much load, or weight, a millisecond counts for.
+
+use super::{Order, Weight};
+use crate::wire::{PolicyParameters, PolicyType};
+
+fn values<const N: usize>(parameters: &PolicyParameters) -> [u32; N] {
+    std::array::from_fn(|word| parameters.words()[word])
+}
+
+/// Of a load and what comes on top of it.
+fn sum(load: u32, more: u32) -> u64 {
+    u64::from(load) + u64::from(more)
+}
+
+fn unload(load: u64) -> u32 {
+    u32::MAX - u32::try_from(load).unwrap_or(u32::MAX)
+}
+
+fn penalty(factor: u32, distance: u32) -> u64 {
+    u64::from(factor) * u64::from(distance)
+}
+
+/// The lowest load that there would be after the selection, where each selection adds the
+/// element's load degradation until it registers again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PriorityLeastUsedDegradation;
+
+impl Order for PriorityLeastUsedDegradation {
+    fn policy_type(&self) -> PolicyType {
+        PolicyType::PRIORITY_LEAST_USED_DEGRADATION
+    }
+
+    fn words(&self) -> usize {
+        2
+    }
+
+    fn key(&self, parameters: &PolicyParameters) -> u64 {
+        let [load, degradation] = values(parameters);
+        sum(load, degradation)
+    }
+
+    fn degradation(&self, parameters: &PolicyParameters) -> u32 {
+        parameters.words()[1]
+    }
+
+    fn max_increment(&self) -> usize {
+        usize::MAX
+    }
+}
+
+/// Any element, in proportion to the load that it could still take after the selection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RandomizedPriorityLeastUsed;
+
+impl Weight for RandomizedPriorityLeastUsed {
+    fn policy_type(&self) -> PolicyType {
+        PolicyType::RANDOMIZED_PRIORITY_LEAST_USED
+    }
+
+    fn words(&self) -> usize {
+        2
+    }
+
+    fn weight(&self, parameters: &PolicyParameters) -> u32 {
+        let [load, degradation] = values(parameters);
+        unload(sum(load, degradation))
+    }
+}
+
+/// Any element, in proportion to the load that it can still take, where each selection takes off
+/// the element's load degradation until it registers again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RandomizedLeastUsedDegradation;
+
+impl Weight for RandomizedLeastUsedDegradation {
+    fn policy_type(&self) -> PolicyType {
+        PolicyType::RANDOMIZED_LEAST_USED_DEGRADATION
+    }
+
+    fn words(&self) -> usize {
+        2
+    }
+
+    fn weight(&self, parameters: &PolicyParameters) -> u32 {
+        let [load, _] = values(parameters);
+        unload(load.into())
+    }
+
+    fn degradation(&self, parameters: &PolicyParameters) -> u32 {
+        parameters.words()[1]
+    }
+}
+
+/// Both of the above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RandomizedPriorityLeastUsedDegradation;
+
+impl Weight for RandomizedPriorityLeastUsedDegradation {
+    fn policy_type(&self) -> PolicyType {
+        PolicyType::RANDOMIZED_PRIORITY_LEAST_USED_DEGRADATION
+    }
+
+    fn words(&self) -> usize {
+        2
+    }
+
+    fn weight(&self, parameters: &PolicyParameters) -> u32 {
+        let [load, degradation] = values(parameters);
+        unload(sum(load, degradation))
+    }
+
+    fn degradation(&self, parameters: &PolicyParameters) -> u32 {
+        parameters.words()[1]
+    }
+}
+
+/// Any element, in proportion to its weight less the penalty for its distance. At least 1 is
+/// left of a weight that is not 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WeightedRandomDpf;
+
+impl Weight for WeightedRandomDpf {
+    fn policy_type(&self) -> PolicyType {
+        PolicyType::WEIGHTED_RANDOM_DPF
+    }
+
+    fn words(&self) -> usize {
+        3
+    }
+
+    fn weight(&self, parameters: &PolicyParameters) -> u32 {
+        let [weight, factor, distance] = values(parameters);
+        let penalty = u32::try_from(penalty(factor, distance)).unwrap_or(u32::MAX);
+        weight.saturating_sub(penalty).max(weight.min(1))
+    }
+}
+
+/// The lowest sum of load and penalty for the distance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LeastUsedDpf;
+
+impl Order for LeastUsedDpf {
+    fn policy_type(&self) -> PolicyType {
+        PolicyType::LEAST_USED_DPF
+    }
+
+    fn words(&self) -> usize {
+        3
+    }
+
+    fn key(&self, parameters: &PolicyParameters) -> u64 {
+        let [load, factor, distance] = values(parameters);
+        u64::from(load).saturating_add(penalty(factor, distance))
+    }
+}
+
+/// The lowest sum of load and penalty for the distance, where each selection adds the element's
+/// load degradation until it registers again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LeastUsedDegradationDpf;
+
+impl Order for LeastUsedDegradationDpf {
+    fn policy_type(&self) -> PolicyType {
+        PolicyType::LEAST_USED_DEGRADATION_DPF
+    }
+
+    fn words(&self) -> usize {
+        4
+    }
+
+    fn key(&self, parameters: &PolicyParameters) -> u64 {
+        let [load, _, factor, distance] = values(parameters);
+        u64::from(load).saturating_add(penalty(factor, distance))
+    }
+
+    fn degradation(&self, parameters: &PolicyParameters) -> u32 {
+        parameters.words()[1]
+    }
+
+    fn max_increment(&self) -> usize {
+        usize::MAX
+    }
+}
