@@ -1,7 +1,13 @@
 //! Encoding and decoding of the messages that a registrar lives of.
 //!
 //!     cargo bench -p rserpool --bench wire [-- --quick]
-#![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a benchmark"
+)]
 
 mod report;
 

@@ -68,6 +68,7 @@
 
 #[cfg(feature = "contract")]
 pub mod contract;
+pub mod cookie;
 pub mod driver;
 pub mod handlespace;
 pub mod policy;

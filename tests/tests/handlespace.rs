@@ -1,5 +1,5 @@
 //! The handlespace against an obvious model, and the lifetimes of its elements.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -2,7 +2,13 @@
 //! most used.
 //!
 //!     cargo bench -p rserpool --bench handlespace [-- --quick]
-#![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a benchmark"
+)]
 
 mod memory;
 #[path = "../report.rs"]

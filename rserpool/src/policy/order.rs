@@ -94,7 +94,7 @@ impl<O: Order> Selector for OrderSelector<O> {
         self.set_degradation(member, self.policy.0.degradation(parameters));
         let key = self.policy.0.key(parameters);
         // Registering again is no reason to lose one's turn.
-        if self.rings.key(member.0) != Some(key) {
+        if !self.rings.has(member.0, key) {
             self.rings.remove(member.0);
             self.rings.append(member.0, key);
         }
@@ -148,6 +148,13 @@ impl Rings {
     fn key(&self, member: u32) -> Option<u64> {
         let place = self.places.get(member as usize)?;
         (place.next != u32::MAX).then_some(place.key)
+    }
+
+    /// Whether `member`, which is in a ring, has this key. With one key for all it need not be
+    /// looked at.
+    fn has(&self, member: u32, key: u64) -> bool {
+        let only = self.heads.len() == 1 && self.heads.contains_key(&key);
+        only || self.key(member) == Some(key)
     }
 
     fn append(&mut self, member: u32, key: u64) {

@@ -87,21 +87,25 @@ impl Unrecognized {
 }
 
 impl Extras {
+    #[cold]
     pub(super) fn push(&mut self, bytes: Bytes) {
         let Self { ordinal, depth, .. } = *self;
         self.unrecognized.push(Unrecognized { ordinal, depth, bytes });
     }
 
+    #[inline]
     pub(super) fn enter(&mut self) {
         self.ordinal += 1;
         self.depth += 1;
     }
 
     /// Back from all that was entered since the depth was this.
+    #[inline]
     pub(super) fn leave_to(&mut self, depth: u8) {
         self.depth = depth;
     }
 
+    #[inline]
     pub(super) fn depth(&self) -> u8 {
         self.depth
     }

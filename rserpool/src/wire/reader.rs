@@ -5,51 +5,73 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::message::Extras;
-use super::{DecodeError, DecodeErrorKind, Parameter, ParameterType, padded};
+use super::{DecodeError, DecodeErrorKind, Parameter, ParameterType};
 
-/// A cursor over a part of a message: the message's body or one parameter's value.
+/// A cursor over a part of a message: the message's body or one parameter's value. Small, for
+/// there is one for each parameter; messages are shorter than 2^32 bytes by far.
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
     message: &'a Bytes,
-    bytes: &'a [u8],
-    position: usize,
-    end: usize,
-    parameter: Option<(ParameterType, Range<usize>)>,
+    position: u32,
+    end: u32,
+    /// The parameter that it reads, which ends where it does, and where that begins.
+    parameter: Option<ParameterType>,
+    start: u32,
+}
+
+/// Where a parameter is, without its padding.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tlv {
+    start: u32,
+    end: u32,
+}
+
+impl Tlv {
+    fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+
+    pub(super) fn value(self) -> Range<usize> {
+        self.start as usize + 4..self.end as usize
+    }
 }
 
 impl<'a> Reader<'a> {
     /// Reads the bytes `range` of `message`, which must be inside it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(message: &'a Bytes, range: Range<usize>) -> Self {
-        Self { message, bytes: message, position: range.start, end: range.end, parameter: None }
+        let small = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        let (position, end) = (small(range.start), small(range.end));
+        Self { message, position, end, parameter: None, start: 0 }
     }
 
     #[cold]
     pub(super) fn error(&self, kind: DecodeErrorKind) -> DecodeError {
-        DecodeError::new(kind, self.position, self.parameter.clone())
+        let range = self.start as usize..self.end as usize;
+        let parameter = self.parameter.map(|parameter| (parameter, range));
+        DecodeError::new(kind, self.position as usize, parameter)
     }
 
     #[inline]
     pub(super) fn remaining(&self) -> usize {
-        self.end - self.position
+        (self.end - self.position) as usize
     }
 
-    #[inline]
-    fn take(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
-        let available = self.remaining();
-        if count > available {
-            return Err(self.error(DecodeErrorKind::Truncated { needed: count, available }));
-        }
-        let start = self.position;
-        self.position += count;
-        Ok(&self.bytes[start..start + count])
+    #[cold]
+    fn truncated(&self, needed: usize) -> DecodeError {
+        self.error(DecodeErrorKind::Truncated { needed, available: self.remaining() })
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let mut array = [0; N];
-        array.copy_from_slice(self.take(N)?);
-        Ok(array)
+        let start = self.position as usize;
+        match self.message[start..self.end as usize].first_chunk() {
+            Some(array) => {
+                self.position += N as u32;
+                Ok(*array)
+            }
+            None => Err(self.truncated(N)),
+        }
     }
 
     #[inline]
@@ -65,7 +87,7 @@ impl<'a> Reader<'a> {
     /// What is left, sharing the message's memory.
     #[inline]
     pub(super) fn rest(&mut self) -> Bytes {
-        let rest = self.message.slice(self.position..self.end);
+        let rest = self.message.slice(self.position as usize..self.end as usize);
         self.position = self.end;
         rest
     }
@@ -73,7 +95,7 @@ impl<'a> Reader<'a> {
     /// What is left, for those who do not keep it.
     #[inline]
     pub(super) fn rest_of_bytes(&mut self) -> &'a [u8] {
-        let rest = &self.bytes[self.position..self.end];
+        let rest = &self.message[self.position as usize..self.end as usize];
         self.position = self.end;
         rest
     }
@@ -86,35 +108,33 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The next type-length-value triple, whatever it is, and the range that it takes without
-    /// its padding. The padding of the last one may be missing.
-    #[inline]
-    pub(super) fn tlv(&mut self) -> Result<Option<(u16, Range<usize>)>, DecodeError> {
-        if self.remaining() == 0 {
+    /// The next type-length-value triple, whatever it is, and where it is. The padding of the
+    /// last one may be missing.
+    #[inline(always)]
+    pub(super) fn tlv(&mut self) -> Result<Option<(u16, Tlv)>, DecodeError> {
+        if self.position == self.end {
             return Ok(None);
         }
         let start = self.position;
         let [a, b, c, d] = self.array()?;
         let (parameter_type, length) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
-        let Some(value_length) = usize::from(length).checked_sub(4) else {
+        if length < 4 {
             self.position = start + 2;
             return Err(self.error(DecodeErrorKind::LengthTooSmall(length)));
-        };
-        let end = start + usize::from(length);
-        self.take(value_length)?;
-        self.position = padded(end - start).saturating_add(start).min(self.end);
-        Ok(Some((parameter_type, start..end)))
+        }
+        let end = start + u32::from(length);
+        if end > self.end {
+            return Err(self.truncated(usize::from(length) - 4));
+        }
+        self.position = (start + u32::from(length).next_multiple_of(4)).min(self.end);
+        Ok(Some((parameter_type, Tlv { start, end })))
     }
 
-    #[inline]
-    fn value(&self, parameter: ParameterType, tlv: &Range<usize>) -> Self {
-        Self {
-            message: self.message,
-            bytes: self.bytes,
-            position: tlv.start + 4,
-            end: tlv.end,
-            parameter: Some((parameter, tlv.clone())),
-        }
+    #[inline(always)]
+    fn value(&self, parameter: ParameterType, tlv: Tlv) -> Self {
+        let Tlv { start, end } = tlv;
+        let parameter = Some(parameter);
+        Self { message: self.message, position: start + 4, end, parameter, start }
     }
 
     pub(super) fn slice(&self, range: Range<usize>) -> Bytes {
@@ -128,13 +148,13 @@ impl<'a> Reader<'a> {
 pub(crate) struct ParameterReader<'a, 'e> {
     reader: Reader<'a>,
     /// The next parameter, once it was looked for.
-    next: Option<(ParameterType, Range<usize>)>,
+    next: Option<(ParameterType, Tlv)>,
     extras: &'e mut Extras,
     depth: u8,
 }
 
 impl<'a, 'e> ParameterReader<'a, 'e> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(reader: Reader<'a>, extras: &'e mut Extras) -> Self {
         let depth = extras.depth();
         Self { reader, next: None, extras, depth }
@@ -142,25 +162,23 @@ impl<'a, 'e> ParameterReader<'a, 'e> {
 
     /// Looks for the next parameter. Only when it is wanted, so that the one before, of which
     /// nothing is left to do, can be decoded to where it shall be.
-    #[inline]
+    #[inline(always)]
     fn peek(&mut self) -> Result<Option<ParameterType>, DecodeError> {
         if self.next.is_none() {
             self.extras.leave_to(self.depth);
             while let Some((number, tlv)) = self.reader.tlv()? {
-                match ParameterType::recognized(number) {
-                    Some(parameter) => {
-                        self.next = Some((parameter, tlv));
-                        break;
-                    }
-                    None => self.extras.push(self.reader.slice(tlv)),
+                if let Some(parameter) = ParameterType::recognized(number) {
+                    self.next = Some((parameter, tlv));
+                    break;
                 }
+                self.extras.push(self.reader.slice(tlv.range()));
             }
         }
         Ok(self.next.as_ref().map(|(parameter, _)| *parameter))
     }
 
     /// The next parameter if it is a `P`, yet to be decoded.
-    #[inline]
+    #[inline(always)]
     fn take<P: Parameter>(&mut self) -> Result<Option<(ParameterType, Reader<'a>)>, DecodeError> {
         match self.peek()? {
             Some(parameter) if P::accepts(parameter) => {}
@@ -169,12 +187,12 @@ impl<'a, 'e> ParameterReader<'a, 'e> {
         let taken = self.next.take();
         Ok(taken.map(|(parameter, tlv)| {
             self.extras.enter();
-            (parameter, self.reader.value(parameter, &tlv))
+            (parameter, self.reader.value(parameter, tlv))
         }))
     }
 
     /// The next parameter, if it is a `P`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn optional<P: Parameter>(&mut self) -> Result<Option<P>, DecodeError> {
         match self.take::<P>()? {
             Some((parameter, value)) => P::decode(parameter, value, self.extras).map(Some),
@@ -183,7 +201,7 @@ impl<'a, 'e> ParameterReader<'a, 'e> {
     }
 
     /// The next parameter, which must be a `P`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn required<P: Parameter>(&mut self) -> Result<P, DecodeError> {
         match self.take::<P>()? {
             Some((parameter, value)) => P::decode(parameter, value, self.extras),
@@ -206,7 +224,7 @@ impl<'a, 'e> ParameterReader<'a, 'e> {
     }
 
     /// Nothing recognised may be left.
-    #[inline]
+    #[inline(always)]
     pub(super) fn finish(mut self) -> Result<(), DecodeError> {
         match self.peek()? {
             None => Ok(()),
@@ -219,8 +237,8 @@ impl<'a, 'e> ParameterReader<'a, 'e> {
         match &self.next {
             Some((parameter, tlv)) => DecodeError::new(
                 DecodeErrorKind::Unexpected(*parameter),
-                tlv.start,
-                Some((*parameter, tlv.clone())),
+                tlv.start as usize,
+                Some((*parameter, tlv.range())),
             ),
             None => self.reader.error(DecodeErrorKind::TrailingBytes(0)),
         }

@@ -173,7 +173,7 @@ impl Parameter for OperationError {
     ) -> Result<Self, DecodeError> {
         let mut causes = SmallVec::new();
         while let Some((code, tlv)) = value.tlv()? {
-            causes.push(ErrorCause::new(code, value.slice(tlv.start + 4..tlv.end)));
+            causes.push(ErrorCause::new(code, value.slice(tlv.value())));
         }
         Ok(Self { causes })
     }

@@ -42,13 +42,15 @@ macro_rules! parameter_types {
         /// The types of parameters that we know (RFC 5354 section 3).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
+        #[repr(u16)]
         pub enum ParameterType {
-            $($(#[$meta])* $name,)*
+            $($(#[$meta])* $name = $number,)*
         }
 
         impl ParameterType {
             /// The type with this number, if it is one of those that we know.
             #[must_use]
+            #[inline]
             pub fn recognized(number: u16) -> Option<Self> {
                 match number {
                     $($number => Some(Self::$name),)*
@@ -59,9 +61,7 @@ macro_rules! parameter_types {
             /// The number of the type.
             #[must_use]
             pub fn number(self) -> u16 {
-                match self {
-                    $(Self::$name => $number,)*
-                }
+                self as u16
             }
         }
 

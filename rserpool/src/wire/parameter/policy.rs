@@ -114,16 +114,25 @@ impl PolicyParameters {
 
     /// The parameters of a policy whose data are not 32-bit words.
     #[must_use]
+    #[inline]
     pub fn from_bytes(policy_type: PolicyType, data: &[u8]) -> Self {
         let (words, rest) = data.as_chunks::<4>();
         let mut tail = [0; 3];
         tail[..rest.len()].copy_from_slice(rest);
-        Self {
-            policy_type,
-            words: words.iter().map(|word| u32::from_be_bytes(*word)).collect(),
-            tail,
-            tail_length: rest.len() as u8,
+        Self { policy_type, words: Self::words_from(words), tail, tail_length: rest.len() as u8 }
+    }
+
+    /// The few words of nearly every policy without asking for each whether it fits.
+    #[inline]
+    fn words_from(words: &[[u8; 4]]) -> SmallVec<[u32; 4]> {
+        let mut few = [0; 4];
+        if words.len() > few.len() {
+            return words.iter().map(|word| u32::from_be_bytes(*word)).collect();
         }
+        for (value, word) in few.iter_mut().zip(words) {
+            *value = u32::from_be_bytes(*word);
+        }
+        SmallVec::from_buf_and_len(few, words.len())
     }
 
     /// Round robin, the default of RFC 5356.
@@ -255,7 +264,7 @@ impl Parameter for PolicyParameters {
         ParameterType::Policy
     }
 
-    #[inline]
+    #[inline(always)]
     fn decode(
         _: ParameterType,
         mut value: Reader<'_>,

@@ -41,6 +41,7 @@ macro_rules! single_field {
                 ParameterType::$type
             }
 
+            #[inline]
             fn decode(
                 _: ParameterType,
                 mut value: Reader<'_>,

@@ -163,7 +163,7 @@ impl Parameter for TransportAddress {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn decode(
         parameter: ParameterType,
         mut value: Reader<'_>,
@@ -226,7 +226,7 @@ impl Parameter for IpAddr {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn decode(
         parameter: ParameterType,
         mut value: Reader<'_>,
@@ -301,7 +301,7 @@ impl Parameter for UserTransport {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn decode(
         parameter: ParameterType,
         mut value: Reader<'_>,

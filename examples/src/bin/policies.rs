@@ -1,0 +1,128 @@
+//! Two selection policies of one's own, under private numbers: one is an order, one is a weight.
+//! Registrar and user know them; the servers say their parameters, and new ones when they like.
+//!
+//! ```sh
+//! cargo run -p rserpool-examples --bin policies -- --runtime smol
+//! ```
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rserpool::driver::{Network, PoolElement, PoolUser, Registrar, random_registrar_id};
+use rserpool::policy::{ByOrder, ByWeight, Order, Policies, Weight};
+use rserpool::protocol::HuntConfig;
+use rserpool::protocol::registrar::RegistrarConfig;
+use rserpool::protocol::user::ResolveOptions;
+use rserpool::wire::{PolicyParameters, PolicyType, PoolElementId, PoolHandle, TransportAddress};
+
+/// Servers say what a request costs and how long it takes; cheap ones come first, and of these
+/// the fast ones.
+#[derive(Debug, Clone, Copy)]
+struct Cheapest;
+
+impl Order for Cheapest {
+    fn policy_type(&self) -> PolicyType {
+        PolicyType(0x8000_0001)
+    }
+
+    fn words(&self) -> usize {
+        2
+    }
+
+    fn key(&self, parameters: &PolicyParameters) -> u64 {
+        u64::from(parameters.words()[0]) << 32 | u64::from(parameters.words()[1])
+    }
+}
+
+/// Servers say how many processors they have and how many are busy; they get work in proportion
+/// to what is idle.
+#[derive(Debug, Clone, Copy)]
+struct Idle;
+
+impl Weight for Idle {
+    fn policy_type(&self) -> PolicyType {
+        PolicyType(0x8000_0002)
+    }
+
+    fn words(&self) -> usize {
+        2
+    }
+
+    fn weight(&self, parameters: &PolicyParameters) -> u32 {
+        parameters.words()[0].saturating_sub(parameters.words()[1])
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    rserpool_examples::run(policies)
+}
+
+async fn policies(network: Network) -> anyhow::Result<()> {
+    let policies = Policies::default().with(ByOrder(Cheapest)).with(ByWeight(Idle));
+    let any_port = TransportAddress::tcp("127.0.0.1:0".parse()?);
+    let config = RegistrarConfig::new(random_registrar_id(), 1).policies(policies.clone());
+    let registrar = Registrar::start(&network, &any_port, config)?;
+    let at = registrar.local_address();
+    let hunt = HuntConfig::new([at.clone()]);
+    let user = PoolUser::configured(&network, hunt, |config| config.policies(policies))?;
+
+    let pool: PoolHandle = "CheapPool".parse()?;
+    let say = |cost, time| PolicyParameters::new(Cheapest.policy_type(), &[cost, time]);
+    let servers = start(&network, &pool, at, [say(5, 10), say(3, 70), say(3, 20)]).await?;
+    println!("cheapest first:   {:?}", order(&user, &pool, NOW).await?);
+    assert_eq!(order(&user, &pool, NOW).await?, [3, 2, 1]);
+    servers[0].set_policy(say(1, 90)).await;
+    while order(&user, &pool, NOW).await? != [1, 3, 2] {}
+    println!("1 became cheaper: {:?}", order(&user, &pool, EARLIER).await?);
+
+    let pool: PoolHandle = "IdlePool".parse()?;
+    let say = |all, busy| PolicyParameters::new(Idle.policy_type(), &[all, busy]);
+    let servers = start(&network, &pool, at, [say(8, 6), say(4, 0), say(2, 2)]).await?;
+    println!("2, 4 and 0 idle:  {:?} of 600 requests each", firsts(&user, &pool).await?);
+    servers[2].set_policy(say(2, 0)).await;
+    while order(&user, &pool, NOW).await?.len() < 3 {}
+    println!("2, 4 and 2 idle:  {:?} of 600 requests each", firsts(&user, &pool).await?);
+    Ok(())
+}
+
+/// Servers with these parameters, named 1, 2, 3.
+async fn start(
+    network: &Network,
+    pool: &PoolHandle,
+    registrar: &TransportAddress,
+    parameters: [PolicyParameters; 3],
+) -> anyhow::Result<Vec<PoolElement>> {
+    let mut servers = Vec::new();
+    for (name, policy) in (1..).map(PoolElementId).zip(parameters) {
+        let builder = PoolElement::builder(network, pool.clone(), [registrar.clone()]);
+        let server = builder.identifier(name).policy(policy).start()?;
+        server.registered().await?;
+        servers.push(server);
+    }
+    Ok(servers)
+}
+
+/// How old an answer may be: with `NOW` the registrar is asked each time and selects, with
+/// `EARLIER` it is asked once, and the user selects among what it got.
+const NOW: Duration = Duration::ZERO;
+const EARLIER: Duration = Duration::from_secs(60);
+
+/// The names of the servers, the one to use first in front.
+async fn order(user: &PoolUser, pool: &PoolHandle, max_age: Duration) -> anyhow::Result<Vec<u32>> {
+    let options = ResolveOptions { max_age, ..ResolveOptions::default() };
+    let elements = user.resolve(pool.clone(), options).await?;
+    Ok(elements.iter().map(|element| element.identifier.0).collect())
+}
+
+/// How often each server is the one to use first, at the registrar and at the user.
+async fn firsts(user: &PoolUser, pool: &PoolHandle) -> anyhow::Result<BTreeMap<u32, [u32; 2]>> {
+    let mut counts: BTreeMap<u32, [u32; 2]> = BTreeMap::new();
+    for (who, max_age) in [NOW, EARLIER].into_iter().enumerate() {
+        for _ in 0..600 {
+            if let Some(first) = order(user, pool, max_age).await?.first() {
+                counts.entry(*first).or_default()[who] += 1;
+            }
+        }
+    }
+    Ok(counts)
+}

@@ -1,0 +1,121 @@
+//! The keys that cookies are sealed with.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use chacha20poly1305::XChaCha20Poly1305;
+use chacha20poly1305::aead::KeyInit;
+use rand::Rng;
+
+/// The bytes of a key.
+const KEY_LENGTH: usize = 32;
+
+/// The keys that the servers of a pool share. The first one seals, all of them open: so a key is
+/// replaced by adding the new one behind the old at all servers, then moving it to the front at
+/// all, and then taking the old one away, once the cookies that it sealed have expired.
+#[derive(Clone)]
+pub struct KeyRing {
+    keys: Vec<(u32, XChaCha20Poly1305)>,
+}
+
+impl fmt::Debug for KeyRing {
+    /// The names of the keys, not the keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.keys.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+/// Why there is no key ring.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyRingError {
+    /// The file cannot be read.
+    #[error("cannot read the key file: {0}")]
+    Read(#[from] std::io::Error),
+    /// A line is not a key.
+    #[error(
+        "line {line} of the key file is not a key: it wants to be NAME:KEY, a number and 64 hexadecimal digits"
+    )]
+    Line {
+        /// The line, from 1 on.
+        line: usize,
+    },
+    /// Two keys have the same name.
+    #[error("two keys are called {0}")]
+    Twice(u32),
+    /// There is no key.
+    #[error("there is no key in the key file")]
+    Empty,
+}
+
+impl KeyRing {
+    /// A ring of one key drawn at random, for servers that share a process.
+    #[must_use]
+    pub fn generate() -> Self {
+        let mut key = [0; KEY_LENGTH];
+        rand::rng().fill_bytes(&mut key);
+        Self { keys: vec![(1, XChaCha20Poly1305::new(&key.into()))] }
+    }
+
+    /// Reads a ring from text: a key in each line, as its name, a colon, and 64 hexadecimal
+    /// digits. The name is a number that cookies carry. Empty lines, and those that begin with
+    /// `#`, do not count.
+    ///
+    /// # Errors
+    ///
+    /// When the text is something else.
+    pub fn parse(text: &str) -> Result<Self, KeyRingError> {
+        let mut ring = Self { keys: Vec::new() };
+        for (line, content) in (1..).zip(text.lines().map(str::trim)) {
+            if content.is_empty() || content.starts_with('#') {
+                continue;
+            }
+            let (name, key) = parse_key(content).ok_or(KeyRingError::Line { line })?;
+            if ring.get(name).is_some() {
+                return Err(KeyRingError::Twice(name));
+            }
+            ring.keys.push((name, XChaCha20Poly1305::new(&key.into())));
+        }
+        if ring.keys.is_empty() { Err(KeyRingError::Empty) } else { Ok(ring) }
+    }
+
+    /// Reads a ring from a file, see [`Self::parse`].
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, or has something else in it.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, KeyRingError> {
+        Self::parse(&fs::read_to_string(path)?)
+    }
+
+    /// The line of a key file with a key drawn at random.
+    #[must_use]
+    pub fn new_line(name: u32) -> String {
+        let mut key = [0; KEY_LENGTH];
+        rand::rng().fill_bytes(&mut key);
+        let digits: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{name}:{digits}\n")
+    }
+
+    pub(super) fn first(&self) -> &(u32, XChaCha20Poly1305) {
+        self.keys.first().expect("a ring has a key")
+    }
+
+    pub(super) fn get(&self, name: u32) -> Option<&XChaCha20Poly1305> {
+        self.keys.iter().find(|(other, _)| *other == name).map(|(_, key)| key)
+    }
+}
+
+fn parse_key(line: &str) -> Option<(u32, [u8; KEY_LENGTH])> {
+    let (name, digits) = line.split_once(':')?;
+    let digits = digits.trim();
+    if digits.len() != 2 * KEY_LENGTH || !digits.is_ascii() {
+        return None;
+    }
+    let mut key = [0; KEY_LENGTH];
+    for (byte, at) in key.iter_mut().zip((0..).step_by(2)) {
+        *byte = u8::from_str_radix(&digits[at..at + 2], 16).ok()?;
+    }
+    Some((name.trim().parse().ok()?, key))
+}
