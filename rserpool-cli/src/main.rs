@@ -52,6 +52,7 @@ enum Command {
     Dump(commands::dump::Arguments),
     Demo(demo::Arguments),
     Bench(bench::Arguments),
+    Keys(commands::keys::Arguments),
     Decode(decode::Arguments),
 }
 
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
     start_logging(arguments.verbose);
     let result = match arguments.command {
         Command::Decode(arguments) => decode::run(&arguments),
+        Command::Keys(arguments) => commands::keys::run(&arguments),
         // One task each: more threads would only pass it around.
         Command::Registrar(arguments) => on_one_thread(commands::registrar::run(arguments)),
         Command::Serve(arguments) => block_on(serve::run(arguments)),

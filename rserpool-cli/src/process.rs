@@ -2,6 +2,7 @@
 //! outlives us, however we end.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, bail, ensure};
@@ -116,10 +117,13 @@ impl ServerProcess {
         pool: &PoolHandle,
         registrars: &[SocketAddr],
         transport: &str,
+        keys: &Path,
     ) -> anyhow::Result<Self> {
         let pool = pool.to_string();
         let registrars: Vec<_> = registrars.iter().map(ToString::to_string).collect();
+        let keys = keys.to_str().context("the name of the key file is not text")?;
         let mut arguments = vec!["serve", "counter", "--pool", &pool, "--transport", transport];
+        arguments.extend(["--keys", keys]);
         arguments.extend(registrars.iter().flat_map(|at| ["--registrar", at]));
         let (child, said) = start(&arguments).await?;
         let identifier = field(&said, "identifier")?.to_owned();

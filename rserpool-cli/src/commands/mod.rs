@@ -1,6 +1,7 @@
 //! The small commands.
 
 pub(crate) mod dump;
+pub(crate) mod keys;
 pub(crate) mod registrar;
 pub(crate) mod resolve;
 pub(crate) mod terminal;

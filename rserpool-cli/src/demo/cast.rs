@@ -1,8 +1,11 @@
 //! Who runs, who is killed, and who comes after.
 
+use std::io::Write;
 use std::net::SocketAddr;
 
 use anyhow::Context;
+use rserpool::cookie::KeyRing;
+use tempfile::NamedTempFile;
 use tokio::task::JoinSet;
 
 use super::pool;
@@ -20,6 +23,8 @@ pub(super) struct Cast {
     registrars: Vec<RegistrarProcess>,
     servers: Vec<ServerProcess>,
     replacing: JoinSet<anyhow::Result<Newcomer>>,
+    /// What the servers seal their sessions' state with.
+    keys: NamedTempFile,
     kills: usize,
 }
 
@@ -52,14 +57,17 @@ impl Cast {
             registrars.push(registrar);
         }
         let at: Vec<_> = places.iter().map(|place| place.asap).collect();
+        let mut keys = NamedTempFile::new().context("no file for the keys")?;
+        keys.write_all(KeyRing::new_line(1).as_bytes())?;
         let mut servers = Vec::new();
         for _ in 0..SERVERS {
-            let server =
-                ServerProcess::start(&pool(), &at, transport).await.context("no server")?;
+            let server = ServerProcess::start(&pool(), &at, transport, keys.path()).await;
+            let server = server.context("no server")?;
             screen.joined(&server);
             servers.push(server);
         }
-        Ok(Self { transport, places, registrars, servers, replacing: JoinSet::new(), kills: 0 })
+        let replacing = JoinSet::new();
+        Ok(Self { transport, places, registrars, servers, replacing, keys, kills: 0 })
     }
 
     /// Where the registrars are.
@@ -107,9 +115,10 @@ impl Cast {
         report.killed(&victim.identifier, screen, victim.id());
         victim.kill()?;
         let (at, transport): (Vec<_>, _) = (self.registrars().collect(), self.transport);
+        let keys = self.keys.path().to_owned();
         self.replacing.spawn(async move {
             victim.wait().await?;
-            let server = ServerProcess::start(&pool(), &at, transport).await;
+            let server = ServerProcess::start(&pool(), &at, transport, &keys).await;
             server.context("no server").map(Newcomer::Server)
         });
         Ok(Victim::Server)

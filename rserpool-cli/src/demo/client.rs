@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use rserpool::driver::{PoolUser, Session, SessionClosed};
-use rserpool::protocol::session::Event;
+use rserpool::driver::{PoolUser, RequestError, RequestEvent, RequestSession};
 use rserpool::protocol::user::ResolveOptions;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::pool;
-use crate::serve::{COUNTER, read_count};
+use crate::serve::read_count;
 
 /// The pause between a reply and the next request.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -34,7 +33,7 @@ pub(super) enum News {
     /// The numbers so far.
     Progress { session: usize, tally: Tally },
     /// The session is over, and not because we wanted it.
-    Broken { session: usize, error: SessionClosed },
+    Broken { session: usize, error: RequestError },
 }
 
 /// What a client counts.
@@ -63,11 +62,14 @@ pub(super) async fn resolve_again(user: PoolUser) -> Duration {
 /// Counts with the pool until `stopped` says so.
 pub(super) async fn count(
     number: usize,
-    session: Session,
+    session: RequestSession,
     tell: mpsc::Sender<News>,
     stopped: watch::Receiver<bool>,
 ) {
     let mut client = Client { number, session, tell, tally: Tally::default(), failover: None };
+    if let Some(by) = client.session.element() {
+        client.say(News::Served { session: number, by: by.to_string() }).await;
+    }
     let result = client.run(stopped).await;
     let _ = client.tell.send(News::Progress { session: number, tally: client.tally }).await;
     match result {
@@ -80,7 +82,7 @@ pub(super) async fn count(
 
 struct Client {
     number: usize,
-    session: Session,
+    session: RequestSession,
     tell: mpsc::Sender<News>,
     tally: Tally,
     /// A failover without an answer yet: from, to, since when.
@@ -88,7 +90,7 @@ struct Client {
 }
 
 impl Client {
-    async fn run(&mut self, stopped: watch::Receiver<bool>) -> Result<(), SessionClosed> {
+    async fn run(&mut self, stopped: watch::Receiver<bool>) -> Result<(), RequestError> {
         let mut progress = Instant::now();
         while !*stopped.borrow() {
             self.tally.sent += 1;
@@ -106,30 +108,23 @@ impl Client {
         let _ = self.tell.send(news).await;
     }
 
-    fn number(&self) -> Vec<u8> {
-        self.tally.sent.to_be_bytes().to_vec()
-    }
-
     /// One request, to as many servers as it takes.
-    async fn request(&mut self) -> Result<(), SessionClosed> {
-        self.session.send(COUNTER, self.number()).await?;
+    async fn request(&mut self) -> Result<(), RequestError> {
+        let body = self.tally.sent.to_be_bytes().to_vec();
+        self.session.submit(body).expect("one at a time has room");
         loop {
-            match self.session.recv().await? {
-                Event::Connected(element) => {
-                    let by = element.to_string();
-                    self.say(News::Served { session: self.number, by }).await;
-                }
-                Event::FailoverStarted { from } => {
+            match self.session.event().await? {
+                RequestEvent::FailoverStarted { from } => {
                     let noticed = Instant::now();
                     self.failover = Some((from.to_string(), String::new(), noticed));
                 }
-                Event::FailoverCompleted { to, .. } => {
+                RequestEvent::FailoverCompleted { to, .. } => {
                     if let Some((_, next, _)) = &mut self.failover {
                         *next = to.to_string();
                     }
-                    self.session.send(COUNTER, self.number()).await?;
                 }
-                Event::Message(message) if self.check(read_count(&message.payload)) => {
+                RequestEvent::Reply { body, .. } => {
+                    self.check(read_count(&body));
                     self.answered().await;
                     return Ok(());
                 }
@@ -138,32 +133,14 @@ impl Client {
         }
     }
 
-    /// Compares a reply with the request that it should be for. Whether it is its reply.
-    fn check(&mut self, count: Option<u64>) -> bool {
+    /// Compares a reply with the request that it should be for.
+    fn check(&mut self, count: Option<u64>) {
         let expected = self.tally.sent;
-        match count {
-            Some(count) if count == expected => {
-                self.tally.answered += 1;
-                true
-            }
-            // The reply to an earlier request, once more.
-            Some(count) if count < expected && count + 1 == expected => {
-                self.tally.answered_twice += 1;
-                false
-            }
-            // The server's state is behind, or ahead, of what it has answered.
-            Some(count) if count < expected => {
-                self.tally.missed += expected - count;
-                true
-            }
-            Some(count) => {
-                self.tally.answered_twice += count - expected;
-                true
-            }
-            None => {
-                self.tally.missed += 1;
-                true
-            }
+        match count.unwrap_or(0) {
+            count if count == expected => self.tally.answered += 1,
+            // The server's state is behind, or ahead, of what was answered.
+            count if count < expected => self.tally.missed += expected - count,
+            count => self.tally.answered_twice += count - expected,
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use rserpool::driver::PoolUser;
+use rserpool::driver::{PoolUser, RequestConfig};
 use rserpool::wire::{PoolHandle, TransportAddress};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -30,7 +30,7 @@ fn pool() -> PoolHandle {
 
 const SESSIONS: usize = 3;
 
-/// How long it goes well before something is killed, and how long the next one is spared.
+/// How long the last failover may take to be seen.
 const CALM: Duration = Duration::from_millis(700);
 
 /// How long the sessions may take to end their last request.
@@ -47,6 +47,14 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 20,
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
+    /// How many processes to kill, in place of --seconds
+    #[arg(long, value_name = "N", conflicts_with = "seconds",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    kills: Option<u64>,
+    /// Milliseconds from one kill to the next: half as many to one and a half times as many
+    #[arg(long, value_name = "N", default_value_t = 700,
+          value_parser = clap::value_parser!(u64).range(20..=60_000))]
+    every: u64,
     #[command(flatten)]
     transport: TransportOption,
     /// Print nothing but the summary, as JSON
@@ -82,25 +90,36 @@ async fn demonstrate(arguments: &Arguments) -> anyhow::Result<Report> {
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let mut sessions = JoinSet::new();
     for number in 1..=SESSIONS {
-        let session = user.open(pool()).await.context("no session")?;
+        let session = user.open_requests(pool(), RequestConfig::default()).await;
+        let session = session.context("no session")?;
         sessions.spawn(client::count(number, session, tell.clone(), stopped.clone()));
     }
     drop(tell);
 
     let mut report = Report::default();
-    let end = Instant::now() + Duration::from_secs(arguments.seconds);
-    let mut next_kill = Instant::now() + CALM;
+    let pause = || Duration::from_millis(arguments.every).mul_f64(rand::random_range(0.5..1.5));
+    let mut kills_left = arguments.kills.unwrap_or(u64::MAX);
+    let mut next_kill = Instant::now() + pause();
+    let mut end = match arguments.kills {
+        Some(_) => next_kill + Duration::from_secs(u64::from(u32::MAX)),
+        None => Instant::now() + Duration::from_secs(arguments.seconds),
+    };
     // The last kill leaves time to see the failover.
     let last_kill = end - CALM.min(Duration::from_secs(arguments.seconds) / 2);
     let mut resolving = JoinSet::new();
     loop {
         tokio::select! {
             Some(news) = told.recv() => report.take(news, &screen),
-            () = tokio::time::sleep_until(next_kill), if next_kill < last_kill => {
-                if cast.kill_one(&mut report, &screen).await? == Victim::Registrar {
+            () = tokio::time::sleep_until(next_kill), if kills_left > 0 && next_kill < last_kill => {
+                let victim = cast.kill_one(&mut report, &screen).await?;
+                if victim == Victim::Registrar {
                     resolving.spawn(client::resolve_again(user.clone()));
                 }
-                next_kill = Instant::now() + CALM;
+                kills_left -= u64::from(victim != Victim::Nobody);
+                next_kill = Instant::now() + pause();
+                if kills_left == 0 {
+                    end = Instant::now() + CALM;
+                }
             }
             replaced = cast.replaced(&screen) => replaced?,
             Some(resolved) = resolving.join_next() => report.resolved(resolved?, &screen),

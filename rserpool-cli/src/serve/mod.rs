@@ -9,23 +9,25 @@ mod echo;
 mod pingpong;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use rserpool::driver::{ElementSession, JoinError, PoolElement};
+use rserpool::cookie::{KeyRing, Seal};
+use rserpool::driver::{ElementControl, ElementSession, JoinError, PoolElement, ServiceConfig};
 use rserpool::transport::SendError;
 use rserpool::wire::{ErrorCause, PolicyParameters, PoolElementId, PoolHandle};
 use serde_json::json;
-use tokio::task::JoinSet;
+use tokio::sync::watch;
 
 use crate::options::{self, RegistrarOption, TransportOption};
 
 use calcapp::Processor;
 pub(crate) use calcapp::{CALC_APP, Kind as CalcAppKind, Message as CalcAppMessage};
-pub(crate) use counter::{REQUEST as COUNTER, read_count};
+pub(crate) use counter::read_count;
 pub(crate) use pingpong::{PING_PONG, Pong, make_ping};
 
 /// After what time without a registrar to say so.
@@ -65,6 +67,9 @@ pub(crate) struct Arguments {
     registrar: RegistrarOption,
     #[command(flatten)]
     transport: TransportOption,
+    /// The keys that seal the sessions' state, of counter; `rserpool keys` makes one
+    #[arg(long, value_name = "FILE", required_if_eq("service", "counter"))]
+    keys: Option<PathBuf>,
     /// Print the identifier as JSON
     #[arg(long)]
     json: bool,
@@ -114,7 +119,8 @@ impl Service {
             Self::Chargen => chargen::serve(session).await,
             Self::Calcapp => calcapp::serve(session, &processor).await,
             Self::Pingpong => pingpong::serve(session).await,
-            Self::Counter => counter::serve(session).await,
+            // Offered in another way.
+            Self::Counter => Ok(()),
         };
         match result {
             Ok(()) => tracing::info!(%peer, "session ended"),
@@ -140,11 +146,18 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Some(pool) => pool,
         None => arguments.service.default_pool().parse().context("its own handle")?,
     };
-    let policy = arguments.policy;
+    let seal = match (arguments.service, &arguments.keys) {
+        (Service::Counter, Some(file)) => {
+            let ring = KeyRing::from_file(file);
+            let ring = ring.with_context(|| format!("--keys {}", file.display()))?;
+            Some(Seal::new(pool.clone(), ring))
+        }
+        _ => None,
+    };
     let hunt = arguments.registrar.hunt(&network);
     let at = hunt.registrars().iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
     let mut builder =
-        PoolElement::builder(&network, pool.clone(), []).hunt(hunt).policy(policy.clone());
+        PoolElement::builder(&network, pool.clone(), []).hunt(hunt).policy(arguments.policy);
     let (listen, further) = options::same_port(&arguments.listen, "--listen")?;
     if let Some(address) = listen {
         builder = builder.listen(address);
@@ -155,10 +168,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if let Some(identifier) = arguments.identifier {
         builder = builder.identifier(identifier);
     }
-    let mut element =
-        builder.start().map_err(|error| options::explain_listen(error, "--listen"))?;
+    let element = builder.start().map_err(|error| options::explain_listen(error, "--listen"))?;
     let end = options::wait_for_end(arguments.until_eof);
-    tokio::pin!(end);
+    let mut end = Box::pin(end);
     let registered = async {
         let registered = element.registered();
         tokio::pin!(registered);
@@ -182,37 +194,37 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     } else {
         out!("serving {pool} as {identifier} on port {port}; Ctrl-C leaves the pool");
     }
-    let mut sessions = JoinSet::new();
-    let processor = Arc::new(Processor::new(arguments.capacity, arguments.max_jobs));
-    let mut load = processor.load();
-    loop {
-        tokio::select! {
-            session = element.accept() => {
-                sessions.spawn(arguments.service.serve(session, Arc::clone(&processor)));
+    let control = element.control();
+    let serving = async {
+        match seal {
+            Some(seal) => {
+                let config = ServiceConfig::new(seal);
+                element.serve(config, counter::Counter::default, end, FAREWELL).await
             }
-            Ok(()) = load.changed() => {
-                let share = *load.borrow_and_update();
-                if let Some(policy) = with_load(&policy, share) {
-                    element.set_policy(policy).await;
+            None => {
+                let processor = Arc::new(Processor::new(arguments.capacity, arguments.max_jobs));
+                let serve = |session, _| arguments.service.serve(session, Arc::clone(&processor));
+                let load = follow_load(&control, processor.load());
+                tokio::select! {
+                    left = element.serve_sessions(serve, end, Duration::ZERO) => left,
+                    () = load => false,
                 }
             }
-            Some(_) = sessions.join_next() => {}
-            () = &mut end => break,
         }
-    }
-    if tokio::time::timeout(FAREWELL, element.leave()).await != Ok(true) {
+    };
+    if !serving.await {
         eprintln!("left without the registrar's word: the registration has yet to expire");
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The same policy with another load, if it has one.
-fn with_load(policy: &PolicyParameters, share: f64) -> Option<PolicyParameters> {
-    let policy_type = policy.policy_type();
-    let index = policy_type.values()?.iter().position(|name| *name == "load")?;
-    let mut words = policy.words().to_vec();
-    *words.get_mut(index)? = (share.clamp(0.0, 1.0) * f64::from(u32::MAX)) as u32;
-    Some(PolicyParameters::new(policy_type, &words))
+/// Says how busy the processor is, for as long as it works.
+async fn follow_load(control: &ElementControl, mut load: watch::Receiver<f64>) {
+    while load.changed().await.is_ok() {
+        let share = *load.borrow_and_update();
+        control.set_load(share).await;
+    }
+    std::future::pending().await
 }
 
 fn explain_join(error: JoinError, pool: &PoolHandle) -> anyhow::Error {

@@ -6,6 +6,7 @@
 mod hostile;
 #[cfg(target_os = "linux")]
 mod paths;
+mod replay;
 mod runtime;
 mod service;
 mod transport;
@@ -18,6 +19,7 @@ use crate::wire::TransportAddress;
 pub use hostile::*;
 #[cfg(target_os = "linux")]
 pub use paths::*;
+pub use replay::*;
 pub use runtime::*;
 pub use service::*;
 pub use transport::*;
@@ -48,6 +50,10 @@ macro_rules! contract_suite {
             futures_that_are_dropped_lose_nothing,
             no_registrar_and_no_pool_are_errors_that_say_so,
             what_ends_other_registrars_is_answered,
+            requests_are_answered_once_whoever_dies,
+            a_request_that_is_given_up_does_not_confuse_the_next,
+            a_server_that_stops_hands_its_sessions_over,
+            a_foreign_checkpoint_is_refused,
         }
     };
     (paths: [$($attribute:tt)*] $block_on:expr, $network:expr) => {

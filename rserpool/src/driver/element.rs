@@ -33,6 +33,33 @@ pub struct PoolElement {
     user_transport: TransportAddress,
 }
 
+/// Changes the values that a pool element registers.
+#[derive(Debug, Clone)]
+pub struct ElementControl {
+    commands: mpsc::Sender<Command>,
+}
+
+impl ElementControl {
+    /// Registers with another policy or other values of it.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has registered the new values, or not.
+    pub async fn set_policy(&self, policy: PolicyParameters) {
+        let _ = self.commands.clone().send(Command::SetPolicy(policy)).await;
+    }
+
+    /// Says how busy the element is, from 0.0 to 1.0, if its policy asks for that. Registrars are
+    /// told at most every 100 ms, and the last load in any case.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has said it, or not.
+    pub async fn set_load(&self, load: f64) {
+        let _ = self.commands.clone().send(Command::SetLoad(load)).await;
+    }
+}
+
 /// Makes a [`PoolElement`].
 #[derive(Debug)]
 pub struct PoolElementBuilder {
@@ -50,6 +77,9 @@ pub struct PoolElementBuilder {
 enum Command {
     Registered(oneshot::Sender<Result<PoolElementId, JoinError>>),
     SetPolicy(PolicyParameters),
+    SetLoad(f64),
+    /// The element was dropped: it does not serve anybody. It leaves, so that nobody is sent to it.
+    Abandon,
     Leave(oneshot::Sender<bool>),
 }
 
@@ -97,6 +127,10 @@ impl PoolElement {
         }
     }
 
+    pub(super) fn network(&self) -> &Network {
+        &self.network
+    }
+
     /// Where the element accepts sessions, as it is bound: the addresses that it registers may
     /// be more special.
     #[must_use]
@@ -120,13 +154,10 @@ impl PoolElement {
         wait.await.unwrap_or(Err(JoinError::Left))
     }
 
-    /// Registers with other policy values, a new load for instance.
-    ///
-    /// # Cancel safety
-    ///
-    /// A dropped future has registered the new values, or not.
-    pub async fn set_policy(&self, policy: PolicyParameters) {
-        let _ = self.commands.clone().send(Command::SetPolicy(policy)).await;
+    /// What changes the element's values, also while something else has the element.
+    #[must_use]
+    pub fn control(&self) -> ElementControl {
+        ElementControl { commands: self.commands.clone() }
     }
 
     /// The next session that a pool user opens or brings here.
@@ -169,6 +200,13 @@ impl PoolElement {
             Ok(()) => wait.await.unwrap_or(false),
             Err(_) => false,
         }
+    }
+}
+
+impl Drop for PoolElement {
+    fn drop(&mut self) {
+        // A new sender has room for one command.
+        let _ = self.commands.clone().try_send(Command::Abandon);
     }
 }
 
@@ -302,6 +340,8 @@ impl Role for ElementRole {
                 self.rejected = None;
                 self.machine.set_policy(now, policy);
             }
+            Command::SetLoad(load) => self.machine.set_load(now, load),
+            Command::Abandon => self.machine.deregister(now),
             Command::Leave(answer) => {
                 self.leaving = Some(answer);
                 self.machine.deregister(now);

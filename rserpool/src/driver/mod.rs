@@ -7,6 +7,8 @@
 //! | [`PoolUser`] | resolves pool handles, opens sessions |
 //! | [`Session`] | a pool user's session, which fails over |
 //! | [`ElementSession`] | the same session as the element that serves it sees it |
+//! | [`RequestSession`] | a session of requests and replies, each answered exactly once |
+//! | [`Service`] | what answers them |
 
 mod connections;
 mod dump;
@@ -14,6 +16,9 @@ mod element;
 mod element_session;
 mod gate;
 mod registrar;
+mod requests;
+mod serve;
+mod service;
 mod session;
 mod task;
 mod timer;
@@ -33,9 +38,12 @@ use crate::transport::{Endpoint, Purpose, Transport};
 use crate::wire::{Ppid, RegistrarId, TransportAddress, TransportProtocol};
 
 pub use dump::{Dump, DumpError, dump};
-pub use element::{JoinError, PoolElement, PoolElementBuilder};
+pub use element::{ElementControl, JoinError, PoolElement, PoolElementBuilder};
 pub use element_session::{ElementEvent, ElementSession};
 pub use registrar::Registrar;
+pub use requests::{NoRoom, RequestConfig, RequestError, RequestEvent, RequestSession};
+pub use serve::Stopping;
+pub use service::{InvalidState, Service, ServiceConfig};
 pub use session::{Session, SessionClosed};
 pub use user::PoolUser;
 

@@ -117,6 +117,16 @@ impl Session {
         self.machine.cookie()
     }
 
+    /// Whether [`Self::recv`] has something.
+    pub(super) fn has_events(&self) -> bool {
+        !self.events.is_empty() || self.end.is_some()
+    }
+
+    /// Forgets the cookie: the next element will not get it.
+    pub(super) fn forget_cookie(&mut self) {
+        self.machine.forget_cookie();
+    }
+
     /// Waits for the first element.
     pub(super) async fn connected(&mut self) -> Result<(), SessionError> {
         poll_fn(|cx| {
@@ -185,7 +195,8 @@ impl Session {
         poll_fn(|cx| self.poll_send(cx, &mut message)).await
     }
 
-    fn poll_send(
+    /// As [`Self::send`]: takes `message` once there is room for it.
+    pub(super) fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
         message: &mut Option<UserMessage>,

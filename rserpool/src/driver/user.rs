@@ -7,6 +7,7 @@ use std::time::Instant;
 use futures::channel::{mpsc, oneshot};
 use futures::sink::SinkExt;
 
+use super::requests::{RequestConfig, RequestSession};
 use super::session::Session;
 use super::task::{Role, Task};
 use super::{ASAP, Network, random_seed};
@@ -136,6 +137,24 @@ impl PoolUser {
         let mut session = Session::new(&self.network, self.commands.clone(), handle, config)?;
         session.connected().await?;
         Ok(session)
+    }
+
+    /// Opens a session of requests and replies with a pool of [`Service`](super::Service)s, and
+    /// waits until one serves it.
+    ///
+    /// # Errors
+    ///
+    /// As with [`Self::open`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As with [`Self::open`].
+    pub async fn open_requests(
+        &self,
+        handle: PoolHandle,
+        config: RequestConfig,
+    ) -> Result<RequestSession, SessionError> {
+        Ok(RequestSession::new(self.open(handle).await?, config))
     }
 }
 

@@ -12,6 +12,7 @@ mod hunt;
 mod outbox;
 mod receive;
 pub mod registrar;
+pub mod replay;
 pub mod session;
 mod timers;
 pub mod user;

@@ -19,6 +19,7 @@ pub struct ElementConfig {
     pub(super) registration_timeout: Duration,
     pub(super) deregistration_timeout: Duration,
     pub(super) max_registration_attempts: u32,
+    pub(super) load_interval: Duration,
 }
 
 impl ElementConfig {
@@ -47,6 +48,7 @@ impl ElementConfig {
             registration_timeout: Duration::from_secs(5),
             deregistration_timeout: Duration::from_secs(5),
             max_registration_attempts: 2,
+            load_interval: Duration::from_millis(100),
         }
     }
 
@@ -86,6 +88,14 @@ impl ElementConfig {
     #[must_use]
     pub fn timeouts(mut self, registration: Duration, deregistration: Duration) -> Self {
         (self.registration_timeout, self.deregistration_timeout) = (registration, deregistration);
+        self
+    }
+
+    /// How often, at the most, the element registers again because its load changed: every
+    /// 100 ms, ours.
+    #[must_use]
+    pub fn load_interval(mut self, interval: Duration) -> Self {
+        self.load_interval = interval;
         self
     }
 

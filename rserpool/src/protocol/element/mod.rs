@@ -40,6 +40,8 @@ pub struct Element {
     identifier: PoolElementId,
     identifiers_drawn: u32,
     policy: PolicyParameters,
+    /// When it registered with another load last.
+    load_told: Option<Instant>,
     state: State,
     home: Option<Home>,
     /// How the last home registrar was reached, and where.
@@ -91,6 +93,8 @@ enum Timer {
     Deregistration,
     /// T4-reregistration.
     Reregistration,
+    /// The load changed, and it is too soon to tell.
+    Load,
     FirstMessage(ConnectionId),
 }
 
@@ -136,6 +140,7 @@ impl Element {
             identifier,
             identifiers_drawn: 0,
             policy: config.policy.clone(),
+            load_told: None,
             state: State::Joining,
             home: None,
             last_home: None,
@@ -193,6 +198,28 @@ impl Element {
             // Where a registration is on its way, it has the old values, and another follows.
             State::Registered | State::Joining if self.home.is_some() => self.register(now),
             State::Registered | State::Joining | State::Leaving | State::Left => {}
+        }
+    }
+
+    /// Registers with another load, from 0.0 to 1.0, if the policy has one: at once, or when the
+    /// last time was [`ElementConfig::load_interval`] ago. Other loads may come until then.
+    pub fn set_load(&mut self, now: Instant, load: f64) {
+        self.out.begin();
+        let Some(policy) = self.policy.with_load(load) else { return };
+        if policy == self.policy {
+            return;
+        }
+        self.policy = policy;
+        match self.load_told.map(|told| told + self.config.load_interval) {
+            Some(next) if now < next => self.timers.set(Timer::Load, next),
+            _ => self.tell_load(now),
+        }
+    }
+
+    fn tell_load(&mut self, now: Instant) {
+        if self.state == State::Registered && self.home.is_some() {
+            self.load_told = Some(now);
+            self.register(now);
         }
     }
 
@@ -419,6 +446,7 @@ impl Machine for Element {
                 }
                 Timer::Deregistration => self.leave(false),
                 Timer::Reregistration => self.register(now),
+                Timer::Load => self.tell_load(now),
                 Timer::FirstMessage(connection) => {
                     self.accepted.remove(&connection);
                     self.out.abort(connection);

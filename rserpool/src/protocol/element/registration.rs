@@ -35,7 +35,8 @@ impl Element {
 
     pub(super) fn leave(&mut self, confirmed: bool) {
         self.state = State::Left;
-        for timer in [Timer::Registration, Timer::Deregistration, Timer::Reregistration] {
+        let all = [Timer::Registration, Timer::Deregistration, Timer::Reregistration, Timer::Load];
+        for timer in all {
             self.timers.cancel(timer);
         }
         self.hunt.stop(&mut self.out);

@@ -187,6 +187,11 @@ impl Session {
         self.cookie.as_ref()
     }
 
+    /// Forgets the cookie: the next element will not get it.
+    pub fn forget_cookie(&mut self) {
+        self.cookie = None;
+    }
+
     /// Sends a message to the element that serves the session.
     ///
     /// # Errors

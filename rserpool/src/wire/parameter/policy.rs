@@ -135,6 +135,18 @@ impl PolicyParameters {
         SmallVec::from_buf_and_len(few, words.len())
     }
 
+    /// The same with another load, from 0.0 (idle) to 1.0 (fully used), if the policy is one that
+    /// we know and has a load.
+    #[must_use]
+    pub fn with_load(&self, load: f64) -> Option<Self> {
+        let names = self.policy_type.values()?;
+        let index = names.iter().position(|name| *name == "load")?;
+        let mut parameters = self.clone();
+        let word = parameters.words.get_mut(index)?;
+        *word = (load.clamp(0.0, 1.0) * f64::from(u32::MAX)).round() as u32;
+        Some(parameters)
+    }
+
     /// Round robin, the default of RFC 5356.
     #[must_use]
     pub fn round_robin() -> Self {

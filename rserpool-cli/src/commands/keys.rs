@@ -1,0 +1,24 @@
+//! `rserpool keys`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use rserpool::cookie::KeyRing;
+
+/// Print a key for the servers of a pool
+///
+/// Servers seal with the first key of their file what clients carry from one to the other, and
+/// open with all of them. So give all servers the same file: `rserpool keys > pool.keys`. To
+/// replace a key, add a new one behind it at all servers, then move that to the front.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The name of the key, a number that is new in the file
+    #[arg(default_value_t = 1)]
+    name: u32,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    use std::io::Write;
+    write!(std::io::stdout(), "{}", KeyRing::new_line(arguments.name))?;
+    Ok(ExitCode::SUCCESS)
+}

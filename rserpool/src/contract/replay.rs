@@ -1,0 +1,216 @@
+//! Requests that are answered exactly once, whatever becomes of the servers.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::channel::oneshot;
+use futures::future::{AbortHandle, abortable};
+
+use super::any_address;
+use super::service::{new_user, pause, pool, start_registrar};
+use crate::cookie::{KeyRing, Seal};
+use crate::driver::{
+    InvalidState, Network, PoolElement, PoolUser, RequestConfig, RequestError, RequestEvent,
+    RequestSession, Service, ServiceConfig,
+};
+use crate::protocol::replay::{RefusalReason, RequestNumber};
+use crate::wire::{PoolElementId, TransportAddress};
+
+/// Replies with how many requests there were, after a while.
+struct Counter {
+    count: u64,
+    network: Network,
+    takes: u64,
+}
+
+impl Service for Counter {
+    async fn handle(&mut self, _: Bytes) -> Bytes {
+        if self.takes > 0 {
+            pause(&self.network, self.takes).await;
+        }
+        self.count += 1;
+        self.count.to_be_bytes().to_vec().into()
+    }
+
+    fn save(&self) -> Vec<u8> {
+        self.count.to_be_bytes().to_vec()
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), InvalidState> {
+        self.count = u64::from_be_bytes(state.try_into().map_err(|_| InvalidState)?);
+        Ok(())
+    }
+}
+
+/// A server, which dies when it is aborted.
+struct Running {
+    identifier: PoolElementId,
+    life: AbortHandle,
+    stop: Option<oneshot::Sender<()>>,
+    /// Whether all sessions came to an end when it stopped.
+    stopped: oneshot::Receiver<bool>,
+}
+
+async fn start_counter(
+    network: &Network,
+    registrar: &TransportAddress,
+    ring: &KeyRing,
+    takes: u64,
+) -> Running {
+    let builder = PoolElement::builder(network, pool(), [registrar.clone()]);
+    let element = builder.listen(([127, 0, 0, 1], 0).into()).start().expect("a free port");
+    let identifier = element.registered().await.expect("the registrar takes it");
+    let config = ServiceConfig::new(Seal::new(pool(), ring.clone()));
+    let (stop, stopping) = oneshot::channel::<()>();
+    let (tell, stopped) = oneshot::channel();
+    let counters = network.clone();
+    let (serve, life) = abortable(async move {
+        let new = || Counter { count: 0, network: counters.clone(), takes };
+        let ended = element.serve(config, new, stopping, Duration::from_secs(2)).await;
+        let _ = tell.send(ended);
+    });
+    network.runtime().spawn(Box::pin(async move {
+        let _ = serve.await;
+    }));
+    Running { identifier, life, stop: Some(stop), stopped }
+}
+
+async fn open(user: &PoolUser, config: RequestConfig) -> RequestSession {
+    user.open_requests(pool(), config).await.expect("the pool has elements")
+}
+
+fn count(body: &Bytes) -> u64 {
+    u64::from_be_bytes(body[..].try_into().expect("a count"))
+}
+
+/// Servers die while many requests are under way.
+pub async fn requests_are_answered_once_whoever_dies(network: Network) {
+    const REQUESTS: u64 = 400;
+    let registrar = start_registrar(&network, &any_address(&network));
+    let (at, ring) = (registrar.local_address(), KeyRing::generate());
+    let mut servers = Vec::new();
+    for _ in 0..3 {
+        servers.push(start_counter(&network, at, &ring, 0).await);
+    }
+    let user = new_user(&network, at);
+    let mut session = open(&user, RequestConfig::default().limit(16)).await;
+    let (mut begun, mut seen, mut failovers) = (0, 0, 0);
+    while seen < REQUESTS {
+        while begun < REQUESTS && session.submit(begun.to_be_bytes().to_vec()).is_ok() {
+            begun += 1;
+        }
+        match session.event().await.expect("somebody serves") {
+            RequestEvent::Reply { number, body } => {
+                seen += 1;
+                assert_eq!((number, count(&body)), (RequestNumber(seen), seen));
+                let serving = session.element();
+                let dies = seen % 40 == 0;
+                if let Some(index) = servers.iter().position(|s| Some(s.identifier) == serving)
+                    && dies
+                {
+                    servers.swap_remove(index).life.abort();
+                    servers.push(start_counter(&network, at, &ring, 0).await);
+                }
+            }
+            RequestEvent::FailoverCompleted { .. } => failovers += 1,
+            _ => {}
+        }
+    }
+    assert!(failovers >= 5, "only {failovers} failovers");
+    session.close().await;
+}
+
+/// A request whose future is dropped is done, and the next one gets its own reply.
+pub async fn a_request_that_is_given_up_does_not_confuse_the_next(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let (at, ring) = (registrar.local_address(), KeyRing::generate());
+    let _server = start_counter(&network, at, &ring, 1).await;
+    let user = new_user(&network, at);
+    let mut session = open(&user, RequestConfig::default()).await;
+    let mut expected = 0;
+    for polls in 0..20 {
+        let mut request = Box::pin(session.request(Bytes::new()));
+        let mut reply = None;
+        for _ in 0..=polls {
+            if let std::task::Poll::Ready(result) = futures::poll!(request.as_mut()) {
+                reply = Some(result.expect("it lives"));
+                break;
+            }
+        }
+        drop(request);
+        expected += 1;
+        if let Some(reply) = reply {
+            assert_eq!(count(&reply), expected);
+        }
+        expected += 1;
+        let reply = session.request(Bytes::new()).await.expect("it lives");
+        assert_eq!(count(&reply), expected);
+    }
+}
+
+/// A server that stops ends the request in hand, and its sessions go on elsewhere.
+pub async fn a_server_that_stops_hands_its_sessions_over(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let (at, ring) = (registrar.local_address(), KeyRing::generate());
+    let mut servers = [
+        start_counter(&network, at, &ring, 30).await,
+        start_counter(&network, at, &ring, 30).await,
+    ];
+    let user = new_user(&network, at);
+    let mut session = open(&user, RequestConfig::default()).await;
+    assert_eq!(count(&session.request(Bytes::new()).await.expect("it lives")), 1);
+    let serving = session.element();
+    let server = servers.iter_mut().find(|server| Some(server.identifier) == serving);
+    let server = server.expect("one of them");
+    session.submit(Bytes::new()).expect("room");
+    session.submit(Bytes::new()).expect("room");
+    drop(server.stop.take());
+    let mut counts = Vec::new();
+    while counts.len() < 2 {
+        if let RequestEvent::Reply { body, .. } = session.event().await.expect("it lives") {
+            counts.push(count(&body));
+        }
+    }
+    assert_eq!(counts, [2, 3]);
+    assert_ne!(session.element(), serving);
+    assert_eq!((&mut server.stopped).await, Ok(true), "nothing was cut off");
+}
+
+/// A checkpoint of others is refused; the session ends, or starts afresh if it may.
+pub async fn a_foreign_checkpoint_is_refused(network: Network) {
+    for starts_afresh in [false, true] {
+        let registrar = start_registrar(&network, &any_address(&network));
+        let at = registrar.local_address();
+        let first = start_counter(&network, at, &KeyRing::generate(), 0).await;
+        let user = new_user(&network, at);
+        let config = RequestConfig::default().starts_afresh(starts_afresh);
+        let mut session = open(&user, config).await;
+        for expected in 1..=3 {
+            assert_eq!(count(&session.request(Bytes::new()).await.expect("it lives")), expected);
+        }
+        let _second = start_counter(&network, at, &KeyRing::generate(), 0).await;
+        first.life.abort();
+        while !matches!(session.event().await, Ok(RequestEvent::FailoverStarted { .. })) {}
+        session.submit(Bytes::new()).expect("room");
+        let reason = RefusalReason::CheckpointRefused;
+        let mut afresh = false;
+        loop {
+            match session.event().await {
+                Ok(RequestEvent::StartedAfresh { reason: given, forgotten }) => {
+                    assert_eq!((given, forgotten), (reason, 3));
+                    afresh = true;
+                }
+                Ok(RequestEvent::Reply { number, body }) => {
+                    assert_eq!((afresh, number, count(&body)), (true, RequestNumber(4), 1));
+                    break;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    assert_eq!(error, RequestError::Refused(reason));
+                    assert!(!starts_afresh);
+                    break;
+                }
+            }
+        }
+    }
+}

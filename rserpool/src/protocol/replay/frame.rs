@@ -1,0 +1,161 @@
+//! Requests and replies in a session's messages.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use super::RefusalReason;
+
+/// The number of a request in a life of its session, from 1 on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct RequestNumber(pub u64);
+
+/// A session's life: 1, and one more each time it starts afresh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Life(pub u32);
+
+/// A message between the two sides, all numbers in network byte order:
+///
+/// ```text
+/// request   01 00 00 00  life:u32  number:u64  acknowledged:u64  body
+/// reply     02 00 00 00  life:u32  number:u64  body
+/// refusal   03 why 00 00 life:u32
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "both sides have to know all of them")]
+pub enum Frame {
+    /// Do this.
+    Request {
+        /// The life of the session.
+        life: Life,
+        /// The request's number.
+        number: RequestNumber,
+        /// All replies up to this one have come.
+        acknowledged: RequestNumber,
+        /// The request.
+        body: Bytes,
+    },
+    /// That is done.
+    Reply {
+        /// The life of the session.
+        life: Life,
+        /// The request's number.
+        number: RequestNumber,
+        /// The reply.
+        body: Bytes,
+    },
+    /// Nothing of this life of the session will be done any more.
+    Refusal {
+        /// The life of the session.
+        life: Life,
+        /// Why.
+        reason: RefusalReason,
+    },
+}
+
+/// A message that is none of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a request, reply or refusal of a replayed session")]
+pub struct InvalidFrame;
+
+impl Frame {
+    /// Encodes it.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut bytes = BytesMut::new();
+        match self {
+            Self::Request { life, number, acknowledged, body } => {
+                bytes.reserve(24 + body.len());
+                bytes.put_slice(&[1, 0, 0, 0]);
+                bytes.put_u32(life.0);
+                bytes.put_u64(number.0);
+                bytes.put_u64(acknowledged.0);
+                bytes.put_slice(body);
+            }
+            Self::Reply { life, number, body } => {
+                bytes.reserve(16 + body.len());
+                bytes.put_slice(&[2, 0, 0, 0]);
+                bytes.put_u32(life.0);
+                bytes.put_u64(number.0);
+                bytes.put_slice(body);
+            }
+            Self::Refusal { life, reason } => {
+                bytes.put_slice(&[3, number(*reason), 0, 0]);
+                bytes.put_u32(life.0);
+            }
+        }
+        bytes.freeze()
+    }
+
+    /// Decodes one, which shares the message's memory.
+    ///
+    /// # Errors
+    ///
+    /// When it is none.
+    pub fn decode(mut bytes: Bytes) -> Result<Self, InvalidFrame> {
+        let kind = bytes.try_get_u8().map_err(|_| InvalidFrame)?;
+        let why = bytes.try_get_u8().map_err(|_| InvalidFrame)?;
+        bytes.try_get_u16().map_err(|_| InvalidFrame)?;
+        let life = Life(bytes.try_get_u32().map_err(|_| InvalidFrame)?);
+        let mut number = || bytes.try_get_u64().map(RequestNumber).map_err(|_| InvalidFrame);
+        match kind {
+            1 => {
+                let (number, acknowledged) = (number()?, number()?);
+                Ok(Self::Request { life, number, acknowledged, body: bytes })
+            }
+            2 => {
+                let number = number()?;
+                Ok(Self::Reply { life, number, body: bytes })
+            }
+            3 => Ok(Self::Refusal { life, reason: reason(why) }),
+            _ => Err(InvalidFrame),
+        }
+    }
+}
+
+fn number(reason: RefusalReason) -> u8 {
+    match reason {
+        RefusalReason::NoCheckpoint => 1,
+        RefusalReason::CheckpointRefused => 2,
+        RefusalReason::OutOfOrder => 3,
+        RefusalReason::StateTooLarge => 4,
+        RefusalReason::Other(number) => number,
+    }
+}
+
+fn reason(number: u8) -> RefusalReason {
+    match number {
+        1 => RefusalReason::NoCheckpoint,
+        2 => RefusalReason::CheckpointRefused,
+        3 => RefusalReason::OutOfOrder,
+        4 => RefusalReason::StateTooLarge,
+        other => RefusalReason::Other(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_survive_encoding_and_nothing_else_decodes() {
+        let (life, number) = (Life(7), RequestNumber(1 << 40));
+        let body = Bytes::from_static(b"body");
+        for frame in [
+            Frame::Request { life, number, acknowledged: RequestNumber(3), body: body.clone() },
+            Frame::Reply { life, number, body: Bytes::new() },
+            Frame::Refusal { life, reason: RefusalReason::CheckpointRefused },
+            Frame::Refusal { life, reason: RefusalReason::Other(99) },
+        ] {
+            let bytes = frame.encode();
+            assert_eq!(Frame::decode(bytes.clone()), Ok(frame.clone()));
+            let fixed = match frame {
+                Frame::Request { .. } => 24,
+                Frame::Reply { .. } => 16,
+                Frame::Refusal { .. } => 8,
+            };
+            for length in 0..fixed {
+                assert_eq!(Frame::decode(bytes.slice(..length)), Err(InvalidFrame));
+            }
+        }
+        assert_eq!(Frame::decode(Bytes::from_static(&[9; 30])), Err(InvalidFrame));
+    }
+}
