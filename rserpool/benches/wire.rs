@@ -75,7 +75,9 @@ fn main() {
                 (1..=items as u32).map(|id| EncodedElement::new(&element(id)).unwrap()).collect();
             run(&mut criterion, &mut report, &name, "encode, elements kept encoded", || {
                 let policy = PolicyType::LEAST_USED;
-                HandleResolutionResponse::encode_pool(&handle_once(), policy, &kept).unwrap().len()
+                HandleResolutionResponse::encode_pool(false, &handle_once(), policy, &kept)
+                    .unwrap()
+                    .len()
             });
         }
     }

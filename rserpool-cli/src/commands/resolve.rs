@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Args;
-use rserpool::driver::PoolUser;
+use futures::StreamExt;
+use rserpool::driver::{PoolChange, PoolUser};
 use rserpool::protocol::user::{ResolveError, ResolveOptions};
 use rserpool::wire::{PoolElementId, PoolHandle};
+use serde_json::json;
 
 use crate::options::{self, RegistrarOption, TransportOption};
 
@@ -22,11 +24,14 @@ pub(crate) struct Arguments {
     /// Resolve so many times, and show how often each element was the one to use first
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     times: Option<u32>,
+    /// Show also how the pool changes, as it does, until Ctrl-C
+    #[arg(long, conflicts_with_all = ["items", "times"])]
+    watch: bool,
     #[command(flatten)]
     registrar: RegistrarOption,
     #[command(flatten)]
     transport: TransportOption,
-    /// Print the elements as JSON
+    /// Print the elements as JSON; with --watch, a line for each change
     #[arg(long)]
     json: bool,
 }
@@ -34,6 +39,9 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let network = arguments.transport.network()?;
     let user = arguments.registrar.user(&network)?;
+    if arguments.watch {
+        return watch(&user, arguments.pool, arguments.json).await;
+    }
     let resolve_options = ResolveOptions { items: arguments.items, ..ResolveOptions::default() };
     if let Some(times) = arguments.times {
         let pool = arguments.pool;
@@ -55,6 +63,27 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             element.policy,
             element.home_registrar
         );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn watch(user: &PoolUser, pool: PoolHandle, as_json: bool) -> anyhow::Result<ExitCode> {
+    let mut changes = user.subscribe(pool).await;
+    while let Some(change) = changes.next().await {
+        let (what, identifier, element) = match change {
+            PoolChange::Joined(element) => ("joined", element.identifier, Some(element)),
+            PoolChange::Changed(element) => ("changed", element.identifier, Some(element)),
+            PoolChange::Left(identifier) => ("left", identifier, None),
+            _ => continue,
+        };
+        if as_json {
+            let identifier = identifier.to_string();
+            out!("{}", json!({ "change": what, "identifier": identifier, "element": element }));
+        } else if let Some(element) = element {
+            out!("{what:7}  {identifier}  {}  {}", element.user_transport, element.policy);
+        } else {
+            out!("{what:7}  {identifier}");
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -46,6 +46,7 @@ macro_rules! contract_suite {
             many_sessions_at_a_time,
             one_who_talks_without_end_does_not_keep_others_waiting,
             an_element_that_leaves_is_not_resolved_any_more,
+            a_subscriber_sees_the_pool_change,
             a_registrar_restart_is_survived,
             futures_that_are_dropped_lose_nothing,
             no_registrar_and_no_pool_are_errors_that_say_so,

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::StreamExt;
 use futures::future::join_all;
 
 use super::any_address;
 use crate::driver::{
-    ElementEvent, ElementSession, Network, PoolElement, PoolUser, Registrar, Session, SessionClosed,
+    ElementEvent, ElementSession, Network, PoolChange, PoolElement, PoolUser, Registrar, Session,
+    SessionClosed,
 };
 use crate::protocol::HuntConfig;
 use crate::protocol::registrar::RegistrarConfig;
@@ -39,7 +41,7 @@ async fn start_counter(network: &Network, registrar: &TransportAddress) -> Count
         let leave = loop {
             futures::select! {
                 session = element.accept().fuse() => sessions.push(count(session)),
-                _ = futures::StreamExt::select_next_some(&mut sessions) => {}
+                _ = sessions.select_next_some() => {}
                 leave = stopped => break leave.unwrap_or(false),
             }
         };
@@ -208,6 +210,28 @@ pub async fn an_element_that_leaves_is_not_resolved_any_more(network: Network) {
     counter.stop.send(true).expect("it runs");
     assert_eq!(counter.done.await, Ok(true), "the registrar confirms");
     assert_eq!(resolve().await, Err(ResolveError::UnknownPool(pool())));
+}
+
+/// Who subscribes hears of elements that are there, come and go.
+pub async fn a_subscriber_sees_the_pool_change(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let first = start_counter(&network, registrar.local_address()).await;
+    let user = new_user(&network, registrar.local_address());
+    let mut changes = user.subscribe(pool()).await;
+    let joined = |change: Option<PoolChange>| match change {
+        Some(PoolChange::Joined(element)) => element.identifier,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(joined(changes.next().await), first.identifier);
+    let second = start_counter(&network, registrar.local_address()).await;
+    assert_eq!(joined(changes.next().await), second.identifier);
+    first.stop.send(true).expect("it runs");
+    assert_eq!(changes.next().await, Some(PoolChange::Left(first.identifier)));
+    drop(second.stop);
+    assert_eq!(changes.next().await, Some(PoolChange::Left(second.identifier)));
+    assert_eq!(changes.elements().count(), 0);
+    drop(user);
+    assert_eq!(changes.next().await, None, "the stream ends with its user");
 }
 
 /// Elements register with the new registrar, users find it, sessions do not notice.

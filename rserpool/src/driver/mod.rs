@@ -5,6 +5,7 @@
 //! | [`Registrar`] | a registrar that runs in the background |
 //! | [`PoolElement`] | a member of a pool, registered as long as it lives; accepts sessions |
 //! | [`PoolUser`] | resolves pool handles, opens sessions |
+//! | [`Subscription`] | the changes of a pool, as they happen |
 //! | [`Session`] | a pool user's session, which fails over |
 //! | [`ElementSession`] | the same session as the element that serves it sees it |
 //! | [`RequestSession`] | a session of requests and replies, each answered exactly once |
@@ -20,6 +21,7 @@ mod requests;
 mod serve;
 mod service;
 mod session;
+mod subscription;
 mod task;
 mod timer;
 mod user;
@@ -45,6 +47,7 @@ pub use requests::{NoRoom, RequestConfig, RequestError, RequestEvent, RequestSes
 pub use serve::Stopping;
 pub use service::{InvalidState, Service, ServiceConfig};
 pub use session::{Session, SessionClosed};
+pub use subscription::{PoolChange, Subscription};
 pub use user::PoolUser;
 
 /// A runtime, and the transport that is used on it.

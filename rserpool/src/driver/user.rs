@@ -9,6 +9,7 @@ use futures::sink::SinkExt;
 
 use super::requests::{RequestConfig, RequestSession};
 use super::session::Session;
+use super::subscription::{Subscriber, Subscription};
 use super::task::{Role, Task};
 use super::{ASAP, Network, random_seed};
 use crate::protocol::session::{SessionConfig, SessionError};
@@ -29,6 +30,7 @@ pub struct PoolUser {
 pub(super) enum Command {
     Resolve(PoolHandle, ResolveOptions, oneshot::Sender<Resolution>),
     Report(PoolHandle, PoolElementId),
+    Subscribe(PoolHandle, Subscriber),
 }
 
 /// What a resolution comes to.
@@ -37,6 +39,7 @@ pub(super) type Resolution = Result<Vec<PoolElement>, ResolveError>;
 struct UserRole {
     machine: User,
     waiting: HashMap<RequestId, oneshot::Sender<Resolution>>,
+    subscribers: HashMap<PoolHandle, Vec<Subscriber>>,
     finished: bool,
 }
 
@@ -67,8 +70,12 @@ impl PoolUser {
         let announcements = network.announcements(&hunt);
         let config = configure(UserConfig::new(hunt, random_seed()));
         let endpoint = network.dialler(ASAP)?;
-        let role =
-            UserRole { machine: User::new(config), waiting: HashMap::new(), finished: false };
+        let role = UserRole {
+            machine: User::new(config),
+            waiting: HashMap::new(),
+            subscribers: HashMap::new(),
+            finished: false,
+        };
         let endpoints = vec![(Ppid::ASAP, endpoint)];
         let commands = Task::spawn(role, network, endpoints, announcements);
         Ok(Self { network: network.clone(), commands, registrars })
@@ -103,6 +110,19 @@ impl PoolUser {
     /// A dropped future has reported, or not.
     pub async fn report_unreachable(&self, handle: PoolHandle, identifier: PoolElementId) {
         let _ = self.commands.clone().send(Command::Report(handle, identifier)).await;
+    }
+
+    /// The changes of a pool as they happen, from what is there now on (RFC 5352 section 2.2.5):
+    /// also beyond the home registrar's death, and while there is no such pool.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future leaves nothing behind.
+    pub async fn subscribe(&self, handle: PoolHandle) -> Subscription {
+        let (subscriber, subscription) = Subscription::new();
+        // Without the user's task, the stream ends.
+        let _ = self.commands.clone().send(Command::Subscribe(handle, subscriber)).await;
+        subscription
     }
 
     /// Opens a session with a pool, and waits until an element serves it.
@@ -158,6 +178,20 @@ impl PoolUser {
     }
 }
 
+impl UserRole {
+    fn tell(&mut self, handle: &PoolHandle, elements: &[PoolElement]) {
+        let Some(subscribers) = self.subscribers.get_mut(handle) else { return };
+        subscribers.retain(Subscriber::is_there);
+        for subscriber in subscribers.iter() {
+            subscriber.tell(elements);
+        }
+        if subscribers.is_empty() {
+            self.subscribers.remove(handle);
+            self.machine.unsubscribe(handle);
+        }
+    }
+}
+
 impl Role for UserRole {
     type Machine = User;
     type Command = Command;
@@ -175,6 +209,12 @@ impl Role for UserRole {
             Command::Report(handle, identifier) => {
                 self.machine.report_unreachable(handle, identifier);
             }
+            Command::Subscribe(handle, subscriber) => {
+                // The first one begins; another is told of what there is by beginning again.
+                self.machine.unsubscribe(&handle);
+                self.machine.subscribe(now, handle.clone());
+                self.subscribers.entry(handle).or_default().push(subscriber);
+            }
         }
     }
 
@@ -185,6 +225,7 @@ impl Role for UserRole {
                     let _ = answer.send(result);
                 }
             }
+            Event::PoolChanged { handle, elements } => self.tell(&handle, &elements),
             Event::RegistrarFound(registrar) => tracing::info!(%registrar, "registrar found"),
             Event::RegistrarLost => tracing::warn!("registrar lost; looking for another"),
             Event::NoRegistrar => tracing::debug!("no registrar found yet"),

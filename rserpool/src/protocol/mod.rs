@@ -97,6 +97,8 @@ pub struct Footprint {
     pub timers: usize,
     /// Requests that are yet to be answered, and reports that are yet to be sent.
     pub waiting: usize,
+    /// Pools that somebody is told of, or is to be told of.
+    pub subscriptions: usize,
     /// Hosts whose requests are being counted, to limit them.
     pub counted_hosts: usize,
 }

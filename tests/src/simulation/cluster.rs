@@ -35,6 +35,8 @@ pub(super) struct Cluster {
     pub(super) asked: BTreeMap<(HostId, RequestId), Duration>,
     /// The last answer for each user and pool.
     pub(super) answers: BTreeMap<(HostId, RequestId), Result<Vec<PoolElement>, ResolveError>>,
+    /// What users were told of the pools last: all subscribe to all.
+    pub(super) told: BTreeMap<(HostId, PoolHandle), Vec<PoolElement>>,
 }
 
 /// An element as it should be known.
@@ -71,6 +73,7 @@ impl Cluster {
             users: Vec::new(),
             asked: BTreeMap::new(),
             answers: BTreeMap::new(),
+            told: BTreeMap::new(),
             plan,
         };
         cluster.add_hosts();
@@ -146,6 +149,12 @@ impl Cluster {
         let speed = self.rng.random_range(1_000_000 - skew..=1_000_000 + skew);
         self.tell(|network| format!("start {}", network.hosts()[host].name));
         self.network.start(host, role, speed);
+        let pools = self.plan.pools.len();
+        self.network.with(host, |role, now| {
+            if let Role::User(user) = role {
+                (0..pools).for_each(|pool| user.subscribe(now, handle(pool)));
+            }
+        });
     }
 
     fn registrar(&mut self, host: HostId, seed: u64) -> Registrar {
@@ -193,6 +202,9 @@ impl Cluster {
                         self.network.violate("an answer to no request".to_owned());
                     }
                     self.answers.insert((host, request), result);
+                }
+                Event::User(user::Event::PoolChanged { handle, elements }) => {
+                    self.told.insert((host, handle), elements);
                 }
                 Event::User(_) | Event::Element(_) | Event::Registrar(_) => {}
             }
@@ -302,6 +314,7 @@ impl Cluster {
 
     fn forget_requests(&mut self, host: HostId) {
         self.asked.retain(|(user, _), _| *user != host);
+        self.told.retain(|(user, _), _| *user != host);
     }
 
     /// What goes on in a pool also without faults: loads change, elements leave, users ask and

@@ -11,6 +11,7 @@ mod plan;
 mod report;
 mod trace;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -218,6 +219,15 @@ fn check_answers(cluster: &mut Cluster) -> Result<(), String> {
             given.sort_unstable();
             if given != members {
                 return Err(format!("{name} was given {answer:?}, there are {members:?}"));
+            }
+            let told = cluster.told.get(&(*user, handle.clone()));
+            let told: BTreeMap<_, _> = told
+                .into_iter()
+                .flatten()
+                .map(|element| ((handle.clone(), element.identifier), element.policy.clone()))
+                .collect();
+            if !told.iter().eq(truth.iter().filter(|((its, _), _)| *its == handle)) {
+                return Err(format!("{name} was told of {told:?}, there are {members:?}"));
             }
         }
     }

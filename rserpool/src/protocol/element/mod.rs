@@ -179,6 +179,7 @@ impl Element {
             connections: self.accepted.len() + self.hunt.attempts() + usize::from(dialled),
             timers: self.timers.len(),
             waiting: 0,
+            subscriptions: 0,
             counted_hosts: 0,
         }
     }

@@ -118,7 +118,7 @@ impl Registrar {
         self.out.event(Event::Joined { elements: self.handlespace.len() });
         for (from, request) in std::mem::take(&mut self.deferred) {
             if self.connections.contains_key(&from) {
-                self.handle_allowed_resolution(from, request);
+                self.handle_allowed_resolution(now, from, request);
             }
         }
         self.start_announcing(now);

@@ -10,6 +10,7 @@ mod peers;
 mod registration;
 mod resolution;
 mod stall;
+mod subscription;
 mod table;
 mod takeover;
 mod update;
@@ -36,6 +37,7 @@ use leave::Leaving;
 use limits::Limits;
 use mentor::Joining;
 use peers::Peers;
+use subscription::Subscriptions;
 
 pub use config::RegistrarConfig;
 
@@ -54,6 +56,7 @@ pub struct Registrar {
     /// Resolutions that wait until we have joined the other registrars.
     deferred: Vec<(ConnectionId, asap::HandleResolution)>,
     limits: Limits,
+    subscriptions: Subscriptions,
     leaving: Leaving,
     /// Until when we read what came while we stood still.
     catching_up: Option<Instant>,
@@ -134,6 +137,8 @@ enum Timer {
     Mentor,
     NextMentor,
     Peer(RegistrarId),
+    /// Subscribers may be told of more.
+    Subscriptions,
     KeepAlive(ElementKey),
 }
 
@@ -243,6 +248,7 @@ impl Registrar {
             joining: Joining::Done,
             deferred: Vec::new(),
             limits: Limits::default(),
+            subscriptions: Subscriptions::default(),
             leaving: Leaving::No,
             catching_up: None,
             timers: Timers::new(),
@@ -283,6 +289,7 @@ impl Registrar {
             connections: self.connections.len() + self.peers.links(),
             timers: self.timers.len(),
             waiting: self.deferred.len(),
+            subscriptions: self.subscriptions.len(),
             counted_hosts: self.limits.len(),
         }
     }
@@ -291,6 +298,53 @@ impl Registrar {
     #[must_use]
     pub fn peers(&self) -> Vec<RegistrarId> {
         self.peers.active().map(|(identifier, _)| identifier).collect()
+    }
+
+    fn take_message(&mut self, now: Instant, from: ConnectionId, message: &UserMessage) {
+        if self.peers.has_link(from) {
+            return self.handle_enrp(now, from, message);
+        }
+        if !self.connections.contains_key(&from) {
+            return;
+        }
+        match receive(&mut self.out, from, message) {
+            Received::Message(body) => {
+                self.timers.cancel(Timer::FirstMessage(from));
+                self.process(now, from, body);
+            }
+            Received::Refused(reason) => self.complain(from, reason),
+        }
+    }
+
+    fn take_connection_event(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        event: ConnectionEvent,
+    ) {
+        match event {
+            ConnectionEvent::Established { peer: address, .. } => {
+                if self.peers.has_link(connection) {
+                    return self.handle_link_established(connection, address);
+                }
+                let Some(peer) = self.connections.get_mut(&connection) else { return };
+                self.dials.remove(&peer.address);
+                (peer.address, peer.origin) = (address, Origin::Dialled);
+                for key in peer.elements.clone() {
+                    self.send_keep_alive(now, key);
+                }
+            }
+            event @ (ConnectionEvent::Closed | ConnectionEvent::Lost) => {
+                if self.peers.has_link(connection) {
+                    return self.handle_link_over(now, connection, &event);
+                }
+                let Some(peer) = self.forget_connection(connection) else { return };
+                for key in peer.elements {
+                    self.handle_element_disconnected(now, key, peer.origin);
+                }
+                self.leave_if_alone();
+            }
+        }
     }
 
     #[allow(clippy::wildcard_enum_match_arm, reason = "all other messages are not for registrars")]
@@ -330,6 +384,7 @@ impl Registrar {
     /// Forgets an element, its timers and its claim on a connection.
     fn remove(&mut self, key: ElementKey, reason: RemovalReason) {
         let Some((pool_handle, element)) = self.handlespace.remove(key) else { return };
+        self.subscriptions.note(&pool_handle);
         self.timers.cancel(Timer::KeepAlive(key));
         let identifier = element.identifier();
         if element.home_registrar() == self.config.identifier {
@@ -357,6 +412,7 @@ impl Registrar {
     fn forget_connection(&mut self, connection: ConnectionId) -> Option<Client> {
         self.timers.cancel(Timer::FirstMessage(connection));
         let client = self.connections.remove(&connection)?;
+        self.subscriptions.remove_user(connection);
         if client.origin == Origin::Connecting {
             self.dials.remove(&client.address);
         }
@@ -380,7 +436,7 @@ impl Registrar {
         self.complain(connection, "sent no message in time".to_owned());
         let error = ErrorCause::Unspecified.into();
         self.out.send(connection, asap::Error { error }).expect("an empty cause is short");
-        self.connections.remove(&connection);
+        self.forget_connection(connection);
         self.out.close(connection);
     }
 
@@ -396,6 +452,8 @@ impl Registrar {
             Timer::Mentor => self.handle_mentor_timer(now),
             Timer::NextMentor => self.handle_pause_over(now),
             Timer::Peer(peer) => self.handle_peer_timer(now, peer),
+            // Every input ends with that.
+            Timer::Subscriptions => {}
             Timer::KeepAlive(key) => self.handle_keep_alive_timer(now, key),
         }
     }
@@ -433,19 +491,8 @@ impl Machine for Registrar {
 
     fn handle_message(&mut self, now: Instant, from: ConnectionId, message: UserMessage) {
         self.out.begin();
-        if self.peers.has_link(from) {
-            return self.handle_enrp(now, from, &message);
-        }
-        if !self.connections.contains_key(&from) {
-            return;
-        }
-        match receive(&mut self.out, from, &message) {
-            Received::Message(body) => {
-                self.timers.cancel(Timer::FirstMessage(from));
-                self.process(now, from, body);
-            }
-            Received::Refused(reason) => self.complain(from, reason),
-        }
+        self.take_message(now, from, &message);
+        self.tell_subscribers(now);
     }
 
     fn handle_connection(
@@ -455,29 +502,8 @@ impl Machine for Registrar {
         event: ConnectionEvent,
     ) {
         self.out.begin();
-        match event {
-            ConnectionEvent::Established { peer: address, .. } => {
-                if self.peers.has_link(connection) {
-                    return self.handle_link_established(connection, address);
-                }
-                let Some(peer) = self.connections.get_mut(&connection) else { return };
-                self.dials.remove(&peer.address);
-                (peer.address, peer.origin) = (address, Origin::Dialled);
-                for key in peer.elements.clone() {
-                    self.send_keep_alive(now, key);
-                }
-            }
-            event @ (ConnectionEvent::Closed | ConnectionEvent::Lost) => {
-                if self.peers.has_link(connection) {
-                    return self.handle_link_over(now, connection, &event);
-                }
-                let Some(peer) = self.forget_connection(connection) else { return };
-                for key in peer.elements {
-                    self.handle_element_disconnected(now, key, peer.origin);
-                }
-                self.leave_if_alone();
-            }
-        }
+        self.take_connection_event(now, connection, event);
+        self.tell_subscribers(now);
     }
 
     fn handle_announcement(
@@ -514,6 +540,7 @@ impl Machine for Registrar {
                 self.handle_expiry(key);
             }
         }
+        self.tell_subscribers(now);
     }
 
     fn poll_output(&mut self) -> Option<Output<Event>> {

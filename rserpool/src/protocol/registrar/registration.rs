@@ -73,6 +73,7 @@ impl Registrar {
         let checked = "checked before";
         let key = match present {
             Some(key) => {
+                self.note_change(key, &value);
                 self.handlespace.update(key, &value).expect(checked);
                 self.rebind(key, from);
                 key
@@ -82,6 +83,7 @@ impl Registrar {
                 let reporters = BTreeSet::new();
                 let (awaiting_ack, claim, marked) = (false, false, false);
                 let state = Membership { connection, awaiting_ack, claim, marked, reporters };
+                self.subscriptions.note(handle);
                 self.handlespace.insert(handle, &value, state).expect(checked)
             }
         };

@@ -25,12 +25,13 @@ impl Registrar {
             let result = Resolved::Error(ErrorCause::LackOfResources.into());
             return self.answer(from, request.pool_handle, result);
         }
-        self.handle_allowed_resolution(from, request);
+        self.handle_allowed_resolution(now, from, request);
     }
 
     /// Answers a resolution that counts, or did when it was put off.
     pub(super) fn handle_allowed_resolution(
         &mut self,
+        now: Instant,
         from: ConnectionId,
         request: HandleResolution,
     ) {
@@ -41,6 +42,9 @@ impl Registrar {
         };
         let unknown = self.handlespace.is_unknown(&request.pool_handle);
         if unknown && self.defer(from, &request) {
+            return;
+        }
+        if request.subscribe && self.subscribe(now, from, &request) {
             return;
         }
         let pool_handle = request.pool_handle;
@@ -54,7 +58,6 @@ impl Registrar {
     }
 
     fn answer(&mut self, to: ConnectionId, pool_handle: PoolHandle, result: Resolved) {
-        // Subscriptions are not offered, which the RFC allows.
         let response = HandleResolutionResponse { subscribed: false, pool_handle, result };
         self.out.send(to, response).expect("an error is short");
     }
@@ -63,6 +66,16 @@ impl Registrar {
     fn resolve(&mut self, handle: &PoolHandle, count: u32) -> Option<Bytes> {
         let items = usize::try_from(count).unwrap_or(usize::MAX);
         let wanted = Wanted { items, max_increment: self.config.max_increment };
+        self.encode_selection(handle, wanted, false)
+    }
+
+    /// The answer with what the pool's policy selects. None where there is no such pool.
+    pub(super) fn encode_selection(
+        &mut self,
+        handle: &PoolHandle,
+        wanted: Wanted,
+        subscribed: bool,
+    ) -> Option<Bytes> {
         let selection = self.handlespace.select(handle, wanted, &mut self.rng)?;
         let mut room = MAX_ELEMENTS_SIZE;
         let elements = selection.elements().map(Element::encoded).take_while(|element| {
@@ -72,7 +85,7 @@ impl Registrar {
             fits.is_some()
         });
         let policy = selection.policy_type();
-        let answer = HandleResolutionResponse::encode_pool(handle, policy, elements);
+        let answer = HandleResolutionResponse::encode_pool(subscribed, handle, policy, elements);
         Some(answer.expect("elements are chosen to fit"))
     }
 }

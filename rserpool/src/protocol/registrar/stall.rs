@@ -54,7 +54,9 @@ impl Registrar {
             | Timer::Mentor
             | Timer::NextMentor
             | Timer::Leave => self.timers.set(timer, now + STALL),
-            Timer::Announce | Timer::Heartbeat | Timer::Limit(_) => self.handle_timer(now, timer),
+            Timer::Announce | Timer::Heartbeat | Timer::Limit(_) | Timer::Subscriptions => {
+                self.handle_timer(now, timer);
+            }
         }
     }
 }

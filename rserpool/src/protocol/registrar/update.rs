@@ -118,6 +118,10 @@ impl Registrar {
             self.clear_pool(handle);
             present = None;
         }
+        match present {
+            Some(key) => self.note_change(key, &value),
+            None => self.subscriptions.note(handle),
+        }
         let result = match present {
             Some(key) => self.handlespace.update(key, &value).map(|()| key),
             None => self.handlespace.insert(handle, &value, Membership::of_another()),

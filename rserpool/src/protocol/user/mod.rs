@@ -2,6 +2,7 @@
 
 mod cache;
 mod config;
+mod subscription;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use crate::wire::{
     UserMessage, asap,
 };
 use cache::Cache;
+use subscription::{SubscriptionId, Subscriptions};
 
 pub use config::UserConfig;
 
@@ -36,6 +38,7 @@ pub struct User {
     queries: BTreeMap<QueryId, Query>,
     by_handle: BTreeMap<PoolHandle, QueryId>,
     cache: Cache,
+    subscriptions: Subscriptions,
     reports: VecDeque<EndpointUnreachable>,
     hunt: Hunt,
     rng: StdRng,
@@ -64,6 +67,8 @@ struct Query {
 enum Timer {
     /// T1-ENRPrequest.
     Request(QueryId),
+    /// A pool is to be asked for whose changes we are not told.
+    Subscription(SubscriptionId),
 }
 
 /// What a pool user wants to know.
@@ -93,6 +98,14 @@ pub enum Event {
         request: RequestId,
         /// The elements, or why there are none.
         result: Result<Vec<PoolElement>, ResolveError>,
+    },
+    /// All that there is of a pool that was subscribed to, now that it changed: nothing where
+    /// there is no such pool.
+    PoolChanged {
+        /// The pool.
+        handle: PoolHandle,
+        /// Its elements.
+        elements: Vec<PoolElement>,
     },
     /// There is a home registrar.
     RegistrarFound(TransportAddress),
@@ -137,6 +150,7 @@ impl User {
             queries: BTreeMap::new(),
             by_handle: BTreeMap::new(),
             cache: Cache::new(config.policies.clone(), config.cache_capacity),
+            subscriptions: Subscriptions::default(),
             reports: VecDeque::new(),
             hunt: Hunt::new(config.hunt.clone()),
             rng: StdRng::seed_from_u64(config.seed),
@@ -154,6 +168,7 @@ impl User {
             timers: self.timers.len(),
             waiting: self.queries.values().map(|query| query.requests.len()).sum::<usize>()
                 + self.reports.len(),
+            subscriptions: self.subscriptions.len(),
             counted_hosts: 0,
         }
     }
@@ -242,6 +257,9 @@ impl User {
         now: Instant,
         response: asap::HandleResolutionResponse,
     ) {
+        if self.take_update(now, &response) {
+            return;
+        }
         let handle = response.pool_handle;
         let Some(id) = self.by_handle.get(&handle).copied() else { return };
         match response.result {
@@ -341,6 +359,7 @@ impl Machine for User {
                 for id in waiting {
                     self.send_query(id);
                 }
+                self.ask_for_all(now);
             }
             ConnectionEvent::Closed | ConnectionEvent::Lost => {
                 match self.hunt.handle_failed(now, connection, &mut self.out) {
@@ -372,6 +391,7 @@ impl Machine for User {
         while let Some(timer) = self.timers.pop(now) {
             match timer {
                 Timer::Request(id) => self.handle_request_timeout(now, id),
+                Timer::Subscription(id) => self.ask_for(now, id),
             }
         }
     }

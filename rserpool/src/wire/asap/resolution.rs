@@ -84,18 +84,20 @@ pub enum Resolved {
 impl HandleResolutionResponse {
     /// The message with these elements of a pool, in the order of selection: the same as that of
     /// [`Resolved::Pool`] without their ASAP transports, for those who keep them encoded.
+    /// `subscribed` is the A bit.
     ///
     /// # Errors
     ///
     /// When it needs more than 65,535 bytes.
     pub fn encode_pool<'e>(
+        subscribed: bool,
         pool_handle: &PoolHandle,
         policy_type: PolicyType,
         elements: impl IntoIterator<Item = &'e EncodedElement>,
     ) -> Result<Bytes, EncodeError> {
         let extras = Extras::default();
         let mut writer = Writer::new(&extras);
-        writer.slice(&[Self::TYPE, 0, 0, 0]);
+        writer.slice(&[Self::TYPE, u8::from(subscribed), 0, 0]);
         writer.parameter(pool_handle);
         let mut elements = elements.into_iter().peekable();
         match elements.peek() {

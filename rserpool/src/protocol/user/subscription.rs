@@ -1,0 +1,125 @@
+//! Pools whose changes a pool user is told of (RFC 5352 sections 2.2.5 and 2.2.6).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::{Event, Timer, User};
+use crate::wire::asap::{HandleResolution, HandleResolutionResponse, Resolved};
+use crate::wire::parameter::ItemCount;
+use crate::wire::{ErrorCause, PoolHandle};
+
+/// How long to wait before a registrar that does not tell of changes is asked again; ours.
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The same where there is no such pool, or no answer; ours.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The pools, and those which the home registrar tells of at present; the others are asked for
+/// again and again.
+#[derive(Debug, Default)]
+pub(super) struct Subscriptions {
+    next: u64,
+    handles: BTreeMap<SubscriptionId, PoolHandle>,
+    by_handle: BTreeMap<PoolHandle, SubscriptionId>,
+    told: BTreeSet<SubscriptionId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct SubscriptionId(u64);
+
+impl Subscriptions {
+    pub(super) fn len(&self) -> usize {
+        self.handles.len()
+    }
+}
+
+impl User {
+    /// Wants to be told of all changes of a pool, from what it is now on, by
+    /// [`Event::PoolChanged`]: of any home registrar, also while there is no such pool. A
+    /// registrar that does not offer this (rsplib's) is asked every 5 seconds instead.
+    pub fn subscribe(&mut self, now: Instant, handle: PoolHandle) {
+        self.out.begin();
+        if let Err(error) = self.config.hunt.profile().check(&handle, None) {
+            tracing::warn!(%handle, %error, "not subscribed");
+            return;
+        }
+        if self.subscriptions.by_handle.contains_key(&handle) {
+            return;
+        }
+        self.subscriptions.next += 1;
+        let id = SubscriptionId(self.subscriptions.next);
+        self.subscriptions.handles.insert(id, handle.clone());
+        self.subscriptions.by_handle.insert(handle, id);
+        self.ask_for(now, id);
+    }
+
+    /// Does not want to be told any more. ASAP has no way to say so: the home registrar goes on
+    /// until the connection to it ends.
+    pub fn unsubscribe(&mut self, handle: &PoolHandle) {
+        if let Some(id) = self.subscriptions.by_handle.remove(handle) {
+            self.subscriptions.handles.remove(&id);
+            self.subscriptions.told.remove(&id);
+            self.timers.cancel(Timer::Subscription(id));
+        }
+    }
+
+    pub(super) fn ask_for(&mut self, now: Instant, id: SubscriptionId) {
+        self.subscriptions.told.remove(&id);
+        let (Some(home), Some(handle)) = (self.home, self.subscriptions.handles.get(&id)) else {
+            return;
+        };
+        let items = Some(ItemCount::ALL);
+        let request = HandleResolution {
+            subscribe: true,
+            pool_handle: handle.clone(),
+            items: items.filter(|_| self.config.hunt.profile().sends_item_count()),
+        };
+        self.out.send(home, request).expect("a pool handle leaves room");
+        self.timers.set(Timer::Subscription(id), now + RETRY_INTERVAL);
+    }
+
+    /// There is another home registrar.
+    pub(super) fn ask_for_all(&mut self, now: Instant) {
+        let all: Vec<_> = self.subscriptions.handles.keys().copied().collect();
+        for id in all {
+            self.ask_for(now, id);
+        }
+    }
+
+    /// Takes in an answer that is for a subscription. Whether nobody else waits for it.
+    pub(super) fn take_update(&mut self, now: Instant, answer: &HandleResolutionResponse) -> bool {
+        let handle = &answer.pool_handle;
+        let Some(id) = self.subscriptions.by_handle.get(handle).copied() else {
+            return answer.subscribed;
+        };
+        match &answer.result {
+            Resolved::Pool { elements, .. } if answer.subscribed => {
+                self.subscriptions.told.insert(id);
+                self.timers.cancel(Timer::Subscription(id));
+                let (handle, elements) = (handle.clone(), elements.clone());
+                self.out.event(Event::PoolChanged { handle, elements });
+                true
+            }
+            // An answer to a resolution, if there is one; it has not all elements.
+            Resolved::Pool { .. } if self.by_handle.contains_key(handle) => false,
+            Resolved::Pool { elements, .. } => {
+                if !self.subscriptions.told.contains(&id) {
+                    self.timers.set(Timer::Subscription(id), now + POLL_INTERVAL);
+                    let (handle, elements) = (handle.clone(), elements.clone());
+                    self.out.event(Event::PoolChanged { handle, elements });
+                }
+                true
+            }
+            Resolved::Error(error) => {
+                // Nobody is told of a pool that is not there, nor of one that comes again.
+                self.subscriptions.told.remove(&id);
+                self.timers.set(Timer::Subscription(id), now + RETRY_INTERVAL);
+                if error.causes.contains(&ErrorCause::UnknownPoolHandle) {
+                    let (handle, elements) = (handle.clone(), Vec::new());
+                    self.out.event(Event::PoolChanged { handle, elements });
+                }
+                !self.by_handle.contains_key(handle)
+            }
+        }
+    }
+}
