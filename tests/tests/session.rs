@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use rserpool::protocol::session::{Event, Output, Session, SessionConfig, SessionError};
-use rserpool::protocol::user::ResolveError;
+use rserpool::protocol::user::{ResolveError, ResolveOptions};
 use rserpool::protocol::{ConnectionEvent, ConnectionId};
 use rserpool::wire::parameter::Cookie;
 use rserpool::wire::{
@@ -37,11 +37,15 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
-        let mut session = Session::new(SessionConfig::new(TransportProtocol::Tcp));
+        Self::with(|config| config)
+    }
+
+    fn with(configure: impl FnOnce(SessionConfig) -> SessionConfig) -> Self {
+        let mut session = Session::new(configure(SessionConfig::new(TransportProtocol::Tcp)));
         let now = World::default().now();
         session.start(now);
         let mut fixture = Self { session, now };
-        assert_eq!(fixture.outputs(), [Output::Resolve]);
+        assert_eq!(fixture.outputs(), [resolve()]);
         fixture
     }
 
@@ -87,6 +91,10 @@ fn connect(connection: u64, number: u8) -> Output {
     Output::Connect { connection: ConnectionId(connection), to }
 }
 
+fn resolve() -> Output {
+    Output::Resolve(ResolveOptions::default())
+}
+
 fn event(event: Event) -> Output {
     Output::Event(event)
 }
@@ -107,7 +115,7 @@ fn a_failover_reports_resolves_connects_and_echoes_the_last_cookie_first() {
         [
             event(Event::FailoverStarted { from: PoolElementId(1) }),
             Output::Report(PoolElementId(1)),
-            Output::Resolve
+            resolve()
         ]
     );
     assert_eq!(fixture.session.send(data.clone()), Err(data), "nobody is there to send it to");
@@ -139,7 +147,7 @@ fn elements_that_do_not_accept_are_reported_and_the_pool_is_asked_again_in_the_e
             Output::Report(PoolElementId(2))
         ]
     );
-    assert_eq!(fixture.pass(Duration::from_millis(100)), [Output::Resolve]);
+    assert_eq!(fixture.pass(Duration::from_millis(100)), [resolve()]);
     assert_eq!(fixture.resolved(&[1]), [connect(3, 1)], "it may be back");
     assert_eq!(fixture.lost(2), [], "that one is history");
     assert_eq!(fixture.established(3), [event(Event::Connected(PoolElementId(1)))]);
@@ -168,7 +176,7 @@ fn a_pool_that_was_never_there_is_an_error_and_one_that_is_gone_is_waited_for() 
             outputs => break outputs.to_vec(),
         }
         rounds += 1;
-        assert_eq!(fixture.pass(Duration::from_millis(100)), [Output::Resolve]);
+        assert_eq!(fixture.pass(Duration::from_millis(100)), [resolve()]);
     };
     assert_eq!(failed, [event(Event::Failed(SessionError::NoElement))]);
     assert_eq!(rounds, 600, "for a minute");
@@ -223,7 +231,7 @@ fn an_element_that_accepts_and_fails_is_not_tried_without_pause_or_end() {
         }
         let lost = fixture.lost(connection);
         assert_eq!(lost.len(), 2, "told and reported, and nothing else at once: {lost:?}");
-        assert_eq!(fixture.pass(Duration::from_millis(100)), [Output::Resolve]);
+        assert_eq!(fixture.pass(Duration::from_millis(100)), [resolve()]);
         connection += 1;
         match fixture.resolved(&[1]).as_slice() {
             [Output::Connect { .. }] => {}
@@ -232,4 +240,59 @@ fn an_element_that_accepts_and_fails_is_not_tried_without_pause_or_end() {
     };
     assert_eq!(failed, [event(Event::Failed(SessionError::NoElement))]);
     assert_eq!(connection, 601, "for a minute");
+}
+
+#[test]
+fn a_business_card_decides_who_is_tried_first() {
+    let mut fixture = Fixture::new();
+    fixture.resolved(&[1, 2, 3, 4]);
+    fixture.established(1);
+    let elements = [4, 9, 1, 3].map(element).to_vec();
+    let card = asap::BusinessCard { pool_handle: "EchoPool".parse().unwrap(), elements };
+    let card = asap::Message::from(card).encode().unwrap();
+    fixture.session.handle_message(ConnectionId(1), UserMessage::new(Ppid::ASAP, card));
+    assert_eq!(fixture.outputs(), []);
+    fixture.lost(1);
+    // 9 is not there, 1 has just failed, and of 2 nothing was said.
+    assert_eq!(fixture.resolved(&[1, 2, 3, 4]), [connect(2, 4)]);
+    assert_eq!(fixture.lost(2), [Output::Report(PoolElementId(4)), connect(3, 3)]);
+    assert_eq!(fixture.lost(3), [Output::Report(PoolElementId(3)), connect(4, 2)]);
+    assert_eq!(fixture.lost(4), [Output::Report(PoolElementId(2)), connect(5, 1)]);
+}
+
+#[test]
+fn a_session_that_is_to_be_told_waits_until_it_is() {
+    let mut fixture = Fixture::with(|config| config.automatic_failover(false));
+    fixture.resolved(&[1, 2]);
+    fixture.established(1);
+    fixture.proven(1);
+    assert_eq!(
+        fixture.lost(1),
+        [
+            event(Event::FailoverStarted { from: PoolElementId(1) }),
+            Output::Report(PoolElementId(1)),
+        ]
+    );
+    assert_eq!(fixture.pass(Duration::from_secs(3600)), []);
+    fixture.session.fail_over(fixture.now);
+    assert_eq!(fixture.outputs(), [resolve()]);
+    assert_eq!(fixture.resolved(&[1, 2]), [connect(2, 2)]);
+    let completed = Event::FailoverCompleted { from: PoolElementId(1), to: PoolElementId(2) };
+    assert_eq!(fixture.established(2), [event(completed)]);
+}
+
+#[test]
+fn a_session_asks_for_what_it_is_told_to_and_a_failover_never_for_old_answers() {
+    let age = Duration::from_secs(30);
+    let mut session = Session::new(
+        SessionConfig::new(TransportProtocol::Tcp).items(1).max_age(age).retry_delay(age),
+    );
+    let now = World::default().now();
+    session.start(now);
+    let first = ResolveOptions { items: Some(1), max_age: age };
+    assert_eq!(session.poll_output(), Some(Output::Resolve(first)));
+    session.handle_resolution(now, Ok(Vec::new()));
+    session.handle_timeout(now + age);
+    let again = ResolveOptions { items: Some(1), max_age: Duration::ZERO };
+    assert_eq!(session.poll_output(), Some(Output::Resolve(again)));
 }

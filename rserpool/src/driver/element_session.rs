@@ -13,7 +13,7 @@ use super::timer::LazyTimer;
 use crate::protocol::session::{Incoming, classify};
 use crate::transport::{Connection, Event, SendError};
 use crate::wire::parameter::Cookie;
-use crate::wire::{Ppid, TransportAddress, UserMessage, asap};
+use crate::wire::{PoolElement, PoolHandle, Ppid, TransportAddress, UserMessage, asap};
 
 /// How long closing may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -144,6 +144,29 @@ impl ElementSession {
         let length = cookie.len();
         let message = asap::Message::from(asap::Cookie { cookie: Cookie(cookie) });
         let payload = message.encode().map_err(|_| SendError::TooLong { length, limit: 65_527 })?;
+        self.send_message(UserMessage::new(Ppid::ASAP, payload)).await
+    }
+
+    /// Recommends which elements the pool user should fail over to, the first first: elements of
+    /// a resolution of our own pool (RFC 5352 section 3.9). It replaces the one before. A pool
+    /// user takes the order for those which the pool still has, and tries them before others.
+    /// Not for users of rsplib, which cannot read it.
+    ///
+    /// # Errors
+    ///
+    /// When it is longer than a message or the session is over.
+    ///
+    /// # Cancel safety
+    ///
+    /// A card whose future is dropped was not sent.
+    pub async fn send_business_card(
+        &mut self,
+        pool_handle: PoolHandle,
+        elements: Vec<PoolElement>,
+    ) -> Result<(), SendError> {
+        let length = elements.len() * 64;
+        let message = asap::Message::from(asap::BusinessCard { pool_handle, elements });
+        let payload = message.encode().map_err(|_| SendError::TooLong { length, limit: 65_535 })?;
         self.send_message(UserMessage::new(Ppid::ASAP, payload)).await
     }
 

@@ -14,7 +14,7 @@ use super::Network;
 use super::timer::LazyTimer;
 use super::user::{Command, Resolution};
 use crate::protocol::session::{self, Event, Output, SessionConfig, SessionError};
-use crate::protocol::user::{ResolveError, ResolveOptions};
+use crate::protocol::user::ResolveError;
 use crate::protocol::{ConnectionEvent, ConnectionId};
 use crate::transport::{self, Connection, Endpoint, Purpose, SendError};
 use crate::wire::{PoolElementId, PoolHandle, Ppid, UserMessage};
@@ -234,7 +234,9 @@ impl Session {
     }
 
     /// Leaves the element that serves the session for another one, as if it had died: because
-    /// it refuses the work, for instance. The events of a failover follow. With no other
+    /// it refuses the work, for instance. Where failovers are not automatic
+    /// ([`SessionConfig::automatic_failover`]), this is what the session waits for when its
+    /// element is gone. The events of a failover follow. With no other
     /// element in the pool, the same one serves again.
     pub fn fail_over(&mut self) {
         self.machine.fail_over(self.network.now());
@@ -332,9 +334,8 @@ impl Session {
 
     fn perform(&mut self, output: Output) {
         match output {
-            Output::Resolve => {
+            Output::Resolve(options) => {
                 let (answer, wait) = oneshot::channel();
-                let options = ResolveOptions::default();
                 self.commands.push_back(Command::Resolve(self.handle.clone(), options, answer));
                 self.resolution = Some(wait);
             }

@@ -11,6 +11,9 @@ pub struct SessionConfig {
     pub(super) connect_timeout: Duration,
     pub(super) retry_delay: Duration,
     pub(super) give_up_after: Duration,
+    pub(super) automatic_failover: bool,
+    pub(super) items: Option<u32>,
+    pub(super) max_age: Duration,
 }
 
 impl SessionConfig {
@@ -22,6 +25,9 @@ impl SessionConfig {
             connect_timeout: Duration::from_secs(5),
             retry_delay: Duration::from_millis(100),
             give_up_after: Duration::from_secs(60),
+            automatic_failover: true,
+            items: None,
+            max_age: Duration::ZERO,
         }
     }
 
@@ -38,6 +44,32 @@ impl SessionConfig {
     #[must_use]
     pub fn retry_delay(mut self, delay: Duration) -> Self {
         self.retry_delay = delay;
+        self
+    }
+
+    /// Whether the session goes to another element by itself when its own is gone: yes. Else it
+    /// waits, after [`Event::FailoverStarted`](super::Event::FailoverStarted), until it is told to
+    /// fail over.
+    #[must_use]
+    pub fn automatic_failover(mut self, yes: bool) -> Self {
+        self.automatic_failover = yes;
+        self
+    }
+
+    /// How many elements to ask the registrar for, each time: its choice. With one, as rsplib
+    /// has it, a session that has to try several resolves for each.
+    #[must_use]
+    pub fn items(mut self, items: u32) -> Self {
+        self.items = Some(items.max(1));
+        self
+    }
+
+    /// How old an answer to an earlier resolution may be for the session to begin with it:
+    /// stale_cache_value (RFC 5352 section 7.2), 0, ours, where the RFC has 30 s. A failover
+    /// always asks the registrar.
+    #[must_use]
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.max_age = age;
         self
     }
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::user::ResolveError;
+use super::user::{ResolveError, ResolveOptions};
 use super::{ConnectionEvent, ConnectionId};
 use crate::wire::parameter::Cookie;
 use crate::wire::{
@@ -18,6 +18,9 @@ use crate::wire::{
 
 pub use config::SessionConfig;
 pub use control::{Incoming, classify};
+
+/// How many elements of a business card are remembered; ours.
+const MAX_PREFERRED: usize = 64;
 
 /// A session: it resolves the pool, connects to an element, and when that dies reports it and
 /// goes on with the next, to which it first gives the last cookie.
@@ -30,6 +33,8 @@ pub struct Session {
     last: Option<PoolElementId>,
     /// What the last resolution found.
     known: Vec<PoolElement>,
+    /// The elements to fail over to first, as the one that served last recommends it.
+    preferred: Vec<PoolElementId>,
     /// Elements that failed since one last served the session.
     failed: Vec<PoolElementId>,
     connections: u64,
@@ -43,6 +48,8 @@ pub struct Session {
 #[allow(clippy::large_enum_variant, reason = "it is large only while connecting")]
 enum State {
     Resolving,
+    /// The element is gone, and the application is to say when to fail over.
+    Suspended,
     /// All elements failed; the pool is resolved again when the timer fires.
     Waiting,
     Connecting {
@@ -64,8 +71,8 @@ enum State {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Output {
-    /// Resolve the session's pool at a registrar, not from a cache.
-    Resolve,
+    /// Resolve the session's pool.
+    Resolve(ResolveOptions),
     /// Report that this element is not reachable.
     Report(PoolElementId),
     /// Connect to this address; tell what becomes of it under this name. At most one
@@ -102,7 +109,8 @@ pub enum Event {
     Connected(PoolElementId),
     /// A message came.
     Message(UserMessage),
-    /// The element is gone. What it was sent and did not answer it may have done, or not.
+    /// The element is gone. What it was sent and did not answer it may have done, or not. Where
+    /// failovers are not automatic, the session waits for the application to ask for one.
     FailoverStarted {
         /// The element.
         from: PoolElementId,
@@ -146,6 +154,7 @@ impl Session {
             cookie: None,
             last: None,
             known: Vec::new(),
+            preferred: Vec::new(),
             failed: Vec::new(),
             connections: 0,
             without_since: None,
@@ -163,7 +172,8 @@ impl Session {
     pub fn start(&mut self, now: Instant) {
         self.begin();
         self.without_since = Some(now);
-        self.out.push_back(Output::Resolve);
+        let ResolveOptions { items, .. } = self.resolve_options();
+        self.out.push_back(Output::Resolve(ResolveOptions { items, max_age: self.config.max_age }));
     }
 
     /// Whether [`Self::send`] would send now.
@@ -177,7 +187,11 @@ impl Session {
     pub fn element(&self) -> Option<PoolElementId> {
         match self.state {
             State::Connected { element, .. } => Some(element),
-            State::Resolving | State::Waiting | State::Connecting { .. } | State::Ended => None,
+            State::Resolving
+            | State::Suspended
+            | State::Waiting
+            | State::Connecting { .. }
+            | State::Ended => None,
         }
     }
 
@@ -205,9 +219,14 @@ impl Session {
     }
 
     /// Leaves the element that serves the session for another one, as if it had died, but
-    /// without a report: it refuses the work, for instance.
+    /// without a report: it refuses the work, for instance. Where failovers are not automatic,
+    /// this is what a session waits for.
     pub fn fail_over(&mut self, now: Instant) {
         self.begin();
+        if matches!(self.state, State::Suspended) {
+            self.without_since = Some(now);
+            return self.resolve();
+        }
         let State::Connected { connection, element, .. } = self.state else { return };
         self.without_since.get_or_insert(now);
         self.out.push_back(Output::Close { connection, abort: true });
@@ -228,7 +247,7 @@ impl Session {
             State::Connecting { connection, .. } => {
                 self.out.push_back(Output::Close { connection, abort: true });
             }
-            State::Resolving | State::Waiting | State::Ended => {}
+            State::Resolving | State::Suspended | State::Waiting | State::Ended => {}
         }
         self.timer = None;
     }
@@ -264,6 +283,11 @@ impl Session {
         // Those which failed just now come last: they may be alive after all.
         let (failed, mut candidates): (VecDeque<_>, VecDeque<_>) =
             usable.into_iter().partition(|element| self.failed.contains(&element.identifier));
+        let place = |element: &PoolElement| {
+            let preferred = self.preferred.iter();
+            preferred.enumerate().find(|(_, id)| **id == element.identifier).map(|(at, _)| at)
+        };
+        candidates.make_contiguous().sort_by_key(|element| place(element).unwrap_or(usize::MAX));
         candidates.extend(failed);
         self.try_next(now, candidates);
     }
@@ -304,7 +328,9 @@ impl Session {
                 self.without_since.get_or_insert(now);
                 self.out.push_back(Output::Event(Event::FailoverStarted { from: element }));
                 self.report(element);
-                if proven {
+                if !self.config.automatic_failover {
+                    self.state = State::Suspended;
+                } else if proven {
                     self.resolve();
                 } else {
                     self.wait(now);
@@ -364,7 +390,12 @@ impl Session {
     fn resolve(&mut self) {
         self.timer = None;
         self.state = State::Resolving;
-        self.out.push_back(Output::Resolve);
+        self.out.push_back(Output::Resolve(self.resolve_options()));
+    }
+
+    /// At a registrar, not from a cache.
+    fn resolve_options(&self) -> ResolveOptions {
+        ResolveOptions { items: self.config.items, ..ResolveOptions::default() }
     }
 
     fn fail(&mut self, error: SessionError) {
@@ -382,6 +413,7 @@ impl Session {
             }
             State::Connected { .. }
             | State::Resolving
+            | State::Suspended
             | State::Waiting
             | State::Connecting { .. }
             | State::Ended => return,
@@ -392,7 +424,10 @@ impl Session {
             Incoming::Data(message) => self.out.push_back(Output::Event(Event::Message(message))),
             // In memory of its own, for it may be kept for long.
             Incoming::Cookie(cookie) => self.cookie = Some(Bytes::copy_from_slice(&cookie)),
-            Incoming::BusinessCard(_) => {}
+            Incoming::BusinessCard(card) => {
+                let order = card.elements.iter().map(|element| element.identifier);
+                self.preferred = order.take(MAX_PREFERRED).collect();
+            }
             Incoming::CookieEcho(_) => tracing::warn!("a pool element echoed a cookie"),
             Incoming::Unexpected(reason) => tracing::warn!(reason, "on the control channel"),
         }
@@ -411,7 +446,10 @@ impl Session {
                 self.unreachable(now, element.identifier, rest);
             }
             State::Waiting => self.resolve(),
-            state @ (State::Resolving | State::Connected { .. } | State::Ended) => {
+            state @ (State::Resolving
+            | State::Suspended
+            | State::Connected { .. }
+            | State::Ended) => {
                 self.state = state;
             }
         }
