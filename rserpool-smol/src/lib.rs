@@ -54,7 +54,8 @@ impl Runtime for SmolRuntime {
     }
 
     fn register(&self, socket: Socket) -> io::Result<Box<dyn RegisteredSocket>> {
-        Ok(Box::new(SmolSocket(Async::new_nonblocking(socket)?)))
+        let socket = Async::new_nonblocking(socket)?;
+        Ok(Box::new(SmolSocket { socket, drained: false }))
     }
 
     #[allow(clippy::disallowed_methods, reason = "this is the runtime")]
@@ -90,11 +91,15 @@ impl Timer for SmolTimer {
 }
 
 #[derive(Debug)]
-struct SmolSocket(Async<Socket>);
+struct SmolSocket {
+    socket: Async<Socket>,
+    /// Whether there was nothing to read, and the reactor has yet to say that there is.
+    drained: bool,
+}
 
 impl RegisteredSocket for SmolSocket {
     fn socket(&self) -> &Socket {
-        self.0.get_ref()
+        self.socket.get_ref()
     }
 
     fn poll_io(
@@ -104,14 +109,20 @@ impl RegisteredSocket for SmolSocket {
         operation: &mut dyn FnMut(&Socket) -> io::Result<()>,
     ) -> Poll<io::Result<()>> {
         loop {
-            match operation(self.0.get_ref()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
+            if interest == Interest::Writable || !self.drained {
+                match operation(self.socket.get_ref()) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    result => return Poll::Ready(result),
+                }
             }
-            ready!(match interest {
-                Interest::Readable => self.0.poll_readable(cx),
-                Interest::Writable => self.0.poll_writable(cx),
-            })?;
+            match interest {
+                Interest::Readable => {
+                    self.drained = true;
+                    ready!(self.socket.poll_readable(cx))?;
+                    self.drained = false;
+                }
+                Interest::Writable => ready!(self.socket.poll_writable(cx))?,
+            }
         }
     }
 }

@@ -23,6 +23,7 @@ use std::io;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use super::outgoing::Outgoing;
 use crate::transport::SendError;
 use crate::wire::{Ppid, UserMessage, padded};
 
@@ -102,30 +103,35 @@ impl Framing {
     pub(super) fn encode(
         self,
         message: &UserMessage,
-        outgoing: &mut BytesMut,
+        outgoing: &mut Outgoing,
     ) -> Result<(), SendError> {
         let length = message.payload.len();
         match self {
             Self::SelfDelimiting(_) => {
-                outgoing.put_slice(&message.payload);
-                outgoing.put_bytes(0, padded(length) - length);
+                outgoing.put_payload(&message.payload);
+                if length != padded(length) {
+                    outgoing.end().put_bytes(0, padded(length) - length);
+                }
             }
             Self::Session { max_message_size: limit } => {
                 let header = u32::try_from(length).ok().filter(|_| length <= limit);
-                outgoing.put_u32(header.ok_or(SendError::TooLong { length, limit })?);
-                outgoing.put_u32(message.ppid.0);
-                outgoing.put_slice(&message.payload);
+                let header = header.ok_or(SendError::TooLong { length, limit })?;
+                let end = outgoing.end();
+                end.put_u32(header);
+                end.put_u32(message.ppid.0);
+                outgoing.put_payload(&message.payload);
             }
         }
         Ok(())
     }
 
-    pub(super) fn encode_end(self, outgoing: &mut BytesMut) {
+    pub(super) fn encode_end(self, outgoing: &mut Outgoing) {
         match self {
             Self::SelfDelimiting(_) => {}
             Self::Session { .. } => {
-                outgoing.put_u32(0);
-                outgoing.put_u32(Ppid::ASAP.0);
+                let end = outgoing.end();
+                end.put_u32(0);
+                end.put_u32(Ppid::ASAP.0);
             }
         }
     }
@@ -156,19 +162,19 @@ mod tests {
             UserMessage::new(Ppid::NONE, b"".as_slice()),
             UserMessage::new(Ppid::ASAP, b"0123456789".as_slice()),
         ];
-        let mut bytes = BytesMut::new();
+        let mut bytes = Outgoing::default();
         for message in &messages {
             SESSION.encode(message, &mut bytes).unwrap();
         }
         SESSION.encode_end(&mut bytes);
         let mut expected: Vec<_> = messages.into_iter().map(Frame::Message).collect();
         expected.push(Frame::End);
-        assert_eq!(decode_all(SESSION, &bytes), expected);
+        assert_eq!(decode_all(SESSION, bytes.end()), expected);
     }
 
     #[test]
     fn what_is_too_long_is_neither_sent_nor_awaited() {
-        let mut bytes = BytesMut::new();
+        let mut bytes = Outgoing::default();
         let message = UserMessage::new(Ppid::NONE, b"01234567890".as_slice());
         let error = SESSION.encode(&message, &mut bytes).unwrap_err();
         assert_eq!(error, SendError::TooLong { length: 11, limit: 10 });

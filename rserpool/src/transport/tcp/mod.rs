@@ -4,23 +4,26 @@
 //! own, see [`framing`].
 
 pub mod framing;
+mod outgoing;
 
-use std::io::{self, Read, Write};
+use std::cell::RefCell;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
 use super::{Connection, Endpoint, Event, Purpose, SendError, Transport};
 use crate::runtime::{Interest, RegisteredSocket, Runtime};
 use crate::wire::{TransportAddress, TransportProtocol, UserMessage};
 use framing::{Frame, Framing};
+use outgoing::Outgoing;
 
 /// How much is read at a time.
-const READ_SIZE: usize = 16 * 1024;
+const READ_SIZE: usize = 64 * 1024;
 /// From how much unwritten data on a connection is not ready for more.
 const WRITE_LIMIT: usize = 256 * 1024;
 /// How often a closing connection reads before it lets others run.
@@ -198,13 +201,19 @@ impl Endpoint for TcpEndpoint {
     }
 }
 
+thread_local! {
+    /// Where all connections of a thread read to, one after the other: what came is mostly small,
+    /// and a buffer for what may come need not be made for each.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_SIZE].into());
+}
+
 #[derive(Debug)]
 struct TcpConnection {
     state: State,
     framing: Framing,
     peer: TransportAddress,
     incoming: BytesMut,
-    outgoing: BytesMut,
+    outgoing: Outgoing,
     /// An error of writing, told when there is nothing left to read.
     write_error: Option<io::Error>,
     end_sent: bool,
@@ -225,7 +234,7 @@ impl TcpConnection {
             framing,
             peer,
             incoming: BytesMut::new(),
-            outgoing: BytesMut::new(),
+            outgoing: Outgoing::default(),
             write_error: None,
             end_sent: false,
         }
@@ -241,42 +250,38 @@ impl TcpConnection {
         let State::Open(io) = &mut self.state else { return Poll::Ready(()) };
         while !self.outgoing.is_empty() && self.write_error.is_none() {
             let outgoing = &mut self.outgoing;
-            let result = ready!(io.poll_io(cx, Interest::Writable, &mut |mut socket| {
-                match socket.write(outgoing)? {
-                    0 => Err(io::ErrorKind::WriteZero.into()),
-                    written => {
-                        outgoing.advance(written);
-                        Ok(())
-                    }
-                }
-            }));
+            let result = ready!(
+                io.poll_io(cx, Interest::Writable, &mut |socket| { outgoing.write_to(socket) })
+            );
             self.write_error = result.err();
-        }
-        if self.outgoing.is_empty() {
-            self.outgoing = BytesMut::new();
         }
         Poll::Ready(())
     }
 
-    /// Reads once; how many bytes came, 0 at the end.
+    /// Reads; how many bytes came, 0 at the end.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let State::Open(io) = &mut self.state else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
         let incoming = &mut self.incoming;
-        let before = incoming.len();
-        incoming.resize(before + READ_SIZE, 0);
-        let mut read = 0;
-        let result = io.poll_io(cx, Interest::Readable, &mut |mut socket| {
-            read = socket.read(&mut incoming[before..])?;
-            Ok(())
-        });
-        incoming.truncate(before + read);
         if incoming.is_empty() {
             // An idle connection does not hold a buffer.
             *incoming = BytesMut::new();
         }
-        Poll::Ready(ready!(result).map(|()| read))
+        SCRATCH.with_borrow_mut(|scratch| {
+            let before = incoming.len();
+            let polled = io.poll_io(cx, Interest::Readable, &mut |mut socket| {
+                let read = socket.read(scratch)?;
+                incoming.extend_from_slice(&scratch[..read]);
+                // With less than there was room for, the next call would find nothing.
+                let drained = read > 0 && read < scratch.len();
+                if drained { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            match incoming.len() - before {
+                0 => polled.map_ok(|()| 0),
+                read => Poll::Ready(Ok(read)),
+            }
+        })
     }
 
     fn poll_established(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Event>> {

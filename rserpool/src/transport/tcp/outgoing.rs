@@ -1,0 +1,86 @@
+//! What is yet to be written to a stream.
+
+use std::io::{self, IoSlice};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use socket2::Socket;
+
+/// From what length on a payload is written from where it is, and not copied first.
+const LARGE: usize = 4096;
+
+/// Bytes in the order in which they were put, the last payload by reference if it is large.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    bytes: BytesMut,
+    /// Follows `bytes`.
+    payload: Bytes,
+}
+
+impl Outgoing {
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() + self.payload.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Where small things are appended.
+    pub(super) fn end(&mut self) -> &mut BytesMut {
+        if !self.payload.is_empty() {
+            self.bytes.put(std::mem::take(&mut self.payload));
+        }
+        &mut self.bytes
+    }
+
+    pub(super) fn put_payload(&mut self, payload: &Bytes) {
+        if payload.len() >= LARGE && self.payload.is_empty() {
+            self.payload = payload.clone();
+        } else {
+            self.end().put_slice(payload);
+        }
+    }
+
+    /// Writes what there is room for.
+    ///
+    /// # Errors
+    ///
+    /// What the socket says.
+    pub(super) fn write_to(&mut self, socket: &Socket) -> io::Result<()> {
+        let written = if self.payload.is_empty() {
+            socket.send(&self.bytes)?
+        } else {
+            socket.send_vectored(&[IoSlice::new(&self.bytes), IoSlice::new(&self.payload)])?
+        };
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        let first = written.min(self.bytes.len());
+        self.bytes.advance(first);
+        self.payload.advance(written - first);
+        if self.is_empty() {
+            // An idle connection does not hold a buffer.
+            *self = Self::default();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_keep_their_order_whatever_their_size() {
+        let large = Bytes::from(vec![2; LARGE]);
+        let mut outgoing = Outgoing::default();
+        outgoing.end().put_u8(1);
+        outgoing.put_payload(&large);
+        assert_eq!(outgoing.payload.as_ptr(), large.as_ptr(), "not copied");
+        outgoing.put_payload(&large);
+        outgoing.put_payload(&Bytes::from_static(&[3]));
+        assert_eq!(outgoing.len(), 2 * LARGE + 2);
+        let all = [&[1][..], &large, &large, &[3]].concat();
+        assert_eq!(outgoing.end()[..], all[..]);
+    }
+}
