@@ -71,6 +71,7 @@ pub struct PoolElementBuilder {
     policy: PolicyParameters,
     identifier: Option<PoolElementId>,
     lifetime: Option<Duration>,
+    serving_at: Option<TransportAddress>,
 }
 
 #[derive(Debug)]
@@ -124,6 +125,7 @@ impl PoolElement {
             policy: PolicyParameters::round_robin(),
             identifier: None,
             lifetime: None,
+            serving_at: None,
         }
     }
 
@@ -219,6 +221,15 @@ impl PoolElementBuilder {
         self
     }
 
+    /// Registers a server that listens by itself, and does not know of sessions: an HTTP server for
+    /// instance. Nothing is accepted by [`PoolElement::accept`] then. Without IP addresses, or
+    /// with unspecified ones, the element registers that which it reaches its registrar from.
+    #[must_use]
+    pub fn serving_at(mut self, address: TransportAddress) -> Self {
+        self.serving_at = Some(address);
+        self
+    }
+
     /// A further address at which to accept sessions, at the same port: none. SCTP alone has
     /// more than one, and goes on with another when one fails.
     #[must_use]
@@ -266,9 +277,15 @@ impl PoolElementBuilder {
         let listen = |at: SocketAddr| {
             let mut address = TransportAddress::new(network.protocol(), at);
             address.addresses.extend(self.also_at.iter().copied());
-            let service = network.listen(Purpose::Session, &address)?;
-            let user_transport = service.local().unwrap_or(&address).clone();
-            let asap = network.listen(ASAP, &TransportAddress { port: 0, ..address })?;
+            let service = match &self.serving_at {
+                None => network.listen(Purpose::Session, &address)?,
+                Some(_) => network
+                    .dialler(Purpose::Session)
+                    .map_err(|error| ListenError { address: address.clone(), error })?,
+            };
+            let served = self.serving_at.as_ref().unwrap_or(&address);
+            let user_transport = service.local().unwrap_or(served).clone();
+            let asap = network.listen(ASAP, &TransportAddress { port: 0, ..address.clone() })?;
             Ok((service, user_transport, asap))
         };
         let (service, user_transport, asap) = match self.listen {
@@ -277,7 +294,8 @@ impl PoolElementBuilder {
             None => listen((Ipv6Addr::UNSPECIFIED, 0).into())
                 .or_else(|_| listen((Ipv4Addr::UNSPECIFIED, 0).into()))?,
         };
-        let registered = user_transport.clone().with_usage(TransportUse::DATA_PLUS_CONTROL);
+        let control = user_transport.clone().with_usage(TransportUse::DATA_PLUS_CONTROL);
+        let registered = self.serving_at.clone().unwrap_or(control);
         let asap_transport = asap.local().unwrap_or(&user_transport).clone();
         let announcements = network.announcements(&self.hunt);
         let mut config = ElementConfig::new(self.pool_handle, registered, self.hunt, random_seed())

@@ -1,0 +1,51 @@
+//! Pools for [tower](https://docs.rs/tower): a client of HTTP, gRPC or anything else that is a
+//! [`tower::Service`] uses the servers of a pool, by the pool's policy, and goes on with another
+//! when one dies.
+//!
+//! | | what for |
+//! |---|---|
+//! | [`PoolConnector`] | where a client takes a connector: hyper's, tonic's. Each connection goes to the element that the policy selects |
+//! | [`PoolService`] | each request goes to the element that the policy selects |
+//! | [`PoolDiscover`] | tower's own balancers, which want to be told who is there |
+//!
+//! A gRPC client over a pool, two lines changed:
+//!
+//! ```no_run
+//! use rserpool::driver::{Network, PoolUser};
+//! use rserpool::transport::Tcp;
+//! use rserpool_tokio::TokioRuntime;
+//! use rserpool_tower::PoolConnector;
+//!
+//! # async fn client() -> Result<(), Box<dyn std::error::Error>> {
+//! let network = Network::new(TokioRuntime::current(), Tcp::new());
+//! let user = PoolUser::new(&network, ["127.0.0.1:3863".parse().map(rserpool::wire::TransportAddress::tcp)?])?;
+//! let connector = PoolConnector::new(user, "GreeterPool".parse()?);
+//! let channel = tonic::transport::Endpoint::from_static("http://GreeterPool")
+//!     .connect_with_connector_lazy(connector);
+//! # drop(channel);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The servers are what they are, and join the pool by a
+//! [`PoolElement`](rserpool::driver::PoolElement) that
+//! [registers their address](rserpool::driver::PoolElementBuilder::serving_at).
+
+mod connector;
+mod discover;
+mod service;
+
+use std::net::SocketAddr;
+
+use rserpool::wire::{PoolElement, TransportProtocol};
+
+pub use connector::{ConnectError, PoolConnector, PoolStream};
+pub use discover::PoolDiscover;
+pub use service::{PoolService, PoolServiceError};
+
+/// Where an element serves over TCP; none where it does not.
+fn addresses(element: &PoolElement) -> Vec<SocketAddr> {
+    let address = element.user_transport.address();
+    let address = address.filter(|address| address.protocol == TransportProtocol::Tcp);
+    address.into_iter().flat_map(|address| address.socket_addresses()).collect()
+}

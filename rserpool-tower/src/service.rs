@@ -1,0 +1,177 @@
+//! Each request to the element that the policy selects.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use rserpool::driver::PoolUser;
+use rserpool::protocol::user::{ResolveError, ResolveOptions};
+use rserpool::wire::{PoolElement, PoolElementId, PoolHandle};
+use tower::{Service, ServiceExt};
+
+use super::addresses;
+
+/// How many elements' services are kept; ours. Others are made anew.
+const MAX_KEPT: usize = 1024;
+
+/// Sends each request to the element that the pool's policy selects, by a service that `M` makes
+/// of the element's address and that is kept for the next request. An element whose service cannot
+/// be made, or is not ready, is reported, and the next one is tried.
+///
+/// A request that was sent and failed is not sent again, since it may have been done, unless
+/// [`Self::resend`] says so.
+pub struct PoolService<M, S> {
+    user: PoolUser,
+    pool: PoolHandle,
+    make: M,
+    max_age: Duration,
+    resend: bool,
+    kept: Arc<Mutex<HashMap<PoolElementId, (SocketAddr, S)>>>,
+}
+
+impl<M, S> PoolService<M, S> {
+    /// Uses the elements of `pool`, as `user` resolves it.
+    #[must_use]
+    pub fn new(user: PoolUser, pool: PoolHandle, make: M) -> Self {
+        let max_age = Duration::from_secs(1);
+        Self { user, pool, make, max_age, resend: false, kept: Arc::default() }
+    }
+
+    /// How old the answer of the registrar may be by which an element is selected: a second,
+    /// ours. With zero, the registrar is asked for each request, and selects.
+    #[must_use]
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.max_age = age;
+        self
+    }
+
+    /// Whether a request that failed goes to the next element, though it may have been done:
+    /// right for requests that may be done twice.
+    #[must_use]
+    pub fn resend(mut self, yes: bool) -> Self {
+        self.resend = yes;
+        self
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashMap<PoolElementId, (SocketAddr, S)>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn give_up(&mut self, element: PoolElementId) {
+        self.kept().remove(&element);
+        self.user.report_unreachable(self.pool.clone(), element).await;
+    }
+}
+
+impl<M: Clone, S> Clone for PoolService<M, S> {
+    fn clone(&self) -> Self {
+        Self {
+            user: self.user.clone(),
+            pool: self.pool.clone(),
+            make: self.make.clone(),
+            kept: Arc::clone(&self.kept),
+            ..*self
+        }
+    }
+}
+
+impl<M, S> fmt::Debug for PoolService<M, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PoolService").field("pool", &self.pool).finish_non_exhaustive()
+    }
+}
+
+/// Why a request has no response.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PoolServiceError<E> {
+    /// The pool could not be resolved. The request was not sent.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// No element of the pool was ready. The request was not sent.
+    #[error("no element of {0} is ready")]
+    NoElement(PoolHandle),
+    /// The request was sent, and failed. It may have been done.
+    #[error("the request failed: {0}")]
+    Failed(#[source] E),
+}
+
+impl<M, S> PoolService<M, S> {
+    /// The service of an element, ready; none if it is not to be had.
+    async fn ready<R>(&mut self, element: &PoolElement) -> Option<S>
+    where
+        M: Service<SocketAddr, Response = S>,
+        S: Service<R> + Clone,
+    {
+        let address = addresses(element).first().copied()?;
+        let kept = self.kept().get(&element.identifier).cloned();
+        let mut service = match kept {
+            Some((at, service)) if at == address => service,
+            _ => self.make.ready().await.ok()?.call(address).await.ok()?,
+        };
+        service.ready().await.ok()?;
+        let mut kept = self.kept();
+        if kept.len() < MAX_KEPT || kept.contains_key(&element.identifier) {
+            kept.insert(element.identifier, (address, service.clone()));
+        }
+        Some(service)
+    }
+
+    async fn send<R>(mut self, request: R) -> Result<S::Response, PoolServiceError<S::Error>>
+    where
+        M: Service<SocketAddr, Response = S>,
+        S: Service<R> + Clone,
+        R: Clone,
+    {
+        let options = ResolveOptions { max_age: self.max_age, ..ResolveOptions::default() };
+        let elements = self.user.resolve(self.pool.clone(), options).await?;
+        let mut failed = None;
+        for element in elements {
+            let Some(mut service) = self.ready(&element).await else {
+                self.give_up(element.identifier).await;
+                continue;
+            };
+            match service.call(request.clone()).await {
+                Ok(response) => return Ok(response),
+                Err(error) => {
+                    self.give_up(element.identifier).await;
+                    failed = Some(error);
+                    if !self.resend {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(match failed {
+            Some(error) => PoolServiceError::Failed(error),
+            None => PoolServiceError::NoElement(self.pool),
+        })
+    }
+}
+
+impl<M, S, R> Service<R> for PoolService<M, S>
+where
+    M: Service<SocketAddr, Response = S> + Clone + Send + 'static,
+    M::Future: Send,
+    S: Service<R> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    S::Response: Send,
+    R: Clone + Send + 'static,
+{
+    type Response = S::Response;
+    type Error = PoolServiceError<S::Error>;
+    type Future = BoxFuture<'static, Result<S::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        Box::pin(self.clone().send(request))
+    }
+}

@@ -1,0 +1,275 @@
+//! Real HTTP and gRPC servers in pools, killed while clients use them.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rserpool::driver::{Network, PoolElement, PoolUser, Registrar, random_registrar_id};
+use rserpool::protocol::registrar::RegistrarConfig;
+use rserpool::transport::Tcp;
+use rserpool::wire::{PoolElementId, PoolHandle, TransportAddress};
+use rserpool_tokio::TokioRuntime;
+use rserpool_tower::{PoolConnector, PoolDiscover, PoolService};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tonic::transport::{Channel, Endpoint, Server, channel};
+use tonic_health::ServingStatus;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tower::discover::Change;
+use tower::{Service, ServiceExt};
+
+fn pool() -> PoolHandle {
+    "WebPool".parse().unwrap()
+}
+
+fn network() -> Network {
+    Network::new(TokioRuntime::current(), Tcp::new())
+}
+
+fn start_registrar(network: &Network) -> Registrar {
+    let any = TransportAddress::tcp(([127, 0, 0, 1], 0).into());
+    Registrar::start(network, &any, RegistrarConfig::new(random_registrar_id(), 1)).unwrap()
+}
+
+fn new_user(network: &Network, registrar: &Registrar) -> PoolUser {
+    PoolUser::new(network, [registrar.local_address().clone()]).unwrap()
+}
+
+/// A server with a runtime of its own: all of it ends at once when that is dropped, as with a
+/// process that is killed.
+struct Killable {
+    identifier: PoolElementId,
+    runtime: Option<Runtime>,
+}
+
+impl Killable {
+    fn kill(mut self) {
+        self.runtime.take().unwrap().shutdown_background();
+    }
+}
+
+impl Drop for Killable {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Runs `serve` and joins the pool.
+async fn start<S, F>(registrar: &Registrar, serve: S) -> Killable
+where
+    S: FnOnce(TcpListener) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let guard = runtime.enter();
+    runtime.spawn(serve(TcpListener::from_std(listener).unwrap()));
+    let network = network();
+    let builder = PoolElement::builder(&network, pool(), [registrar.local_address().clone()]);
+    let builder = builder.serving_at(TransportAddress::tcp(address));
+    let element = builder.listen(([127, 0, 0, 1], 0).into()).start().unwrap();
+    drop(guard);
+    let identifier = element.registered().await.unwrap();
+    // It lives and dies with the server.
+    runtime.spawn(async move {
+        let _element = element;
+        std::future::pending::<()>().await
+    });
+    Killable { identifier, runtime: Some(runtime) }
+}
+
+/// An HTTP server that answers with its port.
+async fn http(registrar: &Registrar) -> Killable {
+    start(registrar, |listener| async move {
+        let port = listener.local_addr().unwrap().port();
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let answer = service_fn(move |_: Request<hyper::body::Incoming>| async move {
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(port.to_string()))))
+            });
+            tokio::spawn(
+                hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), answer),
+            );
+        }
+    })
+    .await
+}
+
+async fn grpc(registrar: &Registrar) -> Killable {
+    start(registrar, |listener| async move {
+        let (reporter, service) = tonic_health::server::health_reporter();
+        reporter.set_service_status("", ServingStatus::Serving).await;
+        let incoming = tonic::transport::server::TcpIncoming::from(listener);
+        Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
+    })
+    .await
+}
+
+async fn body(response: Response<hyper::body::Incoming>) -> String {
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn request() -> Request<Full<Bytes>> {
+    Request::get("http://WebPool/").body(Full::default()).unwrap()
+}
+
+#[tokio::test]
+async fn hyper_goes_on_with_another_server_when_its_own_is_killed() {
+    let network = network();
+    let registrar = start_registrar(&network);
+    let mut servers = vec![http(&registrar).await, http(&registrar).await];
+    let connector = PoolConnector::new(new_user(&network, &registrar), pool());
+    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
+    for _ in 0..4 {
+        assert!(client.request(request()).await.unwrap().status().is_success());
+        servers.remove(0).kill();
+        servers.push(http(&registrar).await);
+        // The one that was under way may fail; the next finds another server.
+        let mut tries = 0;
+        while client.request(request()).await.is_err() {
+            tries += 1;
+            assert!(tries < 3, "nobody serves");
+        }
+    }
+}
+
+#[tokio::test]
+async fn tonic_goes_on_with_another_server_when_its_own_is_killed() {
+    let network = network();
+    let registrar = start_registrar(&network);
+    let mut servers = vec![grpc(&registrar).await, grpc(&registrar).await];
+    let connector = PoolConnector::new(new_user(&network, &registrar), pool());
+    let channel = Endpoint::from_static("http://WebPool").connect_with_connector_lazy(connector);
+    let mut client = HealthClient::new(channel);
+    for _ in 0..4 {
+        let request = || HealthCheckRequest { service: String::new() };
+        assert_eq!(client.check(request()).await.unwrap().into_inner().status, 1);
+        servers.remove(0).kill();
+        servers.push(grpc(&registrar).await);
+        let mut tries = 0;
+        while client.check(request()).await.is_err() {
+            tries += 1;
+            assert!(tries < 5, "nobody serves");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Makes a service that sends requests to an address.
+fn to_address(
+    address: SocketAddr,
+) -> impl Service<
+    Request<Full<Bytes>>,
+    Response = Response<hyper::body::Incoming>,
+    Error = hyper_util::client::legacy::Error,
+    Future: Send,
+> + Clone
++ Send
++ 'static {
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
+    tower::service_fn(move |mut request: Request<Full<Bytes>>| {
+        *request.uri_mut() = format!("http://{address}/").parse().unwrap();
+        client.request(request)
+    })
+}
+
+#[tokio::test]
+async fn each_request_follows_the_policy_and_none_fails_when_a_server_is_killed() {
+    let network = network();
+    let registrar = start_registrar(&network);
+    let mut servers = Vec::new();
+    for _ in 0..3 {
+        servers.push(http(&registrar).await);
+    }
+    let make = tower::service_fn(|address| async move { Ok::<_, Infallible>(to_address(address)) });
+    let user = new_user(&network, &registrar);
+    let mut service = PoolService::new(user, pool(), make).resend(true);
+    let mut answered = Vec::new();
+    for number in 0..60 {
+        let response = service.ready().await.unwrap().call(request()).await.unwrap();
+        answered.push(body(response).await);
+        if number == 30 {
+            servers.pop().unwrap().kill();
+        }
+    }
+    let different = |answers: &[String]| answers.iter().collect::<BTreeSet<_>>().len();
+    assert_eq!(different(&answered[..6]), 3, "round robin");
+    assert_eq!(different(&answered[40..]), 2);
+}
+
+#[tokio::test]
+async fn a_request_is_not_sent_twice_unless_it_may() {
+    let network = network();
+    let registrar = start_registrar(&network);
+    // Takes requests and hangs up.
+    let rude = |listener: TcpListener| async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            stream.readable().await.unwrap();
+        }
+    };
+    let _servers = [start(&registrar, rude).await, start(&registrar, rude).await];
+    let make = tower::service_fn(|address| async move { Ok::<_, Infallible>(to_address(address)) });
+    let user = new_user(&network, &registrar);
+    let service = PoolService::new(user, pool(), make);
+    let error = service.oneshot(request()).await.unwrap_err();
+    assert!(error.to_string().starts_with("the request failed"), "{error}");
+}
+
+#[tokio::test]
+async fn balancers_hear_of_servers_that_come_and_go() {
+    let network = network();
+    let registrar = start_registrar(&network);
+    let mut servers = vec![grpc(&registrar).await];
+    let user = new_user(&network, &registrar);
+    let mut changes = PoolDiscover::new(user.subscribe(pool()).await, |address: SocketAddr| {
+        Endpoint::from_shared(format!("http://{address}")).unwrap()
+    });
+    let (channel, told) = Channel::balance_channel(16);
+    tokio::spawn(async move {
+        use futures::StreamExt;
+        while let Some(Ok(change)) = changes.next().await {
+            // tonic has a type of its own for it.
+            let change = match change {
+                Change::Insert(element, endpoint) => channel::Change::Insert(element, endpoint),
+                Change::Remove(element) => channel::Change::Remove(element),
+            };
+            if told.send(change).await.is_err() {
+                break;
+            }
+        }
+    });
+    let mut client = HealthClient::new(channel);
+    for _ in 0..3 {
+        let request = HealthCheckRequest { service: String::new() };
+        assert_eq!(client.check(request).await.unwrap().into_inner().status, 1);
+        servers.push(grpc(&registrar).await);
+        let first = servers.remove(0);
+        let gone = first.identifier;
+        first.kill();
+        // Until the registrar has noticed, and told.
+        let others = || user.resolve(pool(), Default::default());
+        while others().await.unwrap().iter().any(|element| element.identifier == gone) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
