@@ -1,10 +1,15 @@
 //! What the examples share: each runs on tokio or on smol, as `--runtime` says.
 
+pub mod own_runtime;
+
 use std::future::Future;
 
 use clap::{Parser, ValueEnum};
-use rserpool::driver::Network;
+use futures::future::{AbortHandle, abortable};
+use rserpool::driver::{Network, Registrar, random_registrar_id};
+use rserpool::protocol::registrar::RegistrarConfig;
 use rserpool::transport::Tcp;
+use rserpool::wire::TransportAddress;
 use rserpool_smol::SmolRuntime;
 use rserpool_tokio::TokioRuntime;
 
@@ -39,4 +44,27 @@ where
         }
         Choice::Smol => smol::block_on(program(Network::new(SmolRuntime::new(), Tcp::new()))),
     }
+}
+
+/// A registrar at any port of this host.
+///
+/// # Errors
+///
+/// When there is no port.
+pub fn start_registrar(network: &Network) -> anyhow::Result<Registrar> {
+    let any_port = TransportAddress::tcp("127.0.0.1:0".parse()?);
+    let config = RegistrarConfig::new(random_registrar_id(), 1);
+    Ok(Registrar::start(network, &any_port, config)?)
+}
+
+/// Runs a server that dies without a word when it is told to abort: nothing of it goes on.
+pub fn spawn_mortal(
+    network: &Network,
+    server: impl Future<Output: Send> + Send + 'static,
+) -> AbortHandle {
+    let (server, life) = abortable(server);
+    network.runtime().spawn(Box::pin(async move {
+        let _ = server.await;
+    }));
+    life
 }

@@ -123,6 +123,9 @@ impl PoolElement {
     }
 }
 
+/// How many messages a session handles before it lets others run.
+const BUDGET: u32 = 32;
+
 /// One session of a service.
 struct Served<S> {
     session: ElementSession,
@@ -143,7 +146,12 @@ impl<S: Service> Served<S> {
         let mut lineage = Lineage::new();
         // The state that a life of the session begins with.
         let initial = self.service.save();
+        let mut handled = 0;
         loop {
+            handled += 1;
+            if handled % BUDGET == 0 {
+                yield_now().await;
+            }
             let event = poll_fn(|cx| match stopping.poll_unpin(cx) {
                 Poll::Ready(()) => Poll::Ready(Ok(None)),
                 Poll::Pending => self.session.poll_recv(cx),
@@ -222,6 +230,19 @@ impl<S: Service> Served<S> {
         }
         self.session.send(self.config.ppid, message).await
     }
+}
+
+/// Lets other tasks run.
+async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// The time of day, for cookies that other hosts are to judge.

@@ -1,0 +1,102 @@
+//! A counter that outlives its servers, with nothing to be done about it: the service says what
+//! its state is, and the framework carries it from one server to the next, so that each request
+//! counts exactly once.
+//!
+//! ```sh
+//! cargo run -p rserpool-examples --bin counter -- --runtime smol
+//! ```
+
+use std::future::pending;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::AbortHandle;
+use rserpool::cookie::{KeyRing, Seal};
+use rserpool::driver::{
+    InvalidState, Network, PoolElement, PoolUser, RequestConfig, RequestEvent, Service,
+    ServiceConfig,
+};
+use rserpool::wire::{PoolElementId, PoolHandle, TransportAddress};
+use rserpool_examples::{spawn_mortal, start_registrar};
+
+/// The service.
+#[derive(Debug, Default)]
+struct Counter(u64);
+
+impl Service for Counter {
+    async fn handle(&mut self, _request: Bytes) -> Bytes {
+        self.0 += 1;
+        self.save().into()
+    }
+
+    fn save(&self) -> Vec<u8> {
+        self.0.to_be_bytes().to_vec()
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), InvalidState> {
+        self.0 = u64::from_be_bytes(state.try_into().map_err(|_| InvalidState)?);
+        Ok(())
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    rserpool_examples::run(counter)
+}
+
+async fn counter(network: Network) -> anyhow::Result<()> {
+    const REQUESTS: u64 = 2000;
+    let registrar = start_registrar(&network)?;
+    let at = registrar.local_address();
+    let pool: PoolHandle = "CounterPool".parse()?;
+    // Servers in processes of their own would read it from a file: `rserpool keys` makes one.
+    let keys = KeyRing::generate();
+    let mut servers = Vec::new();
+    for _ in 0..3 {
+        servers.push(start_server(&network, &pool, at, &keys).await?);
+    }
+
+    let user = PoolUser::new(&network, [at.clone()])?;
+    let mut session = user.open_requests(pool.clone(), RequestConfig::default()).await?;
+    let (mut sent, mut answered) = (0, 0);
+    while answered < REQUESTS {
+        // Several at a time.
+        while sent < REQUESTS && session.submit("count").is_ok() {
+            sent += 1;
+        }
+        match session.event().await? {
+            RequestEvent::Reply { body, .. } => {
+                answered += 1;
+                assert_eq!(body[..], u64::to_be_bytes(answered), "each counts once");
+                if answered % 400 == 100 {
+                    let serving = session.element();
+                    if let Some(at) = servers.iter().position(|(it, _)| Some(*it) == serving) {
+                        println!("the count is {answered}, and the server dies");
+                        servers.remove(at).1.abort();
+                    }
+                    servers.push(start_server(&network, &pool, at, &keys).await?);
+                }
+            }
+            RequestEvent::FailoverCompleted { from, to } => {
+                println!("{to} goes on for {from}");
+            }
+            _ => {}
+        }
+    }
+    session.close().await;
+    println!("{REQUESTS} requests, and the count is {answered}");
+    Ok(())
+}
+
+/// Starts a server: what it takes beside the service.
+async fn start_server(
+    network: &Network,
+    pool: &PoolHandle,
+    registrar: &TransportAddress,
+    keys: &KeyRing,
+) -> anyhow::Result<(PoolElementId, AbortHandle)> {
+    let element = PoolElement::builder(network, pool.clone(), [registrar.clone()]).start()?;
+    let identifier = element.registered().await?;
+    let config = ServiceConfig::new(Seal::new(pool.clone(), keys.clone()));
+    let serve = element.serve(config, Counter::default, pending::<()>(), Duration::ZERO);
+    Ok((identifier, spawn_mortal(network, serve)))
+}

@@ -1,0 +1,99 @@
+//! HTTP behind a pool: the servers are hyper's and know nothing of pools; each joins with its
+//! address. The client is hyper's, too, and gets its connections from the pool.
+//!
+//! ```sh
+//! cargo run -p rserpool-examples --bin http -- --runtime smol
+//! ```
+//!
+//! hyper itself runs on tokio, whichever runtime the pool is on.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use futures::future::pending;
+use http_body_util::{BodyExt, Full};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rserpool::driver::{Network, PoolElement, PoolUser};
+use rserpool::wire::{PoolHandle, TransportAddress};
+use rserpool_examples::start_registrar;
+use rserpool_tower::PoolConnector;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+fn main() -> anyhow::Result<()> {
+    rserpool_examples::run(http)
+}
+
+async fn http(network: Network) -> anyhow::Result<()> {
+    let registrar = start_registrar(&network)?;
+    let at = registrar.local_address();
+    let pool: PoolHandle = "WebPool".parse()?;
+    let mut servers = Vec::new();
+    for name in ["one", "two", "three"] {
+        servers.push(start_server(&network, &pool, at, name).await?);
+    }
+
+    let user = PoolUser::new(&network, [at.clone()])?;
+    let connector = PoolConnector::new(user, pool);
+    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
+    let tokio = Runtime::new()?;
+    let mut last = String::new();
+    for number in 1..=9 {
+        let request = Request::get("http://WebPool/").body(Full::default())?;
+        let sending = client.request(request);
+        let answer = tokio.spawn(async move {
+            let body = sending.await?.into_body().collect().await?;
+            anyhow::Ok(String::from_utf8(body.to_bytes().to_vec())?)
+        });
+        match answer.await? {
+            Ok(answer) => {
+                println!("request {number}: {answer}");
+                last = answer;
+            }
+            Err(error) => println!("request {number}: {error:#}; the next finds another server"),
+        }
+        if number % 3 == 0
+            && number < 9
+            && let Some(at) = servers.iter().position(|(name, _)| last.ends_with(name))
+        {
+            let (name, server) = servers.remove(at);
+            println!("-- server {name} dies");
+            server.shutdown_background();
+        }
+    }
+    tokio.shutdown_background();
+    Ok(())
+}
+
+/// A server that says its name, on a runtime of its own, so that all of it dies with that.
+async fn start_server(
+    network: &Network,
+    pool: &PoolHandle,
+    registrar: &TransportAddress,
+    name: &'static str,
+) -> anyhow::Result<(&'static str, Runtime)> {
+    let runtime = Runtime::new()?;
+    let listener = runtime.spawn(TcpListener::bind("127.0.0.1:0")).await??;
+    let address = TransportAddress::tcp(listener.local_addr()?);
+    let element = PoolElement::builder(network, pool.clone(), [registrar.clone()])
+        .serving_at(address)
+        .start()?;
+    element.registered().await?;
+    runtime.spawn(async move {
+        // It is in the pool as long as the server lives.
+        let _element = element;
+        while let Ok((stream, _)) = listener.accept().await {
+            let answer = service_fn(move |_| async move {
+                let text = format!("hello from {name}");
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text))))
+            });
+            let http = hyper::server::conn::http1::Builder::new();
+            tokio::spawn(http.serve_connection(TokioIo::new(stream), answer));
+        }
+        pending::<()>().await;
+    });
+    Ok((name, runtime))
+}

@@ -1,0 +1,138 @@
+//! A key-value store, all of whose data travels with its clients: on the session API, by hand.
+//! The server seals the session's data into a cookie before each reply; when it dies, the client
+//! gives the cookie to the next one, and sends again what was not answered.
+//!
+//! ```sh
+//! cargo run -p rserpool-examples --bin notes -- --runtime smol
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::AbortHandle;
+use futures::stream::FuturesUnordered;
+use rserpool::cookie::{KeyRing, Lineage, Seal};
+use rserpool::driver::{ElementEvent, ElementSession, Network, PoolElement, PoolUser, Session};
+use rserpool::protocol::session::Event;
+use rserpool::wire::{PoolElementId, PoolHandle, Ppid, TransportAddress};
+use rserpool_examples::{spawn_mortal, start_registrar};
+
+fn main() -> anyhow::Result<()> {
+    rserpool_examples::run(notes)
+}
+
+async fn notes(network: Network) -> anyhow::Result<()> {
+    let registrar = start_registrar(&network)?;
+    let at = registrar.local_address();
+    let pool: PoolHandle = "NotesPool".parse()?;
+    let keys = KeyRing::generate();
+    let mut servers = Vec::new();
+    for _ in 0..2 {
+        let seal = Seal::new(pool.clone(), keys.clone());
+        servers.push(start_server(&network, &pool, at, seal).await?);
+    }
+
+    let user = PoolUser::new(&network, [at.clone()])?;
+    let mut session = user.open(pool).await?;
+    for command in ["set bread 2", "set milk 1", "get bread", "die", "set milk 3", "get milk"] {
+        if command == "die" {
+            let serving = session.element();
+            println!("-- the server dies");
+            servers.iter().filter(|(it, _)| Some(*it) == serving).for_each(|(_, it)| it.abort());
+            continue;
+        }
+        println!("{command:12} -> {}", ask(&mut session, command).await?);
+    }
+    let bread = ask(&mut session, "get bread").await?;
+    println!("get bread    -> {bread}, as the dead server was told");
+    assert_eq!(bread, "2");
+    session.close().await;
+    Ok(())
+}
+
+/// A command and its reply, from whichever server.
+async fn ask(session: &mut Session, command: &'static str) -> anyhow::Result<String> {
+    session.send(Ppid::NONE, command).await?;
+    loop {
+        match session.recv().await? {
+            Event::Message(reply) => return Ok(String::from_utf8_lossy(&reply.payload).into()),
+            Event::FailoverCompleted { from, to } => {
+                println!("-- {to} goes on for {from}");
+                session.send(Ppid::NONE, command).await?;
+            }
+            _ => {}
+        }
+    }
+}
+
+async fn start_server(
+    network: &Network,
+    pool: &PoolHandle,
+    registrar: &TransportAddress,
+    seal: Seal,
+) -> anyhow::Result<(PoolElementId, AbortHandle)> {
+    let mut element = PoolElement::builder(network, pool.clone(), [registrar.clone()]).start()?;
+    let identifier = element.registered().await?;
+    let seal = Arc::new(seal);
+    let server = async move {
+        let mut sessions = FuturesUnordered::new();
+        loop {
+            futures::select! {
+                session = futures::FutureExt::fuse(element.accept()) => {
+                    sessions.push(serve(session, Arc::clone(&seal)));
+                }
+                _ = sessions.select_next_some() => {}
+            }
+        }
+    };
+    Ok((identifier, spawn_mortal(network, server)))
+}
+
+/// Serves one session until it ends.
+async fn serve(mut session: ElementSession, seal: Arc<Seal>) -> anyhow::Result<()> {
+    let mut notes: BTreeMap<String, String> = BTreeMap::new();
+    let mut lineage = Lineage::new();
+    while let Some(event) = session.recv().await? {
+        match event {
+            ElementEvent::CookieEcho(cookie) => {
+                // A cookie that is forged, foreign or too old is refused, and says so.
+                let opened = seal.open(now(), &cookie)?;
+                let text = String::from_utf8(opened.state.to_vec())?;
+                let pairs = text.lines().filter_map(|line| line.split_once('='));
+                notes = pairs.map(|(key, value)| (key.into(), value.into())).collect();
+                lineage = opened.lineage;
+            }
+            ElementEvent::Message(message) => {
+                let reply = obey(&mut notes, &String::from_utf8_lossy(&message.payload));
+                let state: String =
+                    notes.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
+                // The cookie first: what the client has seen, the next server knows.
+                let cookie = seal.seal(now(), &mut lineage, b"", state.as_bytes())?;
+                session.send_cookie(cookie).await?;
+                session.send(Ppid::NONE, reply).await?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn obey(notes: &mut BTreeMap<String, String>, command: &str) -> Bytes {
+    match command.split(' ').collect::<Vec<_>>()[..] {
+        ["set", key, value] => {
+            notes.insert(key.to_owned(), value.to_owned());
+            Bytes::from_static(b"done")
+        }
+        ["get", key] => notes.get(key).cloned().unwrap_or_else(|| "nothing".to_owned()).into(),
+        _ => Bytes::from_static(b"set KEY VALUE, or get KEY"),
+    }
+}
+
+/// The time of day, which servers on other hosts have, too.
+#[allow(clippy::disallowed_methods, reason = "no runtime has it")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}

@@ -1,0 +1,48 @@
+//! Two runtimes in one process: the servers run on one that this package has written for itself,
+//! in about a hundred lines (`examples/src/own_runtime.rs`), registrar and client on the one that
+//! `--runtime` names.
+//!
+//! ```sh
+//! cargo run -p rserpool-examples --bin own_runtime -- --runtime smol
+//! ```
+
+use rserpool::driver::{ElementEvent, Network, PoolElement, PoolUser};
+use rserpool::protocol::session::Event;
+use rserpool::transport::Tcp;
+use rserpool::wire::{PoolHandle, Ppid};
+use rserpool_examples::own_runtime::ThreadPerTask;
+use rserpool_examples::start_registrar;
+
+fn main() -> anyhow::Result<()> {
+    rserpool_examples::run(own_runtime)
+}
+
+async fn own_runtime(network: Network) -> anyhow::Result<()> {
+    let registrar = start_registrar(&network)?;
+    let at = registrar.local_address();
+    let pool: PoolHandle = "EchoPool".parse()?;
+
+    let ours = Network::new(ThreadPerTask, Tcp::new());
+    let mut element = PoolElement::builder(&ours, pool.clone(), [at.clone()]).start()?;
+    println!("{} joined the pool, on our own runtime", element.registered().await?);
+    ours.runtime().spawn(Box::pin(async move {
+        let mut session = element.accept().await;
+        while let Ok(Some(event)) = session.recv().await {
+            if let ElementEvent::Message(message) = event {
+                let _ = session.send(message.ppid, message.payload).await;
+            }
+        }
+    }));
+
+    let user = PoolUser::new(&network, [at.clone()])?;
+    let mut session = user.open(pool).await?;
+    session.send(Ppid::NONE, "from one runtime to the other").await?;
+    loop {
+        if let Event::Message(reply) = session.recv().await? {
+            println!("and back: {}", String::from_utf8_lossy(&reply.payload));
+            break;
+        }
+    }
+    session.close().await;
+    Ok(())
+}

@@ -1,0 +1,7 @@
+//! The contract suite on the runtime of the example.
+
+use rserpool::driver::Network;
+use rserpool::transport::Tcp;
+use rserpool_examples::own_runtime::ThreadPerTask;
+
+rserpool::contract_suite!(async_io::block_on, Network::new(ThreadPerTask, Tcp::new()));
