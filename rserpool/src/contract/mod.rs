@@ -3,6 +3,7 @@
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test says what it expects, all else fails")]
 
+mod cancellation;
 mod hostile;
 #[cfg(target_os = "linux")]
 mod paths;
@@ -16,6 +17,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use crate::driver::Network;
 use crate::wire::TransportAddress;
 
+pub use cancellation::*;
 pub use hostile::*;
 #[cfg(target_os = "linux")]
 pub use paths::*;
@@ -47,6 +49,7 @@ macro_rules! contract_suite {
             one_who_talks_without_end_does_not_keep_others_waiting,
             an_element_that_leaves_is_not_resolved_any_more,
             a_subscriber_sees_the_pool_change,
+            messages_reach_a_pool_without_a_session,
             a_registrar_restart_is_survived,
             futures_that_are_dropped_lose_nothing,
             no_registrar_and_no_pool_are_errors_that_say_so,
@@ -55,6 +58,8 @@ macro_rules! contract_suite {
             a_request_that_is_given_up_does_not_confuse_the_next,
             a_server_that_stops_hands_its_sessions_over,
             a_foreign_checkpoint_is_refused,
+            futures_may_be_dropped_wherever_they_wait,
+            an_opening_that_is_given_up_leaves_no_session,
         }
     };
     (paths: [$($attribute:tt)*] $block_on:expr, $network:expr) => {

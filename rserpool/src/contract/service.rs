@@ -15,7 +15,7 @@ use crate::protocol::HuntConfig;
 use crate::protocol::registrar::RegistrarConfig;
 use crate::protocol::session::{Event, SessionError};
 use crate::protocol::user::{ResolveError, ResolveOptions};
-use crate::wire::{PoolElementId, PoolHandle, Ppid, RegistrarId, TransportAddress};
+use crate::wire::{PoolElementId, PoolHandle, Ppid, RegistrarId, TransportAddress, UserMessage};
 
 pub(super) fn pool() -> PoolHandle {
     "ContractPool".parse().expect("a handle")
@@ -185,7 +185,7 @@ pub async fn one_who_talks_without_end_does_not_keep_others_waiting(network: Net
         let report = b"\x09\0\0\x14\0\x09\0\x08Pool\0\x0e\0\x08\0\0\0\x01";
         while stopped.try_recv().is_ok_and(|stop| stop.is_none()) {
             std::future::poll_fn(|cx| connection.poll_ready(cx)).await;
-            let message = crate::wire::UserMessage::new(Ppid::ASAP, &report[..]);
+            let message = UserMessage::new(Ppid::ASAP, &report[..]);
             if connection.send(message).is_err() {
                 break;
             }
@@ -210,6 +210,48 @@ pub async fn an_element_that_leaves_is_not_resolved_any_more(network: Network) {
     counter.stop.send(true).expect("it runs");
     assert_eq!(counter.done.await, Ok(true), "the registrar confirms");
     assert_eq!(resolve().await, Err(ResolveError::UnknownPool(pool())));
+}
+
+/// Messages go to whom the policy selects, to a certain element, to the last one, and to all.
+pub async fn messages_reach_a_pool_without_a_session(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let mut counters = Vec::new();
+    for _ in 0..3 {
+        counters.push(start_counter(&network, registrar.local_address()).await);
+    }
+    let user = new_user(&network, registrar.local_address());
+    let mut messenger = user.messenger(pool()).expect("a dialler");
+    let message = || UserMessage::new(Ppid(99), b"next".as_slice());
+    let mut chosen = Vec::new();
+    for _ in 0..6 {
+        chosen.push(messenger.send(message()).await.expect("they are there"));
+        assert_eq!(messenger.recv().await.0, *chosen.last().expect("just pushed"));
+    }
+    assert_eq!(chosen[..3], chosen[3..], "in turn");
+    let last = messenger.send_to_last(message()).await.expect("it is there");
+    assert_eq!(Some(&last), chosen.last());
+    messenger.send_to(chosen[0], message()).await.expect("it is there");
+    let all = messenger.send_to_all(message()).await.expect("they are there");
+    assert_eq!(all.len(), 3);
+    let mut heard = Vec::new();
+    for _ in 0..5 {
+        heard.push(messenger.recv().await.0);
+    }
+    let times = |element| heard.iter().filter(|it| **it == element).count();
+    assert_eq!([chosen[0], chosen[1], chosen[2]].map(times), [2, 1, 2]);
+    // The last one dies: another gets the message.
+    let index = counters.iter().position(|counter| Some(counter.identifier) == all.last().copied());
+    let killed = counters.swap_remove(index.expect("one of them"));
+    drop(killed.stop);
+    let _ = killed.done.await;
+    loop {
+        let last = messenger.send_to_last(message()).await.expect("two are there");
+        // What was sent before the end was noticed is lost.
+        if last != killed.identifier {
+            break;
+        }
+    }
+    assert_ne!(messenger.recv().await.0, killed.identifier);
 }
 
 /// Who subscribes hears of elements that are there, come and go.

@@ -8,6 +8,7 @@
 //! | [`Subscription`] | the changes of a pool, as they happen |
 //! | [`Session`] | a pool user's session, which fails over |
 //! | [`ElementSession`] | the same session as the element that serves it sees it |
+//! | [`Messenger`] | messages to a pool without a session |
 //! | [`RequestSession`] | a session of requests and replies, each answered exactly once |
 //! | [`Service`] | what answers them |
 
@@ -16,6 +17,7 @@ mod dump;
 mod element;
 mod element_session;
 mod gate;
+mod messenger;
 mod registrar;
 mod requests;
 mod serve;
@@ -42,6 +44,7 @@ use crate::wire::{Ppid, RegistrarId, TransportAddress, TransportProtocol};
 pub use dump::{Dump, DumpError, dump};
 pub use element::{ElementControl, JoinError, PoolElement, PoolElementBuilder};
 pub use element_session::{ElementEvent, ElementSession};
+pub use messenger::{Messenger, MessengerError};
 pub use registrar::Registrar;
 pub use requests::{NoRoom, RequestConfig, RequestError, RequestEvent, RequestSession};
 pub use serve::Stopping;

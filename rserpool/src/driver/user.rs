@@ -7,6 +7,7 @@ use std::time::Instant;
 use futures::channel::{mpsc, oneshot};
 use futures::sink::SinkExt;
 
+use super::messenger::Messenger;
 use super::requests::{RequestConfig, RequestSession};
 use super::session::Session;
 use super::subscription::{Subscriber, Subscription};
@@ -157,6 +158,15 @@ impl PoolUser {
         let mut session = Session::new(&self.network, self.commands.clone(), handle, config)?;
         session.connected().await?;
         Ok(session)
+    }
+
+    /// Sends messages to a pool without a session, each for itself (RFC 5352 section 6.5).
+    ///
+    /// # Errors
+    ///
+    /// When the transport cannot be used at all.
+    pub fn messenger(&self, handle: PoolHandle) -> io::Result<Messenger> {
+        Messenger::new(&self.network, self.clone(), handle)
     }
 
     /// Opens a session of requests and replies with a pool of [`Service`](super::Service)s, and

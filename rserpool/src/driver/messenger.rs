@@ -1,0 +1,274 @@
+//! Messages to a pool without a session (RFC 5352 section 6.5).
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use super::timer::LazyTimer;
+use super::{Network, PoolUser};
+use crate::protocol::user::{ResolveError, ResolveOptions};
+use crate::transport::{Connection, Endpoint, Event, Purpose, SendError};
+use crate::wire::{PoolElement, PoolElementId, PoolHandle, Ppid, UserMessage};
+
+/// How long an element may take to accept a connection: 5 s, as for sessions.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How old an answer of the registrar may be: stale_cache_value, 30 s (RFC 5352 section 7.2).
+const MAX_AGE: Duration = Duration::from_secs(30);
+
+/// The most connections that are kept; ours. The one that was made first is closed for another.
+const MAX_CONNECTIONS: usize = 256;
+
+/// How many messages are kept that nobody has received, while others are sent; ours. From then on,
+/// elements have to wait.
+const MAX_RECEIVED: usize = 64;
+
+/// Sends messages to a pool, each for itself: to the element that the policy selects, to a certain
+/// one, to the last one, or to all. There is no state that would move with a failover, so it suits
+/// messages that do not belong together; else take a [`Session`](super::Session).
+///
+/// Connections are kept, and answers come by [`Self::recv`].
+pub struct Messenger {
+    network: Network,
+    user: PoolUser,
+    handle: PoolHandle,
+    endpoint: Box<dyn Endpoint>,
+    open: Vec<Open>,
+    last: Option<PoolElementId>,
+    received: VecDeque<(PoolElementId, UserMessage)>,
+}
+
+struct Open {
+    element: PoolElementId,
+    connection: Box<dyn Connection>,
+    established: bool,
+}
+
+/// Why a message was not sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MessengerError {
+    /// The pool could not be resolved.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// None of the elements to which it was to go accepts a connection.
+    #[error("no element of {0} can be reached")]
+    NoElement(PoolHandle),
+    /// The message is not one that the transport carries.
+    #[error(transparent)]
+    Message(#[from] SendError),
+}
+
+impl fmt::Debug for Messenger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Messenger").field("handle", &self.handle).finish_non_exhaustive()
+    }
+}
+
+impl Messenger {
+    pub(super) fn new(network: &Network, user: PoolUser, handle: PoolHandle) -> io::Result<Self> {
+        Ok(Self {
+            network: network.clone(),
+            user,
+            handle,
+            endpoint: network.dialler(Purpose::Session)?,
+            open: Vec::new(),
+            last: None,
+            received: VecDeque::new(),
+        })
+    }
+
+    /// Sends a message to the element that the pool's policy selects, or when that cannot be
+    /// reached, to the next; which one it was. It may still be lost with that element.
+    ///
+    /// # Errors
+    ///
+    /// When it was not sent.
+    ///
+    /// # Cancel safety
+    ///
+    /// A message whose future is dropped was not sent.
+    pub async fn send(&mut self, message: UserMessage) -> Result<PoolElementId, MessengerError> {
+        let elements = self.resolve().await?;
+        for element in &elements {
+            if self.deliver(element, &message).await? {
+                return Ok(element.identifier);
+            }
+        }
+        Err(MessengerError::NoElement(self.handle.clone()))
+    }
+
+    /// Sends a message to a certain element, and to no other (section 6.5.3).
+    ///
+    /// # Errors
+    ///
+    /// When it was not sent.
+    ///
+    /// # Cancel safety
+    ///
+    /// A message whose future is dropped was not sent.
+    pub async fn send_to(
+        &mut self,
+        identifier: PoolElementId,
+        message: UserMessage,
+    ) -> Result<(), MessengerError> {
+        let elements = self.resolve().await?;
+        if let Some(element) = elements.iter().find(|element| element.identifier == identifier)
+            && self.deliver(element, &message).await?
+        {
+            return Ok(());
+        }
+        Err(MessengerError::NoElement(self.handle.clone()))
+    }
+
+    /// Sends a message to the element to which the last one went; if there was none, or it cannot
+    /// be reached any more, as [`Self::send`] does.
+    ///
+    /// # Errors
+    ///
+    /// When it was not sent.
+    ///
+    /// # Cancel safety
+    ///
+    /// A message whose future is dropped was not sent.
+    pub async fn send_to_last(
+        &mut self,
+        message: UserMessage,
+    ) -> Result<PoolElementId, MessengerError> {
+        if let Some(last) = self.last {
+            match self.send_to(last, message.clone()).await {
+                Ok(()) => return Ok(last),
+                Err(MessengerError::NoElement(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.send(message).await
+    }
+
+    /// Sends a message to all elements of the pool that can be reached, as far as the registrar
+    /// lists them; to which.
+    ///
+    /// # Errors
+    ///
+    /// When it was sent to none.
+    ///
+    /// # Cancel safety
+    ///
+    /// With a future that is dropped, some may have got it.
+    pub async fn send_to_all(
+        &mut self,
+        message: UserMessage,
+    ) -> Result<Vec<PoolElementId>, MessengerError> {
+        let mut reached = Vec::new();
+        for element in self.resolve().await? {
+            if self.deliver(&element, &message).await? {
+                reached.push(element.identifier);
+            }
+        }
+        match reached.is_empty() {
+            true => Err(MessengerError::NoElement(self.handle.clone())),
+            false => Ok(reached),
+        }
+    }
+
+    /// The next message of any element, and whose it is. Cookies and other things on the control
+    /// channel are left out.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when the future is dropped.
+    pub async fn recv(&mut self) -> (PoolElementId, UserMessage) {
+        poll_fn(|cx| {
+            loop {
+                if let Some(received) = self.received.pop_front() {
+                    return Poll::Ready(received);
+                }
+                ready!(self.poll_open(cx));
+            }
+        })
+        .await
+    }
+
+    async fn resolve(&self) -> Result<Vec<PoolElement>, ResolveError> {
+        let options = ResolveOptions { max_age: MAX_AGE, ..ResolveOptions::default() };
+        self.user.resolve(self.handle.clone(), options).await
+    }
+
+    /// Sends a message to an element; whether it could be reached.
+    async fn deliver(
+        &mut self,
+        element: &PoolElement,
+        message: &UserMessage,
+    ) -> Result<bool, SendError> {
+        let identifier = element.identifier;
+        let address = element.user_transport.address();
+        let Some(address) = address.filter(|it| it.protocol == self.network.protocol()) else {
+            return Ok(false);
+        };
+        if !self.open.iter().any(|open| open.element == identifier) {
+            if self.open.len() == MAX_CONNECTIONS {
+                self.open.remove(0);
+            }
+            let connection = self.endpoint.connect(address);
+            self.open.push(Open { element: identifier, connection, established: false });
+        }
+        let deadline = self.network.now() + CONNECT_TIMEOUT;
+        let mut timer = LazyTimer::default();
+        let result = poll_fn(|cx| {
+            loop {
+                let Some(open) = self.open.iter_mut().find(|open| open.element == identifier)
+                else {
+                    return Poll::Ready(Ok(false));
+                };
+                if open.established && open.connection.poll_ready(cx).is_ready() {
+                    let sent = open.connection.send(message.clone());
+                    // Write at once; what does not go is written with the next call.
+                    let _ = open.connection.poll_ready(cx);
+                    return Poll::Ready(sent.map(|()| true));
+                }
+                let waiting =
+                    self.received.len() >= MAX_RECEIVED || self.poll_open(cx).is_pending();
+                if waiting {
+                    ready!(timer.poll(cx, self.network.runtime(), Some(deadline)));
+                    self.open.retain(|open| open.element != identifier);
+                }
+            }
+        });
+        let result = match result.await {
+            // It is gone, which was just not told yet.
+            Err(SendError::NotConnected | SendError::Full) => Ok(false),
+            result => result,
+        };
+        match result {
+            Ok(true) => self.last = Some(identifier),
+            Ok(false) => {
+                self.open.retain(|open| open.element != identifier);
+                self.user.report_unreachable(self.handle.clone(), identifier).await;
+            }
+            Err(_) => {}
+        }
+        result
+    }
+
+    /// Takes in one thing that happened on a connection.
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for index in 0..self.open.len() {
+            let open = &mut self.open[index];
+            let Poll::Ready(event) = open.connection.poll_event(cx) else { continue };
+            match event {
+                Event::Established { .. } => open.established = true,
+                Event::Message(message) if message.ppid == Ppid::ASAP => {}
+                Event::Message(message) => self.received.push_back((open.element, message)),
+                Event::Path { .. } | Event::SendFailed(_) => {}
+                Event::Closed | Event::Lost(_) => {
+                    self.open.remove(index);
+                }
+            }
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+}
