@@ -18,6 +18,8 @@ mod socket;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -32,13 +34,29 @@ use tokio::runtime::Handle;
 #[derive(Debug, Clone)]
 pub struct TokioRuntime {
     handle: Handle,
+    life: Arc<AtomicBool>,
+}
+
+/// Is dropped with the runtime, and tells: tokio's timers panic when they are polled then.
+struct Death(Arc<AtomicBool>);
+
+impl Drop for Death {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 impl TokioRuntime {
     /// The runtime with this handle.
     #[must_use]
     pub fn new(handle: Handle) -> Self {
-        Self { handle }
+        let life = Arc::new(AtomicBool::new(true));
+        let death = Death(Arc::clone(&life));
+        handle.spawn(async move {
+            let _death = death;
+            std::future::pending::<()>().await
+        });
+        Self { handle, life }
     }
 
     /// The runtime in whose context this is called.
@@ -65,7 +83,8 @@ impl Runtime for TokioRuntime {
 
     fn timer(&self, deadline: Instant) -> Pin<Box<dyn Timer>> {
         let _context = self.handle.enter();
-        Box::pin(TokioTimer(Box::pin(tokio::time::sleep_until(deadline.into()))))
+        let sleep = Box::pin(tokio::time::sleep_until(deadline.into()));
+        Box::pin(TokioTimer { sleep, life: Arc::clone(&self.life) })
     }
 
     fn register(&self, socket: Socket) -> io::Result<Box<dyn RegisteredSocket>> {
@@ -80,18 +99,23 @@ impl Runtime for TokioRuntime {
 }
 
 #[derive(Debug)]
-struct TokioTimer(Pin<Box<tokio::time::Sleep>>);
+struct TokioTimer {
+    sleep: Pin<Box<tokio::time::Sleep>>,
+    life: Arc<AtomicBool>,
+}
 
 impl Future for TokioTimer {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.as_mut().poll(cx)
+        if self.life.load(Ordering::Acquire) { self.sleep.as_mut().poll(cx) } else { Poll::Pending }
     }
 }
 
 impl Timer for TokioTimer {
     fn reset(mut self: Pin<&mut Self>, deadline: Instant) {
-        self.0.as_mut().reset(deadline.into());
+        if self.life.load(Ordering::Acquire) {
+            self.sleep.as_mut().reset(deadline.into());
+        }
     }
 }

@@ -1,0 +1,96 @@
+//! What is left when a runtime is gone, or was never entered.
+
+use std::time::Duration;
+
+use futures::FutureExt;
+use rserpool::driver::{Network, PoolElement, PoolUser, Registrar, Session};
+use rserpool::protocol::registrar::RegistrarConfig;
+use rserpool::protocol::session::SessionConfig;
+use rserpool::protocol::user::ResolveOptions;
+use rserpool::transport::Tcp;
+use rserpool::wire::{PoolHandle, Ppid, RegistrarId, TransportAddress};
+use rserpool_tokio::TokioRuntime;
+use tokio::runtime::{Builder, Runtime};
+
+fn runtime() -> Runtime {
+    Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+}
+
+fn pool() -> PoolHandle {
+    "DroppedPool".parse().expect("a handle")
+}
+
+/// A registrar, and an element that serves nobody yet.
+async fn start(network: &Network) -> (Registrar, PoolElement) {
+    let any = TransportAddress::tcp(([127, 0, 0, 1], 0).into());
+    let config = RegistrarConfig::new(RegistrarId(1), 1);
+    let registrar = Registrar::start(network, &any, config).expect("a free port");
+    let at = registrar.local_address().clone();
+    let builder = PoolElement::builder(network, pool(), [at]);
+    let element = builder.listen(([127, 0, 0, 1], 0).into()).start().expect("a free port");
+    element.registered().await.expect("it is taken");
+    (registrar, element)
+}
+
+async fn open(user: &PoolUser) -> Session {
+    let soon = |config: SessionConfig| config.give_up_after(Duration::from_millis(300));
+    user.open_configured(pool(), soon).await.expect("it is there")
+}
+
+#[test]
+fn handles_that_outlive_their_runtime_say_so_and_do_not_panic() {
+    let (gone, other) = (runtime(), runtime());
+    let network = Network::new(TokioRuntime::new(gone.handle().clone()), Tcp::new());
+    let (registrar, mut element, user, mut session) = gone.block_on(async {
+        let (registrar, element) = start(&network).await;
+        let user = PoolUser::new(&network, [registrar.local_address().clone()]).expect("a dialler");
+        let session = open(&user).await;
+        (registrar, element, user, session)
+    });
+    drop(gone);
+    other.block_on(async {
+        assert!(user.resolve(pool(), ResolveOptions::default()).await.is_err());
+        assert!(user.open(pool()).await.is_err());
+        assert!(element.registered().await.is_err());
+        // Nothing comes of these any more, at once or ever.
+        let _ = session.recv().now_or_never();
+        let _ = session.send(Ppid::NONE, "hello").now_or_never();
+        let _ = element.accept().now_or_never();
+        let _ = session.close().now_or_never();
+        assert!(!element.leave().await);
+        registrar.shutdown().await;
+    });
+}
+
+#[test]
+fn all_works_from_outside_of_the_runtimes_context() {
+    let tokio = runtime();
+    let network = Network::new(TokioRuntime::new(tokio.handle().clone()), Tcp::new());
+    futures::executor::block_on(async {
+        let (registrar, _element) = start(&network).await;
+        let user = PoolUser::new(&network, [registrar.local_address().clone()]).expect("a dialler");
+        let session = open(&user).await;
+        session.close().await;
+    });
+}
+
+#[test]
+fn a_session_notices_that_the_runtime_of_its_server_is_gone() {
+    let (servers, clients) = (runtime(), runtime());
+    let network = Network::new(TokioRuntime::new(servers.handle().clone()), Tcp::new());
+    let (registrar, mut element) = servers.block_on(start(&network));
+    let at = registrar.local_address().clone();
+    servers.spawn(async move {
+        let _session = element.accept().await;
+        std::future::pending::<()>().await
+    });
+    let network = Network::new(TokioRuntime::new(clients.handle().clone()), Tcp::new());
+    clients.block_on(async {
+        let user = PoolUser::new(&network, [at]).expect("a dialler");
+        let mut session = open(&user).await;
+        assert!(session.recv().await.is_ok());
+        servers.shutdown_background();
+        // The failover begins, and finds nobody.
+        while session.recv().await.is_ok() {}
+    });
+}
