@@ -258,11 +258,16 @@ struct Readiness {
 struct Direction {
     /// Twice the number of events, and one more while it is ready.
     state: AtomicUsize,
+    /// The other end says no more, or hears no more: it stays ready.
+    over: AtomicBool,
     waker: AtomicWaker,
 }
 
 impl Direction {
-    fn set(&self) {
+    fn set(&self, over: bool) {
+        if over {
+            self.over.store(true, Ordering::Release);
+        }
         let next = |state: usize| Some((state | 1).wrapping_add(2));
         let _ = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
         self.waker.wake();
@@ -273,10 +278,10 @@ impl Readiness {
     fn set(&self, event: &mio::event::Event) {
         let broken = event.is_error();
         if event.is_readable() || event.is_read_closed() || broken {
-            self.readable.set();
+            self.readable.set(event.is_read_closed());
         }
         if event.is_writable() || event.is_write_closed() || broken {
-            self.writable.set();
+            self.writable.set(event.is_write_closed());
         }
     }
 }
@@ -313,6 +318,7 @@ impl RegisteredSocket for MioSocket {
             Interest::Writable => &self.readiness.writable,
         };
         direction.waker.register(cx.waker());
+        let mut again = false;
         loop {
             let state = direction.state.load(Ordering::Acquire);
             // There nearly always is room to write, before there is an event that says so.
@@ -320,7 +326,10 @@ impl RegisteredSocket for MioSocket {
                 return Poll::Pending;
             }
             match operation(&self.socket) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock
+                        && !direction.over.load(Ordering::Acquire) =>
+                {
                     let cleared = (state & !1).max(2);
                     let _ = direction.state.compare_exchange(
                         state,
@@ -328,6 +337,12 @@ impl RegisteredSocket for MioSocket {
                         Ordering::AcqRel,
                         Ordering::Acquire,
                     );
+                }
+                // Only the end is left, which the next call finds.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if std::mem::replace(&mut again, true) {
+                        return Poll::Pending;
+                    }
                 }
                 result => return Poll::Ready(result),
             }

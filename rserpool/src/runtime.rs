@@ -62,6 +62,11 @@ pub trait RegisteredSocket: fmt::Debug + Send + Sync {
     ///
     /// Each direction remembers the waker of its last call.
     ///
+    /// An operation that has read all that was there may return
+    /// [`io::ErrorKind::WouldBlock`] to save the call that would find nothing. Only the end of the
+    /// stream may be there still: so a runtime that is told of events once has to keep in mind
+    /// that the other end has closed, and call the operation again.
+    ///
     /// # Errors
     ///
     /// What `operation` returns, or an error of the reactor.

@@ -1,6 +1,6 @@
 //! A state machine, whichever of the three it is.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rserpool::protocol::{
     ConnectionEvent, ConnectionId, Element, Footprint, Machine, Output, Registrar, User, element,
@@ -82,6 +82,10 @@ impl Machine for Role {
         each!(self, machine => machine.handle_connection(now, connection, event));
     }
 
+    fn handle_round_trip(&mut self, now: Instant, connection: ConnectionId, round_trip: Duration) {
+        each!(self, machine => machine.handle_round_trip(now, connection, round_trip));
+    }
+
     fn handle_announcement(
         &mut self,
         now: Instant,
@@ -115,6 +119,7 @@ fn lift<E>(output: Option<Output<E>>, event: impl FnOnce(E) -> Event) -> Option<
             Output::Connect { connection, protocol, to }
         }
         Output::Send { connection, message } => Output::Send { connection, message },
+        Output::Measure(connection) => Output::Measure(connection),
         Output::Announce(message) => Output::Announce(message),
         Output::Close { connection, abort } => Output::Close { connection, abort },
         _ => panic!("unknown output"),

@@ -50,6 +50,8 @@ pub struct World {
     start: Instant,
     nodes: Vec<Node>,
     links: Vec<(End, End)>,
+    /// How long it is to any other host and back, as far as anybody is told.
+    pub round_trip: Option<Duration>,
     deliveries: VecDeque<Delivery>,
     held: Vec<Delivery>,
     /// What all machines told, and when.
@@ -72,6 +74,7 @@ impl Default for World {
             start,
             nodes: Vec::new(),
             links: Vec::new(),
+            round_trip: None,
             deliveries: VecDeque::new(),
             held: Vec::new(),
             events: Vec::new(),
@@ -271,8 +274,13 @@ impl World {
 
     /// Does what a node wants done.
     fn settle(&mut self, id: NodeId) {
+        let mut measured = Vec::new();
         loop {
-            let Some(output) = self.nodes[id].role.poll_output() else { break };
+            let Some(output) = self.nodes[id].role.poll_output() else {
+                let Some((connection, time)) = measured.pop() else { break };
+                self.nodes[id].role.handle_round_trip(self.now, connection, time);
+                continue;
+            };
             let at = self.now - self.start;
             match output {
                 Output::Connect { connection, protocol, to } => {
@@ -293,6 +301,11 @@ impl World {
                         let event =
                             if abort { ConnectionEvent::Lost } else { ConnectionEvent::Closed };
                         self.deliveries.push_back(Delivery::Connection(other, event));
+                    }
+                }
+                Output::Measure(connection) => {
+                    if let Some(time) = self.round_trip {
+                        measured.push((connection, time));
                     }
                 }
                 Output::Announce(message) => self.announced.push((at, id, message)),

@@ -78,6 +78,17 @@ pub async fn data_go_where_they_are_wanted(network: Network) {
     assert_eq!(paths(&mut *ours).primary().expect("alive"), TWO);
 }
 
+/// Policies with a delay penalty factor want to know how far elements are.
+pub async fn the_way_to_the_peer_and_back_is_measured(network: Network) {
+    let (_server, mut ours, mut theirs) = multi_homed(&network, &[ONE, TWO]).await;
+    for _ in 0..3 {
+        send(&mut *ours, UserMessage::new(Ppid(1), b"there".as_slice())).await;
+        assert_eq!(message(&mut *theirs).await.payload, "there");
+    }
+    let time = paths(&mut *ours).round_trip_time().expect("alive");
+    assert!(time < Duration::from_secs(1), "{time:?} on this host");
+}
+
 /// A host may get addresses and lose them; its connections go on (RFC 5061).
 pub async fn addresses_come_and_go_while_the_connection_lives(network: Network) {
     let (_server, mut ours, mut theirs) = multi_homed(&network, &[ONE, TWO]).await;

@@ -5,6 +5,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::any_address;
+use super::service::pause;
 use crate::driver::Network;
 use crate::transport::{Connection, Endpoint, Event, Purpose, SendError};
 use crate::wire::{Ppid, TransportAddress, UserMessage};
@@ -99,6 +100,22 @@ pub async fn an_end_in_good_order_is_told_from_a_broken_connection(network: Netw
     drop(theirs);
     assert_eq!(message(&mut *ours).await.payload, "last words");
     assert!(matches!(event(&mut *ours).await, Event::Lost(_)));
+}
+
+/// What a peer says before it hangs up comes, and then its end, also where both are there at once.
+pub async fn last_words_and_the_end_both_arrive(network: Network) {
+    for purpose in [Purpose::Session, Purpose::Protocol(Ppid::ASAP)] {
+        let (_server, mut ours, mut theirs) = connect(&network, purpose).await;
+        let words = UserMessage::new(Ppid::ASAP, b"\x05\0\0\x10\0\x09\0\x0cEchoPool".as_slice());
+        // It has waited for something to come before both do.
+        let waiting = futures::poll!(std::pin::pin!(event(&mut *ours)));
+        assert!(waiting.is_pending());
+        send(&mut *theirs, words.clone()).await;
+        network.runtime().spawn(Box::pin(async move { close(&mut *theirs).await }));
+        pause(&network, 50).await;
+        assert_eq!(message(&mut *ours).await, words);
+        assert!(matches!(event(&mut *ours).await, Event::Closed));
+    }
 }
 
 /// Memory is bounded at both ends, and what was taken to send arrives.

@@ -128,6 +128,12 @@ impl Connections {
         Ok(())
     }
 
+    /// How long it is to the other end and back, where the transport knows.
+    pub(super) fn round_trip_time(&mut self, name: ConnectionId) -> Option<Duration> {
+        let slot = &mut self.slots[*self.names.get(&name)?];
+        slot.connection.paths()?.round_trip_time().ok()
+    }
+
     /// Drops a connection and what it has not written.
     pub(super) fn abort(&mut self, name: ConnectionId) {
         if let Some(index) = self.names.remove(&name) {

@@ -126,7 +126,7 @@ impl<R: Role> Task<R> {
 
     /// Does what the machine wants done.
     fn drain(&mut self) {
-        let mut overflowed = Vec::new();
+        let (mut overflowed, mut measured) = (Vec::new(), Vec::new());
         loop {
             while let Some(output) = self.role.machine().poll_output() {
                 match output {
@@ -147,6 +147,10 @@ impl<R: Role> Task<R> {
                             }
                         }
                     }
+                    Output::Measure(connection) => {
+                        let round_trip = self.connections.round_trip_time(connection);
+                        measured.extend(round_trip.map(|time| (connection, time)));
+                    }
                     Output::Announce(message) => {
                         for multicast in &self.multicast {
                             if multicast.source.protocol() == message.ppid {
@@ -162,6 +166,10 @@ impl<R: Role> Task<R> {
                     }
                     Output::Event(event) => self.role.handle_event(event),
                 }
+            }
+            if let Some((connection, time)) = measured.pop() {
+                self.role.machine().handle_round_trip(self.now, connection, time);
+                continue;
             }
             // A peer that does not read what it asked for must not make us keep it.
             let Some(connection) = overflowed.pop() else { return };

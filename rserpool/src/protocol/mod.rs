@@ -17,7 +17,7 @@ pub mod session;
 mod timers;
 pub mod user;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::wire::{Ppid, TransportAddress, UserMessage};
 
@@ -74,6 +74,9 @@ pub enum Output<E> {
         /// What.
         message: UserMessage,
     },
+    /// Tell by [`Machine::handle_round_trip`] how long it is to the other end of a connection and
+    /// back, if the transport knows.
+    Measure(ConnectionId),
     /// Send a message to everyone who listens to the multicast groups of its protocol.
     Announce(UserMessage),
     /// Close a connection, of which nothing more is told then.
@@ -110,6 +113,9 @@ pub trait Machine {
 
     /// Begins: timers start, connections are made.
     fn start(&mut self, now: Instant);
+
+    /// The answer to [`Output::Measure`], where there is one.
+    fn handle_round_trip(&mut self, _: Instant, _: ConnectionId, _: Duration) {}
 
     /// Names a connection that came from outside, to the port of `protocol`: ASAP or ENRP.
     fn accept(&mut self, now: Instant, protocol: Ppid, peer: TransportAddress) -> ConnectionId;

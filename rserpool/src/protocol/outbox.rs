@@ -58,6 +58,10 @@ impl<E> Outbox<E> {
         Ok(())
     }
 
+    pub(crate) fn measure(&mut self, connection: ConnectionId) {
+        self.queue.push_back(Output::Measure(connection));
+    }
+
     pub(crate) fn announce(&mut self, message: UserMessage) {
         self.queue.push_back(Output::Announce(message));
     }

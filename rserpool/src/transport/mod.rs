@@ -17,6 +17,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use crate::runtime::Runtime;
 use crate::wire::{Ppid, TransportAddress, TransportProtocol, UserMessage};
@@ -132,6 +133,14 @@ pub trait Paths {
     ///
     /// When the peer does not have the address.
     fn set_primary(&mut self, address: IpAddr) -> io::Result<()>;
+
+    /// How long it is to the peer and back on the primary path, smoothed (RFC 9260 section 6.3.1),
+    /// as exactly as the transport knows.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is over.
+    fn round_trip_time(&self) -> io::Result<Duration>;
 
     /// Adds an address of ours to the live connection, and tells the peer (RFC 5061). It counts
     /// once [`Self::local`] has it, after a round trip.

@@ -16,6 +16,7 @@ pub struct RegistrarConfig {
     pub(super) default_items: u32,
     pub(super) max_items: u32,
     pub(super) max_increment: Option<usize>,
+    pub(super) distance_step: Duration,
     pub(super) max_bad_pe_reports: usize,
     pub(super) max_resolutions: Option<u32>,
     pub(super) max_reports: Option<u32>,
@@ -54,6 +55,7 @@ impl RegistrarConfig {
             default_items: 32,
             max_items: 128,
             max_increment: None,
+            distance_step: Duration::from_millis(50),
             max_bad_pe_reports: 3,
             max_resolutions: Some(10_000),
             max_reports: Some(100),
@@ -92,6 +94,14 @@ impl RegistrarConfig {
     #[must_use]
     pub fn max_increment(mut self, elements: Option<usize>) -> Self {
         self.max_increment = elements;
+        self
+    }
+
+    /// What the distances of elements are multiples of, for the policies with a delay penalty
+    /// factor: 50 ms, rsplib's.
+    #[must_use]
+    pub fn distance_step(mut self, step: Duration) -> Self {
+        self.distance_step = step;
         self
     }
 

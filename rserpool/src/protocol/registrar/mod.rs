@@ -2,6 +2,7 @@
 
 mod announce;
 mod config;
+mod distance;
 mod keep_alive;
 mod leave;
 mod limits;
@@ -503,6 +504,12 @@ impl Machine for Registrar {
     ) {
         self.out.begin();
         self.take_connection_event(now, connection, event);
+        self.tell_subscribers(now);
+    }
+
+    fn handle_round_trip(&mut self, now: Instant, connection: ConnectionId, round_trip: Duration) {
+        self.out.begin();
+        self.take_round_trip(connection, round_trip);
         self.tell_subscribers(now);
     }
 

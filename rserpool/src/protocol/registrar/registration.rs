@@ -67,6 +67,7 @@ impl Registrar {
             self.doubt_owner(now, key);
             return Err(ErrorCause::NonUniqueIdentifier);
         }
+        let has_distance = self.keep_distance(present, &mut value);
         self.handlespace
             .check(handle, &value)
             .map_err(|refused| self.refusal(&refused, &value.policy))?;
@@ -93,6 +94,9 @@ impl Registrar {
             self.schedule_keep_alive(now, key);
         }
         self.announce_element(key);
+        if has_distance {
+            self.out.measure(from);
+        }
         Ok(present.is_none())
     }
 

@@ -17,6 +17,7 @@ const NO_DELAY: i32 = 3;
 const PRIMARY_ADDRESS: i32 = 6;
 const PEER_ADDRESS_PARAMETERS: i32 = 9;
 const EVENTS: i32 = 11;
+const STATUS: i32 = 14;
 const RECEIVE_INFO: i32 = 32;
 const BIND_ADD: i32 = 100;
 const BIND_REMOVE: i32 = 101;
@@ -119,6 +120,21 @@ pub(super) fn set_primary(
     let space = buffer.get_mut(4..4 + packed.len()).ok_or(io::ErrorKind::InvalidInput)?;
     space.copy_from_slice(packed);
     sys::set_option(socket, PRIMARY_ADDRESS, &buffer)
+}
+
+/// `struct sctp_status`, which ends with the `struct sctp_paddrinfo` of the primary path.
+const STATUS_LENGTH: usize = 24 + 152;
+const SMOOTHED_ROUND_TRIP: usize = 24 + 140;
+
+/// The smoothed round-trip time of the primary path, in milliseconds as RFC 6458 section 8.2.1 has
+/// it; kernels of another tick than 1 ms count in theirs.
+pub(super) fn round_trip_time(socket: &Socket, association: AssociationId) -> io::Result<Duration> {
+    let mut buffer = [0; STATUS_LENGTH];
+    buffer[..4].copy_from_slice(&association.to_ne_bytes());
+    let length = sys::get_option(socket, STATUS, &mut buffer)?;
+    let time = buffer[..length].get(SMOOTHED_ROUND_TRIP..).and_then(<[u8]>::first_chunk);
+    let time = time.ok_or(io::ErrorKind::InvalidData)?;
+    Ok(Duration::from_millis(u32::from_ne_bytes(*time).into()))
 }
 
 pub(super) fn local_addresses(

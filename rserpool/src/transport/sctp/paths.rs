@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::connection::SctpConnection;
 use super::{address, options};
@@ -22,6 +23,11 @@ impl Paths for SctpConnection {
     fn primary(&self) -> io::Result<IpAddr> {
         let (socket, association) = self.socket()?;
         options::primary(socket, association)
+    }
+
+    fn round_trip_time(&self) -> io::Result<Duration> {
+        let (socket, association) = self.socket()?;
+        options::round_trip_time(socket, association)
     }
 
     fn set_primary(&mut self, address: IpAddr) -> io::Result<()> {

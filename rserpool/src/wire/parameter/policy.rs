@@ -79,6 +79,12 @@ policies! {
     LEAST_USED_DEGRADATION_DPF = 0xb000_2003, "LeastUsedDegradationDPF", ["load", "load_degradation", "load_dpf", "distance"];
 }
 
+impl PolicyType {
+    fn index_of(self, name: &str) -> Option<usize> {
+        self.values()?.iter().position(|its| *its == name)
+    }
+}
+
 impl fmt::Display for PolicyType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {
@@ -139,11 +145,21 @@ impl PolicyParameters {
     /// we know and has a load.
     #[must_use]
     pub fn with_load(&self, load: f64) -> Option<Self> {
-        let names = self.policy_type.values()?;
-        let index = names.iter().position(|name| *name == "load")?;
+        self.with_value("load", (load.clamp(0.0, 1.0) * f64::from(u32::MAX)).round() as u32)
+    }
+
+    /// A value by its name (see [`PolicyType::values`]), if the policy is one that we know and has
+    /// it.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<u32> {
+        self.words.get(self.policy_type.index_of(name)?).copied()
+    }
+
+    /// The same with another value of this name, if the policy is one that we know and has it.
+    #[must_use]
+    pub fn with_value(&self, name: &str, value: u32) -> Option<Self> {
         let mut parameters = self.clone();
-        let word = parameters.words.get_mut(index)?;
-        *word = (load.clamp(0.0, 1.0) * f64::from(u32::MAX)).round() as u32;
+        *parameters.words.get_mut(self.policy_type.index_of(name)?)? = value;
         Some(parameters)
     }
 

@@ -446,6 +446,8 @@ impl Network {
                 self.transmit(link, side.other(), Item::Over(event));
                 self.shut(link, side);
             }
+            // No transport of the simulation knows.
+            Output::Measure(_) => {}
             Output::Announce(message) => self.announce(id, &message),
             Output::Event(event) => {
                 self.trace.line(self.now, || {
