@@ -22,6 +22,31 @@ use rserpool_examples::start_registrar;
 use rserpool_tower::PoolConnector;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+/// tokio, as long as this lives: it ends at once then, and with it all that runs on it.
+struct Tokio(Option<Runtime>);
+
+impl Tokio {
+    fn new() -> std::io::Result<Self> {
+        Runtime::new().map(|runtime| Self(Some(runtime)))
+    }
+
+    fn spawn<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.0.as_ref().expect("it lives").spawn(task)
+    }
+}
+
+impl Drop for Tokio {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
 
 fn main() -> anyhow::Result<()> {
     rserpool_examples::run(http)
@@ -39,7 +64,7 @@ async fn http(network: Network) -> anyhow::Result<()> {
     let user = PoolUser::new(&network, [at.clone()])?;
     let connector = PoolConnector::new(user, pool);
     let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
-    let tokio = Runtime::new()?;
+    let tokio = Tokio::new()?;
     let mut last = String::new();
     for number in 1..=9 {
         let request = Request::get("http://WebPool/").body(Full::default())?;
@@ -59,12 +84,10 @@ async fn http(network: Network) -> anyhow::Result<()> {
             && number < 9
             && let Some(at) = servers.iter().position(|(name, _)| last.ends_with(name))
         {
-            let (name, server) = servers.remove(at);
-            println!("-- server {name} dies");
-            server.shutdown_background();
+            println!("-- server {} dies", servers[at].0);
+            drop(servers.remove(at));
         }
     }
-    tokio.shutdown_background();
     Ok(())
 }
 
@@ -74,15 +97,15 @@ async fn start_server(
     pool: &PoolHandle,
     registrar: &TransportAddress,
     name: &'static str,
-) -> anyhow::Result<(&'static str, Runtime)> {
-    let runtime = Runtime::new()?;
-    let listener = runtime.spawn(TcpListener::bind("127.0.0.1:0")).await??;
+) -> anyhow::Result<(&'static str, Tokio)> {
+    let tokio = Tokio::new()?;
+    let listener = tokio.spawn(TcpListener::bind("127.0.0.1:0")).await??;
     let address = TransportAddress::tcp(listener.local_addr()?);
     let element = PoolElement::builder(network, pool.clone(), [registrar.clone()])
         .serving_at(address)
         .start()?;
     element.registered().await?;
-    runtime.spawn(async move {
+    tokio.spawn(async move {
         // It is in the pool as long as the server lives.
         let _element = element;
         while let Ok((stream, _)) = listener.accept().await {
@@ -91,9 +114,9 @@ async fn start_server(
                 Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text))))
             });
             let http = hyper::server::conn::http1::Builder::new();
-            tokio::spawn(http.serve_connection(TokioIo::new(stream), answer));
+            tokio::task::spawn(http.serve_connection(TokioIo::new(stream), answer));
         }
         pending::<()>().await;
     });
-    Ok((name, runtime))
+    Ok((name, tokio))
 }
