@@ -51,7 +51,12 @@ impl PoolConnector {
         let elements = self.user.resolve(self.pool.clone(), ResolveOptions::default()).await?;
         let mut last = None;
         for element in elements {
-            for address in addresses(&element) {
+            let addresses = addresses(&element);
+            if addresses.is_empty() {
+                // It serves others.
+                continue;
+            }
+            for address in addresses {
                 let connecting = tokio::time::timeout(self.timeout, TcpStream::connect(address));
                 let connected = connecting.await.unwrap_or_else(|_| {
                     Err(io::Error::new(io::ErrorKind::TimedOut, "not accepted in time"))

@@ -1,5 +1,6 @@
 //! Who is in a pool, for tower's balancers.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
@@ -18,13 +19,15 @@ use super::addresses;
 pub struct PoolDiscover<M> {
     subscription: Subscription,
     make: M,
+    /// The elements that have a service, and where.
+    known: HashMap<PoolElementId, SocketAddr>,
 }
 
 impl<M> PoolDiscover<M> {
     /// What `subscription` tells.
     #[must_use]
     pub fn new(subscription: Subscription, make: M) -> Self {
-        Self { subscription, make }
+        Self { subscription, make, known: HashMap::new() }
     }
 }
 
@@ -46,10 +49,27 @@ where
         loop {
             let change = match ready!(Pin::new(&mut this.subscription).poll_next(cx)) {
                 Some(PoolChange::Joined(element) | PoolChange::Changed(element)) => {
-                    let Some(address) = addresses(&element).first().copied() else { continue };
-                    Change::Insert(element.identifier, (this.make)(address))
+                    let identifier = element.identifier;
+                    let address = addresses(&element).first().copied();
+                    // Another load alone is no reason to connect anew.
+                    if this.known.get(&identifier).copied() == address {
+                        continue;
+                    }
+                    match address {
+                        Some(address) => {
+                            this.known.insert(identifier, address);
+                            Change::Insert(identifier, (this.make)(address))
+                        }
+                        None => {
+                            this.known.remove(&identifier);
+                            Change::Remove(identifier)
+                        }
+                    }
                 }
-                Some(PoolChange::Left(identifier)) => Change::Remove(identifier),
+                Some(PoolChange::Left(identifier)) => match this.known.remove(&identifier) {
+                    Some(_) => Change::Remove(identifier),
+                    None => continue,
+                },
                 Some(_) => continue,
                 None => return Poll::Ready(None),
             };

@@ -29,6 +29,7 @@ pub struct PoolService<M, S> {
     pool: PoolHandle,
     make: M,
     max_age: Duration,
+    timeout: Duration,
     resend: bool,
     kept: Arc<Mutex<HashMap<PoolElementId, (SocketAddr, S)>>>,
 }
@@ -37,8 +38,8 @@ impl<M, S> PoolService<M, S> {
     /// Uses the elements of `pool`, as `user` resolves it.
     #[must_use]
     pub fn new(user: PoolUser, pool: PoolHandle, make: M) -> Self {
-        let max_age = Duration::from_secs(1);
-        Self { user, pool, make, max_age, resend: false, kept: Arc::default() }
+        let (max_age, timeout) = (Duration::from_secs(1), Duration::from_secs(5));
+        Self { user, pool, make, max_age, timeout, resend: false, kept: Arc::default() }
     }
 
     /// How old the answer of the registrar may be by which an element is selected: a second,
@@ -46,6 +47,14 @@ impl<M, S> PoolService<M, S> {
     #[must_use]
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = age;
+        self
+    }
+
+    /// How long an element's service may take to be ready before the next element is tried: 5 s,
+    /// as for sessions.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 
@@ -57,12 +66,16 @@ impl<M, S> PoolService<M, S> {
         self
     }
 
+    fn forget(&self, element: PoolElementId) {
+        self.kept().remove(&element);
+    }
+
     fn kept(&self) -> MutexGuard<'_, HashMap<PoolElementId, (SocketAddr, S)>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn give_up(&mut self, element: PoolElementId) {
-        self.kept().remove(&element);
+        self.forget(element);
         self.user.report_unreachable(self.pool.clone(), element).await;
     }
 }
@@ -129,16 +142,27 @@ impl<M, S> PoolService<M, S> {
     {
         let options = ResolveOptions { max_age: self.max_age, ..ResolveOptions::default() };
         let elements = self.user.resolve(self.pool.clone(), options).await?;
+        if self.kept().len() >= MAX_KEPT {
+            let present = |id: &PoolElementId| elements.iter().any(|it| it.identifier == *id);
+            self.kept().retain(|id, _| present(id));
+        }
         let mut failed = None;
         for element in elements {
-            let Some(mut service) = self.ready(&element).await else {
+            if addresses(&element).is_empty() {
+                // It serves others.
+                continue;
+            }
+            let ready = tokio::time::timeout(self.timeout, self.ready(&element));
+            let Ok(Some(mut service)) = ready.await else {
                 self.give_up(element.identifier).await;
                 continue;
             };
             match service.call(request.clone()).await {
                 Ok(response) => return Ok(response),
                 Err(error) => {
-                    self.give_up(element.identifier).await;
+                    // Not reported: it may be the request's fault. A dead one cannot be reached
+                    // with the next.
+                    self.forget(element.identifier);
                     failed = Some(error);
                     if !self.resend {
                         break;

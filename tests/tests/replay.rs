@@ -256,3 +256,17 @@ fn what_a_hostile_client_sends_is_refused() {
     let endless = Bytes::from([&1_u32.to_be_bytes()[..], &u64::MAX.to_be_bytes()[..]].concat());
     assert!(Server::restore(&endless, Bytes::from(vec![0; 100])).is_err());
 }
+
+#[test]
+fn a_life_of_which_nothing_came_is_not_followed_by_another() {
+    let mut client = Client::new(2);
+    client.submit(Bytes::new()).unwrap();
+    assert!(client.may_start_afresh());
+    client.start_afresh();
+    assert!(!client.may_start_afresh(), "the servers refuse every life of it");
+    let mut server = Server::new();
+    let message = client.replay().next().unwrap();
+    assert!(matches!(server.handle_message(message).unwrap(), Action::Begin(_)));
+    client.handle_message(server.finish(Bytes::new()), None).unwrap();
+    assert!(client.may_start_afresh());
+}

@@ -296,3 +296,22 @@ fn a_session_asks_for_what_it_is_told_to_and_a_failover_never_for_old_answers() 
     let again = ResolveOptions { items: Some(1), max_age: Duration::ZERO };
     assert_eq!(session.poll_output(), Some(Output::Resolve(again)));
 }
+
+#[test]
+fn an_idle_session_fails_over_like_any_other() {
+    let mut fixture = Fixture::new();
+    fixture.resolved(&[1, 2]);
+    fixture.established(1);
+    for connection in 1..=3 {
+        // Nobody has said a word for an hour.
+        assert_eq!(fixture.pass(Duration::from_secs(3600)), []);
+        let outputs = fixture.lost(connection);
+        assert!(matches!(outputs[0], Output::Event(Event::FailoverStarted { .. })), "{outputs:?}");
+        let again = if outputs.len() == 3 { outputs } else { fixture.pass(Duration::from_secs(1)) };
+        assert_eq!(again.last(), Some(&resolve()));
+        let outputs = fixture.resolved(&[1, 2]);
+        assert!(matches!(outputs[..], [Output::Connect { .. }]), "{outputs:?}");
+        let outputs = fixture.established(connection + 1);
+        assert!(matches!(outputs[..], [Output::Event(Event::FailoverCompleted { .. })]));
+    }
+}

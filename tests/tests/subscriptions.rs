@@ -31,7 +31,7 @@ fn sizes(world: &mut World, user: NodeId) -> Vec<usize> {
 }
 
 fn subscribe(world: &mut World, user: NodeId) {
-    world.with_user(user, |user, now| user.subscribe(now, handle()));
+    world.with_user(user, |user, now| user.subscribe(now, handle()).unwrap());
     world.run(Duration::ZERO);
 }
 

@@ -38,6 +38,8 @@ pub struct Messenger {
     endpoint: Box<dyn Endpoint>,
     open: Vec<Open>,
     last: Option<PoolElementId>,
+    /// Which connection was looked at last.
+    turn: usize,
     received: VecDeque<(PoolElementId, UserMessage)>,
 }
 
@@ -77,6 +79,7 @@ impl Messenger {
             endpoint: network.dialler(Purpose::Session)?,
             open: Vec::new(),
             last: None,
+            turn: 0,
             received: VecDeque::new(),
         })
     }
@@ -219,27 +222,34 @@ impl Messenger {
         let mut timer = LazyTimer::default();
         let result = poll_fn(|cx| {
             loop {
-                let Some(open) = self.open.iter_mut().find(|open| open.element == identifier)
+                let Some(index) = self.open.iter().position(|open| open.element == identifier)
                 else {
                     return Poll::Ready(Ok(false));
                 };
+                // What became of it comes first: who is gone takes everything, in vain.
+                let room = self.received.len() < MAX_RECEIVED;
+                let established = self.open[index].established;
+                if (room || !established) && self.poll_one(cx, index).is_ready() {
+                    continue;
+                }
+                let open = &mut self.open[index];
                 if open.established && open.connection.poll_ready(cx).is_ready() {
                     let sent = open.connection.send(message.clone());
                     // Write at once; what does not go is written with the next call.
                     let _ = open.connection.poll_ready(cx);
                     return Poll::Ready(sent.map(|()| true));
                 }
-                let waiting =
-                    self.received.len() >= MAX_RECEIVED || self.poll_open(cx).is_pending();
-                if waiting {
-                    ready!(timer.poll(cx, self.network.runtime(), Some(deadline)));
-                    self.open.retain(|open| open.element != identifier);
+                if room && self.poll_open(cx).is_ready() {
+                    continue;
                 }
+                ready!(timer.poll(cx, self.network.runtime(), Some(deadline)));
+                // One that does not read is not one that is gone.
+                let full = if established { Err(SendError::Full) } else { Ok(false) };
+                return Poll::Ready(full);
             }
         });
         let result = match result.await {
-            // It is gone, which was just not told yet.
-            Err(SendError::NotConnected | SendError::Full) => Ok(false),
+            Err(SendError::NotConnected) => Ok(false),
             result => result,
         };
         match result {
@@ -253,22 +263,28 @@ impl Messenger {
         result
     }
 
-    /// Takes in one thing that happened on a connection.
+    /// Takes in one thing that happened on a connection, each in turn.
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        for index in 0..self.open.len() {
-            let open = &mut self.open[index];
-            let Poll::Ready(event) = open.connection.poll_event(cx) else { continue };
-            match event {
-                Event::Established { .. } => open.established = true,
-                Event::Message(message) if message.ppid == Ppid::ASAP => {}
-                Event::Message(message) => self.received.push_back((open.element, message)),
-                Event::Path { .. } | Event::SendFailed(_) => {}
-                Event::Closed | Event::Lost(_) => {
-                    self.open.remove(index);
-                }
+        for _ in 0..self.open.len() {
+            self.turn = (self.turn + 1) % self.open.len();
+            if self.poll_one(cx, self.turn).is_ready() {
+                return Poll::Ready(());
             }
-            return Poll::Ready(());
         }
         Poll::Pending
+    }
+
+    fn poll_one(&mut self, cx: &mut Context<'_>, index: usize) -> Poll<()> {
+        let open = &mut self.open[index];
+        match ready!(open.connection.poll_event(cx)) {
+            Event::Established { .. } => open.established = true,
+            Event::Message(message) if message.ppid == Ppid::ASAP => {}
+            Event::Message(message) => self.received.push_back((open.element, message)),
+            Event::Path { .. } | Event::SendFailed(_) => {}
+            Event::Closed | Event::Lost(_) => {
+                self.open.remove(index);
+            }
+        }
+        Poll::Ready(())
     }
 }

@@ -65,7 +65,8 @@ impl RequestConfig {
     }
 
     /// Whether the session goes on with a new state where the servers do not accept the old one,
-    /// for instance because the client was away for so long that the checkpoint expired: no.
+    /// for instance because the client was away for so long that the checkpoint expired: no. It
+    /// does not where the state is too large, or where the new one is refused before any reply.
     #[must_use]
     pub fn starts_afresh(mut self, yes: bool) -> Self {
         self.starts_afresh = yes;
@@ -168,8 +169,8 @@ impl RequestSession {
     ///
     /// # Cancel safety
     ///
-    /// A request whose future is dropped is done all the same, if it was taken, and its reply is
-    /// dropped.
+    /// A request whose future is dropped is done all the same, if it was taken: at the latest
+    /// when the session is used again, and [`Self::event`] gives its reply then.
     pub async fn request(&mut self, body: impl Into<Bytes>) -> Result<Bytes, RequestError> {
         let mut body = body.into();
         let ours = loop {
@@ -288,7 +289,11 @@ impl RequestSession {
                 self.events.push_back(RequestEvent::Reply { number, body });
             }
             Ok(Heard::Nothing) => {}
-            Ok(Heard::Refused(reason)) if self.starts_afresh => {
+            Ok(Heard::Refused(reason))
+                if self.starts_afresh
+                    && reason != RefusalReason::StateTooLarge
+                    && self.client.may_start_afresh() =>
+            {
                 self.session.forget_cookie();
                 let forgotten = self.client.start_afresh();
                 self.to_send = self.client.replay().collect();

@@ -157,6 +157,10 @@ impl<S: Service> Served<S> {
                 Poll::Pending => self.session.poll_recv(cx),
             });
             let sent = match event.await {
+                // It comes first, or it is not to roll back what was done since.
+                Ok(Some(ElementEvent::CookieEcho(_))) if handled > 1 => {
+                    return tracing::warn!(%peer, "a cookie in the middle of a session");
+                }
                 Ok(Some(ElementEvent::CookieEcho(cookie))) => {
                     match self.take_over(&cookie) {
                         Ok(taken) => (machine, lineage) = taken,
@@ -220,15 +224,30 @@ impl<S: Service> Served<S> {
             let (clear, rest) = machine.checkpoint(&self.service.save());
             match self.config.seal.seal(wall_clock(), lineage, &clear, &rest) {
                 // First, so that whatever the client has seen, the next server knows.
-                Ok(cookie) => self.session.send_cookie(cookie).await?,
-                Err(error) => {
-                    tracing::error!(%error, "no checkpoint");
-                    let refusal = machine.refuse_state();
-                    return self.session.send(self.config.ppid, refusal).await;
-                }
+                Ok(cookie) => match self.session.send_cookie(cookie).await {
+                    Err(error @ SendError::TooLong { .. }) => {
+                        return self.refuse(machine, &error).await;
+                    }
+                    sent => sent?,
+                },
+                Err(error) => return self.refuse(machine, &error).await,
             }
         }
-        self.session.send(self.config.ppid, message).await
+        match self.session.send(self.config.ppid, message).await {
+            // No other server could send it either.
+            Err(error @ SendError::TooLong { .. }) => self.refuse(machine, &error).await,
+            sent => sent,
+        }
+    }
+
+    async fn refuse(
+        &mut self,
+        machine: &mut Server,
+        error: &(dyn std::error::Error + Sync),
+    ) -> Result<(), SendError> {
+        tracing::error!(%error, "the session cannot go on");
+        let refusal = machine.refuse_state();
+        self.session.send(self.config.ppid, refusal).await
     }
 }
 

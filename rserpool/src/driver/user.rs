@@ -222,7 +222,10 @@ impl Role for UserRole {
             Command::Subscribe(handle, subscriber) => {
                 // The first one begins; another is told of what there is by beginning again.
                 self.machine.unsubscribe(&handle);
-                self.machine.subscribe(now, handle.clone());
+                if let Err(error) = self.machine.subscribe(now, handle.clone()) {
+                    // Without a subscriber, the stream ends.
+                    return tracing::warn!(pool = %handle, %error, "not subscribed");
+                }
                 self.subscribers.entry(handle).or_default().push(subscriber);
             }
         }

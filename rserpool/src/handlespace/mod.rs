@@ -212,6 +212,12 @@ impl<T> Handlespace<T> {
         self.policies.validate(&value.policy).is_ok() && Kind::of(value) < pool.kind()
     }
 
+    /// The policy of a pool. `None` where there is no such pool.
+    #[must_use]
+    pub fn policy_type(&self, handle: &PoolHandle) -> Option<PolicyType> {
+        self.pool(handle).map(|pool| pool.kind().policy_type())
+    }
+
     /// The elements of a pool, in no particular order.
     pub fn members(&self, handle: &PoolHandle) -> impl Iterator<Item = ElementKey> {
         self.pool(handle).into_iter().flat_map(Pool::members)

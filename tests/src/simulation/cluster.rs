@@ -152,7 +152,9 @@ impl Cluster {
         let pools = self.plan.pools.len();
         self.network.with(host, |role, now| {
             if let Role::User(user) = role {
-                (0..pools).for_each(|pool| user.subscribe(now, handle(pool)));
+                for pool in 0..pools {
+                    user.subscribe(now, handle(pool)).expect("a short handle");
+                }
             }
         });
     }

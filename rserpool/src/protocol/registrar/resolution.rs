@@ -8,7 +8,7 @@ use crate::handlespace::Element;
 use crate::policy::Wanted;
 use crate::protocol::ConnectionId;
 use crate::wire::asap::{HandleResolution, HandleResolutionResponse, Resolved};
-use crate::wire::{Bytes, ErrorCause, PoolHandle, Ppid, UserMessage};
+use crate::wire::{Bytes, EncodedElement, ErrorCause, PoolHandle, Ppid, UserMessage};
 
 /// What the elements of an answer may take of its 65,535 bytes; the pool handle and the policy
 /// take the rest.
@@ -66,26 +66,22 @@ impl Registrar {
     fn resolve(&mut self, handle: &PoolHandle, count: u32) -> Option<Bytes> {
         let items = usize::try_from(count).unwrap_or(usize::MAX);
         let wanted = Wanted { items, max_increment: self.config.max_increment };
-        self.encode_selection(handle, wanted, false)
-    }
-
-    /// The answer with what the pool's policy selects. None where there is no such pool.
-    pub(super) fn encode_selection(
-        &mut self,
-        handle: &PoolHandle,
-        wanted: Wanted,
-        subscribed: bool,
-    ) -> Option<Bytes> {
         let selection = self.handlespace.select(handle, wanted, &mut self.rng)?;
-        let mut room = MAX_ELEMENTS_SIZE;
-        let elements = selection.elements().map(Element::encoded).take_while(|element| {
-            // Those which are to be tried first, as many as fit a message.
-            let fits = room.checked_sub(element.user_size());
-            room = fits.unwrap_or(0);
-            fits.is_some()
-        });
+        let elements = that_fit(selection.elements().map(Element::encoded));
         let policy = selection.policy_type();
-        let answer = HandleResolutionResponse::encode_pool(subscribed, handle, policy, elements);
+        let answer = HandleResolutionResponse::encode_pool(false, handle, policy, elements);
         Some(answer.expect("elements are chosen to fit"))
     }
+}
+
+/// The first of them, as many as fit an answer.
+pub(super) fn that_fit<'e>(
+    elements: impl Iterator<Item = &'e EncodedElement>,
+) -> impl Iterator<Item = &'e EncodedElement> {
+    let mut room = MAX_ELEMENTS_SIZE;
+    elements.take_while(move |element| {
+        let fits = room.checked_sub(element.user_size());
+        room = fits.unwrap_or(0);
+        fits.is_some()
+    })
 }

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use super::resolution::that_fit;
 use super::{Registrar, Timer};
-use crate::handlespace::ElementKey;
-use crate::policy::Wanted;
+use crate::handlespace::{Element, ElementKey};
 use crate::protocol::ConnectionId;
 use crate::wire::asap::{HandleResolution, HandleResolutionResponse, Resolved};
 use crate::wire::{Bytes, ErrorCause, PoolElement, PoolHandle, Ppid, UserMessage};
@@ -15,8 +15,8 @@ use crate::wire::{Bytes, ErrorCause, PoolElement, PoolHandle, Ppid, UserMessage}
 /// told all of the pool.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// The most elements that they are told of; ours. Those come first that the policy selects
-/// first.
+/// The most elements that they are told of; ours. Always the same ones, so that none seems to
+/// come and go.
 const MAX_ELEMENTS: usize = 1024;
 
 /// The most pools that one connection, and all of them together, may have subscribed to; ours.
@@ -138,9 +138,14 @@ impl Registrar {
         true
     }
 
-    /// All of a pool, as its subscribers are told; nobody counts as selected.
-    fn all_of(&mut self, handle: &PoolHandle) -> Option<Bytes> {
-        self.encode_selection(handle, Wanted { items: MAX_ELEMENTS, max_increment: Some(0) }, true)
+    /// All of a pool, as its subscribers are told.
+    fn all_of(&self, handle: &PoolHandle) -> Option<Bytes> {
+        let policy = self.handlespace.policy_type(handle)?;
+        let members = self.handlespace.members(handle).take(MAX_ELEMENTS);
+        let elements = members.filter_map(|key| self.handlespace.get(key)).map(Element::encoded);
+        let elements = that_fit(elements);
+        let answer = HandleResolutionResponse::encode_pool(true, handle, policy, elements);
+        Some(answer.expect("elements are chosen to fit"))
     }
 
     /// Tells subscribers of what has changed, but not too often. Every input ends with this.

@@ -169,6 +169,13 @@ impl Client {
         numbered.map(|(number, kept)| self.request(number, kept.body.clone()))
     }
 
+    /// Whether another life would be another attempt: not, if this one is already, and nothing
+    /// came of it.
+    #[must_use]
+    pub fn may_start_afresh(&self) -> bool {
+        self.life == Life(1) || self.acknowledged > 0
+    }
+
     /// Begins another life of the session, in which nothing was done yet; [`Self::replay`] has
     /// what is to be sent: all that is not answered. How many requests were answered before, the
     /// effects of which are lost.

@@ -6,6 +6,10 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::{Frame, InvalidFrame, Life, RefusalReason, RequestNumber};
 
+/// How many replies are kept that a client does not say it has, and how many bytes of them; ours.
+const MAX_REPLIES: usize = 4096;
+const MAX_REPLIES_SIZE: usize = 1 << 20;
+
 /// How far a server is with a session.
 #[derive(Debug)]
 pub struct Server {
@@ -21,6 +25,7 @@ pub struct Server {
     acknowledged: u64,
     /// The replies from the one after `acknowledged` on, to `done`.
     replies: VecDeque<Bytes>,
+    replies_size: usize,
     /// The requests done since the last checkpoint.
     since_checkpoint: u32,
 }
@@ -80,6 +85,7 @@ impl Server {
             done: 0,
             acknowledged: 0,
             replies: VecDeque::new(),
+            replies_size: 0,
             since_checkpoint: 0,
         }
     }
@@ -103,8 +109,14 @@ impl Server {
             // In memory of its own: the cookie is not kept for it.
             replies.push_back(Bytes::copy_from_slice(&rest.split_to(length)));
         }
-        let server =
-            Self { life: Some(life), done: number.0, acknowledged, replies, ..Self::new() };
+        let server = Self {
+            life: Some(life),
+            done: number.0,
+            acknowledged,
+            replies_size: replies.iter().map(Bytes::len).sum(),
+            replies,
+            ..Self::new()
+        };
         Ok((server, rest))
     }
 
@@ -129,10 +141,13 @@ impl Server {
         }
         while self.acknowledged < acknowledged.0.min(self.done) {
             self.acknowledged += 1;
-            self.replies.pop_front();
+            self.replies_size -= self.replies.pop_front().map_or(0, |reply| reply.len());
         }
         let number = number.0;
         if number == self.done + 1 {
+            if self.replies.len() > MAX_REPLIES || self.replies_size > MAX_REPLIES_SIZE {
+                return Ok(Action::Refuse(self.refuse(life, RefusalReason::StateTooLarge)));
+            }
             return Ok(Action::Do(body));
         }
         if number > self.done {
@@ -154,7 +169,10 @@ impl Server {
     pub fn finish(&mut self, reply: Bytes) -> Bytes {
         self.done += 1;
         self.since_checkpoint += 1;
-        self.replies.push_back(reply.clone());
+        // In memory of its own: it may be a part of a large message.
+        let kept = Bytes::copy_from_slice(&reply);
+        self.replies_size += kept.len();
+        self.replies.push_back(kept);
         Self::reply(self.life.unwrap_or(Life(0)), self.done, reply)
     }
 

@@ -61,6 +61,7 @@ enum State {
     Connected {
         connection: ConnectionId,
         element: PoolElementId,
+        since: Instant,
         /// Whether it has sent anything: else it may be one that accepts and fails.
         proven: bool,
     },
@@ -227,8 +228,8 @@ impl Session {
             self.without_since = Some(now);
             return self.resolve();
         }
-        let State::Connected { connection, element, .. } = self.state else { return };
-        self.without_since.get_or_insert(now);
+        let State::Connected { connection, element, since, .. } = self.state else { return };
+        self.begin_failover(now, since);
         self.out.push_back(Output::Close { connection, abort: true });
         self.out.push_back(Output::Event(Event::FailoverStarted { from: element }));
         if !self.failed.contains(&element) {
@@ -317,15 +318,16 @@ impl Session {
             (
                 State::Connecting { connection: ours, element, .. },
                 ConnectionEvent::Established { .. },
-            ) if ours == connection => self.connected(connection, &element),
+            ) if ours == connection => self.connected(now, connection, &element),
             (
                 State::Connecting { connection: ours, element, rest },
                 ConnectionEvent::Closed | ConnectionEvent::Lost,
             ) if ours == connection => self.unreachable(now, element.identifier, rest),
-            (State::Connected { connection: ours, element, proven }, ConnectionEvent::Lost)
-                if ours == connection =>
-            {
-                self.without_since.get_or_insert(now);
+            (
+                State::Connected { connection: ours, element, since, proven },
+                ConnectionEvent::Lost,
+            ) if ours == connection => {
+                self.begin_failover(now, since);
                 self.out.push_back(Output::Event(Event::FailoverStarted { from: element }));
                 self.report(element);
                 if !self.config.automatic_failover {
@@ -345,10 +347,19 @@ impl Session {
         }
     }
 
-    fn connected(&mut self, connection: ConnectionId, element: &PoolElement) {
+    /// The session is without an element from now on, or still, if the last one accepted it and
+    /// failed at once.
+    fn begin_failover(&mut self, now: Instant, connected_since: Instant) {
+        if now >= connected_since + self.config.connect_timeout {
+            self.without_since = Some(now);
+        }
+        self.without_since.get_or_insert(now);
+    }
+
+    fn connected(&mut self, now: Instant, connection: ConnectionId, element: &PoolElement) {
         self.timer = None;
         let to = element.identifier;
-        self.state = State::Connected { connection, element: to, proven: false };
+        self.state = State::Connected { connection, element: to, since: now, proven: false };
         let control = element
             .user_transport
             .address()

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::{Event, Timer, User};
+use crate::protocol::Incompatible;
 use crate::wire::asap::{HandleResolution, HandleResolutionResponse, Resolved};
 use crate::wire::parameter::ItemCount;
 use crate::wire::{ErrorCause, PoolHandle};
@@ -37,20 +38,22 @@ impl User {
     /// Wants to be told of all changes of a pool, from what it is now on, by
     /// [`Event::PoolChanged`]: of any home registrar, also while there is no such pool. A
     /// registrar that does not offer this (rsplib's) is asked every 5 seconds instead.
-    pub fn subscribe(&mut self, now: Instant, handle: PoolHandle) {
+    ///
+    /// # Errors
+    ///
+    /// When the compatibility profile forbids the pool handle.
+    pub fn subscribe(&mut self, now: Instant, handle: PoolHandle) -> Result<(), Incompatible> {
         self.out.begin();
-        if let Err(error) = self.config.hunt.profile().check(&handle, None) {
-            tracing::warn!(%handle, %error, "not subscribed");
-            return;
-        }
+        self.config.hunt.profile().check(&handle, None)?;
         if self.subscriptions.by_handle.contains_key(&handle) {
-            return;
+            return Ok(());
         }
         self.subscriptions.next += 1;
         let id = SubscriptionId(self.subscriptions.next);
         self.subscriptions.handles.insert(id, handle.clone());
         self.subscriptions.by_handle.insert(handle, id);
         self.ask_for(now, id);
+        Ok(())
     }
 
     /// Does not want to be told any more. ASAP has no way to say so: the home registrar goes on

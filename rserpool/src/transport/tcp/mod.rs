@@ -332,7 +332,13 @@ impl Connection for TcpConnection {
                 Ok(None) => {}
                 Err(error) => return Poll::Ready(self.lost(error)),
             }
-            match ready!(self.poll_read(cx)) {
+            let read = self.poll_read(cx);
+            if read.is_pending()
+                && let Some(error) = self.write_error.take()
+            {
+                return Poll::Ready(self.lost(error));
+            }
+            match ready!(read) {
                 Ok(0) if self.incoming.is_empty() => {
                     return Poll::Ready(match self.framing.end_of_stream() {
                         Ok(()) => Event::Closed,
@@ -362,7 +368,8 @@ impl Connection for TcpConnection {
     }
 
     fn send(&mut self, message: UserMessage) -> Result<(), SendError> {
-        if !matches!(self.state, State::Open(_)) || self.end_sent {
+        let over = self.end_sent || self.write_error.is_some();
+        if !matches!(self.state, State::Open(_)) || over {
             return Err(SendError::NotConnected);
         }
         if self.outgoing.len() >= WRITE_LIMIT {
