@@ -57,6 +57,7 @@
 //! | module | what is in it |
 //! |---|---|
 //! | [`driver`] | what programs use: registrar, pool element, pool user, session |
+//! | [`cookie`] | cookies that clients carry and cannot read or change |
 //! | [`policy`] | selection policies, and how to write one |
 //! | [`protocol`] | the state machines, without any I/O |
 //! | [`handlespace`] | pools and elements |

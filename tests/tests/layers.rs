@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&str; 5] = ["wire", "policy", "handlespace", "protocol", "driver"];
 
 /// What no file of the first four layers may contain, comments apart.
-const FORBIDDEN: [&str; 22] = [
+const FORBIDDEN: [&str; 23] = [
     "async",
     "await",
     "Instant::now",
@@ -33,6 +33,7 @@ const FORBIDDEN: [&str; 22] = [
     "SysRng",
     "crate::transport",
     "crate::runtime",
+    "crate::cookie",
 ];
 
 /// The code of a file without its line comments.

@@ -7,13 +7,12 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::future::pending;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::future::AbortHandle;
-use futures::stream::FuturesUnordered;
 use rserpool::cookie::{KeyRing, Lineage, Seal};
 use rserpool::driver::{ElementEvent, ElementSession, Network, PoolElement, PoolUser, Session};
 use rserpool::protocol::session::Event;
@@ -74,20 +73,11 @@ async fn start_server(
     registrar: &TransportAddress,
     seal: Seal,
 ) -> anyhow::Result<(PoolElementId, AbortHandle)> {
-    let mut element = PoolElement::builder(network, pool.clone(), [registrar.clone()]).start()?;
+    let element = PoolElement::builder(network, pool.clone(), [registrar.clone()]).start()?;
     let identifier = element.registered().await?;
     let seal = Arc::new(seal);
-    let server = async move {
-        let mut sessions = FuturesUnordered::new();
-        loop {
-            futures::select! {
-                session = futures::FutureExt::fuse(element.accept()) => {
-                    sessions.push(serve(session, Arc::clone(&seal)));
-                }
-                _ = sessions.select_next_some() => {}
-            }
-        }
-    };
+    let serve = move |session, _| serve(session, Arc::clone(&seal));
+    let server = element.serve_sessions(serve, pending::<()>(), Duration::ZERO);
     Ok((identifier, spawn_mortal(network, server)))
 }
 

@@ -10,8 +10,6 @@
 //! use rserpool::cookie::{KeyRing, Lineage, Seal};
 //!
 //! let seal = Seal::new("EchoPool".parse()?, KeyRing::generate());
-//! # let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_800_000_000);
-//! # #[cfg(any())]
 //! let now = SystemTime::now();
 //! let mut lineage = Lineage::new();
 //! let cookie = seal.seal(now, &mut lineage, b"", b"the state")?;

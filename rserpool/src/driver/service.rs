@@ -124,7 +124,7 @@ impl PoolElement {
 }
 
 /// How many messages a session handles before it lets others run.
-const BUDGET: u32 = 32;
+const BUDGET: u64 = 32;
 
 /// One session of a service.
 struct Served<S> {
@@ -146,7 +146,7 @@ impl<S: Service> Served<S> {
         let mut lineage = Lineage::new();
         // The state that a life of the session begins with.
         let initial = self.service.save();
-        let mut handled = 0;
+        let mut handled = 0_u64;
         loop {
             handled += 1;
             if handled % BUDGET == 0 {
