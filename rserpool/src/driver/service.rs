@@ -149,7 +149,7 @@ impl<S: Service> Served<S> {
         let mut handled = 0_u64;
         loop {
             handled += 1;
-            if handled % BUDGET == 0 {
+            if handled.is_multiple_of(BUDGET) {
                 yield_now().await;
             }
             let event = poll_fn(|cx| match stopping.poll_unpin(cx) {
