@@ -41,7 +41,7 @@ impl Fixture {
     }
 
     fn with(configure: impl FnOnce(SessionConfig) -> SessionConfig) -> Self {
-        let mut session = Session::new(configure(SessionConfig::new(TransportProtocol::Tcp)));
+        let mut session = Session::new(configure(SessionConfig::new([TransportProtocol::Tcp])));
         let now = World::default().now();
         session.start(now);
         let mut fixture = Self { session, now };
@@ -285,7 +285,7 @@ fn a_session_that_is_to_be_told_waits_until_it_is() {
 fn a_session_asks_for_what_it_is_told_to_and_a_failover_never_for_old_answers() {
     let age = Duration::from_secs(30);
     let mut session = Session::new(
-        SessionConfig::new(TransportProtocol::Tcp).items(1).max_age(age).retry_delay(age),
+        SessionConfig::new([TransportProtocol::Tcp]).items(1).max_age(age).retry_delay(age),
     );
     let now = World::default().now();
     session.start(now);
@@ -314,4 +314,34 @@ fn an_idle_session_fails_over_like_any_other() {
         let outputs = fixture.established(connection + 1);
         assert!(matches!(outputs[..], [Output::Event(Event::FailoverCompleted { .. })]));
     }
+}
+
+#[test]
+fn elements_of_the_preferred_transport_come_first_and_others_after_them() {
+    let over_sctp = |number: u8| {
+        let address = TransportAddress::sctp(([127, 0, 0, 1], u16::from(number)).into());
+        PoolElement { user_transport: address.into(), ..element(number) }
+    };
+    let elements = || Ok(vec![element(1), over_sctp(2), element(3)]);
+    let both = [TransportProtocol::Tcp, TransportProtocol::Sctp];
+    let tried = |config: SessionConfig| {
+        let now = World::default().now();
+        let mut session = Session::new(config);
+        session.start(now);
+        assert_eq!(session.poll_output(), Some(resolve()));
+        session.handle_resolution(now, elements());
+        let mut ports = Vec::new();
+        while let Some(Output::Connect { connection, to }) = session.poll_output() {
+            ports.push(to.port);
+            session.handle_connection(now, connection, &ConnectionEvent::Lost);
+            assert!(matches!(session.poll_output(), Some(Output::Report(_))));
+        }
+        ports
+    };
+    assert_eq!(tried(SessionConfig::new(both)), [1, 3, 2]);
+    let sctp = |config: SessionConfig| config.preferred_transport(TransportProtocol::Sctp);
+    assert_eq!(tried(sctp(SessionConfig::new(both))), [2, 1, 3]);
+    let udp = SessionConfig::new(both).preferred_transport(TransportProtocol::Udp);
+    assert_eq!(tried(udp), [1, 3, 2], "it is not in use");
+    assert_eq!(tried(SessionConfig::new([TransportProtocol::Sctp])), [2]);
 }

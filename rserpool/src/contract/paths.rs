@@ -89,6 +89,33 @@ pub async fn the_way_to_the_peer_and_back_is_measured(network: Network) {
     assert!(time < Duration::from_secs(1), "{time:?} on this host");
 }
 
+/// The heartbeat is that of one connection, and counts from now on.
+pub async fn the_peer_is_asked_as_often_as_one_wants(network: Network) {
+    let (_server, mut ours, theirs) = multi_homed(&network, &[ONE, TWO]).await;
+    let port = paths(&mut *ours).local().expect("alive").port;
+    let untouched = heartbeat(theirs.peer().port, paths(&mut *ours).peer().expect("alive").port);
+    for seconds in [2, 4] {
+        ours.set_heartbeat(Duration::from_secs(seconds)).expect("alive");
+        let [is, other] = [heartbeat(port, 0), heartbeat(0, port)];
+        assert_eq!(is, untouched * seconds, "one second is the default");
+        assert_eq!(other, untouched, "the other end is its own master");
+    }
+}
+
+/// The heartbeat interval of the association with these ports, of which one may be left out, in
+/// the kernel's ticks.
+fn heartbeat(local_port: u16, peer_port: u16) -> u64 {
+    let associations = std::fs::read_to_string("/proc/net/sctp/assocs").expect("there is SCTP");
+    let is = |port: u16, field: &str| port == 0 || field == port.to_string();
+    let found = associations.lines().find_map(|line| {
+        let (fields, rest) = line.split_once("<->")?;
+        let fields: Vec<_> = fields.split_whitespace().collect();
+        let interval = rest.split_whitespace().find(|field| !field.contains(['.', ':']))?;
+        (is(local_port, fields[11]) && is(peer_port, fields[12])).then(|| interval.parse())
+    });
+    found.expect("the association").expect("a number")
+}
+
 /// A host may get addresses and lose them; its connections go on (RFC 5061).
 pub async fn addresses_come_and_go_while_the_connection_lives(network: Network) {
     let (_server, mut ours, mut theirs) = multi_homed(&network, &[ONE, TWO]).await;

@@ -1,5 +1,6 @@
 //! What registrars, elements, users and sessions do on a runtime and a transport.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -7,15 +8,20 @@ use futures::StreamExt;
 use futures::future::join_all;
 
 use super::any_address;
+use super::transport::{event, message, send};
 use crate::driver::{
     ElementEvent, ElementSession, Network, PoolChange, PoolElement, PoolUser, Registrar, Session,
     SessionClosed,
 };
 use crate::protocol::HuntConfig;
 use crate::protocol::registrar::RegistrarConfig;
-use crate::protocol::session::{Event, SessionError};
+use crate::protocol::session::{Event, SessionConfig, SessionError};
 use crate::protocol::user::{ResolveError, ResolveOptions};
-use crate::wire::{PoolElementId, PoolHandle, Ppid, RegistrarId, TransportAddress, UserMessage};
+use crate::transport::{self, Memory, Purpose, Tcp, Transport};
+use crate::wire::{
+    PoolElementId, PoolHandle, Ppid, RegistrarId, TransportAddress, TransportProtocol,
+    TransportUse, UserMessage,
+};
 
 pub(super) fn pool() -> PoolHandle {
     "ContractPool".parse().expect("a handle")
@@ -149,6 +155,43 @@ pub async fn a_session_outlives_its_element(network: Network) {
     }
 }
 
+/// Its registrars are asked over one transport, and its elements serve over another.
+pub async fn a_session_goes_over_the_transport_of_its_pool(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let at = registrar.local_address().clone();
+    let other: Arc<dyn Transport> = match network.protocol() {
+        TransportProtocol::Tcp => Arc::new(Memory::new()),
+        _ => Arc::new(Tcp::new()),
+    };
+    let elsewhere = Network::shared(network.runtime().clone(), other.clone());
+    let mut server =
+        elsewhere.listen(Purpose::Session, &any_address(&elsewhere)).expect("a free port");
+    let address = server.local().expect("it listens").clone();
+    let element = PoolElement::builder(&network, pool(), [at.clone()])
+        .serving_at(address.with_usage(TransportUse::DATA_PLUS_CONTROL))
+        .start()
+        .expect("a free port");
+    element.registered().await.expect("the registrar takes it");
+    network.runtime().spawn(Box::pin(async move {
+        let accepted = std::future::poll_fn(|cx| server.poll_accept(cx)).await;
+        let mut connection = accepted.expect("a connection");
+        let asked = message(&mut *connection).await;
+        send(&mut *connection, asked).await;
+        while let transport::Event::Message(_) = event(&mut *connection).await {}
+    }));
+
+    let error = new_user(&network, &at).open(pool()).await.expect_err("it is served elsewhere");
+    assert!(matches!(error, SessionError::OtherTransport(..)), "{error}");
+    let user = new_user(&network.clone().with_sessions_over(other), &at);
+    let configure = |config: SessionConfig| config.heartbeat(Duration::from_millis(700));
+    let mut session = user.open_configured(pool(), configure).await.expect("it reaches that");
+    session.send(Ppid(7), b"there".as_slice()).await.expect("it lives");
+    let Ok(Event::Connected(_)) = session.recv().await else { panic!("not connected") };
+    let Ok(Event::Message(reply)) = session.recv().await else { panic!("no reply") };
+    assert_eq!(reply.payload, "there");
+    session.close().await;
+}
+
 /// Sessions do not get in each other's way, and round robin spreads them.
 pub async fn many_sessions_at_a_time(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
@@ -177,7 +220,7 @@ pub async fn one_who_talks_without_end_does_not_keep_others_waiting(network: Net
     let (stop, mut stopped) = futures::channel::oneshot::channel::<()>();
     let (talker, address) = (network.clone(), registrar.local_address().clone());
     network.runtime().spawn(Box::pin(async move {
-        let purpose = crate::transport::Purpose::Protocol(Ppid::ASAP);
+        let purpose = Purpose::Protocol(Ppid::ASAP);
         let mut client = talker.dialler(purpose).expect("a dialler");
         let mut connection = client.connect(&address);
         let _ = std::future::poll_fn(|cx| connection.poll_event(cx)).await;

@@ -58,6 +58,8 @@ pub use user::PoolUser;
 pub struct Network {
     runtime: Arc<dyn Runtime>,
     transport: Arc<dyn Transport>,
+    /// What sessions may use besides.
+    others: Vec<Arc<dyn Transport>>,
 }
 
 impl Network {
@@ -70,7 +72,15 @@ impl Network {
     /// The same for a runtime and a transport that were chosen when the program ran.
     #[must_use]
     pub fn shared(runtime: Arc<dyn Runtime>, transport: Arc<dyn Transport>) -> Self {
-        Self { runtime, transport }
+        Self { runtime, transport, others: Vec::new() }
+    }
+
+    /// Has sessions use this transport as well, with pools that are served over it: a pool of TCP
+    /// servers whose registrars are asked over SCTP, for instance.
+    #[must_use]
+    pub fn with_sessions_over(mut self, transport: Arc<dyn Transport>) -> Self {
+        self.others.push(transport);
+        self
     }
 
     /// The runtime.
@@ -83,6 +93,11 @@ impl Network {
     #[must_use]
     pub fn protocol(&self) -> TransportProtocol {
         self.transport.protocol()
+    }
+
+    /// The transports of sessions, that of the network first.
+    fn transports(&self) -> impl Iterator<Item = &Arc<dyn Transport>> {
+        std::iter::once(&self.transport).chain(&self.others)
     }
 
     pub(crate) fn now(&self) -> Instant {

@@ -17,7 +17,7 @@ use crate::protocol::session::{self, Event, Output, SessionConfig, SessionError}
 use crate::protocol::user::ResolveError;
 use crate::protocol::{ConnectionEvent, ConnectionId};
 use crate::transport::{self, Connection, Endpoint, Purpose, SendError};
-use crate::wire::{PoolElementId, PoolHandle, Ppid, UserMessage};
+use crate::wire::{PoolElementId, PoolHandle, Ppid, TransportProtocol, UserMessage};
 
 /// How many events a session takes in that are not read yet while it waits to send.
 const MAX_EVENTS: usize = 64;
@@ -40,7 +40,8 @@ pub struct Session {
     /// What the task of the pool user has yet to be told.
     commands: VecDeque<Command>,
     resolution: Option<oneshot::Receiver<Resolution>>,
-    endpoint: Box<dyn Endpoint>,
+    /// One for each transport.
+    endpoints: Vec<(TransportProtocol, Box<dyn Endpoint>)>,
     connection: Option<(ConnectionId, Box<dyn Connection>)>,
     timer: LazyTimer,
     events: VecDeque<Event>,
@@ -79,7 +80,11 @@ impl Session {
         handle: PoolHandle,
         config: SessionConfig,
     ) -> Result<Self, SessionError> {
-        let endpoint = network.dialler(Purpose::Session).map_err(|_| SessionError::NoElement)?;
+        let endpoints = network.transports().map(|transport| {
+            let endpoint = transport.open(network.runtime(), Purpose::Session, None);
+            Ok((transport.protocol(), endpoint.map_err(|_| SessionError::NoElement)?))
+        });
+        let endpoints = endpoints.collect::<Result<_, SessionError>>()?;
         let mut machine = session::Session::new(config);
         machine.start(network.now());
         let mut session = Self {
@@ -89,7 +94,7 @@ impl Session {
             user,
             commands: VecDeque::new(),
             resolution: None,
-            endpoint,
+            endpoints,
             connection: None,
             timer: LazyTimer::default(),
             events: VecDeque::new(),
@@ -310,6 +315,7 @@ impl Session {
                 return self.machine.handle_message(name, message);
             }
             transport::Event::Established { local, peer } => {
+                self.set_heartbeat();
                 ConnectionEvent::Established { local, peer }
             }
             transport::Event::Path { address, up } => {
@@ -332,6 +338,15 @@ impl Session {
         self.machine.handle_connection(now, name, &event);
     }
 
+    fn set_heartbeat(&mut self) {
+        if let (Some(interval), Some((_, connection))) =
+            (self.machine.heartbeat(), &mut self.connection)
+            && let Err(error) = connection.set_heartbeat(interval)
+        {
+            tracing::warn!(pool = %self.handle, ?interval, %error, "no such heartbeat");
+        }
+    }
+
     fn perform(&mut self, output: Output) {
         match output {
             Output::Resolve(options) => {
@@ -343,7 +358,11 @@ impl Session {
                 self.commands.push_back(Command::Report(self.handle.clone(), element));
             }
             Output::Connect { connection, to } => {
-                self.connection = Some((connection, self.endpoint.connect(&to)));
+                // Only elements of these protocols are connected to.
+                let mut endpoints = self.endpoints.iter_mut();
+                if let Some((_, endpoint)) = endpoints.find(|(its, _)| *its == to.protocol) {
+                    self.connection = Some((connection, endpoint.connect(&to)));
+                }
             }
             Output::Send { connection, message } => {
                 if let Some((name, open)) = &mut self.connection

@@ -154,7 +154,8 @@ impl PoolUser {
         handle: PoolHandle,
         configure: impl FnOnce(SessionConfig) -> SessionConfig,
     ) -> Result<Session, SessionError> {
-        let config = configure(SessionConfig::new(self.network.protocol()));
+        let protocols = self.network.transports().map(|transport| transport.protocol());
+        let config = configure(SessionConfig::new(protocols));
         let mut session = Session::new(&self.network, self.commands.clone(), handle, config)?;
         session.connected().await?;
         Ok(session)

@@ -97,6 +97,18 @@ pub trait Connection: fmt::Debug + Send + Sync {
     /// has nothing more to say either. The caller sets the limit to that.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
+    /// Has the transport make sure that the peer is there whenever it was not heard of for
+    /// `interval`. One that stays silent for a few of them is lost. Transports that notice
+    /// without asking need not do anything.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is not there, or the transport does not do it as often or as seldom.
+    fn set_heartbeat(&mut self, interval: Duration) -> io::Result<()> {
+        let _ = interval;
+        Ok(())
+    }
+
     /// Its paths, where the transport is one that has several, and the connection is there.
     fn paths(&mut self) -> Option<&mut dyn Paths> {
         None

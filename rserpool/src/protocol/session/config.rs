@@ -7,28 +7,48 @@ use crate::wire::TransportProtocol;
 /// The settings of a session.
 #[derive(Debug, Clone)]
 pub struct SessionConfig {
-    pub(super) protocol: TransportProtocol,
+    /// The preferred one first.
+    pub(super) protocols: Vec<TransportProtocol>,
     pub(super) connect_timeout: Duration,
     pub(super) retry_delay: Duration,
     pub(super) give_up_after: Duration,
     pub(super) automatic_failover: bool,
     pub(super) items: Option<u32>,
     pub(super) max_age: Duration,
+    pub(super) heartbeat: Option<Duration>,
 }
 
 impl SessionConfig {
-    /// The defaults for sessions over `protocol`.
+    /// The defaults for sessions over any of `protocols`, of which the first is preferred.
     #[must_use]
-    pub fn new(protocol: TransportProtocol) -> Self {
+    pub fn new(protocols: impl IntoIterator<Item = TransportProtocol>) -> Self {
         Self {
-            protocol,
+            protocols: protocols.into_iter().collect(),
             connect_timeout: Duration::from_secs(5),
             retry_delay: Duration::from_millis(100),
             give_up_after: Duration::from_secs(60),
             automatic_failover: true,
             items: None,
             max_age: Duration::ZERO,
+            heartbeat: None,
         }
+    }
+
+    /// Which transport protocol's elements to try first, of those that are in use here: that
+    /// which is used towards registrars. Another one than those makes no difference.
+    #[must_use]
+    pub fn preferred_transport(mut self, protocol: TransportProtocol) -> Self {
+        self.protocols.sort_by_key(|other| *other != protocol);
+        self
+    }
+
+    /// How often to make sure that an element is there of which nothing is heard: as the
+    /// transport does by itself. An element that stays silent for a few of them is taken for
+    /// dead, which the transport says more exactly: over TCP four, in whole seconds.
+    #[must_use]
+    pub fn heartbeat(mut self, interval: Duration) -> Self {
+        self.heartbeat = Some(interval);
+        self
     }
 
     /// How long an element may take to accept a connection before the next one is tried: 5 s,

@@ -5,7 +5,7 @@ mod config;
 mod control;
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -196,6 +196,13 @@ impl Session {
         }
     }
 
+    /// How often the transport is to make sure that the element is there, if not as it does by
+    /// itself.
+    #[must_use]
+    pub fn heartbeat(&self) -> Option<Duration> {
+        self.config.heartbeat
+    }
+
     /// The last cookie.
     #[must_use]
     pub fn cookie(&self) -> Option<&Bytes> {
@@ -271,15 +278,19 @@ impl Session {
             Err(_) if self.last.is_some() => std::mem::take(&mut self.known),
             Err(error) => return self.fail(error.into()),
         };
-        let protocol = self.config.protocol;
-        let (usable, other): (Vec<_>, Vec<_>) = elements.into_iter().partition(|element| {
-            element.user_transport.address().is_some_and(|address| address.protocol == protocol)
-        });
+        let protocols = &self.config.protocols;
+        let rank = |element: &PoolElement| {
+            let address = element.user_transport.address()?;
+            protocols.iter().position(|protocol| *protocol == address.protocol)
+        };
+        let (mut usable, other): (Vec<_>, Vec<_>) =
+            elements.into_iter().partition(|element| rank(element).is_some());
         if let (true, Some(other)) = (usable.is_empty(), other.first()) {
             let transport = other.user_transport.to_string();
-            let error = SessionError::OtherTransport(transport, protocol.to_string());
-            return self.fail(error);
+            let ours: Vec<_> = protocols.iter().map(ToString::to_string).collect();
+            return self.fail(SessionError::OtherTransport(transport, ours.join(" or ")));
         }
+        usable.sort_by_key(rank);
         self.known.clone_from(&usable);
         // Those which failed just now come last: they may be alive after all.
         let (failed, mut candidates): (VecDeque<_>, VecDeque<_>) =

@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use std::net::{IpAddr, Shutdown};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use socket2::{MsgHdr, Socket};
@@ -409,6 +410,11 @@ impl Connection for SctpConnection {
                 Ok(Read::Notification(_)) => {}
             }
         }
+    }
+
+    fn set_heartbeat(&mut self, interval: Duration) -> io::Result<()> {
+        let (socket, association) = self.socket()?;
+        options::set_heartbeat(socket, association, interval, 0)
     }
 
     fn paths(&mut self) -> Option<&mut dyn Paths> {

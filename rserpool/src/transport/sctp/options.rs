@@ -65,11 +65,8 @@ pub(super) fn configure(socket: &Socket, timing: &Timing, streams: u16) -> io::R
     parameters[4..6].copy_from_slice(&timing.association_max_retransmissions.to_ne_bytes());
     sys::set_option(socket, ASSOCIATION_INFO, &parameters)?;
 
-    let mut path = [0; PATH_PARAMETERS_LENGTH];
-    path[132..136].copy_from_slice(&milliseconds(timing.heartbeat));
-    path[136..138].copy_from_slice(&timing.path_max_retransmissions.to_ne_bytes());
-    path[146..150].copy_from_slice(&HEARTBEAT_ENABLE.to_ne_bytes());
-    sys::set_option(socket, PEER_ADDRESS_PARAMETERS, &path)?;
+    // Of the associations to come.
+    set_heartbeat(socket, 0, timing.heartbeat, timing.path_max_retransmissions)?;
 
     let [out, inbound] = [streams, u16::MAX].map(u16::to_ne_bytes);
     let [attempts, timeout] = [[0; 2]; 2];
@@ -77,6 +74,22 @@ pub(super) fn configure(socket: &Socket, timing: &Timing, streams: u16) -> io::R
 
     allow_address_changes(socket);
     Ok(())
+}
+
+/// How often a path of the association is tried while it is idle, and how many times in vain
+/// before it is given up; 0 leaves that as it is.
+pub(super) fn set_heartbeat(
+    socket: &Socket,
+    association: AssociationId,
+    interval: Duration,
+    max_retransmissions: u16,
+) -> io::Result<()> {
+    let mut path = [0; PATH_PARAMETERS_LENGTH];
+    path[..4].copy_from_slice(&association.to_ne_bytes());
+    path[132..136].copy_from_slice(&milliseconds(interval));
+    path[136..138].copy_from_slice(&max_retransmissions.to_ne_bytes());
+    path[146..150].copy_from_slice(&HEARTBEAT_ENABLE.to_ne_bytes());
+    sys::set_option(socket, PEER_ADDRESS_PARAMETERS, &path)
 }
 
 /// Allows the addresses of associations to change, which has to be authenticated (RFC 5061

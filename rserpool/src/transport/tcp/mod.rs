@@ -135,10 +135,21 @@ fn internet_address(address: SockAddr) -> io::Result<TransportAddress> {
 /// is something to send to it.
 fn configure(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
-    let (time, interval) = (Duration::from_secs(5), Duration::from_secs(2));
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(time).with_interval(interval))?;
+    keep_alive(socket, Duration::from_secs(5), Duration::from_secs(2), Duration::from_secs(30))
+}
+
+/// Asks a peer that was silent for `idle` every `interval`, and gives it up after `patience`.
+fn keep_alive(
+    socket: &Socket,
+    idle: Duration,
+    interval: Duration,
+    patience: Duration,
+) -> io::Result<()> {
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval))?;
     #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(Duration::from_secs(30)))?;
+    socket.set_tcp_user_timeout(Some(patience))?;
+    #[cfg(not(target_os = "linux"))]
+    let _ = patience;
     Ok(())
 }
 
@@ -378,6 +389,14 @@ impl Connection for TcpConnection {
         self.framing.encode(&message, &mut self.outgoing)
     }
 
+    /// In whole seconds. A peer that is silent for four of them is lost; so is one that does not
+    /// read for that long while there is something to send to it.
+    fn set_heartbeat(&mut self, interval: Duration) -> io::Result<()> {
+        let State::Open(io) = &self.state else { return Err(io::ErrorKind::NotConnected.into()) };
+        let interval = Duration::from_secs(interval.as_millis().div_ceil(1000).max(1) as u64);
+        keep_alive(io.socket(), interval, interval, 4 * interval)
+    }
+
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !std::mem::replace(&mut self.end_sent, true) {
             self.framing.encode_end(&mut self.outgoing);
@@ -399,5 +418,51 @@ impl Connection for TcpConnection {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_heartbeat_is_that_of_one_connection() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = new_socket(listener.local_addr().unwrap()).unwrap();
+        socket.set_nonblocking(false).unwrap();
+        socket.connect(&listener.local_addr().unwrap().into()).unwrap();
+        configure(&socket).unwrap();
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(30)));
+        let observer = socket.try_clone().unwrap();
+        let mut connection = TcpConnection::new(
+            State::Open(Box::new(Unregistered(socket))),
+            Framing::Session { max_message_size: 1 },
+            TransportAddress::tcp(listener.local_addr().unwrap()),
+        );
+        connection.set_heartbeat(Duration::from_millis(1001)).unwrap();
+        assert_eq!(observer.tcp_keepalive_time().unwrap(), Duration::from_secs(2));
+        assert_eq!(observer.tcp_keepalive_interval().unwrap(), Duration::from_secs(2));
+        assert_eq!(observer.tcp_user_timeout().unwrap(), Some(Duration::from_secs(8)));
+        connection.state = State::Failed(None);
+        assert!(connection.set_heartbeat(Duration::from_secs(1)).is_err());
+    }
+
+    /// A socket that nobody waits for.
+    #[derive(Debug)]
+    struct Unregistered(Socket);
+
+    impl RegisteredSocket for Unregistered {
+        fn socket(&self) -> &Socket {
+            &self.0
+        }
+
+        fn poll_io(
+            &mut self,
+            _: &mut Context<'_>,
+            _: Interest,
+            _: &mut dyn FnMut(&Socket) -> io::Result<()>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
     }
 }
