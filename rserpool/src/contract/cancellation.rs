@@ -1,16 +1,23 @@
 //! Futures that are dropped after each number of polls.
 
+use std::future::Future;
 use std::task::Poll;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::channel::oneshot;
 
-use super::any_address;
 use super::service::{new_user, pause, pool, start_registrar};
-use crate::driver::{ElementEvent, Network, PoolChange, PoolElement, RequestConfig};
+use super::{any_address, replay, service};
+use crate::cookie::KeyRing;
+use crate::driver::{
+    ElementEvent, ElementSession, Network, PoolChange, PoolElement, PoolUser, Registrar,
+    RequestConfig, RequestEvent, Session, SessionClosed, dump,
+};
+use crate::protocol::registrar::RegistrarConfig;
 use crate::protocol::session::Event;
-use crate::protocol::user::ResolveOptions;
-use crate::wire::{PolicyParameters, Ppid};
+use crate::protocol::user::{ResolveError, ResolveOptions};
+use crate::wire::{PolicyParameters, PoolElementId, Ppid, RegistrarId, UserMessage};
 
 /// Makes the future again and again, polls it once more each time, with pauses, and drops it,
 /// until it is ready: so it is dropped at each of the points where it waits.
@@ -127,4 +134,150 @@ pub async fn an_opening_that_is_given_up_leaves_no_session(network: Network) {
     }
     drop(stop);
     assert_eq!(told.await, Ok(true), "all sessions came to an end");
+}
+
+/// Each message comes once, however often the sending of it was given up before.
+pub async fn messages_without_a_session_are_not_sent_by_futures_that_are_dropped(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let counter = service::start_counter(&network, registrar.local_address()).await;
+    let user = new_user(&network, registrar.local_address());
+    let mut messenger = user.messenger(pool()).expect("a dialler");
+    let to = counter.identifier;
+    let message = || UserMessage::new(Ppid(99), b"next".as_slice());
+    for round in 0..10 {
+        let sent = impatiently!(&network, messenger.send(message()));
+        assert_eq!(sent.expect("it is there"), to);
+        let sent = impatiently!(&network, messenger.send_to_last(message()));
+        assert_eq!(sent.expect("it is there"), to);
+        impatiently!(&network, messenger.send_to(to, message())).expect("it is there");
+        // With one element, there is none that could have got it before.
+        let sent = impatiently!(&network, messenger.send_to_all(message()));
+        assert_eq!(sent.expect("it is there"), [to]);
+        for number in 1..=4_u64 {
+            let (from, reply) = impatiently!(&network, messenger.recv());
+            assert_eq!((from, &reply.payload[..]), (to, &(4 * round + number).to_be_bytes()[..]));
+        }
+    }
+}
+
+/// Requests are done once, and those which only ask and tell registrars work in the end.
+pub async fn requests_and_reports_may_be_dropped_wherever_they_wait(network: Network) {
+    let config = RegistrarConfig::new(RegistrarId(1), 1);
+    let config = config.enrp(any_address(&network));
+    let registrar = Registrar::start(&network, &any_address(&network), config).expect("free ports");
+    let at = registrar.local_address().clone();
+    let server = replay::start_counter(&network, &at, &KeyRing::generate(), 1).await;
+    let user = new_user(&network, &at);
+    impatiently!(&network, user.report_unreachable(pool(), PoolElementId(404)));
+    let enrp = registrar.enrp_address().expect("it has one").clone();
+    let timeout = Duration::from_secs(5);
+    for polls in 0..12 {
+        give_up(&network, polls, dump(&network, &enrp, timeout)).await;
+    }
+    let dumped = dump(&network, &enrp, timeout).await.expect("it answers");
+    assert_eq!(dumped.pools.len(), 1);
+
+    let mut session =
+        user.open_requests(pool(), RequestConfig::default()).await.expect("it is there");
+    for number in 1..=20 {
+        let taken = session.submit(b"next".as_slice()).expect("there is room");
+        let reply = loop {
+            let event = impatiently!(&network, session.event()).expect("it lives");
+            if let RequestEvent::Reply { number, body } = event {
+                assert_eq!(number, taken);
+                break body;
+            }
+        };
+        assert_eq!(replay::count(&reply), number);
+    }
+    // What was taken is done all the same.
+    let mut request = Box::pin(session.request(b"next".as_slice()));
+    assert!(futures::poll!(request.as_mut()).is_pending());
+    drop(request);
+    assert_eq!(replay::count(&session.request(b"next".as_slice()).await.expect("it lives")), 22);
+    session.close().await;
+    drop(server);
+}
+
+/// Polls the future so many times, with pauses, and drops it.
+async fn give_up<F: Future>(network: &Network, polls: usize, future: F) {
+    let mut future = Box::pin(future);
+    for _ in 0..polls {
+        if futures::poll!(future.as_mut()).is_ready() {
+            break;
+        }
+        pause(network, 1).await;
+    }
+}
+
+/// A session, as both ends see it.
+async fn session(user: &PoolUser, element: &mut PoolElement) -> (Session, ElementSession) {
+    let mut session = user.open(pool()).await.expect("it is there");
+    let accepted = element.accept().await;
+    session.send(Ppid(7), b"here".as_slice()).await.expect("it lives");
+    assert!(matches!(session.recv().await, Ok(Event::Connected(_))));
+    (session, accepted)
+}
+
+/// Closing, leaving, stopping and serving end things wherever they are given up.
+pub async fn an_end_that_is_given_up_is_an_end(network: Network) {
+    for polls in 0..6 {
+        let registrar = start_registrar(&network, &any_address(&network));
+        let at = registrar.local_address().clone();
+        let user = new_user(&network, &at);
+        let start = || async {
+            let builder = PoolElement::builder(&network, pool(), [at.clone()]);
+            let element = builder.listen(([127, 0, 0, 1], 0).into()).start().expect("a free port");
+            element.registered().await.expect("it is taken");
+            element
+        };
+        let gone = || async {
+            while user.resolve(pool(), ResolveOptions::default()).await
+                != Err(ResolveError::UnknownPool(pool()))
+            {
+                pause(&network, 1).await;
+            }
+        };
+
+        let mut element = start().await;
+        let (ours, mut theirs) = session(&user, &mut element).await;
+        give_up(&network, polls, ours.close()).await;
+        while let Ok(Some(_)) = theirs.recv().await {}
+        let (mut ours, theirs) = session(&user, &mut element).await;
+        give_up(&network, polls, theirs.close()).await;
+        match ours.recv().await {
+            Err(SessionClosed::ByElement) | Ok(Event::FailoverStarted { .. }) => {}
+            other => panic!("neither closed nor aborted: {other:?}"),
+        }
+        drop(ours);
+        give_up(&network, polls, element.leave()).await;
+        gone().await;
+
+        let element = start().await;
+        let serve = |mut session: ElementSession, _| async move {
+            while let Ok(Some(_)) = session.recv().await {}
+        };
+        let mut serving = Box::pin(
+            element.serve_sessions(serve, std::future::pending::<()>(), { Duration::from_secs(5) }),
+        );
+        let opened = futures::future::select(serving.as_mut(), Box::pin(user.open(pool()))).await;
+        let futures::future::Either::Right((opened, _)) = opened else { panic!("it stopped") };
+        let mut ours = opened.expect("it is there");
+        give_up(&network, polls, serving).await;
+        loop {
+            match ours.recv().await {
+                Ok(Event::Connected(_)) => {}
+                Ok(Event::FailoverStarted { .. }) => break,
+                other => panic!("not aborted: {other:?}"),
+            }
+        }
+        gone().await;
+
+        give_up(&network, polls, registrar.shutdown()).await;
+        // Its port is free again.
+        let again = || Registrar::start(&network, &at, RegistrarConfig::new(RegistrarId(2), 1));
+        while again().is_err() {
+            pause(&network, 1).await;
+        }
+    }
 }

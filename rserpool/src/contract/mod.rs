@@ -62,6 +62,9 @@ macro_rules! contract_suite {
             a_foreign_checkpoint_is_refused,
             futures_may_be_dropped_wherever_they_wait,
             an_opening_that_is_given_up_leaves_no_session,
+            messages_without_a_session_are_not_sent_by_futures_that_are_dropped,
+            requests_and_reports_may_be_dropped_wherever_they_wait,
+            an_end_that_is_given_up_is_an_end,
         }
     };
     (paths: [$($attribute:tt)*] $block_on:expr, $network:expr) => {

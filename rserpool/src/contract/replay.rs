@@ -43,7 +43,7 @@ impl Service for Counter {
 }
 
 /// A server, which dies when it is aborted.
-struct Running {
+pub(super) struct Running {
     identifier: PoolElementId,
     life: AbortHandle,
     stop: Option<oneshot::Sender<()>>,
@@ -51,7 +51,7 @@ struct Running {
     stopped: oneshot::Receiver<bool>,
 }
 
-async fn start_counter(
+pub(super) async fn start_counter(
     network: &Network,
     registrar: &TransportAddress,
     ring: &KeyRing,
@@ -79,7 +79,7 @@ async fn open(user: &PoolUser, config: RequestConfig) -> RequestSession {
     user.open_requests(pool(), config).await.expect("the pool has elements")
 }
 
-fn count(body: &Bytes) -> u64 {
+pub(super) fn count(body: &Bytes) -> u64 {
     u64::from_be_bytes(body[..].try_into().expect("a count"))
 }
 

@@ -34,7 +34,7 @@ pub(super) fn start_registrar(network: &Network, address: &TransportAddress) -> 
 
 /// An element that answers each message with the number of messages in the session so far, and
 /// leaves this number in the cookie.
-async fn start_counter(network: &Network, registrar: &TransportAddress) -> Counter {
+pub(super) async fn start_counter(network: &Network, registrar: &TransportAddress) -> Counter {
     let builder = PoolElement::builder(network, pool(), [registrar.clone()]);
     let mut element = builder.listen(([127, 0, 0, 1], 0).into()).start().expect("a free port");
     let identifier = element.registered().await.expect("the registrar takes it");
@@ -60,8 +60,8 @@ async fn start_counter(network: &Network, registrar: &TransportAddress) -> Count
     Counter { identifier, stop, done }
 }
 
-struct Counter {
-    identifier: PoolElementId,
+pub(super) struct Counter {
+    pub(super) identifier: PoolElementId,
     stop: futures::channel::oneshot::Sender<bool>,
     done: futures::channel::oneshot::Receiver<bool>,
 }
