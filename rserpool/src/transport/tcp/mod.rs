@@ -24,6 +24,10 @@ use outgoing::Outgoing;
 
 /// How much is read at a time.
 const READ_SIZE: usize = 64 * 1024;
+/// From what length on a message is read to where it stays, and not copied there.
+const LARGE: usize = 4096;
+/// How much longer than the last message the next one may be.
+const HEADROOM: usize = 64;
 /// From how much unwritten data on a connection is not ready for more.
 const WRITE_LIMIT: usize = 256 * 1024;
 /// How often a closing connection reads before it lets others run.
@@ -224,6 +228,8 @@ struct TcpConnection {
     framing: Framing,
     peer: TransportAddress,
     incoming: BytesMut,
+    /// How much the last read gave.
+    last_read: usize,
     outgoing: Outgoing,
     /// An error of writing, told when there is nothing left to read.
     write_error: Option<io::Error>,
@@ -245,6 +251,7 @@ impl TcpConnection {
             framing,
             peer,
             incoming: BytesMut::new(),
+            last_read: 0,
             outgoing: Outgoing::default(),
             write_error: None,
             end_sent: false,
@@ -279,18 +286,38 @@ impl TcpConnection {
             // An idle connection does not hold a buffer.
             *incoming = BytesMut::new();
         }
+        // Where large messages come, the next one is expected to be like the last, and a little
+        // room shows that there was no more.
+        let expected = (self.last_read + HEADROOM).min(READ_SIZE);
+        let direct = incoming.is_empty() && expected >= LARGE;
         SCRATCH.with_borrow_mut(|scratch| {
             let before = incoming.len();
             let polled = io.poll_io(cx, Interest::Readable, &mut |mut socket| {
-                let read = socket.read(scratch)?;
-                incoming.extend_from_slice(&scratch[..read]);
+                let (read, room) = if direct && incoming.is_empty() {
+                    let mut buffer = BytesMut::zeroed(expected);
+                    let read = socket.read(&mut buffer)?;
+                    buffer.truncate(read);
+                    // A short message does not hold the room for a long one.
+                    *incoming = match read < expected / 2 {
+                        true => BytesMut::from(&buffer[..]),
+                        false => buffer,
+                    };
+                    (read, expected)
+                } else {
+                    let read = socket.read(scratch)?;
+                    incoming.extend_from_slice(&scratch[..read]);
+                    (read, scratch.len())
+                };
                 // With less than there was room for, the next call would find nothing.
-                let drained = read > 0 && read < scratch.len();
+                let drained = read > 0 && read < room;
                 if drained { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
             });
             match incoming.len() - before {
                 0 => polled.map_ok(|()| 0),
-                read => Poll::Ready(Ok(read)),
+                read => {
+                    self.last_read = read;
+                    Poll::Ready(Ok(read))
+                }
             }
         })
     }
