@@ -1,14 +1,19 @@
 //! What a registrar answers to single messages of a peer (RFC 5353), sent by hand.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use rserpool::driver::random_registrar_id;
 use rserpool::protocol::registrar::{self, RegistrarConfig};
 use rserpool::protocol::{ConnectionId, Registrar};
 use rserpool::wire::enrp::{self, Body, HandleUpdate, Presence, Route, UpdateAction};
 use rserpool::wire::parameter::PeChecksum;
-use rserpool::wire::{Bytes, PoolElement, Ppid, RegistrarId, ServerInformation, UserMessage};
-use rserpool_tests::by_hand::{registration, send_enrp, take_enrp};
+use rserpool::wire::{
+    Bytes, ErrorCause, PoolElement, PoolElementId, Ppid, RegistrarId, ServerInformation,
+    TransportAddress, UserMessage, asap,
+};
+use rserpool_tests::by_hand::{registration, send_asap, send_enrp, take_asap, take_enrp};
 use rserpool_tests::world::{Event, NodeId, World, address};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -178,7 +183,7 @@ fn updates_are_for_all_and_strange_ones_change_nothing() {
     update(&mut world, on, 99, UpdateAction::Other(0xffff), 8);
     assert_eq!(world.homes(node), [(7, 99)]);
     let asap = world.connect(node);
-    rserpool_tests::by_hand::send_asap(&mut world, asap, registration("Pool", 9));
+    send_asap(&mut world, asap, registration("Pool", 9));
     match take_enrp(&mut world, on).as_slice() {
         [Body::HandleUpdate(update)] => {
             assert_eq!(update.route, Route { sender: OURS, receiver: RegistrarId(0) });
@@ -187,6 +192,8 @@ fn updates_are_for_all_and_strange_ones_change_nothing() {
         }
         other => panic!("{other:?}"),
     }
+    // One that is not there cannot be deleted.
+    update(&mut world, on, 99, UpdateAction::Delete, 55);
     // An element of ours is not for others to delete.
     update(&mut world, on, 99, UpdateAction::Delete, 9);
     assert_eq!(world.homes(node), [(7, 99), (9, 1)]);
@@ -241,4 +248,175 @@ fn a_long_download_from_the_mentor_is_of_all_elements() {
         _ => None,
     });
     assert_eq!(joined, Some(9));
+}
+
+#[test]
+fn an_empty_handlespace_is_handed_out_without_pools() {
+    let mut world = World::default();
+    let node = new_registrar(&mut world);
+    let on = peer(&mut world, node, 99);
+    let own_children_only = false;
+    send_enrp(&mut world, on, enrp::HandleTableRequest { own_children_only, route: route(99) });
+    match take_enrp(&mut world, on).as_slice() {
+        [Body::HandleTableResponse(page)] => {
+            assert!(!page.reject && !page.more_to_send && page.pools.is_empty());
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn only_what_is_granted_is_told_to_peers() {
+    let mut world = World::default();
+    let node = new_registrar(&mut world);
+    let on = peer(&mut world, node, 99);
+    let (owner, stranger) = (world.connect(node), world.connect(node));
+    send_asap(&mut world, owner, registration("Pool", 7));
+    take_enrp(&mut world, on);
+    let mut answer_to = |connection, identifier| {
+        let pool_handle = registration("Pool", 1).pool_handle;
+        let identifier = PoolElementId(identifier);
+        send_asap(&mut world, connection, asap::Deregistration { pool_handle, identifier });
+        let told = take_enrp(&mut world, on);
+        match take_asap(&mut world, connection).pop() {
+            Some(asap::Body::DeregistrationResponse(response)) => (response.error, told),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (error, told) = answer_to(stranger, 7);
+    assert_eq!((error, told), (Some(ErrorCause::Security.into()), vec![]));
+    let (error, told) = answer_to(stranger, 8);
+    assert_eq!((error, told), (None, vec![]), "there is no such element, which is granted");
+    let (error, told) = answer_to(owner, 7);
+    assert_eq!(error, None);
+    match told.as_slice() {
+        [Body::HandleUpdate(update)] => assert_eq!(update.action, UpdateAction::Delete),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_target_that_was_taken_over_is_no_peer_any_more() {
+    let mut world = World::default();
+    let node = new_registrar(&mut world);
+    let (one, two) = (peer(&mut world, node, 98), peer(&mut world, node, 99));
+    update(&mut world, two, 99, UpdateAction::Add, 7);
+    let target = RegistrarId(99);
+    send_enrp(&mut world, one, enrp::TakeoverServer { route: route(98), target });
+    assert_eq!(world.with_registrar(node).peers(), [RegistrarId(98)]);
+    assert_eq!(world.homes(node), [(7, 98)]);
+}
+
+/// A registrar that looks for a mentor, and two that could be one.
+fn joining(world: &mut World) -> (NodeId, ConnectionId, ConnectionId) {
+    let config = RegistrarConfig::new(OURS, 1).enrp(address(0)).peers([address(201)]);
+    let node = world.registrar(Registrar::new(config));
+    let (one, two) = (world.connect_for(Ppid::ENRP, node), world.connect_for(Ppid::ENRP, node));
+    send_enrp(world, one, presence(98, false));
+    send_enrp(world, two, presence(99, false));
+    (node, one, two)
+}
+
+/// Whether it is asked for the list, and for the handlespace.
+fn asked(world: &mut World, on: ConnectionId) -> (bool, bool) {
+    let bodies = take_enrp(world, on);
+    (
+        bodies.iter().any(|body| matches!(body, Body::ListRequest(_))),
+        bodies.iter().any(|body| matches!(body, Body::HandleTableRequest(_))),
+    )
+}
+
+fn page(sender: u32, reject: bool, pools: Vec<enrp::PoolEntry>) -> enrp::HandleTableResponse {
+    enrp::HandleTableResponse { more_to_send: false, reject, route: route(sender), pools }
+}
+
+#[test]
+fn the_first_that_answers_is_the_mentor_and_others_are_asked_when_it_fails() {
+    // It refuses, or does not answer for MAX-TIME-NO-RESPONSE.
+    for refuses in [true, false] {
+        let mut world = World::default();
+        let (_, one, two) = joining(&mut world);
+        assert_eq!(asked(&mut world, one), (true, true), "list and handlespace at once");
+        assert_eq!(asked(&mut world, two), (false, false));
+        if refuses {
+            send_enrp(&mut world, one, page(98, true, Vec::new()));
+        }
+        let mut again = Vec::new();
+        for tenth in 1..=40 {
+            world.run(SECOND / 10);
+            for sender in [(one, 98), (two, 99)] {
+                send_enrp(&mut world, sender.0, presence(sender.1, false));
+                if asked(&mut world, sender.0).1 {
+                    again.push(tenth);
+                }
+            }
+        }
+        // After a pause of half a second, one of those that are known.
+        let first = again[0];
+        assert!(if refuses { first == 5 } else { (6..40).contains(&first) }, "{again:?}");
+    }
+}
+
+#[test]
+fn what_the_home_says_of_its_elements_counts_more_than_what_the_mentor_says() {
+    let mut world = World::default();
+    let (node, one, two) = joining(&mut world);
+    let told = |port, home| {
+        let element = registration("Pool", 7).pool_element;
+        let user_transport = TransportAddress { port, ..address(99) }.into();
+        PoolElement { user_transport, home_registrar: RegistrarId(home), ..element }
+    };
+    let port = |world: &World| {
+        let registrar = world.with_registrar(node);
+        let (_, element) = registrar.members().next().unwrap();
+        element.user_transport.address().unwrap().port
+    };
+    let pool_handle = registration("Pool", 7).pool_handle;
+    let home_says = |world: &mut World, port| {
+        let update = HandleUpdate {
+            takeover_suggested: false,
+            route: route(99),
+            action: UpdateAction::Add,
+            reserved: 0,
+            pool_handle: pool_handle.clone(),
+            pool_element: told(port, 99),
+        };
+        send_enrp(world, two, update);
+    };
+    home_says(&mut world, 1);
+    assert_eq!(port(&world), 1);
+    let pool_handle = registration("Pool", 7).pool_handle;
+    let pools = vec![enrp::PoolEntry { pool_handle, elements: vec![told(2, 99)] }];
+    send_enrp(&mut world, one, page(98, false, pools));
+    assert_eq!(port(&world), 1, "the mentor may be late");
+    home_says(&mut world, 3);
+    assert_eq!(port(&world), 3);
+}
+
+#[test]
+fn who_joins_serves_what_it_knows_and_lets_others_wait() {
+    let mut world = World::default();
+    let (node, ..) = joining(&mut world);
+    let on = world.connect(node);
+    send_asap(&mut world, on, registration("Pool", 7));
+    let answers = |world: &mut World| {
+        let answers = take_asap(world, on).into_iter();
+        answers.filter(|body| matches!(body, asap::Body::HandleResolutionResponse(_))).count()
+    };
+    let resolve = |world: &mut World, pool: &str| {
+        send_asap(world, on, asap::HandleResolution::new(pool.parse().unwrap()));
+    };
+    resolve(&mut world, "Pool");
+    assert_eq!(answers(&mut world), 1, "it knows that one");
+    resolve(&mut world, "Other");
+    assert_eq!(answers(&mut world), 0, "its mentor may know this one");
+    world.run(SECOND * 6);
+    assert_eq!(answers(&mut world), 1);
+}
+
+#[test]
+fn identifiers_of_registrars_are_drawn_and_never_zero() {
+    let drawn: BTreeSet<_> = (0..1000).map(|_| random_registrar_id()).collect();
+    assert_eq!(drawn.len(), 1000, "32 bits, so two of a thousand are alike once in 8000 times");
+    assert!(!drawn.contains(&RegistrarId(0)));
 }

@@ -9,9 +9,11 @@ use rserpool::protocol::user::{self, ResolveError, ResolveOptions, UserConfig};
 use rserpool::protocol::{
     Compatibility, ConnectionEvent, Element, Machine, Output, Registrar, User,
 };
+use rserpool::wire::enrp::{HandleUpdate, Route, UpdateAction};
+use rserpool::wire::parameter::ItemCount;
 use rserpool::wire::{
-    Bytes, ErrorCause, PolicyParameters, PolicyType, PoolElementId, PoolHandle, Ppid, RegistrarId,
-    RegistrationLife, TransportAddress, UserMessage, asap,
+    Bytes, ErrorCause, PolicyParameters, PolicyType, PoolElement, PoolElementId, PoolHandle, Ppid,
+    RegistrarId, RegistrationLife, TransportAddress, UserMessage, UserTransport, asap,
 };
 use rserpool_tests::by_hand::{self, send_asap as send};
 use rserpool_tests::echo_pool::{
@@ -284,6 +286,66 @@ fn nobody_takes_the_identifier_of_another_or_deregisters_it() {
     world.element(Element::new(config));
     world.run(SECOND);
     assert_eq!(world.elements(registrar), 2);
+}
+
+#[test]
+fn an_answer_has_as_many_elements_as_asked_for_within_limits() {
+    let mut world = World::default();
+    let registrar = world.registrar(new_registrar());
+    let on = world.connect(registrar);
+    for identifier in 1..=200 {
+        send(&mut world, on, registration(identifier));
+    }
+    answers(&mut world);
+    for (items, expected) in [(None, 32), (Some(1), 1), (Some(100), 100), (Some(1000), 128)] {
+        let items = items.map(ItemCount);
+        let request = asap::HandleResolution::new(handle());
+        send(&mut world, on, asap::HandleResolution { items, ..request });
+        match answers(&mut world).pop() {
+            Some(asap::Body::HandleResolutionResponse(asap::HandleResolutionResponse {
+                result: asap::Resolved::Pool { elements, .. },
+                ..
+            })) => assert_eq!(elements.len(), expected, "{items:?}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn who_cannot_be_recognised_does_not_get_the_element_of_another_registrar() {
+    let mut world = World::default();
+    let config = RegistrarConfig::new(RegistrarId(1), 1).enrp(address(0));
+    let registrar = world.registrar(Registrar::new(config));
+    let enrp = world.connect_for(Ppid::ENRP, registrar);
+    let opaque = |identifier, asap_transport| {
+        let mut opaque = registration(identifier);
+        opaque.pool_element.user_transport = UserTransport::Opaque(Bytes::from_static(b"here"));
+        opaque.pool_element.asap_transport = asap_transport;
+        opaque
+    };
+    // The first has nothing that tells where it is, the second its ASAP endpoint.
+    for (identifier, at, taken) in [(7, None, false), (8, Some(address(99)), true)] {
+        let asap::Registration { pool_handle, pool_element } = opaque(identifier, at.clone());
+        let update = HandleUpdate {
+            takeover_suggested: false,
+            route: Route { sender: RegistrarId(99), receiver: RegistrarId(0) },
+            action: UpdateAction::Add,
+            reserved: 0,
+            pool_handle,
+            pool_element: PoolElement { home_registrar: RegistrarId(99), ..pool_element },
+        };
+        by_hand::send_enrp(&mut world, enrp, update);
+        let on = world.connect(registrar);
+        send(&mut world, on, opaque(identifier, at));
+        match by_hand::take_asap(&mut world, on).pop() {
+            Some(asap::Body::RegistrationResponse(response)) => {
+                assert_eq!(response.reject, !taken, "{response:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+        let home = if taken { 1 } else { 99 };
+        assert!(world.homes(registrar).contains(&(identifier, home)));
+    }
 }
 
 #[test]

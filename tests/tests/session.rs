@@ -8,8 +8,8 @@ use rserpool::protocol::user::{ResolveError, ResolveOptions};
 use rserpool::protocol::{ConnectionEvent, ConnectionId};
 use rserpool::wire::parameter::Cookie;
 use rserpool::wire::{
-    Bytes, PolicyParameters, PoolElement, PoolElementId, Ppid, RegistrarId, RegistrationLife,
-    TransportAddress, TransportProtocol, TransportUse, UserMessage, asap,
+    Bytes, ErrorCause, PolicyParameters, PoolElement, PoolElementId, Ppid, RegistrarId,
+    RegistrationLife, TransportAddress, TransportProtocol, TransportUse, UserMessage, asap,
 };
 use rserpool_tests::world::World;
 
@@ -214,7 +214,8 @@ fn an_element_that_closes_ends_the_session_and_one_that_talks_nonsense_does_not(
     fixture.established(1);
     let nonsense = UserMessage::new(Ppid::ASAP, b"\x01".as_slice());
     fixture.session.handle_message(ConnectionId(1), nonsense);
-    assert_eq!(fixture.outputs(), []);
+    let told = fixture.outputs();
+    assert!(matches!(&told[..], [Output::Send { .. }]), "{told:?}");
     fixture.session.handle_connection(fixture.now, ConnectionId(1), &ConnectionEvent::Closed);
     assert_eq!(fixture.outputs(), [event(Event::Closed)]);
 }
@@ -344,4 +345,36 @@ fn elements_of_the_preferred_transport_come_first_and_others_after_them() {
     let udp = SessionConfig::new(both).preferred_transport(TransportProtocol::Udp);
     assert_eq!(tried(udp), [1, 3, 2], "it is not in use");
     assert_eq!(tried(SessionConfig::new([TransportProtocol::Sctp])), [2]);
+}
+
+#[test]
+fn what_is_unknown_on_the_control_channel_is_answered_as_its_high_bits_ask() {
+    let mut fixture = Fixture::new();
+    fixture.resolved(&[1]);
+    fixture.established(1);
+    let mut told = |bytes: &'static [u8]| {
+        let message = UserMessage::new(Ppid::ASAP, bytes);
+        fixture.session.handle_message(ConnectionId(1), message);
+        let outputs = fixture.outputs();
+        outputs.into_iter().find_map(|output| match output {
+            Output::Send { connection: ConnectionId(1), message } => {
+                let body = asap::Message::decode(&message.payload).unwrap().body;
+                let asap::Body::Error(error) = body else { panic!("{body:?}") };
+                Some(error.error.causes[0].clone())
+            }
+            _ => None,
+        })
+    };
+    // Messages of unknown type: 01 asks for a report, 00 does not.
+    let unknown = ErrorCause::UnrecognizedMessage(Bytes::from_static(b"\x42\0\0\x04"));
+    assert_eq!(told(b"\x42\0\0\x04"), Some(unknown));
+    assert_eq!(told(b"\x3e\0\0\x04"), None);
+    // A cookie with an unknown parameter behind it: 11 goes on and reports, 00 stops and does not.
+    let cookie = |session: &Session| session.cookie().cloned();
+    let unknown = ErrorCause::UnrecognizedParameter(Bytes::from_static(b"\xc0\xff\0\x04"));
+    assert_eq!(told(b"\x0b\0\0\x10\0\x0d\0\x05\x01\0\0\0\xc0\xff\0\x04"), Some(unknown));
+    assert_eq!(told(b"\x0b\0\0\x10\0\x0d\0\x05\x02\0\0\0\x00\xff\0\x04"), None);
+    // An error is never answered.
+    assert_eq!(told(b"\x0e\0\0\x04"), None);
+    assert_eq!(cookie(&fixture.session), Some(Bytes::from_static(&[1])));
 }

@@ -323,6 +323,72 @@ fn a_length_without_the_last_padding_is_accepted_and_kept() {
 }
 
 #[test]
+fn padding_is_ignored_whatever_it_is() {
+    // The handle "A" and its padding, within the message and at its end.
+    for padding in ["00 00 00", "ff fe fd"] {
+        let request =
+            hex(&format!("05 00 00 14  80 3f 00 08 00 00 00 03  00 09 00 05 41 {padding}"));
+        // rsplib has the item count last; so has whoever reads it.
+        assert!(asap::Message::decode(&request).is_err());
+        let request =
+            hex(&format!("05 00 00 14  00 09 00 05 41 {padding}  80 3f 00 08 00 00 00 03"));
+        let message = asap::Message::decode(&request).unwrap();
+        let expected = asap::HandleResolution {
+            items: Some(ItemCount(3)),
+            ..asap::HandleResolution::new(handle("A"))
+        };
+        assert_eq!(message, expected.into());
+        let last = hex(&format!("05 00 00 0c  00 09 00 05 41 {padding}"));
+        let message = asap::Message::decode(&last).unwrap();
+        assert_eq!(message, asap::HandleResolution::new(handle("A")).into());
+    }
+}
+
+/// A registration of the pool "A" with these parameters in the pool element.
+fn register(parameters: &str) -> Result<asap::Registration, DecodeErrorKind> {
+    let element = hex(&format!("00 00 00 01  00 00 00 00  00 00 00 3c  {parameters}"));
+    let length = 4 + element.len();
+    let mut message = hex(&format!("01 00 {:04x}  00 09 00 05 41 00 00 00", 12 + length)).to_vec();
+    message.extend(hex(&format!("00 0a {length:04x}")));
+    message.extend(element);
+    match asap::Message::decode(&message.into()) {
+        Ok(Message { body: asap::Body::Registration(registration), .. }) => Ok(registration),
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => Err(error.kind().clone()),
+    }
+}
+
+const ROUND_ROBIN: &str = "00 08 00 08 00 00 00 01";
+const ADDRESS: &str = "00 01 00 08 0a 00 00 01";
+
+#[test]
+fn an_element_has_one_user_transport_and_that_has_addresses() {
+    let sctp = format!("00 04 00 10 00 07 00 00 {ADDRESS}");
+    assert!(register(&format!("{sctp} {ROUND_ROBIN}")).is_ok());
+    let version_6 = format!("00 02 00 14 {}", "fd 00".repeat(8));
+    let both = format!("00 04 00 24 00 07 00 00 {ADDRESS} {version_6}");
+    let registration = register(&format!("{both} {ROUND_ROBIN}")).unwrap();
+    let address = registration.pool_element.user_transport.address().unwrap().clone();
+    assert_eq!(address.addresses.len(), 2);
+
+    let none = register(&format!("00 04 00 08 00 07 00 00 {ROUND_ROBIN}"));
+    assert!(matches!(none, Err(DecodeErrorKind::Missing(_))), "{none:?}");
+    let two = register(&format!("{sctp} {sctp} {ROUND_ROBIN}"));
+    assert!(matches!(two, Err(DecodeErrorKind::Unexpected(_))), "{two:?}");
+}
+
+#[test]
+fn the_reserved_field_of_other_transports_is_read_as_the_transport_use() {
+    for (number, code) in [("03", "00 00 00 09"), ("05", ""), ("06", ""), ("07", "")] {
+        let length = if code.is_empty() { "10" } else { "14" };
+        let transport = format!("00 {number} 00 {length} 00 07 00 01 {code} {ADDRESS}");
+        let registration = register(&format!("{transport} {ROUND_ROBIN}")).unwrap();
+        let address = registration.pool_element.user_transport.address().unwrap().clone();
+        assert_eq!(address.usage, TransportUse::DATA_PLUS_CONTROL, "{number}");
+    }
+}
+
+#[test]
 fn unknown_parameters_stay_where_they_were() {
     for text in [
         // Before and after the pool handle, two at once, one of odd length.

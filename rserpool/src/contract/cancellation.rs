@@ -116,10 +116,10 @@ pub async fn an_opening_that_is_given_up_leaves_no_session(network: Network) {
     let (tell, told) = oneshot::channel();
     network.runtime().spawn(Box::pin(async move {
         // Each session is served until its user is gone.
-        let serve = |mut session: crate::driver::ElementSession, _| async move {
+        let serve = |mut session: ElementSession, _| async move {
             while let Ok(Some(_)) = session.recv().await {}
         };
-        let grace = std::time::Duration::from_secs(5);
+        let grace = Duration::from_secs(5);
         let _ = tell.send(element.serve_sessions(serve, stopping, grace).await);
     }));
     let user = new_user(&network, &at);
@@ -257,9 +257,11 @@ pub async fn an_end_that_is_given_up_is_an_end(network: Network) {
         let serve = |mut session: ElementSession, _| async move {
             while let Ok(Some(_)) = session.recv().await {}
         };
-        let mut serving = Box::pin(
-            element.serve_sessions(serve, std::future::pending::<()>(), { Duration::from_secs(5) }),
-        );
+        let mut serving = Box::pin(element.serve_sessions(
+            serve,
+            std::future::pending::<()>(),
+            Duration::from_secs(5),
+        ));
         let opened = futures::future::select(serving.as_mut(), Box::pin(user.open(pool()))).await;
         let futures::future::Either::Right((opened, _)) = opened else { panic!("it stopped") };
         let mut ours = opened.expect("it is there");

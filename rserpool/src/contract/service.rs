@@ -10,17 +10,17 @@ use futures::future::join_all;
 use super::any_address;
 use super::transport::{event, message, send};
 use crate::driver::{
-    ElementEvent, ElementSession, Network, PoolChange, PoolElement, PoolUser, Registrar, Session,
-    SessionClosed,
+    ElementEvent, ElementSession, MessengerError, Network, PoolChange, PoolElement, PoolUser,
+    Registrar, Session, SessionClosed,
 };
 use crate::protocol::HuntConfig;
 use crate::protocol::registrar::RegistrarConfig;
 use crate::protocol::session::{Event, SessionConfig, SessionError};
 use crate::protocol::user::{ResolveError, ResolveOptions};
-use crate::transport::{self, Memory, Purpose, Tcp, Transport};
+use crate::transport::{self, Memory, Purpose, SendError, Tcp, Transport};
 use crate::wire::{
-    PoolElementId, PoolHandle, Ppid, RegistrarId, TransportAddress, TransportProtocol,
-    TransportUse, UserMessage,
+    Bytes, ErrorCause, PoolElementId, PoolHandle, Ppid, RegistrarId, TransportAddress,
+    TransportProtocol, TransportUse, UserMessage, asap,
 };
 
 pub(super) fn pool() -> PoolHandle {
@@ -180,6 +180,11 @@ pub async fn a_session_goes_over_the_transport_of_its_pool(network: Network) {
         while let transport::Event::Message(_) = event(&mut *connection).await {}
     }));
 
+    // Registrars are asked over their transport, and not over the other.
+    let there = TransportAddress { protocol: elsewhere.protocol(), ..at.clone() };
+    let mut dialler = elsewhere.dialler(Purpose::Protocol(Ppid::ASAP)).expect("a dialler");
+    let lost = event(&mut *dialler.connect(&there)).await;
+    assert!(matches!(lost, transport::Event::Lost(_)), "{lost:?}");
     let error = new_user(&network, &at).open(pool()).await.expect_err("it is served elsewhere");
     assert!(matches!(error, SessionError::OtherTransport(..)), "{error}");
     let user = new_user(&network.clone().with_sessions_over(other), &at);
@@ -190,6 +195,97 @@ pub async fn a_session_goes_over_the_transport_of_its_pool(network: Network) {
     let Ok(Event::Message(reply)) = session.recv().await else { panic!("no reply") };
     assert_eq!(reply.payload, "there");
     session.close().await;
+}
+
+/// An element of one pool that asks another pool, in one task.
+pub async fn a_program_may_be_an_element_and_a_user(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let at = registrar.local_address().clone();
+    let _counter = start_counter(&network, &at).await;
+    let front: PoolHandle = "FrontPool".parse().expect("a handle");
+    let builder = PoolElement::builder(&network, front.clone(), [at.clone()]);
+    let mut element = builder.listen(([127, 0, 0, 1], 0).into()).start().expect("a free port");
+    element.registered().await.expect("the registrar takes it");
+    let inner = new_user(&network, &at);
+    network.runtime().spawn(Box::pin(async move {
+        let mut asked = element.accept().await;
+        let mut counter = inner.open(pool()).await.expect("the pool has an element");
+        while let Ok(Some(ElementEvent::Message(message))) = asked.recv().await {
+            counter.send(message.ppid, message.payload).await.expect("it lives");
+            let counted = loop {
+                if let Event::Message(message) = counter.recv().await.expect("it lives") {
+                    break message;
+                }
+            };
+            asked.send(counted.ppid, counted.payload).await.expect("it lives");
+        }
+    }));
+    let mut session = new_user(&network, &at).open(front).await.expect("it is there");
+    for count in 1..=3 {
+        assert_eq!(next(&mut session).await.0, count);
+    }
+}
+
+/// Who has a session keeps it, and nobody gets another.
+pub async fn open_sessions_go_on_when_their_element_has_left(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let at = registrar.local_address().clone();
+    let builder = PoolElement::builder(&network, pool(), [at.clone()]);
+    let mut element = builder.listen(([127, 0, 0, 1], 0).into()).start().expect("a free port");
+    element.registered().await.expect("the registrar takes it");
+    let user = new_user(&network, &at);
+    let mut session = user.open(pool()).await.expect("it is there");
+    let accepted = element.accept().await;
+    assert!(element.leave().await);
+    network.runtime().spawn(Box::pin(count(accepted)));
+    assert_eq!(next(&mut session).await.0, 1);
+    let unknown = user.open(pool()).await.expect_err("it has left");
+    assert_eq!(unknown, ResolveError::UnknownPool(pool()).into());
+    assert_eq!(next(&mut session).await.0, 2);
+}
+
+/// The control channel's identifier is refused, and the session goes on.
+pub async fn data_are_not_sent_as_control(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let at = registrar.local_address().clone();
+    let builder = PoolElement::builder(&network, pool(), [at.clone()]);
+    let mut element = builder.listen(([127, 0, 0, 1], 0).into()).start().expect("a free port");
+    element.registered().await.expect("the registrar takes it");
+    let user = new_user(&network, &at);
+    let mut session = user.open(pool()).await.expect("it is there");
+    let mut accepted = element.accept().await;
+    let cookie = b"\x0b\0\0\x08\0\x0d\0\x04".as_slice();
+    let refused = session.send(Ppid::ASAP, cookie).await;
+    assert_eq!(refused, Err(SessionClosed::Message(SendError::Reserved)));
+    assert_eq!(accepted.send(Ppid::ASAP, cookie).await, Err(SendError::Reserved));
+    let mut messenger = user.messenger(pool()).expect("a dialler");
+    let refused = messenger.send(UserMessage::new(Ppid::ASAP, cookie)).await;
+    assert!(matches!(refused, Err(MessengerError::Message(SendError::Reserved))), "{refused:?}");
+    network.runtime().spawn(Box::pin(count(accepted)));
+    assert_eq!(next(&mut session).await.0, 1);
+}
+
+/// As the high bits of its type ask, and the session goes on.
+pub async fn what_is_unknown_on_a_control_channel_is_answered(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let _counter = start_counter(&network, registrar.local_address()).await;
+    let user = new_user(&network, registrar.local_address());
+    let elements = user.resolve(pool(), ResolveOptions::default()).await.expect("it is there");
+    let address = elements[0].user_transport.address().expect("it has one");
+    let mut endpoint = network.dialler(Purpose::Session).expect("a dialler");
+    let mut connection = endpoint.connect(address);
+    let transport::Event::Established { .. } = event(&mut *connection).await else {
+        panic!("not established")
+    };
+    let unknown = b"\x7e\0\0\x04".as_slice();
+    send(&mut *connection, UserMessage::new(Ppid::ASAP, unknown)).await;
+    let answer = message(&mut *connection).await;
+    let cause = ErrorCause::UnrecognizedMessage(Bytes::from_static(unknown));
+    let expected = asap::Message::from(asap::Error { error: cause.into() });
+    assert_eq!(asap::Message::decode(&answer.payload), Ok(expected));
+    send(&mut *connection, UserMessage::new(Ppid(7), b"next".as_slice())).await;
+    assert_eq!(message(&mut *connection).await.ppid, Ppid::ASAP, "the cookie");
+    assert_eq!(message(&mut *connection).await.ppid, Ppid(7));
 }
 
 /// Sessions do not get in each other's way, and round robin spreads them.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Network;
+use super::session::data;
 use super::timer::LazyTimer;
 use crate::protocol::session::{Incoming, classify};
 use crate::transport::{Connection, Event, SendError};
@@ -86,19 +87,26 @@ impl ElementSession {
                 None => {}
             }
             match ready!(self.connection.poll_event(cx)) {
-                Event::Message(message) => match classify(message) {
-                    Incoming::Data(message) => {
-                        return Poll::Ready(Ok(Some(ElementEvent::Message(message))));
+                Event::Message(message) => {
+                    let (incoming, answer) = classify(message);
+                    if let Some(answer) = answer {
+                        // Who sends so much of it that there is no room is not told.
+                        let _ = self.connection.send(answer);
                     }
-                    Incoming::CookieEcho(cookie) => {
-                        return Poll::Ready(Ok(Some(ElementEvent::CookieEcho(cookie))));
+                    match incoming {
+                        Incoming::Data(message) => {
+                            return Poll::Ready(Ok(Some(ElementEvent::Message(message))));
+                        }
+                        Incoming::CookieEcho(cookie) => {
+                            return Poll::Ready(Ok(Some(ElementEvent::CookieEcho(cookie))));
+                        }
+                        Incoming::BusinessCard(_) => {}
+                        Incoming::Cookie(_) => tracing::warn!("a pool user sent a cookie"),
+                        Incoming::Unexpected(reason) => {
+                            tracing::warn!(reason, "on the control channel");
+                        }
                     }
-                    Incoming::BusinessCard(_) => {}
-                    Incoming::Cookie(_) => tracing::warn!("a pool user sent a cookie"),
-                    Incoming::Unexpected(reason) => {
-                        tracing::warn!(reason, "on the control channel");
-                    }
-                },
+                }
                 Event::Path { address, up } => {
                     tracing::info!(peer = %self.peer(), %address, up, "path changed");
                 }
@@ -119,13 +127,14 @@ impl ElementSession {
     ///
     /// # Errors
     ///
-    /// When the message is too long or the session is over.
+    /// When the session is over, the message is too long, or `ppid` is [`Ppid::ASAP`], which is
+    /// the control channel's.
     ///
     /// # Cancel safety
     ///
     /// A message whose future is dropped was not sent.
     pub async fn send(&mut self, ppid: Ppid, payload: impl Into<Bytes>) -> Result<(), SendError> {
-        self.send_message(UserMessage::new(ppid, payload)).await
+        self.send_message(data(ppid, payload)?).await
     }
 
     /// Leaves state with the pool user, for the element that takes over if this one dies. It

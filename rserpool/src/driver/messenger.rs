@@ -206,6 +206,9 @@ impl Messenger {
         element: &PoolElement,
         message: &UserMessage,
     ) -> Result<bool, SendError> {
+        if message.ppid == Ppid::ASAP {
+            return Err(SendError::Reserved);
+        }
         let identifier = element.identifier;
         let address = element.user_transport.address();
         let Some(address) = address.filter(|it| it.protocol == self.network.protocol()) else {

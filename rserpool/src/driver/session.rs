@@ -59,9 +59,17 @@ pub enum SessionClosed {
     /// There is no element for it any more.
     #[error(transparent)]
     Failed(#[from] SessionError),
-    /// The message is longer than the transport carries. The session is not over.
+    /// The message is not one that can be sent. The session is not over.
     #[error(transparent)]
     Message(#[from] SendError),
+}
+
+/// A message that is not the control channel's.
+pub(super) fn data(ppid: Ppid, payload: impl Into<Bytes>) -> Result<UserMessage, SendError> {
+    match ppid {
+        Ppid::ASAP => Err(SendError::Reserved),
+        _ => Ok(UserMessage::new(ppid, payload)),
+    }
 }
 
 impl fmt::Debug for Session {
@@ -185,8 +193,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// When the session is over or the message is too long. [`Ppid::ASAP`] is the control
-    /// channel's: a message of it is taken for none of the application's by the receiver.
+    /// When the session is over, the message is too long, or `ppid` is [`Ppid::ASAP`], which is
+    /// the control channel's.
     ///
     /// # Cancel safety
     ///
@@ -196,7 +204,7 @@ impl Session {
         ppid: Ppid,
         payload: impl Into<Bytes>,
     ) -> Result<(), SessionClosed> {
-        let mut message = Some(UserMessage::new(ppid, payload));
+        let mut message = Some(data(ppid, payload)?);
         poll_fn(|cx| self.poll_send(cx, &mut message)).await
     }
 

@@ -1,9 +1,11 @@
 //! What every endpoint does with the bytes of a message before it looks at their meaning.
 
+use bytes::Bytes;
+
 use super::{ConnectionId, Outbox};
 use crate::wire::{
-    Body, EncodeError, ErrorCause, Message, OperationError, Ppid, RegistrarId, UserMessage, asap,
-    enrp,
+    Body, Disposition, EncodeError, ErrorCause, Message, OperationError, Ppid, RegistrarId,
+    UserMessage, asap, enrp,
 };
 
 /// What came.
@@ -22,13 +24,26 @@ pub(crate) fn receive<E>(
     from: ConnectionId,
     message: &UserMessage,
 ) -> Received<asap::Body> {
+    let (received, error) = inspect_asap(message);
+    if let Some(error) = error {
+        shortened(error, |error| out.send(from, asap::Error { error }));
+    }
+    received
+}
+
+/// The same for who sends the answer himself.
+pub(crate) fn receive_control(message: &UserMessage) -> (Received<asap::Body>, Option<Bytes>) {
+    let (received, error) = inspect_asap(message);
+    let encode = |error| asap::Message::from(asap::Error { error }).encode();
+    (received, error.map(|error| shortened(error, encode)))
+}
+
+fn inspect_asap(message: &UserMessage) -> (Received<asap::Body>, Option<OperationError>) {
     let unknown = |body: &asap::Body| {
         let asap::Body::Unknown(unknown) = body else { return None };
         Some(unknown.wants_report())
     };
-    inspect(Ppid::ASAP, asap::Error::TYPE, message, unknown, |error| {
-        out.send(from, asap::Error { error })
-    })
+    inspect(Ppid::ASAP, asap::Error::TYPE, message, unknown)
 }
 
 /// The same for an ENRP message to the registrar `ours` (RFC 5353 section 3.7).
@@ -42,9 +57,21 @@ pub(crate) fn receive_enrp<E>(
         let enrp::Body::Unknown(unknown) = body else { return None };
         Some(unknown.wants_report())
     };
-    let route = enrp::Route { sender: ours, receiver: RegistrarId(0) };
-    inspect(Ppid::ENRP, enrp::Error::TYPE, message, unknown, |error| {
-        out.send_enrp(from, enrp::Error { route, error })
+    let (received, error) = inspect(Ppid::ENRP, enrp::Error::TYPE, message, unknown);
+    if let Some(error) = error {
+        let route = enrp::Route { sender: ours, receiver: RegistrarId(0) };
+        shortened(error, |error| out.send_enrp(from, enrp::Error { route, error }));
+    }
+    received
+}
+
+/// A cause that quotes too much to fit is told without the quotation.
+fn shortened<R>(
+    error: OperationError,
+    mut send: impl FnMut(OperationError) -> Result<R, EncodeError>,
+) -> R {
+    send(error).unwrap_or_else(|_| {
+        send(ErrorCause::Unspecified.into()).expect("an error without quotation is short")
     })
 }
 
@@ -58,50 +85,43 @@ pub(crate) fn announcement(message: &UserMessage) -> Option<asap::ServerAnnounce
     Some(announce)
 }
 
-/// Decodes a message, and reports bytes that are no message, and types of messages and
-/// parameters that we do not know (RFC 5354 sections 3 and 4). `unknown` says whether a body is
-/// of unknown type, and then whether its sender wants to be told.
+/// Decodes a message, and says what to report: bytes that are no message, and types of messages
+/// and parameters that we do not know (RFC 5354 sections 3 and 4). `unknown` says whether a body
+/// is of unknown type, and then whether its sender wants to be told.
 fn inspect<B: Body>(
     protocol: Ppid,
     error_type: u8,
     message: &UserMessage,
     unknown: impl FnOnce(&B) -> Option<bool>,
-    mut send: impl FnMut(OperationError) -> Result<(), EncodeError>,
-) -> Received<B> {
+) -> (Received<B>, Option<OperationError>) {
     if message.ppid != protocol {
-        return Received::Refused(format!("payload protocol identifier {}", message.ppid));
+        let reason = format!("payload protocol identifier {}", message.ppid);
+        return (Received::Refused(reason), None);
     }
-    let mut report = |error: OperationError| {
-        // An error about an error could go back and forth for ever.
-        if message.payload.first() == Some(&error_type) {
-            return;
-        }
-        // A cause that quotes too much to fit is told without the quotation.
-        if send(error).is_err() {
-            send(ErrorCause::Unspecified.into()).expect("an error without quotation is short");
-        }
-    };
+    // An error about an error could go back and forth for ever.
+    let is_error = message.payload.first() == Some(&error_type);
+    let report = |error: OperationError| (!is_error).then_some(error);
     let decoded = match Message::<B>::decode(&message.payload) {
         Ok(decoded) => decoded,
         Err(error) => {
-            report(error.cause(&message.payload).into());
-            return Received::Refused(error.to_string());
+            let cause = error.cause(&message.payload);
+            return (Received::Refused(error.to_string()), report(cause.into()));
         }
     };
     if let Some(wants_report) = unknown(&decoded.body) {
-        if wants_report {
-            report(ErrorCause::UnrecognizedMessage(message.payload.clone()).into());
-        }
         let number = decoded.body.message_type();
-        return Received::Refused(format!("message of unknown type {number:#04x}"));
+        let cause = wants_report.then(|| ErrorCause::UnrecognizedMessage(message.payload.clone()));
+        let reason = format!("message of unknown type {number:#04x}");
+        return (Received::Refused(reason), cause.and_then(|cause| report(cause.into())));
     }
-    let disposition = decoded.disposition();
-    if !disposition.report.is_empty() {
-        report(disposition.report.into_iter().collect());
-    }
-    if disposition.process {
-        Received::Message(decoded.body)
-    } else {
-        Received::Refused("unknown parameter that stops processing".to_owned())
-    }
+    let Disposition { process, report: causes } = decoded.disposition();
+    let error = match causes.is_empty() {
+        true => None,
+        false => report(causes.into_iter().collect()),
+    };
+    let received = match process {
+        true => Received::Message(decoded.body),
+        false => Received::Refused("unknown parameter that stops processing".to_owned()),
+    };
+    (received, error)
 }

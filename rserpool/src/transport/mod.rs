@@ -214,6 +214,10 @@ pub enum SendError {
     /// The transport has no messages without data.
     #[error("a message without data cannot be sent")]
     Empty,
+    /// The payload protocol identifier of ASAP is the control channel's, and data never have it
+    /// (RFC 5352 section 5).
+    #[error("data cannot be sent as ASAP messages")]
+    Reserved,
     /// Too much is waiting to be written: the peer does not read fast enough.
     #[error("too much is waiting to be written")]
     Full,

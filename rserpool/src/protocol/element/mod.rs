@@ -29,6 +29,9 @@ const RETRY_DELAY: Duration = Duration::from_secs(2);
 /// look after the element.
 const MAX_ACCEPTED: usize = 64;
 
+/// How often to ask to be deregistered, each time another registrar if there is one; ours.
+const MAX_DEREGISTRATION_ATTEMPTS: u32 = 2;
+
 /// How long who connects may take to send a keep-alive; ours.
 const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -237,6 +240,7 @@ impl Element {
             State::Joining if !self.claimed => self.leave(true),
             State::Registered | State::Joining => {
                 self.state = State::Leaving;
+                self.attempts = 0;
                 self.timers.cancel(Timer::Registration);
                 self.timers.cancel(Timer::Reregistration);
                 self.timers.set(Timer::Deregistration, now + self.config.deregistration_timeout);
@@ -445,7 +449,16 @@ impl Machine for Element {
                     }
                     self.lose_home(now);
                 }
-                Timer::Deregistration => self.leave(false),
+                Timer::Deregistration => {
+                    self.attempts += 1;
+                    if self.home.is_none() || self.attempts >= MAX_DEREGISTRATION_ATTEMPTS {
+                        self.leave(false);
+                    } else {
+                        self.lose_home(now);
+                        let next = now + self.config.deregistration_timeout;
+                        self.timers.set(Timer::Deregistration, next);
+                    }
+                }
                 Timer::Reregistration => self.register(now),
                 Timer::Load => self.tell_load(now),
                 Timer::FirstMessage(connection) => {

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 
-use crate::wire::asap::{BusinessCard, Message};
-use crate::wire::{Ppid, UserMessage, asap};
+use crate::protocol::receive::{Received, receive_control};
+use crate::wire::asap::{Body, BusinessCard};
+use crate::wire::{Ppid, UserMessage};
 
 /// What a message of a session is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,18 +22,24 @@ pub enum Incoming {
     Unexpected(String),
 }
 
-/// Tells control from data by the payload protocol identifier.
+/// Tells control from data by the payload protocol identifier, and what its sender is to be
+/// told, if it is nothing that we know (RFC 5352 section 2.2.14).
 #[must_use]
-pub fn classify(message: UserMessage) -> Incoming {
+pub fn classify(message: UserMessage) -> (Incoming, Option<UserMessage>) {
     if message.ppid != Ppid::ASAP {
-        return Incoming::Data(message);
+        return (Incoming::Data(message), None);
     }
+    let (received, answer) = receive_control(&message);
     #[allow(clippy::wildcard_enum_match_arm, reason = "all others are for registrars")]
-    match Message::decode(&message.payload).map(|message| message.body) {
-        Ok(asap::Body::Cookie(message)) => Incoming::Cookie(message.cookie.0),
-        Ok(asap::Body::CookieEcho(message)) => Incoming::CookieEcho(message.cookie.0),
-        Ok(asap::Body::BusinessCard(card)) => Incoming::BusinessCard(card),
-        Ok(other) => Incoming::Unexpected(crate::wire::Body::name(&other).to_owned()),
-        Err(error) => Incoming::Unexpected(error.to_string()),
-    }
+    let incoming = match received {
+        Received::Message(Body::Cookie(message)) => Incoming::Cookie(message.cookie.0),
+        Received::Message(Body::CookieEcho(message)) => Incoming::CookieEcho(message.cookie.0),
+        Received::Message(Body::BusinessCard(card)) => Incoming::BusinessCard(card),
+        Received::Message(Body::Error(error)) => Incoming::Unexpected(error.error.to_string()),
+        Received::Message(other) => {
+            Incoming::Unexpected(crate::wire::Body::name(&other).to_owned())
+        }
+        Received::Refused(reason) => Incoming::Unexpected(reason),
+    };
+    (incoming, answer.map(|answer| UserMessage::new(Ppid::ASAP, answer)))
 }

@@ -442,7 +442,11 @@ impl Session {
         }
         self.without_since = None;
         self.failed.clear();
-        match classify(message) {
+        let (incoming, answer) = classify(message);
+        if let Some(message) = answer {
+            self.out.push_back(Output::Send { connection, message });
+        }
+        match incoming {
             Incoming::Data(message) => self.out.push_back(Output::Event(Event::Message(message))),
             // In memory of its own, for it may be kept for long.
             Incoming::Cookie(cookie) => self.cookie = Some(Bytes::copy_from_slice(&cookie)),
