@@ -273,3 +273,43 @@ async fn balancers_hear_of_servers_that_come_and_go() {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
+
+#[tokio::test]
+async fn requests_may_be_given_up_wherever_they_wait() {
+    use futures::{FutureExt, StreamExt};
+    let network = network();
+    let registrar = start_registrar(&network);
+    let servers = [http(&registrar).await, http(&registrar).await];
+    let make = tower::service_fn(|address| async move { Ok::<_, Infallible>(to_address(address)) });
+    let user = new_user(&network, &registrar);
+    let service = PoolService::new(user.clone(), pool(), make).max_age(Duration::ZERO);
+    let connector = PoolConnector::new(user.clone(), pool());
+    let new_changes =
+        || async { PoolDiscover::new(user.subscribe(pool()).await, |address: SocketAddr| address) };
+    for polls in 0..40 {
+        let mut request = Box::pin(service.clone().oneshot(request()).fuse());
+        let connecting = connector.clone().oneshot("http://WebPool/".parse().unwrap());
+        let mut connecting = Box::pin(connecting.fuse());
+        let mut changes = new_changes().await;
+        let mut change = changes.next();
+        for _ in 0..polls % 8 {
+            let _ = (futures::poll!(request.as_mut()), futures::poll!(connecting.as_mut()));
+            let _ = futures::poll!(&mut change);
+            tokio::time::sleep(Duration::from_millis(u64::from(polls / 8 % 2 == 1))).await;
+        }
+    }
+    let mut answered = BTreeSet::new();
+    for _ in 0..2 {
+        answered.insert(body(service.clone().oneshot(request()).await.unwrap()).await);
+    }
+    assert_eq!(answered.len(), 2, "both serve, and neither was reported");
+    connector.clone().oneshot("http://WebPool/".parse().unwrap()).await.unwrap();
+    let mut changes = new_changes().await;
+    let mut there = BTreeSet::new();
+    while there.len() < servers.len() {
+        match changes.next().await {
+            Some(Ok(Change::Insert(element, _))) => there.insert(element),
+            other => panic!("{other:?}"),
+        };
+    }
+}

@@ -338,3 +338,24 @@ fn the_policy_of_an_element_does_not_decide_the_pools() {
         Some(user::Event::Resolved { result: Err(ResolveError::UnknownPool(_)), .. })
     ));
 }
+
+#[test]
+fn a_registrar_that_announces_itself_is_tried_beside_those_that_hang() {
+    let hunt = HuntConfig::new([address(0)]).listen_for_announcements();
+    let mut user = Watched::new(User::new(UserConfig::new(hunt, 5)));
+    assert_eq!(user.dialled.len(), 1, "it hangs");
+    let announce = |user: &mut Watched<User>, host| {
+        let announce = asap::ServerAnnounce { registrar: RegistrarId(1), transports: vec![] };
+        let payload = asap::Message::from(announce).encode().unwrap();
+        let message = UserMessage::new(Ppid::ASAP, payload);
+        user.act(|user, now| user.handle_announcement(now, address(host), message));
+    };
+    for (host, attempts) in [(1, 2), (1, 2), (0, 2), (2, 3), (3, 3)] {
+        announce(&mut user, host);
+        assert_eq!(user.dialled.len(), attempts, "host {host}");
+    }
+    // The fourth has its turn after a second.
+    let first = user.dialled[0];
+    user.run(SECOND);
+    assert!(user.closed.contains(&first));
+}

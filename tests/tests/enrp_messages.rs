@@ -420,3 +420,42 @@ fn identifiers_of_registrars_are_drawn_and_never_zero() {
     assert_eq!(drawn.len(), 1000, "32 bits, so two of a thousand are alike once in 8000 times");
     assert!(!drawn.contains(&RegistrarId(0)));
 }
+
+#[test]
+fn with_a_takeover_peers_are_told_again_of_those_who_came_before_it() {
+    let mut world = World::default();
+    let node = new_registrar(&mut world);
+    let (dying, other) = (peer(&mut world, node, 98), peer(&mut world, node, 99));
+    update(&mut world, dying, 98, UpdateAction::Add, 7);
+    update(&mut world, dying, 98, UpdateAction::Add, 8);
+    let asap = world.connect(node);
+    send_asap(&mut world, asap, registration("Pool", 7));
+    assert_eq!(world.homes(node), [(7, 1), (8, 98)]);
+    take_enrp(&mut world, other);
+    let mut told = Vec::new();
+    let listen = |world: &mut World, told: &mut Vec<_>| {
+        for body in take_enrp(world, other) {
+            match body {
+                Body::InitTakeover(init) => {
+                    let ack = enrp::InitTakeoverAck { route: route(99), target: init.target };
+                    send_enrp(world, other, ack);
+                }
+                Body::TakeoverServer(takeover) => told.push(format!("{} is over", takeover.target)),
+                Body::HandleUpdate(update) => {
+                    let PoolElement { identifier, home_registrar, .. } = update.pool_element;
+                    told.push(format!("{:?} {identifier} {home_registrar}", update.action));
+                }
+                _ => {}
+            }
+        }
+    };
+    for _ in 0..14 {
+        world.run(SECOND / 2);
+        send_enrp(&mut world, other, presence(99, false));
+        listen(&mut world, &mut told);
+    }
+    // The other one cannot be reached.
+    let expected =
+        ["0x00000062 is over", "Add 0x00000007 0x00000001", "Delete 0x00000008 0x00000001"];
+    assert_eq!(told, expected);
+}

@@ -8,6 +8,14 @@ use rserpool_tests::simulation;
 
 const SEEDS: u64 = 400;
 
+fn check(seed: u64) {
+    if let Some((at, what)) = simulation::run(seed, false).violation {
+        let trace = simulation::run(seed, true).trace;
+        let end = &trace[trace.len().saturating_sub(200)..];
+        panic!("{}\nseed {seed}: after {at:.3?}: {what}", end.join("\n"));
+    }
+}
+
 #[test]
 fn no_rule_is_broken_under_faults() {
     let next = AtomicU64::new(0);
@@ -15,19 +23,25 @@ fn no_rule_is_broken_under_faults() {
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
                 loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= SEEDS {
-                        break;
-                    }
-                    if let Some((at, what)) = simulation::run(seed, false).violation {
-                        let trace = simulation::run(seed, true).trace;
-                        let end = &trace[trace.len().saturating_sub(200)..];
-                        panic!("{}\nseed {seed}: after {at:.3?}: {what}", end.join("\n"));
+                    match next.fetch_add(1, Ordering::Relaxed) {
+                        seed if seed < SEEDS => check(seed),
+                        _ => break,
                     }
                 }
             });
         }
     });
+}
+
+#[test]
+fn seeds_that_found_a_fault_find_none_any_more() {
+    let seeds = include_str!("../data/seeds.txt").lines();
+    let seeds: Vec<u64> = seeds
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| line.split_once(' ').expect("a seed, and what it found").0.parse().unwrap())
+        .collect();
+    assert!(seeds.len() >= 7);
+    seeds.into_iter().for_each(check);
 }
 
 #[test]

@@ -31,83 +31,126 @@ impl SelectionPolicy for WeightedRoundRobin {
 /// The circular list of the RFC, of which only each element's next entry is there.
 #[derive(Debug, Default)]
 struct Rounds {
-    queue: BTreeSet<(Entry, Member)>,
-    /// By member: its weight and its next entry, unless the weight is 0.
-    places: Vec<Place>,
-    /// The entry that was selected last, which new elements come after.
-    last: Entry,
-    next_turn: u64,
+    /// In the order of their turns; at the same position, by number.
+    queue: BTreeSet<(Position, Member)>,
+    /// By member.
+    entries: Vec<Entry>,
+    /// Where the entry was that was selected last, which new elements come after.
+    last: Position,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Place {
+/// An element's weight, and where its next entry is, unless the weight is 0.
+#[derive(Debug, Clone, Copy, Default)]
+struct Entry {
     weight: u32,
-    /// The number of the entry in its round, from 0 on.
-    number: u32,
-    round: u64,
-    turn: u64,
+    position: Position,
 }
 
-impl Place {
-    /// Of a member that has no entry.
-    const NONE: Self = Self { weight: 0, number: 0, round: 0, turn: 0 };
+/// Where in the list an entry is: its round, and its place in the round in parts of 2^33. The
+/// entries of weight w are at 1/2w, 3/2w, 5/2w ... In two halves, so that it is aligned like what
+/// it is kept with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+struct Position {
+    high: u32,
+    low: u32,
+}
 
-    fn entry(&self) -> Entry {
-        Entry { round: self.round, place: place(self.number, self.weight), turn: self.turn }
+/// The bits of the place in the round.
+const PLACE: u32 = 33;
+
+/// So many rounds can be told apart.
+const ROUNDS: u64 = 1 << (64 - PLACE);
+
+impl Position {
+    /// The entry with that number in its round, from 0 on.
+    fn new(round: u64, number: u32, weight: u32) -> Self {
+        // At most (2^33 * 2^32) / 2^32.
+        let numerator = u128::from(2 * u64::from(number) + 1) << (PLACE - 1);
+        let place = u64::try_from(numerator / u128::from(weight)).unwrap_or(u64::MAX);
+        Self::from(round << PLACE | place)
+    }
+
+    fn value(self) -> u64 {
+        u64::from(self.high) << 32 | u64::from(self.low)
+    }
+
+    fn round(self) -> u64 {
+        self.value() >> PLACE
+    }
+
+    fn place(self) -> u64 {
+        self.value() & ((1 << PLACE) - 1)
+    }
+
+    /// Which of the entries of that weight it is in its round.
+    fn number(self, weight: u32) -> u32 {
+        // Before the division, it was half an entry more, and that rounds less than half off.
+        (u128::from(self.place()) * u128::from(weight) >> PLACE) as u32
+    }
+
+    fn rounds_earlier(self, rounds: u64) -> Self {
+        Self::from(self.value().saturating_sub(rounds << PLACE))
     }
 }
 
-/// Where in the list an entry is: round, place in the round, and turn among those at one place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-struct Entry {
-    round: u64,
-    /// In parts of 2^33: the entries of weight w are at 1/2w, 3/2w, 5/2w ...
-    place: u64,
-    turn: u64,
-}
-
-fn place(number: u32, weight: u32) -> u64 {
-    // At most (2^33 * 2^32) / 2^32.
-    let numerator = u128::from(2 * u64::from(number) + 1) << 32;
-    u64::try_from(numerator / u128::from(weight)).unwrap_or(u64::MAX)
+impl From<u64> for Position {
+    fn from(value: u64) -> Self {
+        Self { high: (value >> 32) as u32, low: value as u32 }
+    }
 }
 
 impl Rounds {
     /// Puts in the first entry of an element of that weight behind `last`.
     fn join(&mut self, member: Member, weight: u32) {
         let index = member.0 as usize;
-        if index >= self.places.len() {
-            self.places.resize(index + 1, Place::NONE);
+        if index >= self.entries.len() {
+            self.entries.resize(index + 1, Entry::default());
         }
         if weight == 0 {
             return;
         }
         // The first n with (2n + 1) / 2w behind where the list stands now.
-        let next = (u128::from(self.last.place) * u128::from(weight) + (1 << 32)) >> 33;
+        let half = 1 << (PLACE - 1);
+        let next = (u128::from(self.last.place()) * u128::from(weight) + half) >> PLACE;
         match u32::try_from(next) {
             Ok(number) if number < weight => {
-                self.push(member, weight, self.last.round, number);
+                self.push(member, weight, self.last.round(), number);
             }
-            _ => self.push(member, weight, self.last.round + 1, 0),
+            _ => self.push(member, weight, self.last.round() + 1, 0),
         }
     }
 
-    fn push(&mut self, member: Member, weight: u32, round: u64, number: u32) {
-        self.next_turn += 1;
-        let place = Place { weight, number, round, turn: self.next_turn };
-        self.queue.insert((place.entry(), member));
-        self.places[member.0 as usize] = place;
+    fn push(&mut self, member: Member, weight: u32, mut round: u64, number: u32) {
+        if round >= ROUNDS {
+            round -= self.begin_anew();
+        }
+        let position = Position::new(round, number, weight);
+        self.queue.insert((position, member));
+        self.entries[member.0 as usize] = Entry { weight, position };
     }
 
-    fn place(&self, member: Member) -> Option<Place> {
-        self.places.get(member.0 as usize).filter(|place| place.weight > 0).copied()
+    /// Counts the rounds from the one on in which the list is; how many that leaves out.
+    fn begin_anew(&mut self) -> u64 {
+        let past = self.last.round();
+        let queue = std::mem::take(&mut self.queue).into_iter();
+        self.queue =
+            queue.map(|(position, member)| (position.rounds_earlier(past), member)).collect();
+        for entry in &mut self.entries {
+            entry.position = entry.position.rounds_earlier(past);
+        }
+        self.last = self.last.rounds_earlier(past);
+        past
     }
 
-    fn take(&mut self, member: Member) -> Option<Place> {
-        let place = self.place(member)?;
-        self.places[member.0 as usize] = Place::NONE;
-        self.queue.remove(&(place.entry(), member));
-        Some(place)
+    fn entry(&self, member: Member) -> Option<Entry> {
+        self.entries.get(member.0 as usize).filter(|entry| entry.weight > 0).copied()
+    }
+
+    fn take(&mut self, member: Member) -> Option<Entry> {
+        let entry = self.entry(member)?;
+        self.entries[member.0 as usize] = Entry::default();
+        self.queue.remove(&(entry.position, member));
+        Some(entry)
     }
 }
 
@@ -119,7 +162,7 @@ impl Selector for Rounds {
     fn update(&mut self, member: Member, parameters: &PolicyParameters) {
         let weight = parameters.words()[0];
         // Registering again is no reason to lose one's turn.
-        if self.place(member).map_or(0, |place| place.weight) != weight {
+        if self.entry(member).map_or(0, |entry| entry.weight) != weight {
             self.take(member);
             self.join(member, weight);
         }
@@ -134,12 +177,13 @@ impl Selector for Rounds {
         selected.extend(self.queue.iter().take(wanted.items).map(|(_, member)| *member));
         // Only the first counts: the next answer starts one entry further.
         for member in selected[first..].iter().take(wanted.max_increment.unwrap_or(1)) {
-            let Some(place) = self.take(*member) else { continue };
-            self.last = self.last.max(place.entry());
-            if place.number + 1 < place.weight {
-                self.push(*member, place.weight, place.round, place.number + 1);
+            let Some(Entry { weight, position }) = self.take(*member) else { continue };
+            self.last = self.last.max(position);
+            let (round, next) = (position.round(), position.number(weight) + 1);
+            if next < weight {
+                self.push(*member, weight, round, next);
             } else {
-                self.push(*member, place.weight, place.round + 1, 0);
+                self.push(*member, weight, round + 1, 0);
             }
         }
     }
@@ -191,6 +235,25 @@ mod tests {
         let chosen = turns(&mut pool(&[u32::MAX, u32::MAX, u32::MAX / 2]), 1000);
         for (name, times) in [('a', 400), ('b', 400), ('c', 200)] {
             assert!(chosen.matches(name).count().abs_diff(times) <= 1, "{name} in {chosen}");
+        }
+    }
+
+    #[test]
+    fn rounds_are_counted_without_end() {
+        let late = |weights: &[u32]| {
+            let mut pool =
+                Rounds { last: Position::from((ROUNDS - 2) << PLACE), ..Rounds::default() };
+            for (member, value) in (0..).map(Member).zip(weights) {
+                pool.insert(member, &weight(*value));
+            }
+            pool
+        };
+        for weights in [[3, 2, 7], [1, 1, 1], [u32::MAX, 5, 1]] {
+            assert_eq!(turns(&mut late(&weights), 60), turns(&mut pool(&weights), 60));
+        }
+        for (value, number) in [(u32::MAX, u32::MAX - 1), (u32::MAX, 0), (1, 0), (7, 3)] {
+            let position = Position::new(ROUNDS - 1, number, value);
+            assert_eq!((position.round(), position.number(value)), (ROUNDS - 1, number));
         }
     }
 

@@ -304,8 +304,8 @@ impl Hunt {
         }
     }
 
-    /// Something came to a multicast group. If a registrar announced itself, a hunt that pauses
-    /// tries it at once.
+    /// Something came to a multicast group. If a registrar announced itself that was not known, a
+    /// hunt tries it at once, or when it is its turn.
     pub(crate) fn handle_announcement<E>(
         &mut self,
         now: Instant,
@@ -323,7 +323,7 @@ impl Hunt {
         if addresses.is_empty() {
             addresses.push(source);
         }
-        let mut new = false;
+        let mut new = Vec::new();
         for address in addresses {
             let known = self
                 .announced
@@ -334,14 +334,27 @@ impl Hunt {
                 None => {
                     self.announced.retain(|known| now < known.heard + self.config.outdate);
                     if self.announced.len() < MAX_ANNOUNCED {
+                        new.push(address.clone());
                         self.announced.push(Announced { registrar, address, heard: now });
-                        new = true;
                     }
                 }
             }
         }
-        if new && self.running && self.attempts.is_empty() {
-            self.round(now, out, rng);
+        if new.is_empty() || !self.running {
+            return;
+        }
+        if self.attempts.is_empty() {
+            return self.round(now, out, rng);
+        }
+        // Those that are being tried may hang for long.
+        let waiting = self.attempts.iter().map(|(_, address)| address);
+        let waiting: Vec<_> = waiting.chain(&self.untried).chain(&self.fickle).cloned().collect();
+        new.retain(|address| !waiting.iter().any(|its| its.reaches_same(address)));
+        self.untried.append(&mut new);
+        self.fill(out);
+        if !self.untried.is_empty() {
+            let turn = now + TURN;
+            self.deadline = Some(self.deadline.map_or(turn, |deadline| deadline.min(turn)));
         }
     }
 }

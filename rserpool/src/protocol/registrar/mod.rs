@@ -76,6 +76,8 @@ struct Membership {
     claim: bool,
     /// Whether its home has yet to confirm it, in an audit.
     marked: bool,
+    /// Its home before it came to us by itself; zero where it had none.
+    came_from: RegistrarId,
     /// The connections over which it was reported as unreachable.
     reporters: BTreeSet<ConnectionId>,
 }

@@ -7,8 +7,8 @@ use super::{ElementName, Event, MAX_ELEMENT_SIZE, Membership, Origin, Registrar,
 use crate::handlespace::{ElementKey, Refused};
 use crate::protocol::ConnectionId;
 use crate::wire::{
-    ErrorCause, OperationError, PolicyParameters, PoolElement, PoolHandle, RegistrationLife,
-    TransportAddress, TransportProtocol, UserTransport, asap, quote,
+    ErrorCause, OperationError, PolicyParameters, PoolElement, PoolHandle, RegistrarId,
+    RegistrationLife, TransportAddress, TransportProtocol, UserTransport, asap, quote,
 };
 
 impl Registrar {
@@ -60,9 +60,8 @@ impl Registrar {
             return Err(ErrorCause::InvalidValues(quote(handle)));
         }
         let present = self.handlespace.find(handle, value.identifier);
-        let was_ours = present
-            .and_then(|key| self.handlespace.get(key))
-            .is_some_and(|element| element.home_registrar() == self.config.identifier);
+        let home = present.and_then(|key| self.home_of(key));
+        let was_ours = home == Some(self.config.identifier);
         if let Some(key) = present.filter(|key| !self.is_owner(*key, from)) {
             self.doubt_owner(now, key);
             return Err(ErrorCause::NonUniqueIdentifier);
@@ -83,7 +82,9 @@ impl Registrar {
                 let connection = Some(from);
                 let reporters = BTreeSet::new();
                 let (awaiting_ack, claim, marked) = (false, false, false);
-                let state = Membership { connection, awaiting_ack, claim, marked, reporters };
+                let came_from = RegistrarId(0);
+                let state =
+                    Membership { connection, awaiting_ack, claim, marked, came_from, reporters };
                 self.subscriptions.note(handle);
                 self.handlespace.insert(handle, &value, state).expect(checked)
             }
@@ -92,6 +93,9 @@ impl Registrar {
         self.handlespace.set_lifetime(key, now, life);
         if !was_ours {
             self.schedule_keep_alive(now, key);
+            if let (Some(home), Some(element)) = (home, self.handlespace.get_mut(key)) {
+                element.state.came_from = home;
+            }
         }
         self.announce_element(key);
         if has_distance {

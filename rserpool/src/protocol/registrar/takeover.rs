@@ -111,11 +111,26 @@ impl Registrar {
         let elements: Vec<_> = self.handlespace.owned_by(target, None).collect();
         self.out.event(Event::TookOver { registrar: target, elements: elements.len() });
         self.forget_peer(now, target);
+        self.tell_of_those_who_came(target);
         for key in elements {
             self.handlespace.set_home(key, self.config.identifier);
             self.adopt(now, key);
         }
         self.complete_takeovers(now, target);
+    }
+
+    /// What the dead one said last of an element may have come later, elsewhere, than what we said
+    /// when the element had come to us. Who believes it now takes the element for one of those
+    /// that we took over, as it was then: no audit would find that, so it is told again.
+    fn tell_of_those_who_came(&mut self, from: RegistrarId) {
+        let ours: Vec<_> = self.handlespace.owned_by(self.config.identifier, None).collect();
+        for key in ours {
+            let element = self.handlespace.get_mut(key).expect("it is owned");
+            if element.state.came_from == from {
+                element.state.came_from = RegistrarId(0);
+                self.announce_element(key);
+            }
+        }
     }
 
     /// An element is ours from now on: it is told so, and has to answer.

@@ -256,6 +256,7 @@ impl Membership {
             awaiting_ack: false,
             claim: false,
             marked: false,
+            came_from: RegistrarId(0),
             reporters: BTreeSet::new(),
         }
     }
