@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +22,6 @@ use rserpool::wire::{PoolElementId, PoolHandle, TransportAddress};
 use rserpool_tokio::TokioRuntime;
 use rserpool_tower::{PoolConnector, PoolDiscover, PoolService};
 use tokio::net::TcpListener;
-use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint, Server, channel};
 use tonic_health::ServingStatus;
 use tonic_health::pb::HealthCheckRequest;
@@ -45,79 +46,97 @@ fn new_user(network: &Network, registrar: &Registrar) -> PoolUser {
     PoolUser::new(network, [registrar.local_address().clone()]).unwrap()
 }
 
-/// A server with a runtime of its own: all of it ends at once when that is dropped, as with a
-/// process that is killed.
+/// A server in a process of its own.
 struct Killable {
     identifier: PoolElementId,
-    runtime: Option<Runtime>,
+    process: Child,
 }
 
 impl Killable {
+    /// With SIGKILL.
     fn kill(mut self) {
-        self.runtime.take().unwrap().shutdown_background();
+        self.process.kill().unwrap();
     }
 }
 
 impl Drop for Killable {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
-/// Runs `serve` and joins the pool.
-async fn start<S, F>(registrar: &Registrar, serve: S) -> Killable
-where
-    S: FnOnce(TcpListener) -> F,
-    F: Future<Output = ()> + Send + 'static,
-{
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let address = listener.local_addr().unwrap();
-    let guard = runtime.enter();
-    runtime.spawn(serve(TcpListener::from_std(listener).unwrap()));
-    let network = network();
-    let builder = PoolElement::builder(&network, pool(), [registrar.local_address().clone()]);
-    let builder = builder.serving_at(TransportAddress::tcp(address));
-    let element = builder.listen(([127, 0, 0, 1], 0).into()).start().unwrap();
-    drop(guard);
-    let identifier = element.registered().await.unwrap();
-    // It lives and dies with the server.
-    runtime.spawn(async move {
-        let _element = element;
-        std::future::pending::<()>().await
+/// Starts a server of that kind, and waits until it has joined the pool.
+async fn start(registrar: &Registrar, kind: &'static str) -> Killable {
+    let port = registrar.local_address().port;
+    let started = tokio::task::spawn_blocking(move || {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "server", "--ignored", "--nocapture"])
+            .env("KIND", kind)
+            .env("REGISTRAR", port.to_string())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let told = lines.find_map(|line| Some(line.unwrap().strip_prefix("joined as ")?.parse()));
+        let identifier = PoolElementId(told.expect("it joins").unwrap());
+        Killable { identifier, process }
     });
-    Killable { identifier, runtime: Some(runtime) }
+    started.await.unwrap()
+}
+
+/// What the processes run, which the tests start.
+#[test]
+#[ignore = "is a server, which the other tests start"]
+fn server() {
+    let Ok(kind) = std::env::var("KIND") else { return };
+    let registrar: u16 = std::env::var("REGISTRAR").unwrap().parse().unwrap();
+    let registrar = TransportAddress::tcp(([127, 0, 0, 1], registrar).into());
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let network = network();
+        let builder = PoolElement::builder(&network, pool(), [registrar]);
+        let builder = builder.serving_at(TransportAddress::tcp(address));
+        let element = builder.listen(([127, 0, 0, 1], 0).into()).start().unwrap();
+        println!("\njoined as {}", element.registered().await.unwrap().0);
+        match kind.as_str() {
+            "http" => http(listener).await,
+            "grpc" => grpc(listener).await,
+            "rude" => rude(listener).await,
+            other => panic!("there is no {other}"),
+        }
+    });
 }
 
 /// An HTTP server that answers with its port.
-async fn http(registrar: &Registrar) -> Killable {
-    start(registrar, |listener| async move {
-        let port = listener.local_addr().unwrap().port();
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let answer = service_fn(move |_: Request<hyper::body::Incoming>| async move {
-                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(port.to_string()))))
-            });
-            tokio::spawn(
-                hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), answer),
-            );
-        }
-    })
-    .await
+async fn http(listener: TcpListener) {
+    let port = listener.local_addr().unwrap().port();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let answer = service_fn(move |_: Request<hyper::body::Incoming>| async move {
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(port.to_string()))))
+        });
+        tokio::spawn(
+            hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), answer),
+        );
+    }
 }
 
-async fn grpc(registrar: &Registrar) -> Killable {
-    start(registrar, |listener| async move {
-        let (reporter, service) = tonic_health::server::health_reporter();
-        reporter.set_service_status("", ServingStatus::Serving).await;
-        let incoming = tonic::transport::server::TcpIncoming::from(listener);
-        Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
-    })
-    .await
+async fn grpc(listener: TcpListener) {
+    let (reporter, service) = tonic_health::server::health_reporter();
+    reporter.set_service_status("", ServingStatus::Serving).await;
+    let incoming = tonic::transport::server::TcpIncoming::from(listener);
+    Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
+}
+
+/// Takes requests and hangs up.
+async fn rude(listener: TcpListener) {
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        stream.readable().await.unwrap();
+    }
 }
 
 async fn body(response: Response<hyper::body::Incoming>) -> String {
@@ -133,13 +152,13 @@ fn request() -> Request<Full<Bytes>> {
 async fn hyper_goes_on_with_another_server_when_its_own_is_killed() {
     let network = network();
     let registrar = start_registrar(&network);
-    let mut servers = vec![http(&registrar).await, http(&registrar).await];
+    let mut servers = vec![start(&registrar, "http").await, start(&registrar, "http").await];
     let connector = PoolConnector::new(new_user(&network, &registrar), pool());
     let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
     for _ in 0..4 {
         assert!(client.request(request()).await.unwrap().status().is_success());
         servers.remove(0).kill();
-        servers.push(http(&registrar).await);
+        servers.push(start(&registrar, "http").await);
         // The one that was under way may fail; the next finds another server.
         let mut tries = 0;
         while client.request(request()).await.is_err() {
@@ -153,7 +172,7 @@ async fn hyper_goes_on_with_another_server_when_its_own_is_killed() {
 async fn tonic_goes_on_with_another_server_when_its_own_is_killed() {
     let network = network();
     let registrar = start_registrar(&network);
-    let mut servers = vec![grpc(&registrar).await, grpc(&registrar).await];
+    let mut servers = vec![start(&registrar, "grpc").await, start(&registrar, "grpc").await];
     let connector = PoolConnector::new(new_user(&network, &registrar), pool());
     let channel = Endpoint::from_static("http://WebPool").connect_with_connector_lazy(connector);
     let mut client = HealthClient::new(channel);
@@ -161,7 +180,7 @@ async fn tonic_goes_on_with_another_server_when_its_own_is_killed() {
         let request = || HealthCheckRequest { service: String::new() };
         assert_eq!(client.check(request()).await.unwrap().into_inner().status, 1);
         servers.remove(0).kill();
-        servers.push(grpc(&registrar).await);
+        servers.push(start(&registrar, "grpc").await);
         let mut tries = 0;
         while client.check(request()).await.is_err() {
             tries += 1;
@@ -197,7 +216,7 @@ async fn each_request_follows_the_policy_and_none_fails_when_a_server_is_killed(
     let registrar = start_registrar(&network);
     let mut servers = Vec::new();
     for _ in 0..3 {
-        servers.push(http(&registrar).await);
+        servers.push(start(&registrar, "http").await);
     }
     let make = tower::service_fn(|address| async move { Ok::<_, Infallible>(to_address(address)) });
     let user = new_user(&network, &registrar);
@@ -219,14 +238,7 @@ async fn each_request_follows_the_policy_and_none_fails_when_a_server_is_killed(
 async fn a_request_is_not_sent_twice_unless_it_may() {
     let network = network();
     let registrar = start_registrar(&network);
-    // Takes requests and hangs up.
-    let rude = |listener: TcpListener| async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            stream.readable().await.unwrap();
-        }
-    };
-    let _servers = [start(&registrar, rude).await, start(&registrar, rude).await];
+    let _servers = [start(&registrar, "rude").await, start(&registrar, "rude").await];
     let make = tower::service_fn(|address| async move { Ok::<_, Infallible>(to_address(address)) });
     let user = new_user(&network, &registrar);
     let service = PoolService::new(user, pool(), make);
@@ -238,7 +250,7 @@ async fn a_request_is_not_sent_twice_unless_it_may() {
 async fn balancers_hear_of_servers_that_come_and_go() {
     let network = network();
     let registrar = start_registrar(&network);
-    let mut servers = vec![grpc(&registrar).await];
+    let mut servers = vec![start(&registrar, "grpc").await];
     let user = new_user(&network, &registrar);
     let mut changes = PoolDiscover::new(user.subscribe(pool()).await, |address: SocketAddr| {
         Endpoint::from_shared(format!("http://{address}")).unwrap()
@@ -261,7 +273,7 @@ async fn balancers_hear_of_servers_that_come_and_go() {
     for _ in 0..3 {
         let request = HealthCheckRequest { service: String::new() };
         assert_eq!(client.check(request).await.unwrap().into_inner().status, 1);
-        servers.push(grpc(&registrar).await);
+        servers.push(start(&registrar, "grpc").await);
         let first = servers.remove(0);
         let gone = first.identifier;
         first.kill();
@@ -279,7 +291,7 @@ async fn requests_may_be_given_up_wherever_they_wait() {
     use futures::{FutureExt, StreamExt};
     let network = network();
     let registrar = start_registrar(&network);
-    let servers = [http(&registrar).await, http(&registrar).await];
+    let servers = [start(&registrar, "http").await, start(&registrar, "http").await];
     let make = tower::service_fn(|address| async move { Ok::<_, Infallible>(to_address(address)) });
     let user = new_user(&network, &registrar);
     let service = PoolService::new(user.clone(), pool(), make).max_age(Duration::ZERO);

@@ -459,3 +459,29 @@ fn with_a_takeover_peers_are_told_again_of_those_who_came_before_it() {
         ["0x00000062 is over", "Add 0x00000007 0x00000001", "Delete 0x00000008 0x00000001"];
     assert_eq!(told, expected);
 }
+
+#[test]
+fn an_element_that_is_connected_is_not_given_away_by_a_table() {
+    let mut world = World::default();
+    let (node, mentor, _) = joining(&mut world);
+    let asap = world.connect(node);
+    send_asap(&mut world, asap, registration("Pool", 7));
+    take_enrp(&mut world, mentor);
+    let registration = registration("Pool", 7);
+    let element = PoolElement { home_registrar: RegistrarId(98), ..registration.pool_element };
+    let pools =
+        vec![enrp::PoolEntry { pool_handle: registration.pool_handle, elements: vec![element] }];
+    send_enrp(&mut world, mentor, page(98, false, pools));
+    assert_eq!(world.homes(node), [(7, 1)], "nobody would have told the element");
+    let told: Vec<_> = take_enrp(&mut world, mentor)
+        .into_iter()
+        .filter_map(|body| match body {
+            Body::HandleUpdate(update) => Some(update.pool_element.home_registrar),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [OURS]);
+    // The peer has the larger identifier. If it insists, it tells the element.
+    update(&mut world, mentor, 98, UpdateAction::Add, 7);
+    assert_eq!(world.homes(node), [(7, 98)]);
+}

@@ -171,3 +171,25 @@ fn nothing_is_left_of_a_subscriber_that_is_gone() {
     world.run(SECOND);
     assert_eq!(world.with_registrar(registrar).footprint().subscriptions, 0);
 }
+
+#[test]
+fn a_registrar_that_hangs_is_left_by_who_only_listens() {
+    let mut world = World::default();
+    let first = world.registrar(new_registrar());
+    let second = world.registrar(new_registrar());
+    world.element(loaded(1, &[first]));
+    for seed in 2..=3 {
+        world.element(loaded(seed, &[second]));
+    }
+    world.run(SECOND);
+    world.pause(second);
+    let user = world.user(new_user(&[first, second]));
+    subscribe(&mut world, user);
+    world.run(SECOND);
+    assert_eq!(sizes(&mut world, user).last(), Some(&1));
+    world.resume(second);
+    world.pause(first);
+    // Half a minute until it asks again, and T1 for the answer. The first may be found again.
+    world.run(SECOND * 90);
+    assert_eq!(sizes(&mut world, user).last(), Some(&2));
+}

@@ -145,6 +145,30 @@ impl Registrar {
         self.config.identifier > other && self.is_connected(key) && self.leaving == Leaving::No
     }
 
+    /// Whether a peer has an element in its table that believes to be ours, and would not hear that
+    /// it is the peer's if we just took it in. So the peer is told that it is ours: either it
+    /// insists, and tells the element so, or it yields.
+    fn contests(
+        &mut self,
+        from: ConnectionId,
+        sender: RegistrarId,
+        handle: &PoolHandle,
+        value: &PoolElement,
+    ) -> bool {
+        let Some(key) = self.handlespace.find(handle, value.identifier) else { return false };
+        let both = self.home_of(key) == Some(self.config.identifier)
+            && [RegistrarId(0), sender].contains(&value.home_registrar);
+        if !both || !self.is_connected(key) || self.insists(key, sender) {
+            return false;
+        }
+        if self.leaving != Leaving::No {
+            return false;
+        }
+        let ours = self.handlespace.get(key).expect("just found").value();
+        self.update_peer(from, UpdateAction::Add, false, handle, &ours);
+        true
+    }
+
     fn is_connected(&self, key: ElementKey) -> bool {
         let connection = self.handlespace.get(key).and_then(|element| element.state.connection);
         let client = connection.and_then(|connection| self.connections.get(&connection));
@@ -206,7 +230,9 @@ impl Registrar {
         }
         for pool in page.pools {
             for element in pool.elements {
-                self.take_in(now, sender, &pool.pool_handle, element);
+                if !self.contests(from, sender, &pool.pool_handle, &element) {
+                    self.take_in(now, sender, &pool.pool_handle, element);
+                }
             }
         }
         let from_mentor = matches!(self.joining, Joining::Downloading(mentor) if mentor == sender);

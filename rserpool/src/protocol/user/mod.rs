@@ -292,6 +292,11 @@ impl User {
         } else {
             self.timers.set(Timer::Request(id), now + self.config.request_timeout);
         }
+        self.leave_home(now);
+    }
+
+    /// Leaves a home registrar that does not answer.
+    fn leave_home(&mut self, now: Instant) {
         if let Some(home) = self.home.take() {
             self.out.abort(home);
             self.lose_home(now);
@@ -326,6 +331,7 @@ impl Machine for User {
         match receive(&mut self.out, from, &message) {
             Received::Message(Body::HandleResolutionResponse(response)) => {
                 self.hunt.handle_answer();
+                self.subscriptions.forget_wait();
                 self.handle_resolution_response(now, response);
             }
             Received::Message(Body::Error(error)) => {
@@ -352,6 +358,7 @@ impl Machine for User {
                     return;
                 }
                 self.home = Some(connection);
+                self.subscriptions.forget_wait();
                 self.out.event(Event::RegistrarFound(peer));
                 // Reports first: the resolutions profit from them.
                 self.send_reports();
@@ -391,7 +398,7 @@ impl Machine for User {
         while let Some(timer) = self.timers.pop(now) {
             match timer {
                 Timer::Request(id) => self.handle_request_timeout(now, id),
-                Timer::Subscription(id) => self.ask_for(now, id),
+                Timer::Subscription(id) => self.handle_subscription_timer(now, id),
             }
         }
     }

@@ -7,13 +7,16 @@ use super::{Event, Timer, User};
 use crate::protocol::Incompatible;
 use crate::wire::asap::{HandleResolution, HandleResolutionResponse, Resolved};
 use crate::wire::parameter::ItemCount;
-use crate::wire::{ErrorCause, PoolHandle};
+use crate::wire::{ErrorCause, PoolElement, PoolHandle};
 
 /// How long to wait before a registrar that does not tell of changes is asked again; ours.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The same where there is no such pool, or no answer; ours.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The same for one that does: it may have stopped working, which nothing else would tell; ours.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The pools, and those which the home registrar tells of at present; the others are asked for
 /// again and again.
@@ -23,6 +26,10 @@ pub(super) struct Subscriptions {
     handles: BTreeMap<SubscriptionId, PoolHandle>,
     by_handle: BTreeMap<PoolHandle, SubscriptionId>,
     told: BTreeSet<SubscriptionId>,
+    /// What the owner was told last of those, so that it is told of changes alone.
+    seen: BTreeMap<SubscriptionId, Vec<PoolElement>>,
+    /// Since when the home registrar owes the answer to one of them.
+    waiting_since: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +38,11 @@ pub(super) struct SubscriptionId(u64);
 impl Subscriptions {
     pub(super) fn len(&self) -> usize {
         self.handles.len()
+    }
+
+    /// The home registrar answers, or is another.
+    pub(super) fn forget_wait(&mut self) {
+        self.waiting_since = None;
     }
 }
 
@@ -62,11 +74,24 @@ impl User {
         if let Some(id) = self.subscriptions.by_handle.remove(handle) {
             self.subscriptions.handles.remove(&id);
             self.subscriptions.told.remove(&id);
+            self.subscriptions.seen.remove(&id);
             self.timers.cancel(Timer::Subscription(id));
         }
     }
 
-    pub(super) fn ask_for(&mut self, now: Instant, id: SubscriptionId) {
+    /// Asks again, or leaves the home registrar if it has not answered for T1-ENRPrequest.
+    pub(super) fn handle_subscription_timer(&mut self, now: Instant, id: SubscriptionId) {
+        let patience = self.config.request_timeout;
+        let waiting_since = self.subscriptions.waiting_since;
+        match self.home {
+            Some(_) if waiting_since.is_some_and(|since| now >= since + patience) => {
+                self.leave_home(now);
+            }
+            _ => self.ask_for(now, id),
+        }
+    }
+
+    fn ask_for(&mut self, now: Instant, id: SubscriptionId) {
         self.subscriptions.told.remove(&id);
         let (Some(home), Some(handle)) = (self.home, self.subscriptions.handles.get(&id)) else {
             return;
@@ -78,6 +103,7 @@ impl User {
             items: items.filter(|_| self.config.hunt.profile().sends_item_count()),
         };
         self.out.send(home, request).expect("a pool handle leaves room");
+        self.subscriptions.waiting_since.get_or_insert(now);
         self.timers.set(Timer::Subscription(id), now + RETRY_INTERVAL);
     }
 
@@ -98,15 +124,19 @@ impl User {
         match &answer.result {
             Resolved::Pool { elements, .. } if answer.subscribed => {
                 self.subscriptions.told.insert(id);
-                self.timers.cancel(Timer::Subscription(id));
-                let (handle, elements) = (handle.clone(), elements.clone());
-                self.out.event(Event::PoolChanged { handle, elements });
+                self.timers.set(Timer::Subscription(id), now + REFRESH_INTERVAL);
+                if self.subscriptions.seen.get(&id) != Some(elements) {
+                    self.subscriptions.seen.insert(id, elements.clone());
+                    let (handle, elements) = (handle.clone(), elements.clone());
+                    self.out.event(Event::PoolChanged { handle, elements });
+                }
                 true
             }
             // An answer to a resolution, if there is one; it has not all elements.
             Resolved::Pool { .. } if self.by_handle.contains_key(handle) => false,
             Resolved::Pool { elements, .. } => {
                 if !self.subscriptions.told.contains(&id) {
+                    self.subscriptions.seen.remove(&id);
                     self.timers.set(Timer::Subscription(id), now + POLL_INTERVAL);
                     let (handle, elements) = (handle.clone(), elements.clone());
                     self.out.event(Event::PoolChanged { handle, elements });
@@ -116,6 +146,7 @@ impl User {
             Resolved::Error(error) => {
                 // Nobody is told of a pool that is not there, nor of one that comes again.
                 self.subscriptions.told.remove(&id);
+                self.subscriptions.seen.remove(&id);
                 self.timers.set(Timer::Subscription(id), now + RETRY_INTERVAL);
                 if error.causes.contains(&ErrorCause::UnknownPoolHandle) {
                     let (handle, elements) = (handle.clone(), Vec::new());
