@@ -85,7 +85,7 @@ impl Position {
     /// Which of the entries of that weight it is in its round.
     fn number(self, weight: u32) -> u32 {
         // Before the division, it was half an entry more, and that rounds less than half off.
-        (u128::from(self.place()) * u128::from(weight) >> PLACE) as u32
+        ((u128::from(self.place()) * u128::from(weight)) >> PLACE) as u32
     }
 
     fn rounds_earlier(self, rounds: u64) -> Self {
