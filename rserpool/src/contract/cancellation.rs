@@ -67,6 +67,8 @@ pub async fn futures_may_be_dropped_wherever_they_wait(network: Network) {
             count += 1;
             let cookie = count.to_be_bytes().to_vec();
             impatiently!(&servers, session.send_cookie(cookie.clone())).expect("it lives");
+            impatiently!(&servers, session.send_business_card(pool(), Vec::new()))
+                .expect("it lives");
             let payload = message.payload;
             impatiently!(&servers, session.send(message.ppid, payload.clone())).expect("it lives");
         }
@@ -96,6 +98,10 @@ pub async fn futures_may_be_dropped_wherever_they_wait(network: Network) {
         assert_eq!(reply[..], number.to_be_bytes(), "each once, in order");
         assert_eq!(session.cookie().map(|cookie| &cookie[..]), Some(&number.to_be_bytes()[..]));
     }
+    let policy = || PolicyParameters::least_used(1);
+    impatiently!(&network, control.set_policy(policy()));
+    let changed = impatiently!(&network, changes.next());
+    assert!(matches!(changed, Some(PoolChange::Changed(_))), "{changed:?}");
     impatiently!(&network, control.set_load(0.5));
     let changed = impatiently!(&network, changes.next());
     assert!(matches!(changed, Some(PoolChange::Changed(_))), "{changed:?}");

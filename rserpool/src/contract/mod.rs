@@ -80,6 +80,7 @@ macro_rules! contract_suite {
             the_peer_is_asked_as_often_as_one_wants,
             addresses_come_and_go_while_the_connection_lives,
             streams_and_order_are_kept_or_left,
+            sessions_choose_streams_and_order,
             what_is_too_old_is_given_up_and_told,
             what_was_cut_off_is_no_message,
         }

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use futures::future::{Either, select};
 
-use super::service::pause;
+use super::any_address;
+use super::service::{new_user, pause, pool, start_registrar};
 use super::transport::{connect, event, message, send};
-use crate::driver::Network;
-use crate::transport::{Connection, Endpoint, Event, Paths, Purpose};
+use crate::driver::{ElementEvent, Network, PoolElement, SessionClosed};
+use crate::protocol::session::Event as SessionEvent;
+use crate::transport::{Connection, Endpoint, Event, Paths, Purpose, SendError};
 use crate::wire::{Ppid, Reliability, TransportAddress, UserMessage};
 
 const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
@@ -209,4 +211,33 @@ pub async fn what_was_cut_off_is_no_message(network: Network) {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// Both ends of a session.
+pub async fn sessions_choose_streams_and_order(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let at = registrar.local_address().clone();
+    let builder = PoolElement::builder(&network, pool(), [at.clone()]);
+    let mut element = builder.listen((ONE, 0).into()).start().expect("a free port");
+    element.registered().await.expect("the registrar takes it");
+    let mut ours = new_user(&network, &at).open(pool()).await.expect("it is there");
+    let mut theirs = element.accept().await;
+    let on = |stream, unordered| UserMessage {
+        stream,
+        unordered,
+        ..UserMessage::new(Ppid(7), b"there".as_slice())
+    };
+    ours.send_message(on(3, true)).await.expect("it lives");
+    match theirs.recv().await.expect("it lives") {
+        Some(ElementEvent::Message(message)) => assert_eq!(message, on(3, true)),
+        other => panic!("{other:?}"),
+    }
+    theirs.send_message(on(5, false)).await.expect("it lives");
+    assert!(matches!(ours.recv().await, Ok(SessionEvent::Connected(_))));
+    assert_eq!(ours.recv().await, Ok(SessionEvent::Message(on(5, false))));
+    let none = SendError::NoStream { stream: 60_000, streams: 16 };
+    assert_eq!(ours.send_message(on(60_000, false)).await, Err(SessionClosed::Message(none)));
+    assert_eq!(theirs.send_message(on(60_000, false)).await, Err(none));
+    ours.send(Ppid(7), b"still".as_slice()).await.expect("it lives");
+    assert!(matches!(theirs.recv().await, Ok(Some(ElementEvent::Message(_)))));
 }

@@ -134,7 +134,21 @@ impl ElementSession {
     ///
     /// A message whose future is dropped was not sent.
     pub async fn send(&mut self, ppid: Ppid, payload: impl Into<Bytes>) -> Result<(), SendError> {
-        self.send_message(data(ppid, payload)?).await
+        self.send_message(UserMessage::new(ppid, payload)).await
+    }
+
+    /// As [`Self::send`], for those who choose the stream, or give up order or reliability: as far
+    /// as the transport has such things, which SCTP does and TCP does not.
+    ///
+    /// # Errors
+    ///
+    /// As with [`Self::send`], or when there is no such stream.
+    ///
+    /// # Cancel safety
+    ///
+    /// A message whose future is dropped was not sent.
+    pub async fn send_message(&mut self, message: UserMessage) -> Result<(), SendError> {
+        self.transmit(data(message)?).await
     }
 
     /// Leaves state with the pool user, for the element that takes over if this one dies. It
@@ -153,7 +167,7 @@ impl ElementSession {
         let length = cookie.len();
         let message = asap::Message::from(asap::Cookie { cookie: Cookie(cookie) });
         let payload = message.encode().map_err(|_| SendError::TooLong { length, limit: 65_527 })?;
-        self.send_message(UserMessage::new(Ppid::ASAP, payload)).await
+        self.transmit(UserMessage::new(Ppid::ASAP, payload)).await
     }
 
     /// Recommends which elements the pool user should fail over to, the first first: elements of
@@ -176,10 +190,10 @@ impl ElementSession {
         let length = elements.len() * 64;
         let message = asap::Message::from(asap::BusinessCard { pool_handle, elements });
         let payload = message.encode().map_err(|_| SendError::TooLong { length, limit: 65_535 })?;
-        self.send_message(UserMessage::new(Ppid::ASAP, payload)).await
+        self.transmit(UserMessage::new(Ppid::ASAP, payload)).await
     }
 
-    async fn send_message(&mut self, message: UserMessage) -> Result<(), SendError> {
+    async fn transmit(&mut self, message: UserMessage) -> Result<(), SendError> {
         if self.end.is_some() {
             return Err(SendError::NotConnected);
         }

@@ -7,6 +7,7 @@ use std::io;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use super::session::data;
 use super::timer::LazyTimer;
 use super::{Network, PoolUser};
 use crate::protocol::user::{ResolveError, ResolveOptions};
@@ -206,9 +207,7 @@ impl Messenger {
         element: &PoolElement,
         message: &UserMessage,
     ) -> Result<bool, SendError> {
-        if message.ppid == Ppid::ASAP {
-            return Err(SendError::Reserved);
-        }
+        let message = data(message.clone())?;
         let identifier = element.identifier;
         let address = element.user_transport.address();
         let Some(address) = address.filter(|it| it.protocol == self.network.protocol()) else {

@@ -65,10 +65,10 @@ pub enum SessionClosed {
 }
 
 /// A message that is not the control channel's.
-pub(super) fn data(ppid: Ppid, payload: impl Into<Bytes>) -> Result<UserMessage, SendError> {
-    match ppid {
+pub(super) fn data(message: UserMessage) -> Result<UserMessage, SendError> {
+    match message.ppid {
         Ppid::ASAP => Err(SendError::Reserved),
-        _ => Ok(UserMessage::new(ppid, payload)),
+        _ => Ok(message),
     }
 }
 
@@ -204,11 +204,25 @@ impl Session {
         ppid: Ppid,
         payload: impl Into<Bytes>,
     ) -> Result<(), SessionClosed> {
-        let mut message = Some(data(ppid, payload)?);
+        self.send_message(UserMessage::new(ppid, payload)).await
+    }
+
+    /// As [`Self::send`], for those who choose the stream, or give up order or reliability: as far
+    /// as the transport has such things, which SCTP does and TCP does not.
+    ///
+    /// # Errors
+    ///
+    /// As with [`Self::send`], or when there is no such stream.
+    ///
+    /// # Cancel safety
+    ///
+    /// A message whose future is dropped was not sent.
+    pub async fn send_message(&mut self, message: UserMessage) -> Result<(), SessionClosed> {
+        let mut message = Some(data(message)?);
         poll_fn(|cx| self.poll_send(cx, &mut message)).await
     }
 
-    /// As [`Self::send`]: takes `message` once there is room for it.
+    /// As [`Self::send_message`]: takes `message` once there is room for it.
     pub(super) fn poll_send(
         &mut self,
         cx: &mut Context<'_>,

@@ -350,7 +350,9 @@ impl Hunt {
         let waiting = self.attempts.iter().map(|(_, address)| address);
         let waiting: Vec<_> = waiting.chain(&self.untried).chain(&self.fickle).cloned().collect();
         new.retain(|address| !waiting.iter().any(|its| its.reaches_same(address)));
-        self.untried.append(&mut new);
+        // Behind those which wait already, for anyone can announce.
+        new.truncate(MAX_ANNOUNCED.saturating_sub(self.untried.len()));
+        self.untried.splice(..0, new);
         self.fill(out);
         if !self.untried.is_empty() {
             let turn = now + TURN;

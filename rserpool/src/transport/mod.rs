@@ -218,6 +218,14 @@ pub enum SendError {
     /// (RFC 5352 section 5).
     #[error("data cannot be sent as ASAP messages")]
     Reserved,
+    /// The connection has no such stream.
+    #[error("there is no stream {stream}: the connection has {streams}")]
+    NoStream {
+        /// The stream.
+        stream: u16,
+        /// How many there are, the first of which is 0.
+        streams: u16,
+    },
     /// Too much is waiting to be written: the peer does not read fast enough.
     #[error("too much is waiting to be written")]
     Full,

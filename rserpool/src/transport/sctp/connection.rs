@@ -49,8 +49,8 @@ pub(super) struct SctpConnection {
     purpose: Purpose,
     peer: TransportAddress,
     max_message_size: usize,
-    /// The longest message that can be sent, once it is known.
-    send_limit: Option<usize>,
+    /// The longest message that can be sent, and how many streams there are, once it is known.
+    send_limits: Option<(usize, u16)>,
     /// The message that is being received.
     incoming: BytesMut,
     incoming_info: MessageInfo,
@@ -106,7 +106,7 @@ impl SctpConnection {
             incoming: BytesMut::new(),
             incoming_info: MessageInfo::default(),
             receiver: Receiver::new(),
-            send_limit: None,
+            send_limits: None,
             outgoing: VecDeque::new(),
             outgoing_bytes: 0,
             end: End::No,
@@ -356,19 +356,24 @@ impl Connection for SctpConnection {
     }
 
     fn send(&mut self, message: UserMessage) -> Result<(), SendError> {
-        let State::Open(io, _) = &self.state else { return Err(SendError::NotConnected) };
+        let State::Open(io, style) = &self.state else { return Err(SendError::NotConnected) };
         if self.end != End::No {
             return Err(SendError::NotConnected);
         }
         let length = message.payload.len();
         let max = self.max_message_size;
-        let limit = *self.send_limit.get_or_insert_with(|| {
+        let (limit, streams) = *self.send_limits.get_or_insert_with(|| {
             // The kernel takes a message as a whole, so it has to fit the send buffer, of which
             // it reports twice as much as it counts.
-            max.min(io.socket().send_buffer_size().unwrap_or(usize::MAX) / 2)
+            let longest = max.min(io.socket().send_buffer_size().unwrap_or(usize::MAX) / 2);
+            let streams = options::streams(io.socket(), style.association());
+            (longest, streams.unwrap_or(u16::MAX))
         });
         if length > limit {
             return Err(SendError::TooLong { length, limit });
+        }
+        if message.stream >= streams {
+            return Err(SendError::NoStream { stream: message.stream, streams });
         }
         if self.outgoing_bytes >= WRITE_LIMIT {
             return Err(SendError::Full);

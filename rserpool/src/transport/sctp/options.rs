@@ -138,6 +138,7 @@ pub(super) fn set_primary(
 /// `struct sctp_status`, which ends with the `struct sctp_paddrinfo` of the primary path.
 const STATUS_LENGTH: usize = 24 + 152;
 const SMOOTHED_ROUND_TRIP: usize = 24 + 140;
+const OUTBOUND_STREAMS: usize = 18;
 
 /// The smoothed round-trip time of the primary path, in milliseconds as RFC 6458 section 8.2.1 has
 /// it; kernels of another tick than 1 ms count in theirs.
@@ -148,6 +149,15 @@ pub(super) fn round_trip_time(socket: &Socket, association: AssociationId) -> io
     let time = buffer[..length].get(SMOOTHED_ROUND_TRIP..).and_then(<[u8]>::first_chunk);
     let time = time.ok_or(io::ErrorKind::InvalidData)?;
     Ok(Duration::from_millis(u32::from_ne_bytes(*time).into()))
+}
+
+/// How many streams there are to send on.
+pub(super) fn streams(socket: &Socket, association: AssociationId) -> io::Result<u16> {
+    let mut buffer = [0; STATUS_LENGTH];
+    buffer[..4].copy_from_slice(&association.to_ne_bytes());
+    let length = sys::get_option(socket, STATUS, &mut buffer)?;
+    let streams = buffer[..length].get(OUTBOUND_STREAMS..).and_then(<[u8]>::first_chunk);
+    Ok(u16::from_ne_bytes(*streams.ok_or(io::ErrorKind::InvalidData)?))
 }
 
 pub(super) fn local_addresses(
