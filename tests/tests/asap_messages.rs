@@ -13,7 +13,8 @@ use rserpool::protocol::{
 };
 use rserpool::wire::asap::{self, Body, Resolved};
 use rserpool::wire::{
-    ErrorCause, PoolElement, PoolElementId, PoolHandle, Ppid, RegistrarId, UserMessage,
+    ErrorCause, PoolElement, PoolElementId, PoolHandle, Ppid, RegistrarId, TransportAddress,
+    UserMessage,
 };
 use rserpool_tests::by_hand::registration;
 use rserpool_tests::echo_pool::{handle, new_element, new_user};
@@ -358,4 +359,29 @@ fn a_registrar_that_announces_itself_is_tried_beside_those_that_hang() {
     let first = user.dialled[0];
     user.run(SECOND);
     assert!(user.closed.contains(&first));
+}
+
+#[test]
+fn one_sctp_endpoint_that_announces_several_addresses_is_dialled_once() {
+    let at = |host: u8, port| TransportAddress::sctp(([10, 0, host, 1], port).into());
+    let hunt = HuntConfig::default().listen_for_announcements();
+    let mut user = User::new(UserConfig::new(hunt, 5));
+    let now = World::default().now();
+    user.start(now);
+    let mut dialled = |source: TransportAddress, transports| {
+        let announce = asap::ServerAnnounce { registrar: RegistrarId(1), transports };
+        let payload = asap::Message::from(announce).encode().unwrap();
+        user.handle_announcement(now, source, UserMessage::new(Ppid::ASAP, payload));
+        let outputs = std::iter::from_fn(|| user.poll_output());
+        let dialled = outputs.filter_map(|output| match output {
+            Output::Connect { to, .. } => Some(to),
+            _ => None,
+        });
+        dialled.collect::<Vec<_>>()
+    };
+    let mut both = at(1, 4000);
+    both.addresses.extend(at(2, 4000).addresses);
+    assert_eq!(dialled(at(9, 1), vec![at(1, 4000), at(2, 4000)]), [both]);
+    assert_eq!(dialled(at(9, 1), vec![at(3, 4000)]), [], "a third address of the same");
+    assert_eq!(dialled(at(9, 1), vec![at(1, 5000)]), [at(1, 5000)], "another port is another");
 }

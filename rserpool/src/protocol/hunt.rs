@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
 use super::{Compatibility, ConnectionId, Outbox, announcement};
-use crate::wire::{Ppid, RegistrarId, TransportAddress, UserMessage};
+use crate::wire::{Ppid, RegistrarId, TransportAddress, TransportProtocol, UserMessage};
 
 /// The most connections that a hunt makes at a time (RFC 5352 section 3.6, SH1).
 const MAX_ATTEMPTS: usize = 3;
@@ -16,6 +16,9 @@ const TURN: Duration = Duration::from_secs(1);
 
 /// The most registrars remembered from announcements; ours, since anyone can announce.
 const MAX_ANNOUNCED: usize = 64;
+
+/// The most addresses remembered of one of them; ours.
+const MAX_ADDRESSES: usize = 16;
 
 /// Where to look for registrars, how patiently, and of which implementations they may be.
 #[derive(Debug, Clone)]
@@ -140,6 +143,25 @@ struct Announced {
     registrar: RegistrarId,
     address: TransportAddress,
     heard: Instant,
+}
+
+impl Announced {
+    /// Whether that is its address, or another one of the same SCTP endpoint: two associations
+    /// with one would get in each other's way.
+    fn is_at(&self, address: &TransportAddress) -> bool {
+        let sctp = self.address.protocol == TransportProtocol::Sctp;
+        let same = self.address.protocol == address.protocol && self.address.port == address.port;
+        same && (sctp || self.address == *address)
+    }
+
+    fn merge(&mut self, address: &TransportAddress) {
+        for address in &address.addresses {
+            let addresses = &mut self.address.addresses;
+            if addresses.len() < MAX_ADDRESSES && !addresses.contains(address) {
+                addresses.push(*address);
+            }
+        }
+    }
 }
 
 impl Hunt {
@@ -323,24 +345,27 @@ impl Hunt {
         if addresses.is_empty() {
             addresses.push(source);
         }
-        let mut new = Vec::new();
+        let mut is_new = false;
         for address in addresses {
             let known = self
                 .announced
                 .iter_mut()
-                .find(|known| known.registrar == registrar && known.address == address);
+                .find(|known| known.registrar == registrar && known.is_at(&address));
             match known {
-                Some(known) => known.heard = now,
+                Some(known) => {
+                    known.heard = now;
+                    known.merge(&address);
+                }
                 None => {
                     self.announced.retain(|known| now < known.heard + self.config.outdate);
                     if self.announced.len() < MAX_ANNOUNCED {
-                        new.push(address.clone());
                         self.announced.push(Announced { registrar, address, heard: now });
+                        is_new = true;
                     }
                 }
             }
         }
-        if new.is_empty() || !self.running {
+        if !is_new || !self.running {
             return;
         }
         if self.attempts.is_empty() {
@@ -348,8 +373,14 @@ impl Hunt {
         }
         // Those that are being tried may hang for long.
         let waiting = self.attempts.iter().map(|(_, address)| address);
-        let waiting: Vec<_> = waiting.chain(&self.untried).chain(&self.fickle).cloned().collect();
-        new.retain(|address| !waiting.iter().any(|its| its.reaches_same(address)));
+        let waiting: Vec<_> = waiting.chain(&self.untried).chain(&self.fickle).collect();
+        let mut new: Vec<_> = self
+            .announced
+            .iter()
+            .filter(|known| known.registrar == registrar)
+            .filter(|known| !waiting.iter().any(|its| its.reaches_same(&known.address)))
+            .map(|known| known.address.clone())
+            .collect();
         // Behind those which wait already, for anyone can announce.
         new.truncate(MAX_ANNOUNCED.saturating_sub(self.untried.len()));
         self.untried.splice(..0, new);
