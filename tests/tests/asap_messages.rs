@@ -385,3 +385,26 @@ fn one_sctp_endpoint_that_announces_several_addresses_is_dialled_once() {
     assert_eq!(dialled(at(9, 1), vec![at(3, 4000)]), [], "a third address of the same");
     assert_eq!(dialled(at(9, 1), vec![at(1, 5000)]), [at(1, 5000)], "another port is another");
 }
+
+#[test]
+fn an_element_follows_its_home_to_another_connection() {
+    let mut element = Watched::new(new_element(1));
+    let identifier = element.machine.identifier();
+    let home = element.accept();
+    element.hear(home, taken(identifier));
+    let keep_alive = |home| asap::EndpointKeepAlive {
+        home,
+        registrar: RegistrarId(9),
+        pool_handle: handle(),
+        identifier: Some(identifier),
+    };
+    element.hear(home, keep_alive(false));
+    element.take_sent();
+    // The registrar lost that connection, and makes another.
+    let other = element.act(|element, now| element.accept(now, Ppid::ASAP, address(0)));
+    element.hear(other, keep_alive(true));
+    assert!(element.closed.contains(&home));
+    let sent = element.take_sent();
+    assert!(sent.iter().all(|(on, _)| *on == other), "{sent:?}");
+    assert!(sent.iter().any(|(_, body)| matches!(body, Body::Registration(_))), "{sent:?}");
+}

@@ -327,7 +327,8 @@ impl Element {
                     self.register(now);
                 }
             }
-            Some(home) if keep_alive.home && home.registrar != Some(keep_alive.registrar) => {
+            // Another registrar, or the same one, which lost the connection that we believe in.
+            Some(home) if keep_alive.home => {
                 tracing::info!(registrar = %keep_alive.registrar, "new home registrar");
                 let old = std::mem::replace(&mut home.connection, from);
                 home.registrar = Some(keep_alive.registrar);
