@@ -91,7 +91,7 @@ fn handle_once() -> PoolHandle {
 }
 
 fn decode(bytes: &Bytes) -> u8 {
-    black_box(Message::decode(black_box(bytes)).unwrap()).flags()
+    black_box(&Message::decode(black_box(bytes)).unwrap()).flags()
 }
 
 fn run<R>(

@@ -8,8 +8,8 @@ use smallvec::SmallVec;
 
 use super::message::Extras;
 use super::{
-    EncodeError, Parameter, ParameterType, PoolElement, PoolElementId, Reader, RegistrarId, Writer,
-    padded,
+    Blank, EncodeError, Parameter, ParameterType, PoolElement, PoolElementId, Reader, RegistrarId,
+    Writer, padded,
 };
 
 /// A pool element as the parameter that a message has of it (RFC 5354 section 3.10), in 72 bytes
@@ -63,9 +63,11 @@ impl EncodedElement {
     #[must_use]
     pub fn decode(&self) -> PoolElement {
         let bytes = Bytes::copy_from_slice(&self.0[..self.length()]);
-        let value = Reader::new(&bytes, IDENTIFIER.start..bytes.len());
-        PoolElement::decode(ParameterType::PoolElement, value, &mut Extras::default())
-            .expect("it was encoded")
+        let mut unrecognized = Vec::new();
+        let mut reader = Reader::new(&bytes, IDENTIFIER.start..bytes.len(), &mut unrecognized);
+        let mut element = PoolElement::blank();
+        element.decode(ParameterType::PoolElement, &mut reader).expect("it was encoded");
+        element
     }
 
     /// The identifier of the element.

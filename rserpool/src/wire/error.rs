@@ -20,12 +20,14 @@ struct Fault {
 
 impl DecodeError {
     #[cold]
-    pub(super) fn new(
-        kind: DecodeErrorKind,
-        offset: usize,
-        parameter: Option<(ParameterType, Range<usize>)>,
-    ) -> Self {
-        Self(Box::new(Fault { kind, offset, parameter }))
+    pub(super) fn new(kind: DecodeErrorKind, offset: usize) -> Self {
+        Self(Box::new(Fault { kind, offset, parameter: None }))
+    }
+
+    /// In which parameter it is, and where that is; said first by the innermost.
+    pub(super) fn within(mut self, parameter: ParameterType, range: Range<usize>) -> Self {
+        self.0.parameter.get_or_insert((parameter, range));
+        self
     }
 
     /// What is wrong.

@@ -60,6 +60,12 @@ impl PoolHandle {
         }
     }
 
+    /// Not a handle yet.
+    #[inline]
+    pub(super) fn nameless() -> Self {
+        Self(Bytes::new())
+    }
+
     /// The bytes of the handle.
     #[must_use]
     pub fn as_bytes(&self) -> &Bytes {

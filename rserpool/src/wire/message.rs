@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::{DecodeError, DecodeErrorKind, EncodeError, ErrorCause, Reader, Writer, padded};
+use super::{Blank, DecodeError, DecodeErrorKind, EncodeError, ErrorCause, Reader, Writer, padded};
 
 /// What a protocol puts into a message: [`asap::Body`](super::asap::Body) or
 /// [`enrp::Body`](super::enrp::Body).
@@ -21,7 +21,6 @@ pub trait Body: Sized + fmt::Debug + sealed::Sealed {
 
 pub(super) mod sealed {
     use super::{DecodeError, Reader, Writer};
-    use crate::wire::message::Extras;
 
     pub trait Sealed: Sized {
         /// The flags that a message of this type defines.
@@ -30,12 +29,11 @@ pub(super) mod sealed {
 
         #[doc(hidden)]
         #[allow(private_interfaces)]
-        fn decode(
-            message_type: u8,
-            flags: u8,
-            reader: Reader<'_>,
-            extras: &mut Extras,
-        ) -> Result<Self, DecodeError>;
+        fn blank(message_type: u8) -> Self;
+
+        #[doc(hidden)]
+        #[allow(private_interfaces)]
+        fn decode(&mut self, flags: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError>;
 
         #[doc(hidden)]
         #[allow(private_interfaces)]
@@ -58,8 +56,6 @@ pub(crate) struct Extras {
     reserved_flags: u8,
     /// The header's length leaves out the padding of the last parameter.
     length_without_padding: bool,
-    ordinal: u32,
-    depth: u8,
 }
 
 /// A parameter whose type we do not know, and where it was.
@@ -87,29 +83,6 @@ impl Unrecognized {
 }
 
 impl Extras {
-    #[cold]
-    pub(super) fn push(&mut self, bytes: Bytes) {
-        let Self { ordinal, depth, .. } = *self;
-        self.unrecognized.push(Unrecognized { ordinal, depth, bytes });
-    }
-
-    #[inline]
-    pub(super) fn enter(&mut self) {
-        self.ordinal += 1;
-        self.depth += 1;
-    }
-
-    /// Back from all that was entered since the depth was this.
-    #[inline]
-    pub(super) fn leave_to(&mut self, depth: u8) {
-        self.depth = depth;
-    }
-
-    #[inline]
-    pub(super) fn depth(&self) -> u8 {
-        self.depth
-    }
-
     pub(super) fn unrecognized(&self) -> &[Unrecognized] {
         &self.unrecognized
     }
@@ -133,33 +106,20 @@ impl<B: Body> Message<B> {
     /// When a length, a field or the order of the parameters is not what the RFCs say. A type
     /// of message or parameter that we do not know is not an error.
     pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
-        let mut header = Reader::new(bytes, 0..bytes.len());
-        let [message_type, flags] = header.array()?;
-        let length = header.u16()?;
-        let error = |kind| Err(DecodeError::new(kind, 2, None));
-        let end = usize::from(length);
-        if end < 4 {
-            return error(DecodeErrorKind::LengthTooSmall(length));
-        }
-        if end > bytes.len() {
-            return error(DecodeErrorKind::Truncated {
-                needed: end - 4,
-                available: bytes.len() - 4,
-            });
-        }
-        if bytes.len() > padded(end) {
-            let kind = DecodeErrorKind::TrailingBytes(bytes.len() - padded(end));
-            return Err(DecodeError::new(kind, padded(end), None));
-        }
-        let known = B::known_flags(message_type);
-        let mut extras = Extras {
-            reserved_flags: flags & !known,
-            length_without_padding: end != padded(end),
-            ..Extras::default()
+        let Header { message_type, flags, end } = Header::decode(bytes)?;
+        let reserved_flags = flags & !B::known_flags(message_type);
+        let mut message = Self {
+            body: B::blank(message_type),
+            extras: Extras {
+                unrecognized: Vec::new(),
+                reserved_flags,
+                length_without_padding: end != padded(end),
+            },
         };
-        let body = B::decode(message_type, flags & known, Reader::new(bytes, 4..end), &mut extras)?;
-        (extras.ordinal, extras.depth) = (0, 0);
-        Ok(Self { body, extras })
+        let mut reader = Reader::new(bytes, 4..end, &mut message.extras.unrecognized);
+        message.body.decode(flags & !reserved_flags, &mut reader)?;
+        reader.no_more_parameters()?;
+        Ok(message)
     }
 
     /// Encodes the message.
@@ -205,6 +165,40 @@ impl<B: Body> Message<B> {
     }
 }
 
+struct Header {
+    message_type: u8,
+    flags: u8,
+    /// Where the message ends, the length of what it is in not being more than its padding.
+    end: usize,
+}
+
+impl Header {
+    #[inline(always)]
+    fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
+        let Some(&[message_type, flags, high, low]) = bytes.first_chunk() else {
+            let kind = DecodeErrorKind::Truncated { needed: 4, available: bytes.len() };
+            return Err(DecodeError::new(kind, 0));
+        };
+        let length = u16::from_be_bytes([high, low]);
+        let error = |kind| Err(DecodeError::new(kind, 2));
+        let end = usize::from(length);
+        if end < 4 {
+            return error(DecodeErrorKind::LengthTooSmall(length));
+        }
+        if end > bytes.len() {
+            return error(DecodeErrorKind::Truncated {
+                needed: end - 4,
+                available: bytes.len() - 4,
+            });
+        }
+        if bytes.len() > padded(end) {
+            let kind = DecodeErrorKind::TrailingBytes(bytes.len() - padded(end));
+            return Err(DecodeError::new(kind, padded(end)));
+        }
+        Ok(Self { message_type, flags, end })
+    }
+}
+
 impl<B: Body> From<B> for Message<B> {
     fn from(body: B) -> Self {
         Self { body, extras: Extras::default() }
@@ -212,7 +206,7 @@ impl<B: Body> From<B> for Message<B> {
 }
 
 /// The format of one type of message.
-pub(super) trait Format: Sized {
+pub(super) trait Format: Blank {
     const TYPE: u8;
     const NAME: &'static str;
     /// The flags that the type defines.
@@ -222,7 +216,8 @@ pub(super) trait Format: Sized {
         0
     }
 
-    fn decode(flags: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError>;
+    /// Decodes it into this one, which is blank.
+    fn decode(&mut self, flags: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError>;
 
     fn encode(&self, writer: &mut Writer<'_>);
 }
@@ -285,19 +280,28 @@ macro_rules! protocol {
                 }
             }
 
+            #[inline(always)]
+            fn blank(message_type: u8) -> Self {
+                match message_type {
+                    $(<$variant as Format>::TYPE => Self::$variant($crate::wire::Blank::blank()),)*
+                    _ => Self::Unknown(UnknownMessage {
+                        message_type,
+                        flags: 0,
+                        value: $crate::wire::Bytes::new(),
+                    }),
+                }
+            }
+
             #[allow(private_interfaces, reason = "only this crate decodes")]
-            fn decode(
-                message_type: u8,
-                flags: u8,
-                mut reader: Reader<'_>,
-                extras: &mut Extras,
-            ) -> Result<Self, DecodeError> {
-                Ok(match message_type {
-                    $(<$variant as Format>::TYPE => {
-                        Self::$variant(Format::decode(flags, reader, extras)?)
-                    })*
-                    _ => Self::Unknown(UnknownMessage { message_type, flags, value: reader.rest() }),
-                })
+            fn decode(&mut self, flags: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+                match self {
+                    $(Self::$variant(body) => body.decode(flags, reader),)*
+                    Self::Unknown(message) => {
+                        message.flags = flags;
+                        message.value = reader.shared_rest();
+                        Ok(())
+                    }
+                }
             }
 
             #[allow(private_interfaces, reason = "only this crate encodes")]

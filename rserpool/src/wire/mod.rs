@@ -21,6 +21,7 @@
 //! rsplib counts it. We send what rsplib sends and accept both.
 
 pub mod asap;
+mod blank;
 mod encoded_element;
 pub mod enrp;
 mod error;
@@ -44,8 +45,10 @@ pub use parameter::{
 };
 pub use user_message::{Ppid, Reliability, UserMessage};
 
+pub(crate) use blank::Blank;
+use blank::blank;
 pub(crate) use parameter::Parameter;
-pub(crate) use reader::{ParameterReader, Reader};
+pub(crate) use reader::Reader;
 pub(crate) use writer::{Writer, quote};
 
 /// The number of bytes that `length` takes when padded to a multiple of four.

@@ -1,6 +1,6 @@
 //! Announcements of registrars (RFC 5352 section 2.2.10).
 
-use super::{DecodeError, Extras, Format, ParameterReader, Reader, Writer};
+use super::{DecodeError, Format, Reader, Writer, blank};
 use crate::wire::{RegistrarId, TransportAddress};
 
 /// ASAP_SERVER_ANNOUNCE (RFC 5352 section 2.2.10): a registrar is here.
@@ -13,16 +13,15 @@ pub struct ServerAnnounce {
     pub transports: Vec<TransportAddress>,
 }
 
+blank!(ServerAnnounce { registrar, transports });
+
 impl Format for ServerAnnounce {
     const TYPE: u8 = 0x0a;
     const NAME: &'static str = "ASAP_SERVER_ANNOUNCE";
 
-    fn decode(_: u8, mut reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-        let registrar = RegistrarId(reader.u32()?);
-        let mut parameters = ParameterReader::new(reader, extras);
-        let transports = parameters.repeated()?;
-        parameters.finish()?;
-        Ok(Self { registrar, transports })
+    fn decode(&mut self, _: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        self.registrar = RegistrarId(reader.u32()?);
+        reader.repeated(&mut self.transports)
     }
 
     fn encode(&self, writer: &mut Writer<'_>) {

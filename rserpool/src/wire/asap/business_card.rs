@@ -1,6 +1,6 @@
 //! Business cards (RFC 5352 section 2.2.13).
 
-use super::{DecodeError, Extras, Format, ParameterReader, Reader, Writer};
+use super::{DecodeError, Format, Reader, Writer, blank};
 use crate::wire::{PoolElement, PoolHandle};
 
 /// ASAP_BUSINESS_CARD (RFC 5352 section 2.2.13): the sender's pool, and who should take over
@@ -14,16 +14,15 @@ pub struct BusinessCard {
     pub elements: Vec<PoolElement>,
 }
 
+blank!(BusinessCard { pool_handle, elements });
+
 impl Format for BusinessCard {
     const TYPE: u8 = 0x0d;
     const NAME: &'static str = "ASAP_BUSINESS_CARD";
 
-    fn decode(_: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-        let mut parameters = ParameterReader::new(reader, extras);
-        let pool_handle = parameters.required()?;
-        let elements = parameters.repeated()?;
-        parameters.finish()?;
-        Ok(Self { pool_handle, elements })
+    fn decode(&mut self, _: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        reader.required(&mut self.pool_handle)?;
+        reader.repeated(&mut self.elements)
     }
 
     fn encode(&self, writer: &mut Writer<'_>) {

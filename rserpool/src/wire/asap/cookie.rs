@@ -1,6 +1,6 @@
 //! Cookies (RFC 5352 sections 2.2.11 and 2.2.12).
 
-use super::{DecodeError, Extras, Format, ParameterReader, Reader, Writer};
+use super::{DecodeError, Format, Reader, Writer, blank};
 use crate::wire::parameter;
 
 macro_rules! cookie_message {
@@ -13,15 +13,14 @@ macro_rules! cookie_message {
             pub cookie: parameter::Cookie,
         }
 
+        blank!($name { cookie });
+
         impl Format for $name {
             const TYPE: u8 = $number;
             const NAME: &'static str = $text;
 
-            fn decode(_: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-                let mut parameters = ParameterReader::new(reader, extras);
-                let cookie = parameters.required()?;
-                parameters.finish()?;
-                Ok(Self { cookie })
+            fn decode(&mut self, _: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+                reader.required(&mut self.cookie)
             }
 
             fn encode(&self, writer: &mut Writer<'_>) {

@@ -1,6 +1,6 @@
 //! Error reports (RFC 5352 section 2.2.14).
 
-use super::{DecodeError, Extras, Format, ParameterReader, Reader, Writer};
+use super::{DecodeError, Format, Reader, Writer, blank};
 use crate::wire::OperationError;
 
 /// ASAP_ERROR (RFC 5352 section 2.2.14): the sender did not understand a message.
@@ -16,15 +16,14 @@ impl Error {
     pub const TYPE: u8 = 0x0e;
 }
 
+blank!(Error { error });
+
 impl Format for Error {
     const TYPE: u8 = Self::TYPE;
     const NAME: &'static str = "ASAP_ERROR";
 
-    fn decode(_: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-        let mut parameters = ParameterReader::new(reader, extras);
-        let error = parameters.required()?;
-        parameters.finish()?;
-        Ok(Self { error })
+    fn decode(&mut self, _: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        reader.required(&mut self.error)
     }
 
     fn encode(&self, writer: &mut Writer<'_>) {

@@ -1,6 +1,6 @@
 //! Keep-alives between registrar and pool element (RFC 5352 sections 2.2.7 and 2.2.8).
 
-use super::{DecodeError, Extras, FLAG, Format, ParameterReader, Reader, Writer, element_message};
+use super::{DecodeError, FLAG, Format, Reader, Writer, blank, element_message};
 use crate::wire::{PoolElementId, PoolHandle, RegistrarId};
 
 /// ASAP_ENDPOINT_KEEP_ALIVE (RFC 5352 section 2.2.7): is this element alive?
@@ -17,6 +17,8 @@ pub struct EndpointKeepAlive {
     pub identifier: Option<PoolElementId>,
 }
 
+blank!(EndpointKeepAlive { home, registrar, pool_handle, identifier });
+
 impl Format for EndpointKeepAlive {
     const TYPE: u8 = 0x07;
     const NAME: &'static str = "ASAP_ENDPOINT_KEEP_ALIVE";
@@ -26,13 +28,11 @@ impl Format for EndpointKeepAlive {
         u8::from(self.home)
     }
 
-    fn decode(flags: u8, mut reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-        let registrar = RegistrarId(reader.u32()?);
-        let mut parameters = ParameterReader::new(reader, extras);
-        let pool_handle = parameters.required()?;
-        let identifier = parameters.optional()?;
-        parameters.finish()?;
-        Ok(Self { home: flags & FLAG != 0, registrar, pool_handle, identifier })
+    fn decode(&mut self, flags: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        self.home = flags & FLAG != 0;
+        self.registrar = RegistrarId(reader.u32()?);
+        reader.required(&mut self.pool_handle)?;
+        reader.optional(&mut self.identifier)
     }
 
     fn encode(&self, writer: &mut Writer<'_>) {

@@ -22,16 +22,15 @@ macro_rules! element_message {
             pub identifier: PoolElementId,
         }
 
+        blank!($name { pool_handle, identifier });
+
         impl Format for $name {
             const TYPE: u8 = $number;
             const NAME: &'static str = $text;
 
-            fn decode(_: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-                let mut parameters = ParameterReader::new(reader, extras);
-                let pool_handle = parameters.required()?;
-                let identifier = parameters.required()?;
-                parameters.finish()?;
-                Ok(Self { pool_handle, identifier })
+            fn decode(&mut self, _: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+                reader.required(&mut self.pool_handle)?;
+                reader.required(&mut self.identifier)
             }
 
             fn encode(&self, writer: &mut Writer<'_>) {
@@ -43,8 +42,8 @@ macro_rules! element_message {
 }
 use element_message;
 
-use super::message::{Extras, Format, UnknownMessage, protocol};
-use super::{DecodeError, ParameterReader, Reader, Writer};
+use super::message::{Format, UnknownMessage, protocol};
+use super::{DecodeError, Reader, Writer, blank};
 
 pub use announce::ServerAnnounce;
 pub use business_card::BusinessCard;

@@ -1,6 +1,6 @@
 //! Registration and deregistration (RFC 5352 sections 2.2.1 to 2.2.4).
 
-use super::{DecodeError, Extras, FLAG, Format, ParameterReader, Reader, Writer, element_message};
+use super::{DecodeError, FLAG, Format, Reader, Writer, blank, element_message};
 use crate::wire::{OperationError, PoolElement, PoolElementId, PoolHandle};
 
 /// ASAP_REGISTRATION (RFC 5352 section 2.2.1): a pool element joins a pool, or renews its
@@ -14,17 +14,16 @@ pub struct Registration {
     pub pool_element: PoolElement,
 }
 
+blank!(Registration { pool_handle, pool_element });
+
 impl Format for Registration {
     const TYPE: u8 = 0x01;
     const NAME: &'static str = "ASAP_REGISTRATION";
 
     #[inline]
-    fn decode(_: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-        let mut parameters = ParameterReader::new(reader, extras);
-        let pool_handle = parameters.required()?;
-        let pool_element = parameters.required()?;
-        parameters.finish()?;
-        Ok(Self { pool_handle, pool_element })
+    fn decode(&mut self, _: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        reader.required(&mut self.pool_handle)?;
+        reader.required(&mut self.pool_element)
     }
 
     fn encode(&self, writer: &mut Writer<'_>) {
@@ -52,6 +51,8 @@ pub struct RegistrationResponse {
     pub error: Option<OperationError>,
 }
 
+blank!(RegistrationResponse { reject, pool_handle, identifier, error });
+
 impl Format for RegistrationResponse {
     const TYPE: u8 = 0x03;
     const NAME: &'static str = "ASAP_REGISTRATION_RESPONSE";
@@ -62,13 +63,11 @@ impl Format for RegistrationResponse {
     }
 
     #[inline]
-    fn decode(flags: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-        let mut parameters = ParameterReader::new(reader, extras);
-        let pool_handle = parameters.required()?;
-        let identifier = parameters.required()?;
-        let error = parameters.optional()?;
-        parameters.finish()?;
-        Ok(Self { reject: flags & FLAG != 0, pool_handle, identifier, error })
+    fn decode(&mut self, flags: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        self.reject = flags & FLAG != 0;
+        reader.required(&mut self.pool_handle)?;
+        reader.required(&mut self.identifier)?;
+        reader.optional(&mut self.error)
     }
 
     fn encode(&self, writer: &mut Writer<'_>) {
@@ -91,18 +90,17 @@ pub struct DeregistrationResponse {
     pub error: Option<OperationError>,
 }
 
+blank!(DeregistrationResponse { pool_handle, identifier, error });
+
 impl Format for DeregistrationResponse {
     const TYPE: u8 = 0x04;
     const NAME: &'static str = "ASAP_DEREGISTRATION_RESPONSE";
 
     #[inline]
-    fn decode(_: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-        let mut parameters = ParameterReader::new(reader, extras);
-        let pool_handle = parameters.required()?;
-        let identifier = parameters.required()?;
-        let error = parameters.optional()?;
-        parameters.finish()?;
-        Ok(Self { pool_handle, identifier, error })
+    fn decode(&mut self, _: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        reader.required(&mut self.pool_handle)?;
+        reader.required(&mut self.identifier)?;
+        reader.optional(&mut self.error)
     }
 
     fn encode(&self, writer: &mut Writer<'_>) {

@@ -1,10 +1,11 @@
 //! Handle resolution (RFC 5352 sections 2.2.5 and 2.2.6).
 
-use super::{DecodeError, Extras, FLAG, Format, ParameterReader, Reader, Writer};
+use super::{DecodeError, FLAG, Format, Reader, Writer, blank};
+use crate::wire::message::Extras;
 use crate::wire::parameter::ItemCount;
 use crate::wire::{
-    Bytes, EncodeError, EncodedElement, OperationError, PolicyParameters, PolicyType, PoolElement,
-    PoolHandle,
+    Blank, Bytes, EncodeError, EncodedElement, OperationError, PolicyParameters, PolicyType,
+    PoolElement, PoolHandle,
 };
 
 /// ASAP_HANDLE_RESOLUTION (RFC 5352 section 2.2.5): which elements does this pool have?
@@ -27,6 +28,8 @@ impl HandleResolution {
     }
 }
 
+blank!(HandleResolution { subscribe, pool_handle, items });
+
 impl Format for HandleResolution {
     const TYPE: u8 = 0x05;
     const NAME: &'static str = "ASAP_HANDLE_RESOLUTION";
@@ -37,12 +40,10 @@ impl Format for HandleResolution {
     }
 
     #[inline]
-    fn decode(flags: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-        let mut parameters = ParameterReader::new(reader, extras);
-        let pool_handle = parameters.required()?;
-        let items = parameters.optional()?;
-        parameters.finish()?;
-        Ok(Self { subscribe: flags & FLAG != 0, pool_handle, items })
+    fn decode(&mut self, flags: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        self.subscribe = flags & FLAG != 0;
+        reader.required(&mut self.pool_handle)?;
+        reader.optional(&mut self.items)
     }
 
     fn encode(&self, writer: &mut Writer<'_>) {
@@ -81,6 +82,13 @@ pub enum Resolved {
     Error(OperationError),
 }
 
+impl Blank for Resolved {
+    #[inline(always)]
+    fn blank() -> Self {
+        Self::Pool { policy: None, elements: Vec::new() }
+    }
+}
+
 impl HandleResolutionResponse {
     /// The message with these elements of a pool, in the order of selection: the same as that of
     /// [`Resolved::Pool`] without their ASAP transports, for those who keep them encoded.
@@ -111,6 +119,8 @@ impl HandleResolutionResponse {
     }
 }
 
+blank!(HandleResolutionResponse { subscribed, pool_handle, result });
+
 impl Format for HandleResolutionResponse {
     const TYPE: u8 = 0x06;
     const NAME: &'static str = "ASAP_HANDLE_RESOLUTION_RESPONSE";
@@ -121,17 +131,16 @@ impl Format for HandleResolutionResponse {
     }
 
     #[inline]
-    fn decode(flags: u8, reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-        let mut parameters = ParameterReader::new(reader, extras);
-        let pool_handle = parameters.required()?;
-        let result = match parameters.optional()? {
-            Some(error) => Resolved::Error(error),
-            None => {
-                Resolved::Pool { policy: parameters.optional()?, elements: parameters.repeated()? }
-            }
-        };
-        parameters.finish()?;
-        Ok(Self { subscribed: flags & FLAG != 0, pool_handle, result })
+    fn decode(&mut self, flags: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        self.subscribed = flags & FLAG != 0;
+        reader.required(&mut self.pool_handle)?;
+        if let Some(error) = reader.next()? {
+            self.result = Resolved::Error(error);
+        } else if let Resolved::Pool { policy, elements } = &mut self.result {
+            reader.optional(policy)?;
+            reader.repeated(elements)?;
+        }
+        Ok(())
     }
 
     fn encode(&self, writer: &mut Writer<'_>) {

@@ -1,6 +1,6 @@
 //! Error reports (RFC 5353 section 2.10).
 
-use super::{DecodeError, Extras, Format, ParameterReader, Reader, Route, Writer};
+use super::{DecodeError, Format, Reader, Route, Writer, blank};
 use crate::wire::OperationError;
 
 /// ENRP_ERROR (RFC 5353 section 2.10): the sender did not understand a message.
@@ -19,16 +19,15 @@ impl Error {
     pub const TYPE: u8 = 0x0a;
 }
 
+blank!(Error { route, error });
+
 impl Format for Error {
     const TYPE: u8 = Self::TYPE;
     const NAME: &'static str = "ENRP_ERROR";
 
-    fn decode(_: u8, mut reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-        let route = Route::decode(&mut reader)?;
-        let mut parameters = ParameterReader::new(reader, extras);
-        let error = parameters.required()?;
-        parameters.finish()?;
-        Ok(Self { route, error })
+    fn decode(&mut self, _: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        self.route.decode(reader)?;
+        reader.required(&mut self.error)
     }
 
     fn encode(&self, writer: &mut Writer<'_>) {

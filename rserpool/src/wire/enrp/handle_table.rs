@@ -1,6 +1,6 @@
 //! Download of the handlespace (RFC 5353 sections 2.2 and 2.3).
 
-use super::{DecodeError, Extras, Format, ParameterReader, Reader, Route, Writer};
+use super::{DecodeError, Format, Reader, Route, Writer, blank};
 use crate::wire::{PoolElement, PoolHandle};
 
 /// ENRP_HANDLE_TABLE_REQUEST (RFC 5353 section 2.2): send me the next page.
@@ -14,6 +14,8 @@ pub struct HandleTableRequest {
     pub route: Route,
 }
 
+blank!(HandleTableRequest { own_children_only, route });
+
 impl Format for HandleTableRequest {
     const TYPE: u8 = 0x02;
     const NAME: &'static str = "ENRP_HANDLE_TABLE_REQUEST";
@@ -23,10 +25,9 @@ impl Format for HandleTableRequest {
         u8::from(self.own_children_only)
     }
 
-    fn decode(flags: u8, mut reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-        let route = Route::decode(&mut reader)?;
-        ParameterReader::new(reader, extras).finish()?;
-        Ok(Self { own_children_only: flags & 0x01 != 0, route })
+    fn decode(&mut self, flags: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        self.own_children_only = flags & 0x01 != 0;
+        self.route.decode(reader)
     }
 
     fn encode(&self, writer: &mut Writer<'_>) {
@@ -59,6 +60,8 @@ pub struct PoolEntry {
     pub elements: Vec<PoolElement>,
 }
 
+blank!(HandleTableResponse { more_to_send, reject, route, pools });
+
 impl Format for HandleTableResponse {
     const TYPE: u8 = 0x03;
     const NAME: &'static str = "ENRP_HANDLE_TABLE_RESPONSE";
@@ -68,15 +71,16 @@ impl Format for HandleTableResponse {
         u8::from(self.reject) | u8::from(self.more_to_send) << 1
     }
 
-    fn decode(flags: u8, mut reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-        let route = Route::decode(&mut reader)?;
-        let mut parameters = ParameterReader::new(reader, extras);
-        let mut pools = Vec::new();
-        while let Some(pool_handle) = parameters.optional()? {
-            pools.push(PoolEntry { pool_handle, elements: parameters.repeated()? });
+    fn decode(&mut self, flags: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        self.more_to_send = flags & 0x02 != 0;
+        self.reject = flags & 0x01 != 0;
+        self.route.decode(reader)?;
+        while let Some(pool_handle) = reader.next()? {
+            let mut elements = Vec::new();
+            reader.repeated(&mut elements)?;
+            self.pools.push(PoolEntry { pool_handle, elements });
         }
-        parameters.finish()?;
-        Ok(Self { more_to_send: flags & 0x02 != 0, reject: flags & 0x01 != 0, route, pools })
+        Ok(())
     }
 
     fn encode(&self, writer: &mut Writer<'_>) {

@@ -1,7 +1,7 @@
 //! Updates of the handlespace (RFC 5353 section 2.4).
 
-use super::{DecodeError, Extras, Format, ParameterReader, Reader, Route, Writer};
-use crate::wire::{PoolElement, PoolHandle};
+use super::{DecodeError, Format, Reader, Route, Writer, blank};
+use crate::wire::{Blank, PoolElement, PoolHandle};
 
 /// ENRP_HANDLE_UPDATE (RFC 5353 section 2.4): an element came, changed or left.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +37,15 @@ pub enum UpdateAction {
     Other(u16),
 }
 
+impl Blank for UpdateAction {
+    #[inline(always)]
+    fn blank() -> Self {
+        Self::Add
+    }
+}
+
+blank!(HandleUpdate { takeover_suggested, route, action, reserved, pool_handle, pool_element });
+
 impl Format for HandleUpdate {
     const TYPE: u8 = 0x04;
     const NAME: &'static str = "ENRP_HANDLE_UPDATE";
@@ -46,20 +55,17 @@ impl Format for HandleUpdate {
         u8::from(self.takeover_suggested)
     }
 
-    fn decode(flags: u8, mut reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-        let route = Route::decode(&mut reader)?;
-        let action = match reader.u16()? {
+    fn decode(&mut self, flags: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        self.takeover_suggested = flags & 0x01 != 0;
+        self.route.decode(reader)?;
+        self.action = match reader.u16()? {
             0 => UpdateAction::Add,
             1 => UpdateAction::Delete,
             other => UpdateAction::Other(other),
         };
-        let reserved = reader.u16()?;
-        let mut parameters = ParameterReader::new(reader, extras);
-        let pool_handle = parameters.required()?;
-        let pool_element = parameters.required()?;
-        parameters.finish()?;
-        let takeover_suggested = flags & 0x01 != 0;
-        Ok(Self { takeover_suggested, route, action, reserved, pool_handle, pool_element })
+        self.reserved = reader.u16()?;
+        reader.required(&mut self.pool_handle)?;
+        reader.required(&mut self.pool_element)
     }
 
     fn encode(&self, writer: &mut Writer<'_>) {

@@ -1,6 +1,6 @@
 //! Lists of registrars (RFC 5353 sections 2.5 and 2.6).
 
-use super::{DecodeError, Extras, Format, ParameterReader, Reader, Route, Writer};
+use super::{DecodeError, Format, Reader, Route, Writer, blank};
 use crate::wire::ServerInformation;
 
 /// ENRP_LIST_REQUEST (RFC 5353 section 2.5): which registrars do you know?
@@ -12,14 +12,14 @@ pub struct ListRequest {
     pub route: Route,
 }
 
+blank!(ListRequest { route });
+
 impl Format for ListRequest {
     const TYPE: u8 = 0x05;
     const NAME: &'static str = "ENRP_LIST_REQUEST";
 
-    fn decode(_: u8, mut reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-        let route = Route::decode(&mut reader)?;
-        ParameterReader::new(reader, extras).finish()?;
-        Ok(Self { route })
+    fn decode(&mut self, _: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        self.route.decode(reader)
     }
 
     fn encode(&self, writer: &mut Writer<'_>) {
@@ -40,6 +40,8 @@ pub struct ListResponse {
     pub servers: Vec<ServerInformation>,
 }
 
+blank!(ListResponse { reject, route, servers });
+
 impl Format for ListResponse {
     const TYPE: u8 = 0x06;
     const NAME: &'static str = "ENRP_LIST_RESPONSE";
@@ -49,12 +51,10 @@ impl Format for ListResponse {
         u8::from(self.reject)
     }
 
-    fn decode(flags: u8, mut reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-        let route = Route::decode(&mut reader)?;
-        let mut parameters = ParameterReader::new(reader, extras);
-        let servers = parameters.repeated()?;
-        parameters.finish()?;
-        Ok(Self { reject: flags & 0x01 != 0, route, servers })
+    fn decode(&mut self, flags: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        self.reject = flags & 0x01 != 0;
+        self.route.decode(reader)?;
+        reader.repeated(&mut self.servers)
     }
 
     fn encode(&self, writer: &mut Writer<'_>) {

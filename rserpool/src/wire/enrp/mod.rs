@@ -9,8 +9,8 @@ mod list;
 mod presence;
 mod takeover;
 
-use super::message::{Extras, Format, UnknownMessage, protocol};
-use super::{DecodeError, ParameterReader, Reader, RegistrarId, Writer};
+use super::message::{Format, UnknownMessage, protocol};
+use super::{DecodeError, Reader, RegistrarId, Writer, blank};
 
 pub use error::Error;
 pub use handle_table::{HandleTableRequest, HandleTableResponse, PoolEntry};
@@ -78,9 +78,13 @@ pub struct Route {
     pub receiver: RegistrarId,
 }
 
+blank!(Route { sender, receiver });
+
 impl Route {
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self { sender: RegistrarId(reader.u32()?), receiver: RegistrarId(reader.u32()?) })
+    fn decode(&mut self, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        self.sender = RegistrarId(reader.u32()?);
+        self.receiver = RegistrarId(reader.u32()?);
+        Ok(())
     }
 
     fn encode(self, writer: &mut Writer<'_>) {

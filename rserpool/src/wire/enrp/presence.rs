@@ -1,6 +1,6 @@
 //! Presence of registrars (RFC 5353 section 2.1).
 
-use super::{DecodeError, Extras, Format, ParameterReader, Reader, Route, Writer};
+use super::{DecodeError, Format, Reader, Route, Writer, blank};
 use crate::wire::ServerInformation;
 use crate::wire::parameter::PeChecksum;
 
@@ -20,6 +20,8 @@ pub struct Presence {
     pub server: Option<ServerInformation>,
 }
 
+blank!(Presence { reply_required, route, checksum, server });
+
 impl Format for Presence {
     const TYPE: u8 = 0x01;
     const NAME: &'static str = "ENRP_PRESENCE";
@@ -29,13 +31,11 @@ impl Format for Presence {
         u8::from(self.reply_required)
     }
 
-    fn decode(flags: u8, mut reader: Reader<'_>, extras: &mut Extras) -> Result<Self, DecodeError> {
-        let route = Route::decode(&mut reader)?;
-        let mut parameters = ParameterReader::new(reader, extras);
-        let checksum = parameters.optional()?;
-        let server = parameters.optional()?;
-        parameters.finish()?;
-        Ok(Self { reply_required: flags & 0x01 != 0, route, checksum, server })
+    fn decode(&mut self, flags: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        self.reply_required = flags & 0x01 != 0;
+        self.route.decode(reader)?;
+        reader.optional(&mut self.checksum)?;
+        reader.optional(&mut self.server)
     }
 
     fn encode(&self, writer: &mut Writer<'_>) {

@@ -1,6 +1,6 @@
 //! Takeover of a dead registrar's elements (RFC 5353 sections 2.7 to 2.9).
 
-use super::{DecodeError, Extras, Format, ParameterReader, Reader, RegistrarId, Route, Writer};
+use super::{DecodeError, Format, Reader, RegistrarId, Route, Writer, blank};
 
 macro_rules! takeover_message {
     ($(#[$meta:meta])* $name:ident = $number:literal, $text:literal) => {
@@ -15,19 +15,16 @@ macro_rules! takeover_message {
             pub target: RegistrarId,
         }
 
+        blank!($name { route, target });
+
         impl Format for $name {
             const TYPE: u8 = $number;
             const NAME: &'static str = $text;
 
-            fn decode(
-                _: u8,
-                mut reader: Reader<'_>,
-                extras: &mut Extras,
-            ) -> Result<Self, DecodeError> {
-                let route = Route::decode(&mut reader)?;
-                let target = RegistrarId(reader.u32()?);
-                ParameterReader::new(reader, extras).finish()?;
-                Ok(Self { route, target })
+            fn decode(&mut self, _: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+                self.route.decode(reader)?;
+                self.target = RegistrarId(reader.u32()?);
+                Ok(())
             }
 
             fn encode(&self, writer: &mut Writer<'_>) {

@@ -6,8 +6,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::{Parameter, ParameterType};
-use crate::wire::message::Extras;
-use crate::wire::{DecodeError, Reader, Writer};
+use crate::wire::{Blank, DecodeError, Reader, Writer};
 
 /// One or more reasons why something was refused or not understood.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -154,6 +153,13 @@ impl fmt::Display for OperationError {
     }
 }
 
+impl Blank for OperationError {
+    #[inline(always)]
+    fn blank() -> Self {
+        Self::default()
+    }
+}
+
 impl Parameter for OperationError {
     const NAME: &'static str = "Operation Error";
 
@@ -166,16 +172,11 @@ impl Parameter for OperationError {
     }
 
     #[inline]
-    fn decode(
-        _: ParameterType,
-        mut value: Reader<'_>,
-        _: &mut Extras,
-    ) -> Result<Self, DecodeError> {
-        let mut causes = SmallVec::new();
-        while let Some((code, tlv)) = value.tlv()? {
-            causes.push(ErrorCause::new(code, value.slice(tlv.value())));
+    fn decode(&mut self, _: ParameterType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        while let Some((code, information)) = reader.tlv()? {
+            self.causes.push(ErrorCause::new(code, information));
         }
-        Ok(Self { causes })
+        Ok(())
     }
 
     fn encode(&self, writer: &mut Writer<'_>) {

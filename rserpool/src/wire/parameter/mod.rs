@@ -9,8 +9,7 @@ mod transport;
 
 use std::fmt;
 
-use super::message::Extras;
-use super::{DecodeError, Reader, Writer};
+use super::{Blank, DecodeError, Reader, Writer};
 
 pub use error::{ErrorCause, OperationError};
 pub use policy::{InvalidPolicyText, PolicyParameters, PolicyType};
@@ -20,7 +19,7 @@ pub use simple::{Cookie, ItemCount, PeChecksum};
 pub use transport::{Addresses, TransportAddress, TransportProtocol, TransportUse, UserTransport};
 
 /// A parameter that can stand in a message or in another parameter.
-pub(crate) trait Parameter: Sized {
+pub(crate) trait Parameter: Blank {
     /// What to call it when it is missing.
     const NAME: &'static str;
 
@@ -28,11 +27,12 @@ pub(crate) trait Parameter: Sized {
 
     fn parameter_type(&self) -> ParameterType;
 
+    /// Decodes it into this one, which is blank.
     fn decode(
+        &mut self,
         parameter: ParameterType,
-        value: Reader<'_>,
-        extras: &mut Extras,
-    ) -> Result<Self, DecodeError>;
+        reader: &mut Reader<'_>,
+    ) -> Result<(), DecodeError>;
 
     fn encode(&self, writer: &mut Writer<'_>);
 }

@@ -7,8 +7,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::{Parameter, ParameterType};
-use crate::wire::message::Extras;
-use crate::wire::{DecodeError, Reader, Writer};
+use crate::wire::{Blank, DecodeError, Reader, Writer};
 
 /// The number of a selection policy (RFC 5356).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -120,25 +119,22 @@ impl PolicyParameters {
 
     /// The parameters of a policy whose data are not 32-bit words.
     #[must_use]
-    #[inline]
     pub fn from_bytes(policy_type: PolicyType, data: &[u8]) -> Self {
-        let (words, rest) = data.as_chunks::<4>();
-        let mut tail = [0; 3];
-        tail[..rest.len()].copy_from_slice(rest);
-        Self { policy_type, words: Self::words_from(words), tail, tail_length: rest.len() as u8 }
+        let mut parameters = Self::new(policy_type, &[]);
+        parameters.set_bytes(data);
+        parameters
     }
 
-    /// The few words of nearly every policy without asking for each whether it fits.
-    #[inline]
-    fn words_from(words: &[[u8; 4]]) -> SmallVec<[u32; 4]> {
-        let mut few = [0; 4];
-        if words.len() > few.len() {
-            return words.iter().map(|word| u32::from_be_bytes(*word)).collect();
+    #[inline(always)]
+    fn set_bytes(&mut self, data: &[u8]) {
+        let (words, rest) = data.as_chunks::<4>();
+        for word in words {
+            self.words.push(u32::from_be_bytes(*word));
         }
-        for (value, word) in few.iter_mut().zip(words) {
-            *value = u32::from_be_bytes(*word);
+        for (byte, value) in self.tail.iter_mut().zip(rest) {
+            *byte = *value;
         }
-        SmallVec::from_buf_and_len(few, words.len())
+        self.tail_length = rest.len() as u8;
     }
 
     /// The same with another load, from 0.0 (idle) to 1.0 (fully used), if the policy is one that
@@ -281,6 +277,14 @@ pub enum InvalidPolicyText {
     },
 }
 
+impl Blank for PolicyParameters {
+    #[inline(always)]
+    fn blank() -> Self {
+        let words = SmallVec::new();
+        Self { policy_type: PolicyType::ROUND_ROBIN, words, tail: [0; 3], tail_length: 0 }
+    }
+}
+
 impl Parameter for PolicyParameters {
     const NAME: &'static str = "Pool Member Selection Policy";
 
@@ -293,13 +297,10 @@ impl Parameter for PolicyParameters {
     }
 
     #[inline(always)]
-    fn decode(
-        _: ParameterType,
-        mut value: Reader<'_>,
-        _: &mut Extras,
-    ) -> Result<Self, DecodeError> {
-        let policy_type = PolicyType(value.u32()?);
-        Ok(Self::from_bytes(policy_type, value.rest_of_bytes()))
+    fn decode(&mut self, _: ParameterType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        self.policy_type = PolicyType(reader.u32()?);
+        self.set_bytes(reader.rest());
+        Ok(())
     }
 
     fn encode(&self, writer: &mut Writer<'_>) {

@@ -1,9 +1,8 @@
 //! The pool element parameter (RFC 5354 section 3.10).
 
 use super::{Parameter, ParameterType, PolicyParameters, TransportAddress, UserTransport};
-use crate::wire::message::Extras;
 use crate::wire::{
-    DecodeError, ParameterReader, PoolElementId, Reader, RegistrarId, RegistrationLife, Writer,
+    DecodeError, PoolElementId, Reader, RegistrarId, RegistrationLife, Writer, blank,
 };
 
 /// A pool element, as it registers and as registrars tell of it.
@@ -24,6 +23,15 @@ pub struct PoolElement {
     pub asap_transport: Option<TransportAddress>,
 }
 
+blank!(PoolElement {
+    identifier,
+    home_registrar,
+    registration_life,
+    user_transport,
+    policy,
+    asap_transport
+});
+
 impl Parameter for PoolElement {
     const NAME: &'static str = "Pool Element";
 
@@ -36,25 +44,14 @@ impl Parameter for PoolElement {
     }
 
     #[inline]
-    fn decode(
-        _: ParameterType,
-        mut value: Reader<'_>,
-        extras: &mut Extras,
-    ) -> Result<Self, DecodeError> {
-        let identifier = PoolElementId(value.u32()?);
-        let home_registrar = RegistrarId(value.u32()?);
-        let registration_life = RegistrationLife(i32::from_be_bytes(value.array()?));
-        let mut parameters = ParameterReader::new(value, extras);
-        let element = Self {
-            identifier,
-            home_registrar,
-            registration_life,
-            user_transport: parameters.required()?,
-            policy: parameters.required()?,
-            asap_transport: parameters.optional()?,
-        };
-        parameters.finish()?;
-        Ok(element)
+    fn decode(&mut self, _: ParameterType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        self.identifier = PoolElementId(reader.u32()?);
+        self.home_registrar = RegistrarId(reader.u32()?);
+        self.registration_life = RegistrationLife(i32::from_be_bytes(reader.array()?));
+        reader.required(&mut self.user_transport)?;
+        reader.required(&mut self.policy)?;
+        reader.optional(&mut self.asap_transport)?;
+        reader.no_more_parameters()
     }
 
     fn encode(&self, writer: &mut Writer<'_>) {

@@ -1,8 +1,7 @@
 //! The server information parameter (RFC 5354 section 3.11).
 
 use super::{Parameter, ParameterType, TransportAddress};
-use crate::wire::message::Extras;
-use crate::wire::{DecodeError, ParameterReader, Reader, RegistrarId, Writer};
+use crate::wire::{DecodeError, Reader, RegistrarId, Writer, blank};
 
 /// A registrar and where its peers reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +12,8 @@ pub struct ServerInformation {
     /// Its ENRP transport address.
     pub transport: TransportAddress,
 }
+
+blank!(ServerInformation { registrar, transport });
 
 impl Parameter for ServerInformation {
     const NAME: &'static str = "Server Information";
@@ -26,16 +27,10 @@ impl Parameter for ServerInformation {
     }
 
     #[inline]
-    fn decode(
-        _: ParameterType,
-        mut value: Reader<'_>,
-        extras: &mut Extras,
-    ) -> Result<Self, DecodeError> {
-        let registrar = RegistrarId(value.u32()?);
-        let mut parameters = ParameterReader::new(value, extras);
-        let transport = parameters.required()?;
-        parameters.finish()?;
-        Ok(Self { registrar, transport })
+    fn decode(&mut self, _: ParameterType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        self.registrar = RegistrarId(reader.u32()?);
+        reader.required(&mut self.transport)?;
+        reader.no_more_parameters()
     }
 
     fn encode(&self, writer: &mut Writer<'_>) {

@@ -3,8 +3,7 @@
 use bytes::Bytes;
 
 use super::{Parameter, ParameterType};
-use crate::wire::message::Extras;
-use crate::wire::{DecodeError, PoolElementId, PoolHandle, Reader, Writer};
+use crate::wire::{Blank, DecodeError, PoolElementId, PoolHandle, Reader, Writer};
 
 /// State that a pool element hands to a pool user for its successor (RFC 5354 section 3.13).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -28,6 +27,23 @@ impl ItemCount {
     pub const ALL: Self = Self(u32::MAX);
 }
 
+macro_rules! blank_field {
+    ($($name:ident: $blank:expr;)*) => {
+        $(impl Blank for $name {
+            #[inline(always)]
+            fn blank() -> Self {
+                Self($blank)
+            }
+        })*
+    };
+}
+
+blank_field! {
+    Cookie: Bytes::new();
+    PeChecksum: 0;
+    ItemCount: 0;
+}
+
 macro_rules! single_field {
     ($name:ident, $type:ident, $text:literal, $read:expr, $write:expr) => {
         impl Parameter for $name {
@@ -43,14 +59,13 @@ macro_rules! single_field {
 
             #[inline]
             fn decode(
+                &mut self,
                 _: ParameterType,
-                mut value: Reader<'_>,
-                _: &mut Extras,
-            ) -> Result<Self, DecodeError> {
+                reader: &mut Reader<'_>,
+            ) -> Result<(), DecodeError> {
                 let read: fn(&mut Reader<'_>) -> Result<Self, DecodeError> = $read;
-                let decoded = read(&mut value)?;
-                value.finish()?;
-                Ok(decoded)
+                *self = read(reader)?;
+                Ok(())
             }
 
             fn encode(&self, writer: &mut Writer<'_>) {
@@ -65,9 +80,9 @@ single_field!(
     PoolHandle,
     PoolHandle,
     "Pool Handle",
-    |value| {
-        let bytes = value.rest();
-        Self::new(bytes).map_err(|error| value.error(error.into()))
+    |reader| {
+        let bytes = reader.shared_rest();
+        Self::new(bytes).map_err(|error| reader.error(error.into()))
     },
     |handle, writer| writer.slice(handle.as_bytes())
 );
@@ -75,22 +90,27 @@ single_field!(
     PoolElementId,
     PoolElementId,
     "PE Identifier",
-    |value| value.u32().map(Self),
+    |reader| reader.u32().map(Self),
     |identifier, writer| writer.u32(identifier.0)
 );
-single_field!(Cookie, Cookie, "Cookie", |value| Ok(Self(value.rest())), |cookie, writer| writer
-    .slice(&cookie.0));
+single_field!(
+    Cookie,
+    Cookie,
+    "Cookie",
+    |reader| Ok(Self(reader.shared_rest())),
+    |cookie, writer| writer.slice(&cookie.0)
+);
 single_field!(
     PeChecksum,
     PeChecksum,
     "PE Checksum",
-    |value| value.u16().map(Self),
+    |reader| reader.u16().map(Self),
     |checksum, writer| writer.u16(checksum.0)
 );
 single_field!(
     ItemCount,
     ItemCount,
     "Handle Resolution Item Count",
-    |value| value.u32().map(Self),
+    |reader| reader.u32().map(Self),
     |count, writer| writer.u32(count.0)
 );

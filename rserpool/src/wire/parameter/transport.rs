@@ -7,8 +7,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::{Parameter, ParameterType};
-use crate::wire::message::Extras;
-use crate::wire::{DecodeError, ParameterReader, Reader, Writer};
+use crate::wire::{Blank, DecodeError, Reader, Writer};
 
 /// The IP addresses of one endpoint; more than one only over SCTP.
 pub type Addresses = SmallVec<[IpAddr; 1]>;
@@ -146,6 +145,18 @@ impl fmt::Display for TransportAddress {
     }
 }
 
+impl Blank for TransportAddress {
+    #[inline(always)]
+    fn blank() -> Self {
+        Self {
+            protocol: TransportProtocol::Sctp,
+            port: 0,
+            usage: TransportUse::DATA_ONLY,
+            addresses: SmallVec::from_buf([IpAddr::blank()]),
+        }
+    }
+}
+
 impl Parameter for TransportAddress {
     const NAME: &'static str = "Transport";
 
@@ -165,28 +176,25 @@ impl Parameter for TransportAddress {
 
     #[inline(always)]
     fn decode(
+        &mut self,
         parameter: ParameterType,
-        mut value: Reader<'_>,
-        extras: &mut Extras,
-    ) -> Result<Self, DecodeError> {
-        let port = value.u16()?;
-        let usage = TransportUse(value.u16()?);
-        let protocol = match protocol(parameter) {
+        reader: &mut Reader<'_>,
+    ) -> Result<(), DecodeError> {
+        self.port = reader.u16()?;
+        self.usage = TransportUse(reader.u16()?);
+        self.protocol = match protocol(parameter) {
             Some(TransportProtocol::Dccp { .. }) => {
-                TransportProtocol::Dccp { service_code: value.u32()? }
+                TransportProtocol::Dccp { service_code: reader.u32()? }
             }
             other => other.unwrap_or(TransportProtocol::Sctp),
         };
-        let mut parameters = ParameterReader::new(value, extras);
-        let mut addresses = Addresses::new();
-        addresses.push(parameters.required()?);
-        if protocol == TransportProtocol::Sctp {
-            while let Some(address) = parameters.optional()? {
-                addresses.push(address);
+        reader.required(&mut self.addresses[0])?;
+        if parameter == ParameterType::SctpTransport {
+            while let Some(address) = reader.next()? {
+                self.addresses.push(address);
             }
         }
-        parameters.finish()?;
-        Ok(Self { protocol, port, usage, addresses })
+        reader.no_more_parameters()
     }
 
     fn encode(&self, writer: &mut Writer<'_>) {
@@ -228,17 +236,16 @@ impl Parameter for IpAddr {
 
     #[inline(always)]
     fn decode(
+        &mut self,
         parameter: ParameterType,
-        mut value: Reader<'_>,
-        _: &mut Extras,
-    ) -> Result<Self, DecodeError> {
-        let address = if parameter == ParameterType::Ipv4Address {
-            Self::from(value.array::<4>()?)
+        reader: &mut Reader<'_>,
+    ) -> Result<(), DecodeError> {
+        *self = if parameter == ParameterType::Ipv4Address {
+            Self::from(reader.array::<4>()?)
         } else {
-            Self::from(value.array::<16>()?)
+            Self::from(reader.array::<16>()?)
         };
-        value.finish()?;
-        Ok(address)
+        Ok(())
     }
 
     fn encode(&self, writer: &mut Writer<'_>) {
@@ -287,6 +294,13 @@ impl fmt::Display for UserTransport {
     }
 }
 
+impl Blank for UserTransport {
+    #[inline(always)]
+    fn blank() -> Self {
+        Self::Address(TransportAddress::blank())
+    }
+}
+
 impl Parameter for UserTransport {
     const NAME: &'static str = "User Transport";
 
@@ -303,14 +317,18 @@ impl Parameter for UserTransport {
 
     #[inline(always)]
     fn decode(
+        &mut self,
         parameter: ParameterType,
-        mut value: Reader<'_>,
-        extras: &mut Extras,
-    ) -> Result<Self, DecodeError> {
-        if parameter == ParameterType::OpaqueTransport {
-            Ok(Self::Opaque(value.rest()))
-        } else {
-            TransportAddress::decode(parameter, value, extras).map(Self::Address)
+        reader: &mut Reader<'_>,
+    ) -> Result<(), DecodeError> {
+        match self {
+            Self::Address(address) if parameter != ParameterType::OpaqueTransport => {
+                address.decode(parameter, reader)
+            }
+            _ => {
+                *self = Self::Opaque(reader.shared_rest());
+                Ok(())
+            }
         }
     }
 
