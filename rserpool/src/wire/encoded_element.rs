@@ -93,10 +93,9 @@ impl EncodedElement {
         &self.0
     }
 
-    /// The policy parameter within, its padding included.
+    /// The policy parameter within, without padding.
     pub(super) fn policy(&self) -> &[u8] {
-        let policy = self.policy_range();
-        &self.0[policy.start..padded(policy.end).min(self.0.len())]
+        &self.0[self.policy_range()]
     }
 
     /// Of the parameter what pool users get, without padding: its length, and its value. They

@@ -308,7 +308,7 @@ macro_rules! protocol {
             fn encode(&self, writer: &mut Writer<'_>) {
                 match self {
                     $(Self::$variant(body) => body.encode(writer),)*
-                    Self::Unknown(message) => writer.opaque_value(&message.value),
+                    Self::Unknown(message) => writer.slice(&message.value),
                 }
             }
         }

@@ -10,15 +10,15 @@ pub(crate) fn quote<P: Parameter>(parameter: &P) -> Bytes {
     let extras = Extras::default();
     let mut writer = Writer::new(&extras);
     writer.parameter(parameter);
-    Bytes::copy_from_slice(&writer.bytes[..writer.unpadded_end])
+    Bytes::copy_from_slice(&writer.bytes)
 }
 
 /// Collects a message. A length that does not fit is remembered and reported at the end.
 #[derive(Debug)]
 pub(crate) struct Writer<'e> {
+    /// Without padding after the last parameter: what comes next adds it, so that the last one
+    /// in another parameter has none (RFC 5354 section 2).
     bytes: Vec<u8>,
-    /// Where the last parameter ended, without its padding.
-    unpadded_end: usize,
     too_long: Option<usize>,
     extras: &'e [Unrecognized],
     ordinal: u32,
@@ -32,14 +32,7 @@ impl<'e> Writer<'e> {
 
     /// Writes into `bytes`, which are empty but have room.
     pub(super) fn over(bytes: Vec<u8>, extras: &'e Extras) -> Self {
-        Self {
-            bytes,
-            unpadded_end: 0,
-            too_long: None,
-            extras: extras.unrecognized(),
-            ordinal: 0,
-            depth: 0,
-        }
+        Self { bytes, too_long: None, extras: extras.unrecognized(), ordinal: 0, depth: 0 }
     }
 
     #[inline]
@@ -62,41 +55,47 @@ impl<'e> Writer<'e> {
         self.bytes.extend_from_slice(value);
     }
 
-    /// The value of a message whose format is unknown, and its padding.
-    pub(super) fn opaque_value(&mut self, value: &[u8]) {
-        self.slice(value);
-        self.pad();
-    }
-
+    #[inline(always)]
     fn pad(&mut self) {
-        self.unpadded_end = self.bytes.len();
-        self.bytes.resize(padded(self.bytes.len()), 0);
-    }
-
-    /// One type-length-value triple whose value `body` writes, and its padding.
-    pub(super) fn tlv(&mut self, number: u16, body: impl FnOnce(&mut Self)) {
-        let start = self.bytes.len();
-        self.u16(number);
-        self.u16(0);
-        body(self);
-        // A nested parameter's padding belongs to its container, except the last one's
-        // (RFC 5354 section 2).
-        if self.unpadded_end > start && padded(self.unpadded_end) == self.bytes.len() {
-            self.bytes.truncate(self.unpadded_end);
+        let end = self.bytes.len();
+        if !end.is_multiple_of(4) {
+            self.slice(&[0; 3][..padded(end) - end]);
         }
-        self.set_length(start, self.bytes.len() - start);
-        self.pad();
     }
 
-    fn set_length(&mut self, start: usize, length: usize) {
+    /// One type-length-value triple whose value `body` writes.
+    #[inline(always)]
+    pub(super) fn tlv(&mut self, number: u16, body: impl FnOnce(&mut Self)) {
+        self.pad();
+        let start = self.bytes.len();
+        let [high, low] = number.to_be_bytes();
+        self.slice(&[high, low, 0, 0]);
+        body(self);
+        self.set_length(start);
+    }
+
+    /// The length of what begins at `start` and ends here.
+    #[inline(always)]
+    fn set_length(&mut self, start: usize) {
+        let length = self.bytes.len() - start;
         match u16::try_from(length) {
             Ok(length) => self.bytes[start + 2..start + 4].copy_from_slice(&length.to_be_bytes()),
             Err(_) => self.too_long = Some(length),
         }
     }
 
-    /// A parameter, after the unknown ones that came before it.
+    #[inline(always)]
     pub(super) fn parameter<P: Parameter>(&mut self, parameter: &P) {
+        if self.extras.is_empty() {
+            self.tlv(parameter.parameter_type().number(), |writer| parameter.encode(writer));
+        } else {
+            self.parameter_among_unrecognized(parameter);
+        }
+    }
+
+    /// A parameter with the unknown ones that came before it and in it.
+    #[cold]
+    fn parameter_among_unrecognized<P: Parameter>(&mut self, parameter: &P) {
         self.unrecognized();
         self.ordinal += 1;
         self.tlv(parameter.parameter_type().number(), |writer| {
@@ -116,41 +115,39 @@ impl<'e> Writer<'e> {
         }
     }
 
-    /// A parameter that is encoded already, its padding included.
+    /// A parameter that is encoded already.
     pub(super) fn encoded(&mut self, parameter: &[u8]) {
-        self.slice(parameter);
         self.pad();
+        self.slice(parameter);
     }
 
     /// What a pool user gets of an element.
     pub(super) fn element_for_users(&mut self, element: &EncodedElement) {
         let (length, value) = element.for_users();
-        self.u16(ParameterType::PoolElement.number());
-        self.u16(length);
-        self.slice(value);
         self.pad();
+        let [[a, b], [c, d]] = [ParameterType::PoolElement.number(), length].map(u16::to_be_bytes);
+        self.slice(&[a, b, c, d]);
+        self.slice(value);
     }
 
-    #[inline]
     fn unrecognized(&mut self) {
         while let Some((next, rest)) = self.extras.split_first()
             && (next.ordinal, next.depth) == (self.ordinal, self.depth)
         {
-            self.slice(&next.bytes);
-            self.pad();
+            self.encoded(&next.bytes);
             self.extras = rest;
         }
     }
 
     /// The message, its header's length filled in.
     pub(super) fn finish(mut self, count_padding: bool) -> Result<Bytes, EncodeError> {
-        self.unrecognized();
         for left in self.extras {
-            self.slice(&left.bytes);
+            self.encoded(&left.bytes);
+        }
+        if count_padding {
             self.pad();
         }
-        let end = if count_padding { self.bytes.len() } else { self.unpadded_end };
-        self.set_length(0, end.max(4));
+        self.set_length(0);
         self.written().map(Bytes::copy_from_slice)
     }
 
@@ -158,8 +155,9 @@ impl<'e> Writer<'e> {
         self.bytes
     }
 
-    /// What was written, as it is.
-    pub(super) fn written(&self) -> Result<&[u8], EncodeError> {
+    /// What was written, padded.
+    pub(super) fn written(&mut self) -> Result<&[u8], EncodeError> {
+        self.pad();
         match self.too_long {
             Some(length) => Err(EncodeError::TooLong { length }),
             None => Ok(&self.bytes),

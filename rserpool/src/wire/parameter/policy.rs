@@ -303,12 +303,15 @@ impl Parameter for PolicyParameters {
         Ok(())
     }
 
+    #[inline(always)]
     fn encode(&self, writer: &mut Writer<'_>) {
         writer.u32(self.policy_type.0);
         for word in &self.words {
             writer.u32(*word);
         }
-        writer.slice(self.tail());
+        for byte in self.tail() {
+            writer.u8(*byte);
+        }
     }
 }
 

@@ -55,9 +55,9 @@ impl Parameter for PoolElement {
     }
 
     fn encode(&self, writer: &mut Writer<'_>) {
-        writer.u32(self.identifier.0);
-        writer.u32(self.home_registrar.0);
-        writer.slice(&self.registration_life.0.to_be_bytes());
+        let [identifier, home] = [self.identifier.0, self.home_registrar.0].map(u32::to_be_bytes);
+        let life = self.registration_life.0.to_be_bytes();
+        writer.slice([identifier, home, life].as_flattened());
         writer.parameter(&self.user_transport);
         writer.parameter(&self.policy);
         writer.parameters(&self.asap_transport);

@@ -197,9 +197,9 @@ impl Parameter for TransportAddress {
         reader.no_more_parameters()
     }
 
+    #[inline(always)]
     fn encode(&self, writer: &mut Writer<'_>) {
-        writer.u16(self.port);
-        writer.u16(self.usage.0);
+        writer.slice([self.port, self.usage.0].map(u16::to_be_bytes).as_flattened());
         if let TransportProtocol::Dccp { service_code } = self.protocol {
             writer.u32(service_code);
         }
@@ -248,6 +248,7 @@ impl Parameter for IpAddr {
         Ok(())
     }
 
+    #[inline(always)]
     fn encode(&self, writer: &mut Writer<'_>) {
         match self {
             Self::V4(address) => writer.slice(&address.octets()),
@@ -321,17 +322,15 @@ impl Parameter for UserTransport {
         parameter: ParameterType,
         reader: &mut Reader<'_>,
     ) -> Result<(), DecodeError> {
-        match self {
-            Self::Address(address) if parameter != ParameterType::OpaqueTransport => {
-                address.decode(parameter, reader)
-            }
-            _ => {
-                *self = Self::Opaque(reader.shared_rest());
-                Ok(())
-            }
+        if parameter == ParameterType::OpaqueTransport {
+            *self = Self::Opaque(reader.shared_rest());
+        } else if let Self::Address(address) = self {
+            address.decode(parameter, reader)?;
         }
+        Ok(())
     }
 
+    #[inline(always)]
     fn encode(&self, writer: &mut Writer<'_>) {
         match self {
             Self::Address(address) => address.encode(writer),
