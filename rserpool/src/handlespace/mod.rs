@@ -5,6 +5,7 @@
 //! ownership of elements and their lifetimes; the rest costs what the pool's policy costs.
 
 mod checksum;
+mod identifiers;
 mod lifetimes;
 mod owners;
 mod pool;
@@ -149,7 +150,9 @@ impl<T> Handlespace<T> {
     /// The element of that pool and identifier.
     #[must_use]
     pub fn find(&self, handle: &PoolHandle, identifier: PoolElementId) -> Option<ElementKey> {
-        self.pool(handle)?.find(identifier)
+        let key = self.pool(handle)?.find(identifier)?;
+        self.lifetimes.fetch(key);
+        Some(key)
     }
 
     fn pool(&self, handle: &PoolHandle) -> Option<&Pool> {

@@ -2,7 +2,8 @@
 
 use rand::Rng;
 
-use super::{ElementKey, HashMap, Refused, small};
+use super::identifiers::Identifiers;
+use super::{ElementKey, Refused, small};
 use crate::policy::{Member, Selector, Wanted};
 use crate::wire::{
     PolicyType, PoolElement, PoolElementId, PoolHandle, TransportProtocol, TransportUse,
@@ -14,7 +15,7 @@ pub(super) struct Pool {
     handle: PoolHandle,
     kind: Kind,
     selector: Box<dyn Selector>,
-    by_identifier: HashMap<PoolElementId, ElementKey>,
+    by_identifier: Identifiers,
     /// By member; of those that are in the pool.
     keys: Vec<Option<Key>>,
     /// The numbers that members left.
@@ -67,11 +68,11 @@ impl Pool {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.by_identifier.is_empty()
+        self.len() == 0
     }
 
     pub(super) fn find(&self, identifier: PoolElementId) -> Option<ElementKey> {
-        self.by_identifier.get(&identifier).copied()
+        self.by_identifier.get(identifier)
     }
 
     /// The key of a member.
@@ -106,8 +107,7 @@ impl Pool {
             Member(small(self.keys.len() - 1))
         });
         self.keys[member.0 as usize] = Key::new(key.0 + 1);
-        let old = self.by_identifier.insert(value.identifier, key);
-        assert!(old.is_none(), "an element of that identifier");
+        self.by_identifier.insert(value.identifier, key);
         self.selector.insert(member, &value.policy);
         member
     }
@@ -118,7 +118,7 @@ impl Pool {
 
     pub(super) fn remove(&mut self, member: Member, identifier: PoolElementId) {
         self.selector.remove(member);
-        self.by_identifier.remove(&identifier);
+        self.by_identifier.remove(identifier);
         self.keys[member.0 as usize] = None;
         self.vacant.push(member);
     }

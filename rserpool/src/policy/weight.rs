@@ -223,10 +223,15 @@ impl Urn {
             point = point.saturating_sub(class.total);
             here
         })?;
+        let most = 1 << class.exponent;
+        // As in a pool that draws without weights.
+        let all_weigh_most = class.total == most * class.members.len() as u64;
         loop {
             let member = class.members[rng.random_range(0..class.members.len())];
+            if all_weigh_most {
+                return Some(member);
+            }
             let weight = u64::from(self.places[member as usize].weight);
-            let most = 1 << class.exponent;
             if weight == most || rng.random_range(0..most) < weight {
                 return Some(member);
             }
