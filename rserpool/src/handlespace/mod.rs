@@ -5,11 +5,12 @@
 //! ownership of elements and their lifetimes; the rest costs what the pool's policy costs.
 
 mod checksum;
-mod identifiers;
+mod index;
 mod lifetimes;
 mod owners;
 mod pool;
 
+use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
@@ -20,6 +21,7 @@ use crate::policy::{InvalidPolicy, Member, Policies, Wanted};
 use crate::wire::{
     EncodeError, EncodedElement, PolicyType, PoolElement, PoolElementId, PoolHandle, RegistrarId,
 };
+use index::{Hashes, Index};
 use lifetimes::Lifetimes;
 use owners::Owners;
 use pool::{Kind, Pool};
@@ -44,7 +46,9 @@ pub struct Handlespace<T> {
     policies: Policies,
     elements: Slab<Element<T>>,
     pools: Slab<Pool>,
-    by_handle: HashMap<PoolHandle, u32>,
+    /// By the hashes of their handles.
+    by_handle: Index<Hashes>,
+    hasher: RandomState,
     owners: Owners,
     lifetimes: Lifetimes,
     capacity: usize,
@@ -126,7 +130,8 @@ impl<T> Handlespace<T> {
             policies,
             elements: Slab::new(),
             pools: Slab::new(),
-            by_handle: HashMap::default(),
+            by_handle: Index::default(),
+            hasher: RandomState::default(),
             owners: Owners::default(),
             lifetimes: Lifetimes::default(),
             capacity: capacity.min(i32::MAX as usize),
@@ -156,13 +161,22 @@ impl<T> Handlespace<T> {
     }
 
     fn pool(&self, handle: &PoolHandle) -> Option<&Pool> {
-        Some(&self.pools[*self.by_handle.get(handle)? as usize])
+        self.index_of(handle).map(|index| &self.pools[index as usize])
+    }
+
+    fn index_of(&self, handle: &PoolHandle) -> Option<u32> {
+        let is_it = |index: u32| self.pools[index as usize].handle() == handle;
+        self.by_handle.get(self.hash(handle), is_it)
+    }
+
+    fn hash(&self, handle: &PoolHandle) -> u32 {
+        self.hasher.hash_one(handle) as u32
     }
 
     /// Whether there is no such pool.
     #[must_use]
     pub fn is_unknown(&self, handle: &PoolHandle) -> bool {
-        !self.by_handle.contains_key(handle)
+        self.index_of(handle).is_none()
     }
 
     /// The element at `key`, if there is one.
@@ -248,10 +262,10 @@ impl<T> Handlespace<T> {
         self.policies.validate(&value.policy)?;
         self.check_room()?;
         let encoded = EncodedElement::new(value)?;
-        let index = match self.by_handle.get(handle) {
+        let index = match self.index_of(handle) {
             Some(index) => {
-                self.pools[*index as usize].check(value)?;
-                *index
+                self.pools[index as usize].check(value)?;
+                index
             }
             None => self.new_pool(handle, value),
         };
@@ -267,9 +281,9 @@ impl<T> Handlespace<T> {
     fn new_pool(&mut self, handle: &PoolHandle, value: &PoolElement) -> u32 {
         let handle = handle.detached();
         let selector = self.policies.new_selector(value.policy.policy_type());
-        let pool = Pool::new(handle.clone(), Kind::of(value), selector);
-        let index = small(self.pools.insert(pool));
-        self.by_handle.insert(handle, index);
+        let hash = self.hash(&handle);
+        let index = small(self.pools.insert(Pool::new(handle, Kind::of(value), selector)));
+        self.by_handle.insert(hash, index);
         index
     }
 
@@ -374,7 +388,7 @@ impl<T> Handlespace<T> {
         let handle = pool.handle().clone();
         if pool.is_empty() {
             self.pools.remove(element.pool as usize);
-            self.by_handle.remove(&handle);
+            self.by_handle.remove(self.hash(&handle), element.pool);
         }
         Some((handle, element))
     }
@@ -387,7 +401,8 @@ impl<T> Handlespace<T> {
         wanted: Wanted,
         rng: &mut dyn Rng,
     ) -> Option<Selection<'s, T>> {
-        let pool = &mut self.pools[*self.by_handle.get(handle)? as usize];
+        let index = self.index_of(handle)?;
+        let pool = &mut self.pools[index as usize];
         self.selected.clear();
         pool.select(wanted, rng, &mut self.selected);
         let (pool, elements) = (&*pool, &self.elements);

@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use super::identifiers::Identifiers;
+use super::index::{Hashed, Index};
 use super::{ElementKey, Refused, small};
 use crate::policy::{Member, Selector, Wanted};
 use crate::wire::{
@@ -15,7 +15,7 @@ pub(super) struct Pool {
     handle: PoolHandle,
     kind: Kind,
     selector: Box<dyn Selector>,
-    by_identifier: Identifiers,
+    by_identifier: Index<Hashed>,
     /// By member; of those that are in the pool.
     keys: Vec<Option<Key>>,
     /// The numbers that members left.
@@ -72,7 +72,7 @@ impl Pool {
     }
 
     pub(super) fn find(&self, identifier: PoolElementId) -> Option<ElementKey> {
-        self.by_identifier.get(identifier)
+        self.by_identifier.get(identifier.0, |_| true).map(ElementKey)
     }
 
     /// The key of a member.
@@ -107,7 +107,8 @@ impl Pool {
             Member(small(self.keys.len() - 1))
         });
         self.keys[member.0 as usize] = Key::new(key.0 + 1);
-        self.by_identifier.insert(value.identifier, key);
+        assert!(self.find(value.identifier).is_none(), "an element of that identifier");
+        self.by_identifier.insert(value.identifier.0, key.0);
         self.selector.insert(member, &value.policy);
         member
     }
@@ -118,7 +119,7 @@ impl Pool {
 
     pub(super) fn remove(&mut self, member: Member, identifier: PoolElementId) {
         self.selector.remove(member);
-        self.by_identifier.remove(identifier);
+        self.by_identifier.remove(identifier.0, self.key(member).0);
         self.keys[member.0 as usize] = None;
         self.vacant.push(member);
     }

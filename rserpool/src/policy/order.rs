@@ -125,8 +125,7 @@ impl<O: Order> Selector for OrderSelector<O> {
 /// of which is the order in which they came.
 #[derive(Debug, Default)]
 struct Rings {
-    /// The first member of each ring.
-    heads: BTreeMap<u64, u32>,
+    heads: Heads,
     /// By member.
     places: Vec<Place>,
 }
@@ -144,6 +143,62 @@ impl Place {
     const NONE: Self = Self { key: 0, next: u32::MAX, previous: u32::MAX };
 }
 
+/// The first member of each ring, in the order of the keys. The first ring's is in place, since
+/// that is all that most selections need, and all that there is where all have the same key.
+#[derive(Debug, Default)]
+struct Heads {
+    first: Option<(u64, u32)>,
+    others: BTreeMap<u64, u32>,
+}
+
+impl Heads {
+    /// The only key, if there is but one.
+    fn only(&self) -> Option<u64> {
+        self.first.map(|(key, _)| key).filter(|_| self.others.is_empty())
+    }
+
+    fn get_mut(&mut self, key: u64) -> Option<&mut u32> {
+        match &mut self.first {
+            Some((first, head)) if *first == key => Some(head),
+            _ => self.others.get_mut(&key),
+        }
+    }
+
+    /// Adds a ring, unless there is one of that key, the head of which is the answer then.
+    fn insert(&mut self, key: u64, head: u32) -> Option<u32> {
+        match self.first {
+            Some((first, present)) if first == key => return Some(present),
+            Some((first, _)) if first < key => {
+                return match self.others.entry(key) {
+                    Entry::Occupied(entry) => Some(*entry.get()),
+                    Entry::Vacant(entry) => {
+                        entry.insert(head);
+                        None
+                    }
+                };
+            }
+            _ => {}
+        }
+        if let Some((key, head)) = self.first.replace((key, head)) {
+            self.others.insert(key, head);
+        }
+        None
+    }
+
+    fn remove(&mut self, key: u64) {
+        if self.first.is_some_and(|(first, _)| first == key) {
+            self.first = self.others.pop_first();
+        } else {
+            self.others.remove(&key);
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = u32> {
+        let first = self.first.map(|(_, head)| head);
+        first.into_iter().chain(self.others.values().copied())
+    }
+}
+
 impl Rings {
     fn key(&self, member: u32) -> Option<u64> {
         let place = self.places.get(member as usize)?;
@@ -153,8 +208,7 @@ impl Rings {
     /// Whether `member`, which is in a ring, has this key. With one key for all it need not be
     /// looked at.
     fn has(&self, member: u32, key: u64) -> bool {
-        let only = self.heads.len() == 1 && self.heads.contains_key(&key);
-        only || self.key(member) == Some(key)
+        self.heads.only() == Some(key) || self.key(member) == Some(key)
     }
 
     fn append(&mut self, member: u32, key: u64) {
@@ -162,13 +216,9 @@ impl Rings {
         if index >= self.places.len() {
             self.places.resize(index + 1, Place::NONE);
         }
-        match self.heads.entry(key) {
-            Entry::Vacant(entry) => {
-                entry.insert(member);
-                self.places[index] = Place { key, next: member, previous: member };
-            }
-            Entry::Occupied(entry) => {
-                let head = *entry.get();
+        match self.heads.insert(key, member) {
+            None => self.places[index] = Place { key, next: member, previous: member },
+            Some(head) => {
                 let previous = std::mem::replace(&mut self.places[head as usize].previous, member);
                 self.places[previous as usize].next = member;
                 self.places[index] = Place { key, next: head, previous };
@@ -181,12 +231,12 @@ impl Rings {
         let Place { next, previous, .. } =
             std::mem::replace(&mut self.places[member as usize], Place::NONE);
         if next == member {
-            self.heads.remove(&key);
+            self.heads.remove(key);
             return;
         }
         self.places[previous as usize].next = next;
         self.places[next as usize].previous = previous;
-        if let Some(head) = self.heads.get_mut(&key)
+        if let Some(head) = self.heads.get_mut(key)
             && *head == member
         {
             *head = next;
@@ -195,7 +245,7 @@ impl Rings {
 
     fn move_to_end(&mut self, member: u32) {
         let Some(key) = self.key(member) else { return };
-        match self.heads.get_mut(&key) {
+        match self.heads.get_mut(key) {
             Some(head) if *head == member => *head = self.places[member as usize].next,
             _ => {
                 self.remove(member);
@@ -205,12 +255,12 @@ impl Rings {
     }
 
     fn iter(&self) -> impl Iterator<Item = u32> {
-        self.heads.values().flat_map(move |head| {
-            let mut next = Some(*head);
+        self.heads.iter().flat_map(move |head| {
+            let mut next = Some(head);
             std::iter::from_fn(move || {
                 let member = next?;
                 let following = self.places[member as usize].next;
-                next = (following != *head).then_some(following);
+                next = (following != head).then_some(following);
                 Some(member)
             })
         })

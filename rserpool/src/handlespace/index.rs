@@ -1,0 +1,187 @@
+//! Pools by their handles, and elements by their identifiers.
+
+use std::hash::BuildHasher;
+
+use foldhash::fast::RandomState;
+
+/// A hash table with linear probing, eight slots in a line of the cache: when it is large, each
+/// look-up has to wait for memory once, where a table that keeps its control bytes apart waits
+/// twice. A value, which is never `u32::MAX`, is found by a tag, which others may have
+/// as well.
+#[derive(Debug, Default)]
+pub(super) struct Index<H> {
+    /// A power of two of them, or none; at least an eighth is vacant.
+    slots: Box<[Slot]>,
+    len: usize,
+    home: H,
+}
+
+/// Where the search for a tag begins.
+pub(super) trait Home {
+    fn home(&self, tag: u32) -> u32;
+}
+
+/// Tags that come from outside, and have to be hashed with a seed.
+#[derive(Debug, Default)]
+pub(super) struct Hashed(RandomState);
+
+impl Home for Hashed {
+    fn home(&self, tag: u32) -> u32 {
+        self.0.hash_one(tag) as u32
+    }
+}
+
+/// Tags that are hashes.
+#[derive(Debug, Default)]
+pub(super) struct Hashes;
+
+impl Home for Hashes {
+    fn home(&self, tag: u32) -> u32 {
+        tag
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    tag: u32,
+    value: u32,
+}
+
+impl Slot {
+    const VACANT: Self = Self { tag: 0, value: u32::MAX };
+
+    fn is_vacant(self) -> bool {
+        self.value == Self::VACANT.value
+    }
+}
+
+impl<H: Home> Index<H> {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// There must be slots.
+    fn home(&self, tag: u32) -> usize {
+        self.home.home(tag) as usize & (self.slots.len() - 1)
+    }
+
+    fn after(&self, slot: usize) -> usize {
+        (slot + 1) & (self.slots.len() - 1)
+    }
+
+    /// The slot of the tag whose value is the one, or the vacant one where it would be. There
+    /// must be slots.
+    fn search(&self, tag: u32, is_it: impl Fn(u32) -> bool) -> usize {
+        let mut at = self.home(tag);
+        loop {
+            let slot = self.slots[at];
+            if slot.is_vacant() || slot.tag == tag && is_it(slot.value) {
+                return at;
+            }
+            at = self.after(at);
+        }
+    }
+
+    /// The value with that tag which is the one.
+    pub(super) fn get(&self, tag: u32, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        let slot = self.slots[self.search(tag, is_it)];
+        (!slot.is_vacant()).then_some(slot.value)
+    }
+
+    /// Adds a value that is not there.
+    pub(super) fn insert(&mut self, tag: u32, value: u32) {
+        if (self.len + 1) * 8 > self.slots.len() * 7 {
+            self.grow();
+        }
+        self.put(Slot { tag, value });
+        self.len += 1;
+    }
+
+    fn put(&mut self, slot: Slot) {
+        let at = self.search(slot.tag, |_| false);
+        self.slots[at] = slot;
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let slots = vec![Slot::VACANT; (self.slots.len() * 2).max(4)].into_boxed_slice();
+        for slot in std::mem::replace(&mut self.slots, slots) {
+            if !slot.is_vacant() {
+                self.put(slot);
+            }
+        }
+    }
+
+    /// Removes a value, if it is there, and moves up those that would not be found beyond a
+    /// vacant slot.
+    pub(super) fn remove(&mut self, tag: u32, value: u32) {
+        if self.slots.is_empty() {
+            return;
+        }
+        let mut vacant = self.search(tag, |other| other == value);
+        if self.slots[vacant].is_vacant() {
+            return;
+        }
+        self.len -= 1;
+        let mut at = vacant;
+        loop {
+            at = self.after(at);
+            let slot = self.slots[at];
+            if slot.is_vacant() {
+                break;
+            }
+            let distance = |from: usize| at.wrapping_sub(from) & (self.slots.len() - 1);
+            if distance(self.home(slot.tag)) >= distance(vacant) {
+                self.slots[vacant] = slot;
+                vacant = at;
+            }
+        }
+        self.slots[vacant] = Slot::VACANT;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+
+    /// As if there were but so many tags, so that most values share theirs.
+    fn what_is_there_is_found_and_nothing_else_is<H: Home + Default>(tags: u32) {
+        let rng = &mut StdRng::seed_from_u64(1);
+        let (mut index, mut model) = (Index::<H>::default(), HashMap::new());
+        let find = |index: &Index<H>, value| index.get(value % tags, |other| other == value);
+        for round in 0..20_000 {
+            // Few enough to meet again; the table is full, nearly empty, and grows.
+            let value = rng.random_range(0..if round < 10_000 { 50 } else { 2000 });
+            assert_eq!(find(&index, value).is_some(), model.contains_key(&value));
+            index.remove(value % tags, value);
+            if model.remove(&value).is_none() {
+                index.insert(value % tags, value);
+                model.insert(value, ());
+            }
+            assert_eq!(index.len(), model.len());
+        }
+        for value in 0..2000 {
+            assert_eq!(find(&index, value).is_some(), model.contains_key(&value));
+            index.remove(value % tags, value);
+        }
+        assert!(index.len() == 0 && index.slots.iter().all(|slot| slot.is_vacant()));
+    }
+
+    #[test]
+    fn identifiers() {
+        what_is_there_is_found_and_nothing_else_is::<Hashed>(u32::MAX);
+    }
+
+    #[test]
+    fn hashes_that_several_handles_have() {
+        what_is_there_is_found_and_nothing_else_is::<Hashes>(300);
+    }
+}
