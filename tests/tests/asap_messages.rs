@@ -136,14 +136,20 @@ fn attempts_to_register_are_counted_anew_after_each_that_was_taken() {
     assert!(given_up(&mut element), "and this was the second");
 }
 
+/// An element that has registered, its identifier, and its connection to its home registrar.
+fn registered() -> (Watched<Element>, PoolElementId, ConnectionId) {
+    let mut element = Watched::new(new_element(1));
+    let identifier = element.machine.identifier();
+    let home = element.accept();
+    element.hear(home, taken(identifier));
+    element.take_sent();
+    (element, identifier, home)
+}
+
 #[test]
 fn a_deregistration_without_an_answer_starts_over_with_another_registrar() {
     for answered in [true, false] {
-        let mut element = Watched::new(new_element(1));
-        let identifier = element.machine.identifier();
-        let first = element.accept();
-        element.hear(first, taken(identifier));
-        element.take_sent();
+        let (mut element, identifier, first) = registered();
         element.events.clear();
         element.act(|element, now| element.deregister(now));
         let deregistration = Body::from(asap::Deregistration { pool_handle: handle(), identifier });
@@ -166,11 +172,7 @@ fn a_deregistration_without_an_answer_starts_over_with_another_registrar() {
 
 #[test]
 fn a_keep_alive_for_another_pool_or_element_is_discarded_in_silence() {
-    let mut element = Watched::new(new_element(1));
-    let identifier = element.machine.identifier();
-    let home = element.accept();
-    element.hear(home, taken(identifier));
-    element.take_sent();
+    let (mut element, identifier, home) = registered();
     let keep_alive = |pool_handle: PoolHandle, identifier| asap::EndpointKeepAlive {
         home: true,
         registrar: RegistrarId(9),
@@ -388,10 +390,7 @@ fn one_sctp_endpoint_that_announces_several_addresses_is_dialled_once() {
 
 #[test]
 fn an_element_follows_its_home_to_another_connection() {
-    let mut element = Watched::new(new_element(1));
-    let identifier = element.machine.identifier();
-    let home = element.accept();
-    element.hear(home, taken(identifier));
+    let (mut element, identifier, home) = registered();
     let keep_alive = |home| asap::EndpointKeepAlive {
         home,
         registrar: RegistrarId(9),

@@ -12,6 +12,8 @@
 )]
 
 mod fenwick;
+#[path = "../../src/handlespace/index.rs"]
+mod index;
 #[path = "../../src/handlespace/lifetimes.rs"]
 mod lifetimes;
 #[path = "../report.rs"]
@@ -27,6 +29,7 @@ use std::time::{Duration, Instant};
 
 use criterion::Criterion;
 use fenwick::Fenwick;
+use index::{Hashed, Index};
 use lifetimes::Lifetimes;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -100,12 +103,19 @@ impl Bench {
     /// An element by its identifier.
     fn look_up(&mut self, size: usize) {
         let ids: Vec<u32> = (0..size as u32).map(|id| id.wrapping_mul(0x9e37_79b1)).collect();
-        self.hash_table(
-            "hash table, foldhash (taken)",
-            &ids,
-            foldhash::fast::RandomState::default(),
-        );
+        self.hash_table("hash table, foldhash", &ids, foldhash::fast::RandomState::default());
         self.hash_table("hash table, SipHash", &ids, RandomState::new());
+        let mut index = Index::<Hashed>::default();
+        for (id, at) in ids.iter().zip(0..) {
+            index.insert(*id, at, |_| true);
+        }
+        self.run("look-up", "linear probing, foldhash (taken)", size, |picks| {
+            picks
+                .iter()
+                .filter_map(|(at, _)| index.get(ids[*at as usize], |_| true))
+                .map(u64::from)
+                .sum()
+        });
         let tree: BTreeMap<u32, u32> = ids.iter().copied().zip(0..).collect();
         self.run("look-up", "B-tree", size, |picks| {
             picks.iter().map(|(at, _)| u64::from(tree[&ids[*at as usize]])).sum()

@@ -91,18 +91,18 @@ impl<H: Home> Index<H> {
         (!slot.is_vacant()).then_some(slot.value)
     }
 
-    /// Adds a value that is not there.
-    pub(super) fn insert(&mut self, tag: u32, value: u32) {
+    /// Adds a value, unless there is one with that tag which is the one. Whether it did.
+    pub(super) fn insert(&mut self, tag: u32, value: u32, is_it: impl Fn(u32) -> bool) -> bool {
         if (self.len + 1) * 8 > self.slots.len() * 7 {
             self.grow();
         }
-        self.put(Slot { tag, value });
-        self.len += 1;
-    }
-
-    fn put(&mut self, slot: Slot) {
-        let at = self.search(slot.tag, |_| false);
-        self.slots[at] = slot;
+        let at = self.search(tag, is_it);
+        let added = self.slots[at].is_vacant();
+        if added {
+            self.slots[at] = Slot { tag, value };
+            self.len += 1;
+        }
+        added
     }
 
     #[cold]
@@ -110,18 +110,19 @@ impl<H: Home> Index<H> {
         let slots = vec![Slot::VACANT; (self.slots.len() * 2).max(4)].into_boxed_slice();
         for slot in std::mem::replace(&mut self.slots, slots) {
             if !slot.is_vacant() {
-                self.put(slot);
+                let at = self.search(slot.tag, |_| false);
+                self.slots[at] = slot;
             }
         }
     }
 
-    /// Removes a value, if it is there, and moves up those that would not be found beyond a
-    /// vacant slot.
-    pub(super) fn remove(&mut self, tag: u32, value: u32) {
+    /// Removes the value with that tag which is the one, and moves up those that would not be
+    /// found beyond a vacant slot.
+    pub(super) fn remove(&mut self, tag: u32, is_it: impl Fn(u32) -> bool) {
         if self.slots.is_empty() {
             return;
         }
-        let mut vacant = self.search(tag, |other| other == value);
+        let mut vacant = self.search(tag, is_it);
         if self.slots[vacant].is_vacant() {
             return;
         }
@@ -145,7 +146,7 @@ impl<H: Home> Index<H> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::HashSet;
 
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
@@ -155,22 +156,24 @@ mod tests {
     /// As if there were but so many tags, so that most values share theirs.
     fn what_is_there_is_found_and_nothing_else_is<H: Home + Default>(tags: u32) {
         let rng = &mut StdRng::seed_from_u64(1);
-        let (mut index, mut model) = (Index::<H>::default(), HashMap::new());
+        let (mut index, mut model) = (Index::<H>::default(), HashSet::new());
         let find = |index: &Index<H>, value| index.get(value % tags, |other| other == value);
         for round in 0..20_000 {
             // Few enough to meet again; the table is full, nearly empty, and grows.
             let value = rng.random_range(0..if round < 10_000 { 50 } else { 2000 });
-            assert_eq!(find(&index, value).is_some(), model.contains_key(&value));
-            index.remove(value % tags, value);
-            if model.remove(&value).is_none() {
-                index.insert(value % tags, value);
-                model.insert(value, ());
+            assert_eq!(find(&index, value).is_some(), model.contains(&value));
+            if rng.random() {
+                let is_it = |other| other == value;
+                assert_eq!(index.insert(value % tags, value, is_it), model.insert(value));
+            } else {
+                index.remove(value % tags, |other| other == value);
+                model.remove(&value);
             }
             assert_eq!(index.len(), model.len());
         }
         for value in 0..2000 {
-            assert_eq!(find(&index, value).is_some(), model.contains_key(&value));
-            index.remove(value % tags, value);
+            assert_eq!(find(&index, value).is_some(), model.contains(&value));
+            index.remove(value % tags, |other| other == value);
         }
         assert!(index.len() == 0 && index.slots.iter().all(|slot| slot.is_vacant()));
     }

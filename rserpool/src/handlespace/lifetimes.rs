@@ -1,6 +1,5 @@
 //! When elements expire.
 
-use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use super::ElementKey;
@@ -84,11 +83,6 @@ impl Lifetimes {
             self.unlink(key.0);
         }
         self.link(key.0, deadline);
-    }
-
-    /// Has the processor fetch what is known of an element, while it waits for other memory.
-    pub(super) fn fetch(&self, key: ElementKey) {
-        black_box(self.entries.get(key.index()).map(|entry| entry.previous));
     }
 
     /// The element has no deadline any more.

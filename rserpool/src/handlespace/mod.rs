@@ -155,9 +155,7 @@ impl<T> Handlespace<T> {
     /// The element of that pool and identifier.
     #[must_use]
     pub fn find(&self, handle: &PoolHandle, identifier: PoolElementId) -> Option<ElementKey> {
-        let key = self.pool(handle)?.find(identifier)?;
-        self.lifetimes.fetch(key);
-        Some(key)
+        self.pool(handle)?.find(identifier)
     }
 
     fn pool(&self, handle: &PoolHandle) -> Option<&Pool> {
@@ -283,7 +281,7 @@ impl<T> Handlespace<T> {
         let selector = self.policies.new_selector(value.policy.policy_type());
         let hash = self.hash(&handle);
         let index = small(self.pools.insert(Pool::new(handle, Kind::of(value), selector)));
-        self.by_handle.insert(hash, index);
+        self.by_handle.insert(hash, index, |_| false);
         index
     }
 
@@ -388,7 +386,7 @@ impl<T> Handlespace<T> {
         let handle = pool.handle().clone();
         if pool.is_empty() {
             self.pools.remove(element.pool as usize);
-            self.by_handle.remove(self.hash(&handle), element.pool);
+            self.by_handle.remove(self.hash(&handle), |index| index == element.pool);
         }
         Some((handle, element))
     }

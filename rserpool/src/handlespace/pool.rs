@@ -107,8 +107,8 @@ impl Pool {
             Member(small(self.keys.len() - 1))
         });
         self.keys[member.0 as usize] = Key::new(key.0 + 1);
-        assert!(self.find(value.identifier).is_none(), "an element of that identifier");
-        self.by_identifier.insert(value.identifier.0, key.0);
+        let new = self.by_identifier.insert(value.identifier.0, key.0, |_| true);
+        assert!(new, "an element of that identifier");
         self.selector.insert(member, &value.policy);
         member
     }
@@ -119,7 +119,7 @@ impl Pool {
 
     pub(super) fn remove(&mut self, member: Member, identifier: PoolElementId) {
         self.selector.remove(member);
-        self.by_identifier.remove(identifier.0, self.key(member).0);
+        self.by_identifier.remove(identifier.0, |_| true);
         self.keys[member.0 as usize] = None;
         self.vacant.push(member);
     }

@@ -11,50 +11,28 @@ pub(crate) trait Blank {
     fn blank() -> Self;
 }
 
-/// Makes a struct of blank fields the blank one.
+/// Says what the blank one of a type is: a value, or a struct of blank fields.
 macro_rules! blank {
-    ($name:ident { $($field:ident),* }) => {
-        impl $crate::wire::Blank for $name {
-            #[inline(always)]
-            fn blank() -> Self {
-                Self { $($field: $crate::wire::Blank::blank()),* }
-            }
-        }
-    };
-}
-pub(super) use blank;
-
-macro_rules! blank_is {
-    ($($type:ty: $blank:expr;)*) => {
-        $(impl Blank for $type {
+    ($name:ident $(<$T:ident>)? = $blank:expr) => {
+        impl $(<$T>)? $crate::wire::Blank for $name $(<$T>)? {
             #[inline(always)]
             fn blank() -> Self {
                 $blank
             }
-        })*
+        }
+    };
+    ($name:ident { $($field:ident),* $(,)? }) => {
+        $crate::wire::blank!($name = Self { $($field: $crate::wire::Blank::blank()),* });
     };
 }
+pub(super) use blank;
 
-blank_is! {
-    bool: false;
-    u16: 0;
-    IpAddr: Self::V4(Ipv4Addr::UNSPECIFIED);
-    PoolElementId: Self(0);
-    RegistrarId: Self(0);
-    RegistrationLife: Self(0);
-    PoolHandle: Self::nameless();
-}
-
-impl<T> Blank for Option<T> {
-    #[inline(always)]
-    fn blank() -> Self {
-        None
-    }
-}
-
-impl<T> Blank for Vec<T> {
-    #[inline(always)]
-    fn blank() -> Self {
-        Self::new()
-    }
-}
+blank!(bool = false);
+blank!(u16 = 0);
+blank!(IpAddr = Self::V4(Ipv4Addr::UNSPECIFIED));
+blank!(PoolElementId = Self(0));
+blank!(RegistrarId = Self(0));
+blank!(RegistrationLife = Self(0));
+blank!(PoolHandle = Self::nameless());
+blank!(Option<T> = None);
+blank!(Vec<T> = Self::new());

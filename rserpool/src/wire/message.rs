@@ -28,7 +28,6 @@ pub(super) mod sealed {
         fn known_flags(message_type: u8) -> u8;
 
         #[doc(hidden)]
-        #[allow(private_interfaces)]
         fn blank(message_type: u8) -> Self;
 
         #[doc(hidden)]

@@ -4,8 +4,8 @@ use super::{DecodeError, FLAG, Format, Reader, Writer, blank};
 use crate::wire::message::Extras;
 use crate::wire::parameter::ItemCount;
 use crate::wire::{
-    Blank, Bytes, EncodeError, EncodedElement, OperationError, PolicyParameters, PolicyType,
-    PoolElement, PoolHandle,
+    Bytes, EncodeError, EncodedElement, OperationError, PolicyParameters, PolicyType, PoolElement,
+    PoolHandle,
 };
 
 /// ASAP_HANDLE_RESOLUTION (RFC 5352 section 2.2.5): which elements does this pool have?
@@ -82,12 +82,7 @@ pub enum Resolved {
     Error(OperationError),
 }
 
-impl Blank for Resolved {
-    #[inline(always)]
-    fn blank() -> Self {
-        Self::Pool { policy: None, elements: Vec::new() }
-    }
-}
+blank!(Resolved = Self::Pool { policy: None, elements: Vec::new() });
 
 impl HandleResolutionResponse {
     /// The message with these elements of a pool, in the order of selection: the same as that of

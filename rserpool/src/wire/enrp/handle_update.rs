@@ -1,7 +1,7 @@
 //! Updates of the handlespace (RFC 5353 section 2.4).
 
 use super::{DecodeError, Format, Reader, Route, Writer, blank};
-use crate::wire::{Blank, PoolElement, PoolHandle};
+use crate::wire::{PoolElement, PoolHandle};
 
 /// ENRP_HANDLE_UPDATE (RFC 5353 section 2.4): an element came, changed or left.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,12 +37,7 @@ pub enum UpdateAction {
     Other(u16),
 }
 
-impl Blank for UpdateAction {
-    #[inline(always)]
-    fn blank() -> Self {
-        Self::Add
-    }
-}
+blank!(UpdateAction = Self::Add);
 
 blank!(HandleUpdate { takeover_suggested, route, action, reserved, pool_handle, pool_element });
 

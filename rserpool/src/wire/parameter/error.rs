@@ -6,7 +6,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::{Parameter, ParameterType};
-use crate::wire::{Blank, DecodeError, Reader, Writer};
+use crate::wire::{DecodeError, Reader, Writer, blank};
 
 /// One or more reasons why something was refused or not understood.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -153,12 +153,7 @@ impl fmt::Display for OperationError {
     }
 }
 
-impl Blank for OperationError {
-    #[inline(always)]
-    fn blank() -> Self {
-        Self::default()
-    }
-}
+blank!(OperationError = Self::default());
 
 impl Parameter for OperationError {
     const NAME: &'static str = "Operation Error";

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::{Parameter, ParameterType};
-use crate::wire::{Blank, DecodeError, Reader, Writer};
+use crate::wire::{DecodeError, Reader, Writer, blank};
 
 /// The number of a selection policy (RFC 5356).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -277,13 +277,7 @@ pub enum InvalidPolicyText {
     },
 }
 
-impl Blank for PolicyParameters {
-    #[inline(always)]
-    fn blank() -> Self {
-        let words = SmallVec::new();
-        Self { policy_type: PolicyType::ROUND_ROBIN, words, tail: [0; 3], tail_length: 0 }
-    }
-}
+blank!(PolicyParameters = Self::new(PolicyType::ROUND_ROBIN, &[]));
 
 impl Parameter for PolicyParameters {
     const NAME: &'static str = "Pool Member Selection Policy";

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{Parameter, ParameterType};
-use crate::wire::{Blank, DecodeError, PoolElementId, PoolHandle, Reader, Writer};
+use crate::wire::{DecodeError, PoolElementId, PoolHandle, Reader, Writer, blank};
 
 /// State that a pool element hands to a pool user for its successor (RFC 5354 section 3.13).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -27,22 +27,9 @@ impl ItemCount {
     pub const ALL: Self = Self(u32::MAX);
 }
 
-macro_rules! blank_field {
-    ($($name:ident: $blank:expr;)*) => {
-        $(impl Blank for $name {
-            #[inline(always)]
-            fn blank() -> Self {
-                Self($blank)
-            }
-        })*
-    };
-}
-
-blank_field! {
-    Cookie: Bytes::new();
-    PeChecksum: 0;
-    ItemCount: 0;
-}
+blank!(Cookie = Self(Bytes::new()));
+blank!(PeChecksum = Self(0));
+blank!(ItemCount = Self(0));
 
 macro_rules! single_field {
     ($name:ident, $type:ident, $text:literal, $read:expr, $write:expr) => {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::{Parameter, ParameterType};
-use crate::wire::{Blank, DecodeError, Reader, Writer};
+use crate::wire::{DecodeError, Reader, Writer, blank};
 
 /// The IP addresses of one endpoint; more than one only over SCTP.
 pub type Addresses = SmallVec<[IpAddr; 1]>;
@@ -145,17 +145,14 @@ impl fmt::Display for TransportAddress {
     }
 }
 
-impl Blank for TransportAddress {
-    #[inline(always)]
-    fn blank() -> Self {
-        Self {
-            protocol: TransportProtocol::Sctp,
-            port: 0,
-            usage: TransportUse::DATA_ONLY,
-            addresses: SmallVec::from_buf([IpAddr::blank()]),
-        }
+blank!(
+    TransportAddress = Self {
+        protocol: TransportProtocol::Sctp,
+        port: 0,
+        usage: TransportUse::DATA_ONLY,
+        addresses: SmallVec::from_buf([IpAddr::blank()]),
     }
-}
+);
 
 impl Parameter for TransportAddress {
     const NAME: &'static str = "Transport";
@@ -295,12 +292,7 @@ impl fmt::Display for UserTransport {
     }
 }
 
-impl Blank for UserTransport {
-    #[inline(always)]
-    fn blank() -> Self {
-        Self::Address(TransportAddress::blank())
-    }
-}
+blank!(UserTransport = Self::Address(TransportAddress::blank()));
 
 impl Parameter for UserTransport {
     const NAME: &'static str = "User Transport";
