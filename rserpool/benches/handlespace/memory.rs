@@ -3,6 +3,8 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicIsize, Ordering};
 
+use super::SIZES;
+use super::operation::{LAYOUTS, POLICIES};
 use super::space::Space;
 
 struct Counting;
@@ -29,18 +31,17 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 /// Bytes for each element, its share of tables that are larger than need be included.
-pub fn print(policies: &[&'static str]) {
-    const SIZES: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
+pub fn print() {
     println!("\nBytes for each element, with one IPv4 address, an ASAP transport and a timer");
-    for (layout, divisor) in [("one pool", usize::MAX), ("N/10 pools", 10)] {
+    for layout in LAYOUTS {
         print!("\n{layout:<44}");
         SIZES.iter().for_each(|size| print!("{size:>11}"));
         println!();
-        for policy in policies {
+        for policy in POLICIES {
             print!("  {policy:<42}");
             for size in SIZES {
-                let mut space = Space::new(policy, size, (size / divisor).max(1));
-                (space.members, space.handles) = Default::default();
+                let mut space = Space::new(policy, size, layout.pools(size));
+                space.members = Vec::new();
                 let with = ALLOCATED.load(Ordering::Relaxed);
                 drop(space);
                 let without = ALLOCATED.load(Ordering::Relaxed);

@@ -21,14 +21,26 @@ pub struct Name {
     words: [u32; 2],
 }
 
+/// What a message says that came just now: its handle is in memory of its own.
+pub struct Request {
+    handle: PoolHandle,
+    name: Name,
+}
+
+impl From<Name> for Request {
+    fn from(name: Name) -> Self {
+        Self { handle: format!("Pool-{:08}", name.pool).parse().unwrap(), name }
+    }
+}
+
 pub struct Space {
     pub space: Handlespace<()>,
-    pub handles: Vec<PoolHandle>,
     /// Those that are there.
     pub members: Vec<Name>,
     pub rng: StdRng,
     pub now: Instant,
     policy: &'static str,
+    pools: usize,
     value: PoolElement,
     identifiers: u32,
 }
@@ -37,17 +49,17 @@ impl Space {
     pub fn new(policy: &'static str, size: usize, pools: usize) -> Self {
         let mut space = Self {
             space: Handlespace::new(Policies::default(), usize::MAX),
-            handles: (0..pools).map(|pool| format!("Pool-{pool:08}").parse().unwrap()).collect(),
             members: Vec::with_capacity(size),
             rng: StdRng::seed_from_u64(1),
             now: Instant::now(),
             policy,
+            pools,
             value: value(policy),
             identifiers: 0,
         };
         for number in 0..size {
             let name = Name { pool: (number % pools) as u32, ..space.fresh() };
-            space.register(&name);
+            space.register(&name.into());
             space.members.push(name);
         }
         space
@@ -69,7 +81,7 @@ impl Space {
 
     /// A new element for any pool.
     pub fn fresh(&mut self) -> Name {
-        let pool = self.rng.random_range(0..self.handles.len()) as u32;
+        let pool = self.rng.random_range(0..self.pools) as u32;
         Name { pool, identifier: self.new_identifier(), words: self.words() }
     }
 
@@ -89,46 +101,41 @@ impl Space {
         }
     }
 
-    pub fn register(&mut self, name: &Name) -> ElementKey {
-        self.say(name);
-        let key = self.space.insert(&self.handles[name.pool as usize], &self.value, ()).unwrap();
+    pub fn register(&mut self, request: &Request) {
+        self.say(&request.name);
+        let key = self.space.insert(&request.handle, &self.value, ()).unwrap();
         self.space.set_lifetime(key, self.now, Some(LIFETIME));
-        key
     }
 
-    pub fn reregister(&mut self, name: &Name) {
-        self.say(name);
-        let key = self.find(name);
+    pub fn reregister(&mut self, request: &Request) {
+        self.say(&request.name);
+        let key = self.find(request);
         self.space.update(key, &self.value).unwrap();
         self.now += Duration::from_micros(1);
         self.space.set_lifetime(key, self.now, Some(LIFETIME));
     }
 
-    pub fn deregister(&mut self, name: &Name) {
-        let key = self.find(name);
-        self.remove(key);
-    }
-
-    fn find(&self, name: &Name) -> ElementKey {
-        self.space.find(&self.handles[name.pool as usize], name.identifier).unwrap()
-    }
-
-    pub fn remove(&mut self, key: ElementKey) {
+    pub fn deregister(&mut self, request: &Request) {
+        let key = self.find(request);
         self.space.remove(key).unwrap();
     }
 
+    fn find(&self, request: &Request) -> ElementKey {
+        self.space.find(&request.handle, request.name.identifier).unwrap()
+    }
+
     /// Reads something of each element that was selected.
-    pub fn resolve(&mut self, pool: usize, items: usize) -> u32 {
-        let selection = self.space.select(&self.handles[pool], Wanted::items(items), &mut self.rng);
+    pub fn resolve(&mut self, request: &Request, items: usize) -> u32 {
+        let selection = self.space.select(&request.handle, Wanted::items(items), &mut self.rng);
         let selection = selection.unwrap();
         selection.elements().fold(0, |sum, element| sum ^ element.identifier().0)
     }
 
     /// Another one of this size, in which all have re-registered.
     pub fn another(&self) -> Self {
-        let mut other = Self::new(self.policy, self.members.len(), self.handles.len());
+        let mut other = Self::new(self.policy, self.members.len(), self.pools);
         for name in other.members.clone() {
-            other.reregister(&name);
+            other.reregister(&name.into());
         }
         other
     }
