@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use rand::{Rng, RngExt};
+use smallvec::SmallVec;
 
 use super::{InvalidPolicy, Member, SelectionPolicy, Selector, Wanted, require_words};
 use crate::wire::{PolicyParameters, PolicyType};
@@ -44,12 +45,7 @@ impl<W: Weight> SelectionPolicy for ByWeight<W> {
     }
 
     fn new_selector(self: Arc<Self>) -> Box<dyn Selector> {
-        Box::new(WeightSelector {
-            policy: self,
-            urn: Urn::default(),
-            degradations: Vec::new(),
-            put_back: Vec::new(),
-        })
+        Box::new(WeightSelector { policy: self, urn: Urn::default(), degradations: Vec::new() })
     }
 }
 
@@ -59,8 +55,6 @@ struct WeightSelector<W> {
     urn: Urn,
     /// By member, as far as there are any but 0.
     degradations: Vec<u32>,
-    /// Those taken out while a selection goes on, and their weights.
-    put_back: Vec<(u32, u32)>,
 }
 
 impl<W: Weight> Selector for WeightSelector<W> {
@@ -86,19 +80,31 @@ impl<W: Weight> Selector for WeightSelector<W> {
 
     fn select(&mut self, wanted: Wanted, rng: &mut dyn Rng, selected: &mut Vec<Member>) {
         let first = selected.len();
-        while selected.len() - first < wanted.items
-            && let Some(drawn) = self.urn.draw(rng)
-        {
-            if selected[first..].contains(&Member(drawn)) {
-                // Not to be drawn a third time.
-                self.put_back.push((drawn, self.urn.weight(drawn)));
-                self.urn.set(drawn, 0);
-            } else {
-                selected.push(Member(drawn));
+        let mut taken = SmallVec::<[(u32, u32); AT_ONCE]>::new();
+        loop {
+            let missing = wanted.items - (selected.len() - first);
+            let mut drawn = [0; AT_ONCE];
+            let drawn = &mut drawn[..missing.min(self.urn.len).min(AT_ONCE)];
+            self.urn.draw(drawn, rng);
+            let before = selected.len();
+            for member in &*drawn {
+                if !selected[first..].contains(&Member(*member)) {
+                    selected.push(Member(*member));
+                }
+            }
+            if selected.len() - first == wanted.items || self.urn.total == 0 {
+                break;
+            }
+            // Some were drawn twice, so there are not many: no third time for any.
+            if selected.len() - before < drawn.len() {
+                for Member(member) in &selected[first + taken.len()..] {
+                    taken.push((*member, self.urn.weight(*member)));
+                    self.urn.set(*member, 0);
+                }
             }
         }
-        for (member, weight) in self.put_back.drain(..) {
-            self.urn.set(member, weight);
+        for (member, weight) in &taken {
+            self.urn.set(*member, *weight);
         }
         if self.degradations.is_empty() {
             return;
@@ -124,10 +130,12 @@ impl<W: Weight> Selector for WeightSelector<W> {
 #[derive(Debug, Default)]
 struct Urn {
     /// By member.
-    places: Vec<Ticket>,
+    tickets: Vec<Ticket>,
     /// Those that are not empty, the largest weights first.
-    classes: Vec<Class>,
+    classes: SmallVec<[Class; 1]>,
     total: u64,
+    /// How many members have a weight.
+    len: usize,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -141,9 +149,44 @@ struct Ticket {
 struct Class {
     /// Its weights are at most 2 to the power of this, and more than half of that.
     exponent: u8,
-    members: Vec<u32>,
+    lots: Vec<Lot>,
     total: u64,
 }
+
+/// A member, and its weight once more, so that both are looked at together.
+#[derive(Debug, Clone, Copy)]
+struct Lot {
+    member: u32,
+    weight: u32,
+}
+
+impl Class {
+    fn new(exponent: u8) -> Self {
+        Self { exponent, lots: Vec::new(), total: 0 }
+    }
+
+    fn most(&self) -> u64 {
+        1 << self.exponent
+    }
+
+    /// As in a pool that draws without weights.
+    fn all_weigh_most(&self) -> bool {
+        self.total == self.most() * self.lots.len() as u64
+    }
+
+    fn any(&self, rng: &mut dyn Rng) -> &Lot {
+        &self.lots[rng.random_range(0..self.lots.len())]
+    }
+
+    /// Whether a member of that weight is drawn when it was chosen.
+    fn counts(&self, weight: u32, rng: &mut dyn Rng) -> bool {
+        let weight = u64::from(weight);
+        weight == self.most() || rng.random_range(0..self.most()) < weight
+    }
+}
+
+/// So many are drawn at once.
+const AT_ONCE: usize = 16;
 
 fn exponent(weight: u32) -> u8 {
     // At most 32.
@@ -152,7 +195,7 @@ fn exponent(weight: u32) -> u8 {
 
 impl Urn {
     fn weight(&self, member: u32) -> u32 {
-        self.places.get(member as usize).map_or(0, |ticket| ticket.weight)
+        self.tickets.get(member as usize).map_or(0, |ticket| ticket.weight)
     }
 
     fn set(&mut self, member: u32, weight: u32) {
@@ -165,7 +208,9 @@ impl Urn {
             let class = self.class(exponent(old)).expect("it has a member");
             let class = &mut self.classes[class];
             class.total = class.total - u64::from(old) + u64::from(weight);
-            self.places[member as usize].weight = weight;
+            let ticket = &mut self.tickets[member as usize];
+            ticket.weight = weight;
+            class.lots[ticket.index as usize].weight = weight;
             return;
         }
         if old > 0 {
@@ -183,60 +228,96 @@ impl Urn {
     fn take(&mut self, member: u32, weight: u32) {
         let number = self.class(exponent(weight)).expect("it has a member");
         let class = &mut self.classes[number];
-        let index = std::mem::take(&mut self.places[member as usize]).index;
-        class.members.swap_remove(index as usize);
-        if let Some(moved) = class.members.get(index as usize) {
-            self.places[*moved as usize].index = index;
+        let index = std::mem::take(&mut self.tickets[member as usize]).index;
+        class.lots.swap_remove(index as usize);
+        if let Some(moved) = class.lots.get(index as usize) {
+            self.tickets[moved.member as usize].index = index;
         }
         class.total -= u64::from(weight);
-        if class.members.is_empty() {
+        self.len -= 1;
+        if class.lots.is_empty() {
             self.classes.remove(number);
         }
     }
 
     fn put(&mut self, member: u32, weight: u32) {
-        if member as usize >= self.places.len() {
-            self.places.resize(member as usize + 1, Ticket::default());
+        if member as usize >= self.tickets.len() {
+            self.tickets.resize(member as usize + 1, Ticket::default());
         }
         let exponent = exponent(weight);
         let number = self.class(exponent).unwrap_or_else(|number| {
-            self.classes.insert(number, Class { exponent, members: Vec::new(), total: 0 });
+            self.classes.insert(number, Class::new(exponent));
             number
         });
         let class = &mut self.classes[number];
-        let index = u32::try_from(class.members.len()).expect("members are 32-bit numbers");
-        self.places[member as usize] = Ticket { weight, index };
-        class.members.push(member);
+        let index = u32::try_from(class.lots.len()).expect("members are 32-bit numbers");
+        self.tickets[member as usize] = Ticket { weight, index };
+        class.lots.push(Lot { member, weight });
         class.total += u64::from(weight);
+        self.len += 1;
     }
 
-    fn draw(&self, rng: &mut dyn Rng) -> Option<u32> {
-        if self.total == 0 {
-            return None;
+    /// Draws as many members as there is room for, [`AT_ONCE`] at most, and maybe some more than
+    /// once. There must be one.
+    fn draw(&self, drawn: &mut [u32], rng: &mut dyn Rng) {
+        match &self.classes[..] {
+            [class] if class.all_weigh_most() => {
+                drawn.fill_with(|| class.any(rng).member);
+            }
+            _ if drawn.len() > 1 => self.draw_together(drawn, rng),
+            _ => drawn.fill_with(|| {
+                let class = self.class_of_any(rng);
+                loop {
+                    let lot = class.any(rng);
+                    if class.counts(lot.weight, rng) {
+                        return lot.member;
+                    }
+                }
+            }),
         }
-        let mut point = match &self.classes[..] {
-            [_] => 0,
-            _ => rng.random_range(0..self.total),
-        };
-        let class = self.classes.iter().find(|class| {
+    }
+
+    /// All look at what they choose before one is judged, so that there is one wait for memory and
+    /// not one for each.
+    fn draw_together(&self, drawn: &mut [u32], rng: &mut dyn Rng) {
+        let (mut classes, mut weights) = ([&self.classes[0]; AT_ONCE], [0; AT_ONCE]);
+        classes[..drawn.len()].fill_with(|| self.class_of_any(rng));
+        let mut open = (1_u32 << drawn.len()) - 1;
+        while open != 0 {
+            for drawing in ones(open) {
+                let lot = classes[drawing].any(rng);
+                (drawn[drawing], weights[drawing]) = (lot.member, lot.weight);
+            }
+            for drawing in ones(open) {
+                if classes[drawing].counts(weights[drawing], rng) {
+                    open &= !(1 << drawing);
+                }
+            }
+        }
+    }
+
+    /// The class of a member drawn at random.
+    fn class_of_any(&self, rng: &mut dyn Rng) -> &Class {
+        if let [class] = &self.classes[..] {
+            return class;
+        }
+        let mut point = rng.random_range(0..self.total);
+        let chosen = self.classes.iter().find(|class| {
             let here = point < class.total;
             point = point.saturating_sub(class.total);
             here
-        })?;
-        let most = 1 << class.exponent;
-        // As in a pool that draws without weights.
-        let all_weigh_most = class.total == most * class.members.len() as u64;
-        loop {
-            let member = class.members[rng.random_range(0..class.members.len())];
-            if all_weigh_most {
-                return Some(member);
-            }
-            let weight = u64::from(self.places[member as usize].weight);
-            if weight == most || rng.random_range(0..most) < weight {
-                return Some(member);
-            }
-        }
+        });
+        chosen.expect("the total is that of all")
     }
+}
+
+/// Which bits are set.
+fn ones(mut bits: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let next = (bits != 0).then(|| bits.trailing_zeros() as usize);
+        bits &= bits.wrapping_sub(1);
+        next
+    })
 }
 
 #[cfg(test)]
@@ -261,18 +342,20 @@ mod tests {
         let mut urn = Urn::default();
         for round in 0..2000_u32 {
             urn.set(rng.random_range(0..50), rng.random_range(0..=9) << rng.random_range(0..28));
-            let weights = urn.places.iter().map(|ticket| u64::from(ticket.weight));
+            let weights = urn.tickets.iter().map(|ticket| u64::from(ticket.weight));
             assert_eq!(urn.total, weights.sum::<u64>());
             for class in &urn.classes {
-                let members = class.members.iter().map(|member| urn.weight(*member));
-                assert!(members.clone().all(|weight| exponent(weight) == class.exponent));
-                assert_eq!(class.total, members.map(u64::from).sum::<u64>(), "round {round}");
+                let weights = class.lots.iter().map(|lot| urn.weight(lot.member));
+                assert!(weights.clone().eq(class.lots.iter().map(|lot| lot.weight)));
+                assert!(weights.clone().all(|weight| exponent(weight) == class.exponent));
+                assert_eq!(class.total, weights.map(u64::from).sum::<u64>(), "round {round}");
             }
-            if let Some(drawn) = urn.draw(rng) {
-                assert!(urn.weight(drawn) > 0);
-            }
+            let mut drawn = [0; 3];
+            let drawn = &mut drawn[..urn.len.min(3)];
+            urn.draw(drawn, rng);
+            assert!(drawn.iter().all(|member| urn.weight(*member) > 0));
         }
         (0..50).for_each(|member| urn.set(member, 0));
-        assert!(urn.classes.is_empty() && urn.draw(rng).is_none());
+        assert_eq!((urn.classes.len(), urn.total), (0, 0));
     }
 }
