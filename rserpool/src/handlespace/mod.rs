@@ -277,11 +277,10 @@ impl<T> Handlespace<T> {
     }
 
     fn new_pool(&mut self, handle: &PoolHandle, value: &PoolElement) -> u32 {
-        let handle = handle.detached();
         let selector = self.policies.new_selector(value.policy.policy_type());
-        let hash = self.hash(&handle);
-        let index = small(self.pools.insert(Pool::new(handle, Kind::of(value), selector)));
-        self.by_handle.insert(hash, index, |_| false);
+        let pool = Pool::new(handle.clone(), Kind::of(value), selector);
+        let index = small(self.pools.insert(pool));
+        self.by_handle.insert(self.hash(handle), index, |_| false);
         index
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use bytes::Bytes;
+use smallvec::SmallVec;
 
 macro_rules! identifier {
     ($(#[$meta:meta])* $name:ident) => {
@@ -38,8 +38,9 @@ identifier! {
 }
 
 /// The name of a pool: one or more bytes, not necessarily text (RFC 5354 section 3.9).
+/// One of 24 bytes at most, as they are in practice, is kept in place.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PoolHandle(Bytes);
+pub struct PoolHandle(SmallVec<[u8; 24]>);
 
 impl PoolHandle {
     /// The longest handle that still leaves room for a pool element in the same message. The
@@ -51,32 +52,25 @@ impl PoolHandle {
     /// # Errors
     ///
     /// When it is empty or longer than [`Self::MAX_LENGTH`].
-    pub fn new(bytes: impl Into<Bytes>) -> Result<Self, InvalidPoolHandle> {
-        let bytes = bytes.into();
+    pub fn new(bytes: impl AsRef<[u8]>) -> Result<Self, InvalidPoolHandle> {
+        let bytes = bytes.as_ref();
         match bytes.len() {
             0 => Err(InvalidPoolHandle::Empty),
             length if length > Self::MAX_LENGTH => Err(InvalidPoolHandle::TooLong { length }),
-            _ => Ok(Self(bytes)),
+            _ => Ok(Self(SmallVec::from_slice(bytes))),
         }
     }
 
     /// Not a handle yet.
     #[inline]
     pub(super) fn nameless() -> Self {
-        Self(Bytes::new())
+        Self(SmallVec::new())
     }
 
     /// The bytes of the handle.
     #[must_use]
-    pub fn as_bytes(&self) -> &Bytes {
+    pub fn as_bytes(&self) -> &[u8] {
         &self.0
-    }
-
-    /// The same handle in memory of its own, so that it does not keep the message alive which
-    /// it came with.
-    #[must_use]
-    pub fn detached(&self) -> Self {
-        Self(Bytes::copy_from_slice(&self.0))
     }
 }
 
@@ -99,7 +93,7 @@ impl std::str::FromStr for PoolHandle {
     type Err = InvalidPoolHandle;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::new(text.as_bytes().to_vec())
+        Self::new(text)
     }
 }
 

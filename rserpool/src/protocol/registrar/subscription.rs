@@ -64,7 +64,7 @@ impl Subscriptions {
             if pools.len() >= MAX_OF_CONNECTION || self.count >= MAX_SUBSCRIPTIONS {
                 return false;
             }
-            let handle = handle.detached();
+            let handle = handle.clone();
             pools.insert(handle.clone());
             self.count += 1;
             let fresh = Subscribed { users: BTreeSet::new(), told: now };

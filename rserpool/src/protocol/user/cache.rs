@@ -57,7 +57,7 @@ impl Cache {
     pub(super) fn keep(&mut self, handle: PoolHandle, entry: Entry) {
         if self.capacity > 0 {
             self.make_room(&handle);
-            self.entries.insert(handle.detached(), entry);
+            self.entries.insert(handle.clone(), entry);
         }
     }
 

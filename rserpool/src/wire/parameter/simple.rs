@@ -68,7 +68,7 @@ single_field!(
     PoolHandle,
     "Pool Handle",
     |reader| {
-        let bytes = reader.shared_rest();
+        let bytes = reader.rest();
         Self::new(bytes).map_err(|error| reader.error(error.into()))
     },
     |handle, writer| writer.slice(handle.as_bytes())
