@@ -20,6 +20,8 @@ mod lifetimes;
 mod report;
 #[path = "../../src/protocol/timers.rs"]
 mod timers;
+#[path = "../yardstick.rs"]
+mod yardstick;
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -32,12 +34,12 @@ use fenwick::Fenwick;
 use index::{Hashed, Index};
 use lifetimes::Lifetimes;
 use rand::rngs::StdRng;
-use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use report::Report;
 use rserpool::policy::{Member, Policies, Selector, Wanted};
 use rserpool::wire::{PolicyParameters, PolicyType};
 use timers::Timers;
+use yardstick::Yardstick;
 
 const SIZES: [usize; 3] = [1_000, 100_000, 1_000_000];
 
@@ -220,21 +222,10 @@ impl Bench {
         });
     }
 
-    /// What one look at memory costs where as many elements are kept, 192 bytes each, and what
-    /// is looked at depends on what was seen before: the yardstick for all that is above.
     fn memory(&mut self, size: usize) {
-        let mut cells = vec![[0_u32; 48]; size];
-        let mut order: Vec<u32> = (0..size as u32).collect();
-        order.shuffle(&mut self.rng);
-        for (at, next) in order.iter().zip(order.iter().cycle().skip(1)) {
-            cells[*at as usize][0] = *next;
-        }
-        let mut at = 0;
+        let mut yardstick = Yardstick::new(size, &mut self.rng);
         self.run("memory", "a look that depends on the last one", size, |picks| {
-            for _ in picks {
-                at = cells[at as usize][0];
-            }
-            u64::from(at)
+            yardstick.look(picks.len()).into()
         });
     }
 

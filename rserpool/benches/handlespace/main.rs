@@ -15,13 +15,19 @@ mod operation;
 #[path = "../report.rs"]
 mod report;
 mod space;
+#[path = "../yardstick.rs"]
+mod yardstick;
 
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
 use operation::{BATCH, LAYOUTS, OPERATIONS, POLICIES};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use report::Report;
 use space::{LIFETIME, Space};
+use yardstick::Yardstick;
 
 const SIZES: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
 
@@ -32,6 +38,10 @@ fn main() {
         .sample_size(10)
         .configure_from_args();
     let mut report = Report::default();
+    for size in SIZES {
+        let mut bench = Bench { criterion: &mut criterion, report: &mut report, size };
+        bench.memory();
+    }
     for policy in POLICIES {
         for layout in LAYOUTS {
             let title = format!("{policy}, {layout}");
@@ -54,6 +64,15 @@ struct Bench<'b> {
 }
 
 impl Bench<'_> {
+    fn memory(&mut self) {
+        let mut yardstick = Yardstick::new(self.size, &mut StdRng::seed_from_u64(1));
+        self.run("memory", "a look that depends on the last one", BATCH, || {
+            let begin = Instant::now();
+            black_box(yardstick.look(BATCH));
+            begin.elapsed()
+        });
+    }
+
     fn all(&mut self, title: &str, space: &mut Space) {
         for operation in OPERATIONS {
             self.run(title, &operation.to_string(), BATCH, || {

@@ -1,0 +1,47 @@
+//! What valgrind writes down.
+
+use std::collections::HashMap;
+
+use super::operation::BATCH;
+
+/// What an operation did.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Profile {
+    pub instructions: f64,
+    /// Misses of the nearest cache for data.
+    pub nearest: f64,
+    /// Misses of the last one.
+    pub last: f64,
+}
+
+impl Profile {
+    /// Of a batch.
+    pub fn read(profile: &str) -> Self {
+        let line = |key| {
+            let line = profile.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+            line.split_whitespace()
+        };
+        // Zeros at the end are left out.
+        let counts: HashMap<&str, f64> =
+            line("events:").zip(line("totals:").map(|count| count.parse().unwrap())).collect();
+        let each = |events: &[&str]| {
+            events.iter().map(|event| counts.get(event).unwrap_or(&0.0)).sum::<f64>() / BATCH as f64
+        };
+        Self {
+            instructions: each(&["Ir"]),
+            nearest: each(&["D1mr", "D1mw"]),
+            last: each(&["DLmr", "DLmw"]),
+        }
+    }
+
+    pub fn mean(profiles: &[Self]) -> Self {
+        let mean = |value: fn(&Self) -> f64| {
+            profiles.iter().map(value).sum::<f64>() / profiles.len() as f64
+        };
+        Self {
+            instructions: mean(|profile| profile.instructions),
+            nearest: mean(|profile| profile.nearest),
+            last: mean(|profile| profile.last),
+        }
+    }
+}
