@@ -83,23 +83,42 @@ fn random_policies_draw_in_proportion_to_their_weights() {
 #[test]
 fn the_second_is_drawn_among_the_others() {
     const TIMES: u32 = 60_000;
-    let weights = [1.0, 2.0, 4.0, 8.0];
-    let mut counts = [0; 16];
-    let mut expected = [0.0; 16];
+    // Not all with the same number of binary digits, and not all powers of two.
+    let weights = [3.0, 5.0, 6.0, 8.0, 9.0];
+    let total: f64 = weights.iter().sum();
+    let mut expected = [0.0; 25];
     for (first, one) in weights.iter().enumerate() {
         for (second, other) in weights.iter().enumerate().filter(|(second, _)| *second != first) {
-            expected[4 * first + second] = one / 15.0 * other / (15.0 - one) * f64::from(TIMES);
+            expected[5 * first + second] = one / total * other / (total - one) * f64::from(TIMES);
         }
     }
     let rng = &mut StdRng::seed_from_u64(1);
     let mut pool =
-        builtin(&[1, 2, 4, 8].map(|w| format!("WeightedRandom:{w}")).each_ref().map(|s| &**s));
-    for _ in 0..TIMES {
-        let drawn = select(&mut *pool, 2, rng);
-        counts[(4 * drawn[0] + drawn[1]) as usize] += 1;
+        builtin(&weights.map(|w| format!("WeightedRandom:{w}")).each_ref().map(|s| &**s));
+    for wanted in [2, 4, 9] {
+        let mut counts = [0; 25];
+        for _ in 0..TIMES {
+            let drawn = select(&mut *pool, wanted, rng);
+            assert_eq!(drawn.len(), wanted.min(5));
+            counts[(5 * drawn[0] + drawn[1]) as usize] += 1;
+        }
+        let (found, limit) = chi_squared(&counts, &expected);
+        assert!(found < limit, "{wanted}: {counts:?}, {found} > {limit}");
     }
-    let (found, limit) = chi_squared(&counts, &expected);
-    assert!(found < limit, "{counts:?}, {found} > {limit}");
+}
+
+#[test]
+fn as_many_are_drawn_as_are_wanted_and_each_once() {
+    let rng = &mut StdRng::seed_from_u64(1);
+    for policy in ["Random", "WeightedRandom:4", "WeightedRandom:5", "RandomizedLeastUsed:50%"] {
+        let mut pool = builtin(&[policy; 60]);
+        for wanted in [0, 1, 15, 16, 17, 40, 59, 60, 61, usize::MAX] {
+            let mut drawn = select(&mut *pool, wanted, rng);
+            drawn.sort_unstable();
+            drawn.dedup();
+            assert_eq!(drawn.len(), wanted.min(60), "{policy}");
+        }
+    }
 }
 
 #[test]
