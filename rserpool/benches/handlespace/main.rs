@@ -34,7 +34,7 @@ const SIZES: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
 fn main() {
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(50))
-        .measurement_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_millis(200))
         .sample_size(10)
         .configure_from_args();
     let mut report = Report::default();

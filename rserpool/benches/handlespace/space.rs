@@ -21,7 +21,7 @@ pub struct Name {
     words: [u32; 2],
 }
 
-/// What a message says that came just now: its handle is in memory of its own.
+/// What a message says that came just now.
 pub struct Request {
     handle: PoolHandle,
     name: Name,
@@ -29,7 +29,12 @@ pub struct Request {
 
 impl From<Name> for Request {
     fn from(name: Name) -> Self {
-        Self { handle: format!("Pool-{:08}", name.pool).parse().unwrap(), name }
+        let (mut text, mut rest) = (*b"Pool-00000000", name.pool);
+        for digit in text.iter_mut().rev().take(8) {
+            *digit += (rest % 10) as u8;
+            rest /= 10;
+        }
+        Self { handle: PoolHandle::new(text).unwrap(), name }
     }
 }
 
