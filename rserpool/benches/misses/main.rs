@@ -41,7 +41,7 @@ fn main() {
         return be_observed(&mut Space::new(policy, size, layout.pools(size)));
     }
     if Command::new("valgrind").arg("--version").stdout(Stdio::null()).status().is_err() {
-        return println!("skipped: there is no valgrind");
+        return eprintln!("SKIPPED misses of the caches: there is no valgrind");
     }
     let quick = arguments.iter().any(|argument| argument == "--quick" || argument == "--test");
     let (policies, sizes) = if quick { (1, &[1_000][..]) } else { (6, &[100_000, 1_000_000][..]) };
