@@ -8,15 +8,31 @@ macro_rules! out {
     }};
 }
 
+/// Prints a line of a program that goes on whether or not somebody reads it.
+macro_rules! announce {
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
+/// Prints a line for a person to standard error.
+macro_rules! complain {
+    ($($text:tt)*) => {
+        $crate::logging::message(&format!($($text)*))
+    };
+}
+
 mod bench;
 mod client;
 mod commands;
 mod demo;
+mod logging;
 mod options;
 mod process;
 mod serve;
 
-use std::io::IsTerminal;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -61,8 +77,16 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return usage_error(&error),
     };
-    start_logging(arguments.verbose);
-    let result = match arguments.command {
+    logging::start(arguments.verbose);
+    // The system's usual limit is for programs that have few connections.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    let status = run(arguments.command);
+    logging::flush();
+    status
+}
+
+fn run(command: Command) -> ExitCode {
+    let result = match command {
         Command::Decode(arguments) => decode::run(&arguments),
         Command::Keys(arguments) => commands::keys::run(&arguments),
         // One task each: more threads would only pass it around.
@@ -80,7 +104,7 @@ fn main() -> ExitCode {
         if io_error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe) {
             return ExitCode::SUCCESS;
         }
-        eprintln!("rserpool: {error:#}");
+        logging::message(&format!("rserpool: {error:#}"));
         ExitCode::FAILURE
     })
 }
@@ -114,24 +138,8 @@ fn usage_error(error: &clap::Error) -> ExitCode {
                 text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
             let message = message.join(" ");
             let message = message.strip_prefix("error: ").unwrap_or(&message);
-            eprintln!("rserpool: {message} (see --help)");
+            let _ = writeln!(std::io::stderr(), "rserpool: {message} (see --help)");
             ExitCode::from(2)
         }
     }
-}
-
-fn start_logging(verbose: u8) {
-    let default = match verbose {
-        0 => "rserpool=warn",
-        1 => "rserpool=info",
-        _ => "rserpool=trace",
-    };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
 }

@@ -61,7 +61,7 @@ impl TransportOption {
             (Protocol::Auto, Err(error)) => {
                 // A person is told; for programs, an error stays one line.
                 if std::io::stderr().is_terminal() {
-                    eprintln!("there is no SCTP, so TCP it is: {error}");
+                    complain!("there is no SCTP, so TCP it is: {error}");
                 } else {
                     tracing::info!("there is no SCTP, so TCP it is: {error}");
                 }
@@ -121,10 +121,11 @@ impl RegistrarOption {
         hunt.compatibility(self.compatibility.profile)
     }
 
-    /// A pool user for a person who waits: it gives up soon where there is no registrar.
+    /// A pool user for a person who waits: it gives up soon where there is no registrar. One that
+    /// has just started may take 5 s to say that there is no such pool.
     pub(crate) fn user(&self, network: &Network) -> anyhow::Result<PoolUser> {
         let user = PoolUser::configured(network, self.hunt(network), |config| {
-            config.request_timeout(Duration::from_secs(1)).max_request_retransmit(1)
+            config.request_timeout(Duration::from_secs(3)).max_request_retransmit(1)
         });
         Ok(user?)
     }

@@ -5,8 +5,10 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +22,9 @@ use mio::{Events, Token};
 use rserpool::runtime::{Interest, RegisteredSocket, Runtime, Timer};
 use slab::Slab;
 use socket2::Socket;
+
+/// The status of a process whose runtime has come to an end.
+const EXIT_STATUS: i32 = 70;
 
 /// The token of what wakes the thread from outside.
 const WAKE: Token = Token(usize::MAX);
@@ -92,15 +97,25 @@ impl SingleThread {
             timers: Mutex::default(),
         });
         let runtime = Arc::clone(&shared);
-        std::thread::Builder::new()
-            .name("rserpool".to_owned())
-            .spawn(move || run(&runtime, poll))?;
+        std::thread::Builder::new().name("rserpool".to_owned()).spawn(move || {
+            // A process without its thread would go on accepting connections.
+            let Err(reason) = catch_unwind(AssertUnwindSafe(|| run(&runtime, poll)));
+            tracing::error!("the runtime panicked");
+            drop(reason);
+            end();
+        })?;
         Ok(Self(shared))
     }
 }
 
+/// Ends the process, once the log had the time to be written.
+fn end() -> ! {
+    std::thread::sleep(Duration::from_millis(200));
+    std::process::exit(EXIT_STATUS)
+}
+
 #[allow(clippy::disallowed_methods, reason = "this is the runtime")]
-fn run(shared: &Shared, mut poll: mio::Poll) {
+fn run(shared: &Shared, mut poll: mio::Poll) -> Infallible {
     let mut events = Events::with_capacity(256);
     let mut timeout = Some(Duration::ZERO);
     loop {
@@ -114,7 +129,7 @@ fn run(shared: &Shared, mut poll: mio::Poll) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
                 tracing::error!(%error, "no events any more");
-                return;
+                end();
             }
         }
         let now = Instant::now();

@@ -68,7 +68,7 @@ fn two_executors_in_one_process_share_a_pool() {
             tell.send(at).expect("it waits");
             let _ = stopped.await;
             assert!(element.leave().await);
-            registrar.shutdown().await;
+            registrar.shutdown().await.unwrap();
         }));
     });
     let at = told.recv().expect("it is told");

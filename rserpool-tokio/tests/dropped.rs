@@ -58,7 +58,7 @@ fn handles_that_outlive_their_runtime_say_so_and_do_not_panic() {
         let _ = element.accept().now_or_never();
         let _ = session.close().now_or_never();
         assert!(!element.leave().await);
-        registrar.shutdown().await;
+        registrar.shutdown().await.unwrap();
     });
 }
 
@@ -81,7 +81,7 @@ fn a_session_notices_that_the_runtime_of_its_server_is_gone() {
     let (registrar, mut element) = servers.block_on(start(&network));
     let at = registrar.local_address().clone();
     servers.spawn(async move {
-        let _session = element.accept().await;
+        let _session = element.accept().await.unwrap();
         std::future::pending::<()>().await
     });
     let network = Network::new(TokioRuntime::new(clients.handle().clone()), Tcp::new());

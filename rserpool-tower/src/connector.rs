@@ -70,7 +70,7 @@ impl PoolConnector {
                 }
             }
             tracing::info!(pool = %self.pool, element = %element.identifier, "not reachable");
-            self.user.report_unreachable(self.pool.clone(), element.identifier).await;
+            let _ = self.user.report_unreachable(self.pool.clone(), element.identifier).await;
         }
         Err(ConnectError::NoElement(self.pool, last))
     }

@@ -76,7 +76,7 @@ impl<M, S> PoolService<M, S> {
 
     async fn give_up(&mut self, element: PoolElementId) {
         self.forget(element);
-        self.user.report_unreachable(self.pool.clone(), element).await;
+        let _ = self.user.report_unreachable(self.pool.clone(), element).await;
     }
 }
 

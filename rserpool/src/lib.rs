@@ -15,7 +15,7 @@
 //! # let registrar = rserpool::wire::TransportAddress::tcp("127.0.0.1:3863".parse()?);
 //! let mut element = PoolElement::builder(&network, "EchoPool".parse()?, [registrar]).start()?;
 //! loop {
-//!     let mut session = element.accept().await;
+//!     let mut session = element.accept().await?;
 //!     network.runtime().spawn(Box::pin(async move {
 //!         while let Ok(Some(event)) = session.recv().await {
 //!             if let ElementEvent::Message(message) = event {
@@ -72,6 +72,7 @@ pub mod contract;
 pub mod cookie;
 pub mod driver;
 pub mod handlespace;
+mod log;
 pub mod policy;
 pub mod protocol;
 pub mod runtime;

@@ -25,7 +25,8 @@ pub fn service() -> TransportAddress {
 /// A registrar with the defaults.
 #[must_use]
 pub fn new_registrar() -> Registrar {
-    Registrar::new(RegistrarConfig::new(RegistrarId(1), 1))
+    let config = RegistrarConfig::new(RegistrarId(1), 1);
+    Registrar::new(config.ready_after(Duration::ZERO))
 }
 
 /// Looks for these registrars.

@@ -213,8 +213,13 @@ impl World {
 
     /// Connects the test to a node.
     pub fn connect_for(&mut self, protocol: Ppid, to: NodeId) -> ConnectionId {
+        self.connect_from(99, protocol, to)
+    }
+
+    /// Connects the test to a node, from the address of that host.
+    pub fn connect_from(&mut self, host: usize, protocol: Ppid, to: NodeId) -> ConnectionId {
         let now = self.now;
-        let theirs = self.nodes[to].role.accept(now, protocol, address(99));
+        let theirs = self.nodes[to].role.accept(now, protocol, address(host));
         let ours = ConnectionId(1000 + self.links.len() as u64);
         self.links.push(((TEST, ours), (to, theirs)));
         self.settle(to);
@@ -361,7 +366,7 @@ impl World {
 
     fn refuse(&mut self, delivery: Delivery) {
         if let Delivery::Connect(end, ..) = delivery {
-            self.deliveries.push_back(Delivery::Connection(end, ConnectionEvent::Lost));
+            self.deliveries.push_back(Delivery::Connection(end, ConnectionEvent::Refused));
         }
     }
 

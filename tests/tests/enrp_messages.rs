@@ -303,6 +303,11 @@ fn a_target_that_was_taken_over_is_no_peer_any_more() {
     update(&mut world, two, 99, UpdateAction::Add, 7);
     let target = RegistrarId(99);
     send_enrp(&mut world, one, enrp::TakeoverServer { route: route(98), target });
+    assert_eq!(world.homes(node), [(7, 99)], "the target was heard not long ago");
+    world.run(SECOND * 2);
+    send_enrp(&mut world, one, presence(98, false));
+    world.run(SECOND * 2);
+    send_enrp(&mut world, one, enrp::TakeoverServer { route: route(98), target });
     assert_eq!(world.with_registrar(node).peers(), [RegistrarId(98)]);
     assert_eq!(world.homes(node), [(7, 98)]);
 }

@@ -84,7 +84,7 @@ fn compare(space: &Handlespace<u32>, model: &Model) {
         assert_eq!(space.find(&handle(*pool), PoolElementId(*identifier)), Some(*key));
         let present = space.get(*key).unwrap();
         assert_eq!((&present.value(), present.state), (value, *identifier));
-        assert_eq!(present.encoded(), &EncodedElement::new(value).unwrap());
+        assert_eq!(present.encoded(), &EncodedElement::new(&handle(*pool), value).unwrap());
         assert_eq!(space.handle_of(*key), Some(&handle(*pool)));
     }
     let mut sizes = BTreeMap::new();

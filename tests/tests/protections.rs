@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
-use rserpool::protocol::registrar::{Event as Told, RegistrarConfig};
+use rserpool::protocol::registrar::{Event as Told, Limits, RegistrarConfig};
 use rserpool::protocol::{Machine, Output, Registrar};
-use rserpool::wire::asap::{Body, EndpointUnreachable, HandleResolution, Resolved};
+use rserpool::wire::asap::{
+    Body, EndpointKeepAliveAck, EndpointUnreachable, HandleResolution, Resolved,
+};
 use rserpool::wire::{ErrorCause, PoolElementId, Ppid, RegistrarId, UserMessage};
 use rserpool_tests::by_hand::{registration, send_asap, take_asap};
 use rserpool_tests::world::{Event, World, address};
@@ -13,7 +15,7 @@ use rserpool_tests::world::{Event, World, address};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn config() -> RegistrarConfig {
-    RegistrarConfig::new(RegistrarId(1), 1)
+    RegistrarConfig::new(RegistrarId(1), 1).ready_after(Duration::ZERO)
 }
 
 fn resolution() -> HandleResolution {
@@ -23,7 +25,7 @@ fn resolution() -> HandleResolution {
 #[test]
 fn a_host_that_asks_too_often_is_refused_and_others_are_not() {
     let mut world = World::default();
-    let node = world.registrar(Registrar::new(config().rate_limits(Some(10), None)));
+    let node = world.registrar(Registrar::new(config().limits(Limits::default().resolutions(10))));
     world.member(7, &[node]);
     world.run(SECOND);
     // Another connection of the host makes no difference.
@@ -45,7 +47,8 @@ fn a_host_that_asks_too_often_is_refused_and_others_are_not() {
         }
     }
     assert_eq!(refused, 20);
-    assert_eq!(world.with_registrar(node).footprint().counted_hosts, 1);
+    // The element's host and this one.
+    assert_eq!(world.with_registrar(node).footprint().counted_hosts, 2);
     // A second later it has its whole allowance again, and then nothing is kept of it.
     world.run(SECOND);
     send_asap(&mut world, connections[0], resolution());
@@ -62,7 +65,7 @@ fn a_host_that_asks_too_often_is_refused_and_others_are_not() {
 #[test]
 fn a_host_that_reports_too_often_is_not_heard() {
     let mut world = World::default();
-    let limits = config().rate_limits(None, Some(2)).max_bad_pe_reports(5);
+    let limits = config().limits(Limits::default().reports(2)).max_bad_pe_reports(5);
     let node = world.registrar(Registrar::new(limits));
     world.member(7, &[node]);
     world.run(SECOND);
@@ -82,25 +85,38 @@ fn who_has_the_address_of_an_element_is_not_the_element() {
     let mut world = World::default();
     let node = world.registrar(Registrar::new(config()));
     let owner = world.connect(node);
+    let identifier = PoolElementId(7);
     send_asap(&mut world, owner, registration("Pool", 7));
     take_asap(&mut world, owner);
     let other = world.connect(node);
     send_asap(&mut world, other, registration("Pool", 7));
     match take_asap(&mut world, other).as_slice() {
-        [Body::RegistrationResponse(response)] => {
-            let error = response.error.as_ref().unwrap();
-            assert_eq!(error.causes[..], [ErrorCause::NonUniqueIdentifier]);
-        }
+        [] => {}
         other => panic!("{other:?}"),
     }
-    // The owner is asked whether it is still there. It is not, and then its identifier is free.
+    // The owner is asked whether it is still there, and is.
     assert!(matches!(take_asap(&mut world, owner).as_slice(), [Body::EndpointKeepAlive(_)]));
-    world.run(SECOND * 6);
-    send_asap(&mut world, other, registration("Pool", 7));
-    match take_asap(&mut world, other).as_slice() {
-        [Body::RegistrationResponse(response)] => assert!(!response.reject),
+    let pool_handle = "Pool".parse().unwrap();
+    send_asap(&mut world, owner, EndpointKeepAliveAck { pool_handle, identifier });
+    let refused = |body: &Body| match body {
+        Body::RegistrationResponse(response) => response.error.clone().map(|it| it.causes),
         other => panic!("{other:?}"),
-    }
+    };
+    let answers = take_asap(&mut world, other);
+    let taken = ErrorCause::NonUniqueIdentifier;
+    assert_eq!(answers.iter().map(refused).collect::<Vec<_>>(), [Some([taken].into())]);
+    // Then it is silent for a second.
+    send_asap(&mut world, other, registration("Pool", 7));
+    world.run(SECOND);
+    let answers = take_asap(&mut world, other);
+    assert_eq!(answers.iter().map(refused).collect::<Vec<_>>(), [None]);
+    assert_eq!(world.elements(node), 1);
+    // Somebody at another host is refused at once.
+    let stranger = world.connect_from(98, Ppid::ASAP, node);
+    let mut foreign = registration("Pool", 7);
+    foreign.pool_element.user_transport = address(98).into();
+    send_asap(&mut world, stranger, foreign);
+    assert_eq!(take_asap(&mut world, stranger).iter().filter_map(refused).count(), 1);
 }
 
 /// What a registrar does whose clock jumped by `pause` while it waited for an answer and for a
@@ -115,9 +131,14 @@ fn after_standing_still(pause: Duration) -> (Vec<u8>, bool) {
     registrar.handle_message(now, on, UserMessage::new(Ppid::ASAP, payload));
     while registrar.poll_output().is_some() {}
     // To the first keep-alive.
-    now = registrar.poll_timeout().unwrap();
-    registrar.handle_timeout(now);
-    while registrar.poll_output().is_some() {}
+    let mut asked = false;
+    while !asked {
+        now = registrar.poll_timeout().unwrap();
+        registrar.handle_timeout(now);
+        while let Some(output) = registrar.poll_output() {
+            asked |= matches!(output, Output::Send { .. });
+        }
+    }
     registrar.handle_timeout(now + pause);
     let (mut sent, mut removed) = (Vec::new(), false);
     while let Some(output) = registrar.poll_output() {
@@ -132,15 +153,15 @@ fn after_standing_still(pause: Duration) -> (Vec<u8>, bool) {
 
 #[test]
 fn nobody_is_given_up_for_what_passed_while_the_registrar_stood_still() {
-    const KEEP_ALIVE: u8 = 7;
+    const DEREGISTRATION_RESPONSE: u8 = 4;
     // The answer was due after 5 s.
     assert_eq!(after_standing_still(Duration::from_millis(4900)), (vec![], false));
-    assert_eq!(after_standing_still(Duration::from_millis(5500)), (vec![], true));
-    assert_eq!(after_standing_still(SECOND * 7), (vec![KEEP_ALIVE], false));
-    // The registration was due after 90 s, too: the element is asked for both.
-    let (sent, removed) = after_standing_still(SECOND * 200);
-    assert!(!sent.is_empty() && sent.iter().all(|kind| *kind == KEEP_ALIVE), "{sent:?}");
-    assert!(!removed);
+    let removed = (vec![DEREGISTRATION_RESPONSE], true);
+    assert_eq!(after_standing_still(Duration::from_millis(5100)), removed, "and told so");
+    assert_eq!(after_standing_still(Duration::from_millis(5300)), (vec![], false));
+    assert_eq!(after_standing_still(SECOND * 7), (vec![], false));
+    // The registration was due after 90 s, too.
+    assert_eq!(after_standing_still(SECOND * 200), (vec![], false));
 }
 
 #[test]

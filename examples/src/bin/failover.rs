@@ -67,8 +67,8 @@ async fn start_server(
     let (life, end) = oneshot::channel();
     network.runtime().spawn(Box::pin(async move {
         let serve = async {
-            loop {
-                add_up(element.accept().await).await;
+            while let Ok(session) = element.accept().await {
+                add_up(session).await;
             }
         };
         select(std::pin::pin!(serve), end).await;

@@ -26,7 +26,7 @@ async fn own_runtime(network: Network) -> anyhow::Result<()> {
     let mut element = PoolElement::builder(&ours, pool.clone(), [at.clone()]).start()?;
     println!("{} joined the pool, on our own runtime", element.registered().await?);
     ours.runtime().spawn(Box::pin(async move {
-        let mut session = element.accept().await;
+        let Ok(mut session) = element.accept().await else { return };
         while let Ok(Some(event)) = session.recv().await {
             if let ElementEvent::Message(message) = event {
                 let _ = session.send(message.ppid, message.payload).await;

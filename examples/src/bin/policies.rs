@@ -71,7 +71,7 @@ async fn policies(network: Network) -> anyhow::Result<()> {
     let servers = start(&network, &pool, at, [say(5, 10), say(3, 70), say(3, 20)]).await?;
     println!("cheapest first:   {:?}", order(&user, &pool, NOW).await?);
     assert_eq!(order(&user, &pool, NOW).await?, [3, 2, 1]);
-    servers[0].control().set_policy(say(1, 90)).await;
+    servers[0].control().set_policy(say(1, 90)).await?;
     while order(&user, &pool, NOW).await? != [1, 3, 2] {}
     println!("1 became cheaper: {:?}", order(&user, &pool, EARLIER).await?);
 
@@ -79,7 +79,7 @@ async fn policies(network: Network) -> anyhow::Result<()> {
     let say = |all, busy| PolicyParameters::new(Idle.policy_type(), &[all, busy]);
     let servers = start(&network, &pool, at, [say(8, 6), say(4, 0), say(2, 2)]).await?;
     println!("2, 4 and 0 idle:  {:?} of 600 requests each", firsts(&user, &pool).await?);
-    servers[2].control().set_policy(say(2, 0)).await;
+    servers[2].control().set_policy(say(2, 0)).await?;
     while order(&user, &pool, NOW).await?.len() < 3 {}
     println!("2, 4 and 2 idle:  {:?} of 600 requests each", firsts(&user, &pool).await?);
     Ok(())

@@ -3,16 +3,20 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use rserpool::driver::{Network, Registrar, random_registrar_id};
-use rserpool::protocol::registrar::RegistrarConfig;
+use rserpool::protocol::registrar::{Limits, RegistrarConfig};
 use rserpool::runtime::Runtime;
 use rserpool::wire::TransportAddress;
 use serde_json::json;
 
 use crate::options::{self, CompatibilityOption, TransportOption};
+
+/// How long the registrar may take to stop, even if its thread does not run.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Run a registrar, where servers register and clients look for them
 #[derive(Debug, Args)]
@@ -33,12 +37,8 @@ pub(crate) struct Arguments {
     /// over from each other [default: registrars that tell by multicast that they are there]
     #[arg(long, value_name = "ADDR", value_parser = options::enrp_address)]
     peer: Vec<SocketAddr>,
-    /// How many handles one host may resolve each second; 0 is no limit
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
-    max_resolutions: u32,
-    /// How many elements one host may report as unreachable each second; 0 is no limit
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    max_reports: u32,
+    #[command(flatten)]
+    limits: LimitOptions,
     #[command(flatten)]
     compatibility: CompatibilityOption,
     #[command(flatten)]
@@ -49,6 +49,62 @@ pub(crate) struct Arguments {
     /// End when standard input ends
     #[arg(long, hide = true)]
     until_eof: bool,
+}
+
+/// How much one host may take, and all of them. 0 is no limit.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Limits")]
+struct LimitOptions {
+    /// Connections of one host
+    #[arg(long, value_name = "N", default_value_t = 32_768)]
+    max_connections: usize,
+    /// Pool elements of one host
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    max_elements: usize,
+    /// Pool elements of all hosts
+    #[arg(long, value_name = "N", default_value_t = 2_000_000)]
+    max_elements_in_all: usize,
+    /// Bytes of the pool elements of one host
+    #[arg(long, value_name = "BYTES", default_value_t = 128 << 20)]
+    max_bytes: usize,
+    /// Bytes of the pool elements of all hosts
+    #[arg(long, value_name = "BYTES", default_value_t = 256 << 20)]
+    max_bytes_in_all: usize,
+    /// Pools that one host may be told of when they change
+    #[arg(long, value_name = "N", default_value_t = 16_384)]
+    max_subscriptions: usize,
+    /// Handles that one host may resolve each second
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    max_resolutions: u32,
+    /// Elements that one host may report as unreachable each second
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    max_reports: u32,
+    /// Registrations of one host each second
+    #[arg(long, value_name = "N", default_value_t = 50_000)]
+    max_registrations: u32,
+    /// Pages of the handlespace that one host may ask for each second
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    max_pages: u32,
+    /// Addresses that are dialled each second because one host named them
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    max_dials: u32,
+}
+
+impl LimitOptions {
+    fn limits(&self) -> Limits {
+        let number = |number: usize| if number == 0 { usize::MAX } else { number };
+        let rate = |rate: u32| if rate == 0 { u32::MAX } else { rate };
+        Limits::default()
+            .connections_per_host(number(self.max_connections))
+            .elements(number(self.max_elements), number(self.max_elements_in_all))
+            .bytes(number(self.max_bytes), number(self.max_bytes_in_all))
+            .subscriptions_per_host(number(self.max_subscriptions))
+            .resolutions(rate(self.max_resolutions))
+            .reports(rate(self.max_reports))
+            .registrations(rate(self.max_registrations))
+            .pages(rate(self.max_pages))
+            .dials(rate(self.max_dials))
+    }
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
@@ -64,8 +120,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let profile = arguments.compatibility.profile;
     let mut config =
         RegistrarConfig::new(identifier, u64::from_be_bytes(seed)).compatibility(profile);
-    let limit = |per_second: u32| Some(per_second).filter(|limit| *limit > 0);
-    config = config.rate_limits(limit(arguments.max_resolutions), limit(arguments.max_reports));
+    config = config.limits(arguments.limits.limits());
     if !arguments.no_announce && !first.ip().is_loopback() {
         config = config.announce([]).multicast_presence();
     }
@@ -79,16 +134,25 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             address.socket_addresses().next().map(|address| address.to_string())
         };
         let identifier = identifier.to_string();
-        out!(
+        announce!(
             "{}",
             json!({ "identifier": identifier, "asap": first(local), "enrp": enrp.and_then(first) })
         );
     } else {
         let enrp = enrp.map(|enrp| format!(", ENRP at {enrp}")).unwrap_or_default();
-        out!("registrar {identifier} offers ASAP at {local}{enrp}; Ctrl-C ends it");
+        announce!("registrar {identifier} offers ASAP at {local}{enrp}; Ctrl-C ends it");
     }
-    options::wait_for_end(arguments.until_eof).await;
-    registrar.shutdown().await;
+    let asap = local.to_string();
+    tracing::info!(target: "rserpool::notice", registrar = %identifier, %asap, "started");
+    tokio::select! {
+        () = options::wait_for_end(arguments.until_eof) => {}
+        () = registrar.stopped() => bail!("the registrar has stopped by itself"),
+    }
+    tracing::info!(target: "rserpool::notice", registrar = %identifier, "stops");
+    let stopped = tokio::time::timeout(SHUTDOWN_TIMEOUT, registrar.shutdown()).await;
+    if !matches!(stopped, Ok(Ok(()))) {
+        bail!("the registrar did not stop in good order");
+    }
     Ok(ExitCode::SUCCESS)
 }
 

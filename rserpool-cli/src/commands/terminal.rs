@@ -71,28 +71,28 @@ async fn talk(mut session: Session) -> anyhow::Result<()> {
         let patience = if unanswered.is_empty() { LAST_REPLIES / 4 } else { LAST_REPLIES };
         tokio::select! {
             event = session.recv() => match event {
-                Ok(Event::Connected(element)) => eprintln!("-- connected to {element}"),
+                Ok(Event::Connected(element)) => complain!("-- connected to {element}"),
                 Ok(Event::Message(message)) => {
                     // Replies come in the order of the lines.
                     unanswered.pop_front();
                     out!("{}", String::from_utf8_lossy(&message.payload));
                 }
                 Ok(Event::FailoverStarted { from }) => {
-                    eprintln!("-- {from} is gone, looking for another");
+                    complain!("-- {from} is gone, looking for another");
                     #[allow(clippy::disallowed_methods, reason = "for the eye alone")]
                     let now = Instant::now();
                     since = Some(now);
                 }
                 Ok(Event::FailoverCompleted { to, .. }) => {
                     let took = since.take().map(|since: Instant| since.elapsed());
-                    eprintln!("-- {to} took over after {:.1?}", took.unwrap_or_default());
+                    complain!("-- {to} took over after {:.1?}", took.unwrap_or_default());
                     for line in &unanswered {
                         session.send(Ppid::NONE, line.clone().into_bytes()).await?;
                     }
                 }
                 Ok(_) => {}
                 Err(SessionClosed::ByElement) => {
-                    eprintln!("-- closed by the server");
+                    complain!("-- closed by the server");
                     return Ok(());
                 }
                 Err(SessionClosed::Failed(error)) => return Err(explain_session(error)),

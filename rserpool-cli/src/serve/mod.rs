@@ -177,7 +177,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         if let Ok(result) = tokio::time::timeout(PATIENCE, &mut registered).await {
             return result;
         }
-        eprintln!(
+        complain!(
             "no registrar at {at} yet, and none that announces itself: start one with `rserpool registrar`, or say where it is \
              with --registrar; waiting"
         );
@@ -190,9 +190,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let port = element.user_transport().port;
     if arguments.json {
         let identifier = identifier.to_string();
-        out!("{}", json!({ "pool": pool, "identifier": identifier, "port": port }));
+        announce!("{}", json!({ "pool": pool, "identifier": identifier, "port": port }));
     } else {
-        out!("serving {pool} as {identifier} on port {port}; Ctrl-C leaves the pool");
+        announce!("serving {pool} as {identifier} on port {port}; Ctrl-C leaves the pool");
     }
     let control = element.control();
     let serving = async {
@@ -213,7 +213,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     if !serving.await {
-        eprintln!("left without the registrar's word: the registration has yet to expire");
+        complain!("left without the registrar's word: the registration has yet to expire");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -222,7 +222,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 async fn follow_load(control: &ElementControl, mut load: watch::Receiver<f64>) {
     while load.changed().await.is_ok() {
         let share = *load.borrow_and_update();
-        control.set_load(share).await;
+        if control.set_load(share).await.is_err() {
+            break;
+        }
     }
     std::future::pending().await
 }

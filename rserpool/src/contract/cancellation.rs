@@ -60,7 +60,7 @@ pub async fn futures_may_be_dropped_wherever_they_wait(network: Network) {
     let servers = network.clone();
     network.runtime().spawn(Box::pin(async move {
         // The session is served in the same task: accepting is given up, not lost.
-        let mut session = impatiently!(&servers, element.accept());
+        let mut session = impatiently!(&servers, element.accept()).expect("it runs");
         let mut count = 0_u32;
         while let Ok(Some(event)) = impatiently!(&servers, session.recv()) {
             let ElementEvent::Message(message) = event else { continue };
@@ -99,10 +99,10 @@ pub async fn futures_may_be_dropped_wherever_they_wait(network: Network) {
         assert_eq!(session.cookie().map(|cookie| &cookie[..]), Some(&number.to_be_bytes()[..]));
     }
     let policy = || PolicyParameters::least_used(1);
-    impatiently!(&network, control.set_policy(policy()));
+    impatiently!(&network, control.set_policy(policy())).expect("it runs");
     let changed = impatiently!(&network, changes.next());
     assert!(matches!(changed, Some(PoolChange::Changed(_))), "{changed:?}");
-    impatiently!(&network, control.set_load(0.5));
+    impatiently!(&network, control.set_load(0.5)).expect("it runs");
     let changed = impatiently!(&network, changes.next());
     assert!(matches!(changed, Some(PoolChange::Changed(_))), "{changed:?}");
     session.close().await;
@@ -174,7 +174,7 @@ pub async fn requests_and_reports_may_be_dropped_wherever_they_wait(network: Net
     let at = registrar.local_address().clone();
     let server = replay::start_counter(&network, &at, &KeyRing::generate(), 1).await;
     let user = new_user(&network, &at);
-    impatiently!(&network, user.report_unreachable(pool(), PoolElementId(404)));
+    impatiently!(&network, user.report_unreachable(pool(), PoolElementId(404))).expect("it runs");
     let enrp = registrar.enrp_address().expect("it has one").clone();
     let timeout = Duration::from_secs(5);
     for polls in 0..12 {
@@ -219,7 +219,7 @@ async fn give_up<F: Future>(network: &Network, polls: usize, future: F) {
 /// A session, as both ends see it.
 async fn session(user: &PoolUser, element: &mut PoolElement) -> (Session, ElementSession) {
     let mut session = user.open(pool()).await.expect("it is there");
-    let accepted = element.accept().await;
+    let accepted = element.accept().await.expect("it runs");
     session.send(Ppid(7), b"here".as_slice()).await.expect("it lives");
     assert!(matches!(session.recv().await, Ok(Event::Connected(_))));
     (session, accepted)

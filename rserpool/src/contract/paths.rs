@@ -221,7 +221,7 @@ pub async fn sessions_choose_streams_and_order(network: Network) {
     let mut element = builder.listen((ONE, 0).into()).start().expect("a free port");
     element.registered().await.expect("the registrar takes it");
     let mut ours = new_user(&network, &at).open(pool()).await.expect("it is there");
-    let mut theirs = element.accept().await;
+    let mut theirs = element.accept().await.expect("it runs");
     let on = |stream, unordered| UserMessage {
         stream,
         unordered,

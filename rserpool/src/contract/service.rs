@@ -46,7 +46,7 @@ pub(super) async fn start_counter(network: &Network, registrar: &TransportAddres
         let mut stopped = stopped.fuse();
         let leave = loop {
             futures::select! {
-                session = element.accept().fuse() => sessions.push(count(session)),
+                session = element.accept().fuse() => sessions.push(count(session.expect("it runs"))),
                 _ = sessions.select_next_some() => {}
                 leave = stopped => break leave.unwrap_or(false),
             }
@@ -208,7 +208,7 @@ pub async fn a_program_may_be_an_element_and_a_user(network: Network) {
     element.registered().await.expect("the registrar takes it");
     let inner = new_user(&network, &at);
     network.runtime().spawn(Box::pin(async move {
-        let mut asked = element.accept().await;
+        let mut asked = element.accept().await.expect("it runs");
         let mut counter = inner.open(pool()).await.expect("the pool has an element");
         while let Ok(Some(ElementEvent::Message(message))) = asked.recv().await {
             counter.send(message.ppid, message.payload).await.expect("it lives");
@@ -235,7 +235,7 @@ pub async fn open_sessions_go_on_when_their_element_has_left(network: Network) {
     element.registered().await.expect("the registrar takes it");
     let user = new_user(&network, &at);
     let mut session = user.open(pool()).await.expect("it is there");
-    let accepted = element.accept().await;
+    let accepted = element.accept().await.expect("it runs");
     assert!(element.leave().await);
     network.runtime().spawn(Box::pin(count(accepted)));
     assert_eq!(next(&mut session).await.0, 1);
@@ -253,7 +253,7 @@ pub async fn data_are_not_sent_as_control(network: Network) {
     element.registered().await.expect("the registrar takes it");
     let user = new_user(&network, &at);
     let mut session = user.open(pool()).await.expect("it is there");
-    let mut accepted = element.accept().await;
+    let mut accepted = element.accept().await.expect("it runs");
     let cookie = b"\x0b\0\0\x08\0\x0d\0\x04".as_slice();
     let refused = session.send(Ppid::ASAP, cookie).await;
     assert_eq!(refused, Err(SessionClosed::Message(SendError::Reserved)));
@@ -423,7 +423,7 @@ pub async fn a_registrar_restart_is_survived(network: Network) {
     let user = new_user(&network, &address);
     let mut session = user.open(pool()).await.expect("the pool has an element");
     assert_eq!(next(&mut session).await.0, 1);
-    registrar.shutdown().await;
+    registrar.shutdown().await.expect("it runs");
     assert_eq!(next(&mut session).await.0, 2);
     // The old one may still be closing its port.
     let registrar = loop {
@@ -487,7 +487,7 @@ pub async fn no_registrar_and_no_pool_are_errors_that_say_so(network: Network) {
     let error = user.open(pool()).await.expect_err("there is no such pool");
     assert_eq!(error, SessionError::Resolve(ResolveError::UnknownPool(pool())));
     assert_eq!(SessionClosed::from(error).to_string(), "there is no pool ContractPool");
-    registrar.shutdown().await;
+    registrar.shutdown().await.expect("it runs");
     let hunt = HuntConfig::new([address.clone()]);
     let user = PoolUser::configured(&network, hunt, |config| {
         config.request_timeout(Duration::from_millis(50)).max_request_retransmit(1)

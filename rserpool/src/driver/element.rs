@@ -5,16 +5,18 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use futures::channel::{mpsc, oneshot};
 use futures::sink::SinkExt;
 
 use super::element_session::ElementSession;
-use super::task::{Role, Task};
+use super::task::{Ended, Role, Task};
 use super::timer::LazyTimer;
-use super::{ASAP, ListenError, Network, random_seed};
+use super::{ASAP, ListenError, Network, Stopped, random_seed};
+use crate::log::{ANYBODY, note_limited, warn_limited};
 use crate::protocol::element::{Element, ElementConfig, Event};
 use crate::protocol::{HuntConfig, Incompatible, Machine};
-use crate::transport::{Endpoint, Purpose};
+use crate::transport::{Endpoint, Purpose, is_shortage};
 use crate::wire::{
     OperationError, PolicyParameters, PoolElementId, PoolHandle, Ppid, TransportAddress,
     TransportUse,
@@ -29,6 +31,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct PoolElement {
     network: Network,
     commands: mpsc::Sender<Command>,
+    ended: Ended,
     endpoint: Box<dyn Endpoint>,
     user_transport: TransportAddress,
 }
@@ -42,21 +45,29 @@ pub struct ElementControl {
 impl ElementControl {
     /// Registers with another policy or other values of it.
     ///
+    /// # Errors
+    ///
+    /// When the element has left, or its task has stopped.
+    ///
     /// # Cancel safety
     ///
     /// A dropped future has registered the new values, or not.
-    pub async fn set_policy(&self, policy: PolicyParameters) {
-        let _ = self.commands.clone().send(Command::SetPolicy(policy)).await;
+    pub async fn set_policy(&self, policy: PolicyParameters) -> Result<(), Stopped> {
+        self.commands.clone().send(Command::SetPolicy(policy)).await.map_err(|_| Stopped)
     }
 
     /// Says how busy the element is, from 0.0 to 1.0, if its policy asks for that. Registrars are
     /// told at most every 100 ms, and the last load in any case.
     ///
+    /// # Errors
+    ///
+    /// When the element has left, or its task has stopped.
+    ///
     /// # Cancel safety
     ///
     /// A dropped future has said it, or not.
-    pub async fn set_load(&self, load: f64) {
-        let _ = self.commands.clone().send(Command::SetLoad(load)).await;
+    pub async fn set_load(&self, load: f64) -> Result<(), Stopped> {
+        self.commands.clone().send(Command::SetLoad(load)).await.map_err(|_| Stopped)
     }
 }
 
@@ -105,6 +116,8 @@ struct ElementRole {
     rejected: Option<JoinError>,
     waiting: Vec<oneshot::Sender<Result<PoolElementId, JoinError>>>,
     leaving: Option<oneshot::Sender<bool>>,
+    /// Whether it was told that the registrar is lost, and not yet that it is found.
+    lost: bool,
     finished: bool,
 }
 
@@ -164,13 +177,20 @@ impl PoolElement {
 
     /// The next session that a pool user opens or brings here.
     ///
+    /// # Errors
+    ///
+    /// When the element's task has stopped: nobody is sent to the element any more.
+    ///
     /// # Cancel safety
     ///
     /// No session is lost when the future is dropped.
-    pub async fn accept(&mut self) -> ElementSession {
+    pub async fn accept(&mut self) -> Result<ElementSession, Stopped> {
         let mut pause = None;
         let mut timer = LazyTimer::default();
         let connection = poll_fn(|cx| {
+            if self.ended.poll_unpin(cx).is_ready() {
+                return Poll::Ready(Err(Stopped));
+            }
             loop {
                 if pause.is_some() {
                     let over = timer.poll(cx, self.network.runtime(), pause);
@@ -178,16 +198,19 @@ impl PoolElement {
                     pause = None;
                 }
                 match ready!(self.endpoint.poll_accept(cx)) {
-                    Ok(connection) => return Poll::Ready(connection),
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot accept a session");
-                        pause = Some(self.network.now() + ACCEPT_PAUSE);
+                    Ok(connection) => return Poll::Ready(Ok(connection)),
+                    Err(error) if is_shortage(&error) => {
+                        let now = self.network.now();
+                        warn_limited!(now, ANYBODY, "cannot accept a session", %error);
+                        pause = Some(now + ACCEPT_PAUSE);
                     }
+                    // The one that was about to be accepted is gone, and there may be another.
+                    Err(error) => tracing::debug!(%error, "cannot accept a session"),
                 }
             }
         })
-        .await;
-        ElementSession::new(self.network.clone(), connection)
+        .await?;
+        Ok(ElementSession::new(self.network.clone(), connection))
     }
 
     /// Deregisters the element. Whether the registrar confirmed it; else the registration has
@@ -312,10 +335,12 @@ impl PoolElementBuilder {
             rejected: None,
             waiting: Vec::new(),
             leaving: None,
+            lost: false,
             finished: false,
         };
-        let commands = Task::spawn(role, &network, vec![(Ppid::ASAP, asap)], announcements);
-        Ok(PoolElement { network, commands, endpoint: service, user_transport })
+        let (commands, ended) =
+            Task::spawn(role, &network, vec![(Ppid::ASAP, asap)], announcements);
+        Ok(PoolElement { network, commands, ended, endpoint: service, user_transport })
     }
 }
 
@@ -338,6 +363,8 @@ impl ElementRole {
 impl Role for ElementRole {
     type Machine = Element;
     type Command = Command;
+
+    const NAME: &'static str = "pool element";
 
     fn machine(&mut self) -> &mut Element {
         &mut self.machine
@@ -367,11 +394,16 @@ impl Role for ElementRole {
         }
     }
 
-    fn handle_event(&mut self, event: <Element as Machine>::Event) {
+    fn handle_event(&mut self, now: Instant, event: <Element as Machine>::Event) {
         match event {
             Event::Registered { identifier, registrar } => {
                 self.rejected = None;
-                tracing::info!(%identifier, %registrar, "registered");
+                let pool = self.machine.pool_handle();
+                if std::mem::take(&mut self.lost) {
+                    note_limited!(now, ANYBODY, "registrar found, registered again", %registrar);
+                } else {
+                    tracing::info!(%pool, %identifier, %registrar, "registered");
+                }
                 self.answer(&Ok(identifier));
             }
             Event::Rejected(error) => self.reject(JoinError::Rejected(error)),
@@ -379,9 +411,17 @@ impl Role for ElementRole {
                 tracing::warn!(%error, "policy not changed");
             }
             Event::Incompatible(error) => self.reject(error.into()),
-            Event::RegistrarLost => tracing::warn!("registrar lost; looking for another"),
+            Event::RegistrarLost => {
+                warn_limited!(now, ANYBODY, "registrar lost; looking for another");
+                self.lost = true;
+            }
+            Event::Refused(error) => {
+                warn_limited!(now, ANYBODY, "refused by the registrar", %error);
+            }
             Event::NoRegistrar => tracing::debug!("no registrar found yet"),
-            Event::Expired => tracing::warn!("registration expired; registering again"),
+            Event::Expired => {
+                warn_limited!(now, ANYBODY, "removed by the registrar; registering again");
+            }
             Event::Deregistered { confirmed } => {
                 tracing::info!(confirmed, "deregistered");
                 self.answer(&Err(JoinError::Left));

@@ -258,7 +258,7 @@ impl Messenger {
             Ok(true) => self.last = Some(identifier),
             Ok(false) => {
                 self.open.retain(|open| open.element != identifier);
-                self.user.report_unreachable(self.handle.clone(), identifier).await;
+                let _ = self.user.report_unreachable(self.handle.clone(), identifier).await;
             }
             Err(_) => {}
         }

@@ -171,6 +171,11 @@ impl ListenError {
     }
 }
 
+/// The task behind a handle has stopped: it panicked, or its runtime is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the background task has stopped")]
+pub struct Stopped;
+
 /// A registrar's identifier, drawn at random (RFC 5353 section 3.2.1).
 #[must_use]
 pub fn random_registrar_id() -> RegistrarId {

@@ -1,14 +1,18 @@
 //! A registrar that runs.
 
 use std::net::IpAddr;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use futures::channel::{mpsc, oneshot};
+use futures::channel::mpsc;
+use futures::future::{Either, select};
 
-use super::task::{Role, Task};
-use super::{ASAP, ListenError, Network};
+use super::task::{Ended, Role, Task};
+use super::{ASAP, ListenError, Network, Stopped};
+use crate::log::{self, note_limited, warn_limited};
 use crate::protocol::Machine;
 use crate::protocol::registrar::{self, RegistrarConfig};
+use crate::runtime::Runtime;
 use crate::transport::{Purpose, interfaces};
 use crate::wire::{Ppid, RegistrarId, TransportAddress};
 
@@ -16,6 +20,8 @@ use crate::wire::{Ppid, RegistrarId, TransportAddress};
 #[derive(Debug)]
 pub struct Registrar {
     commands: mpsc::Sender<Command>,
+    ended: Ended,
+    runtime: Arc<dyn Runtime>,
     identifier: RegistrarId,
     local: TransportAddress,
     enrp: Option<TransportAddress>,
@@ -23,14 +29,16 @@ pub struct Registrar {
 
 #[derive(Debug)]
 enum Command {
-    Shutdown(oneshot::Sender<()>),
+    Shutdown,
 }
+
+/// How long a shutdown may take: the elements are handed over within a second, and connections are
+/// closed within two.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 struct RegistrarRole {
     machine: registrar::Registrar,
     finished: bool,
-    /// Dropped with the task, when all connections are closed.
-    done: Option<oneshot::Sender<()>>,
 }
 
 impl Registrar {
@@ -70,9 +78,10 @@ impl Registrar {
         let enrp = config.enrp_transport().cloned();
         let machine = registrar::Registrar::new(config);
         let identifier = machine.identifier();
-        let role = RegistrarRole { machine, finished: false, done: None };
-        let commands = Task::spawn(role, network, endpoints, multicast);
-        Ok(Self { commands, identifier, local, enrp })
+        let role = RegistrarRole { machine, finished: false };
+        let (commands, ended) = Task::spawn(role, network, endpoints, multicast);
+        let runtime = Arc::clone(network.runtime());
+        Ok(Self { commands, ended, runtime, identifier, local, enrp })
     }
 
     /// The registrar's identifier.
@@ -96,14 +105,30 @@ impl Registrar {
     /// Hands the elements to the other registrars, if there are any, which takes up to a second;
     /// then closes the connections and ends the registrar.
     ///
+    /// # Errors
+    ///
+    /// When the registrar had stopped already, or does not stop within 5 s.
+    ///
     /// # Cancel safety
     ///
     /// It ends even if the future is dropped.
-    pub async fn shutdown(mut self) {
-        let (done, wait) = oneshot::channel();
-        if self.commands.try_send(Command::Shutdown(done)).is_ok() {
-            let _ = wait.await;
+    pub async fn shutdown(mut self) -> Result<(), Stopped> {
+        let deadline = self.runtime.now() + SHUTDOWN_TIMEOUT;
+        self.commands.try_send(Command::Shutdown).map_err(|_| Stopped)?;
+        match select(self.ended, self.runtime.timer(deadline)).await {
+            Either::Left(_) => Ok(()),
+            Either::Right(_) => Err(Stopped),
         }
+    }
+
+    /// Waits until the registrar has stopped by itself, which it does only if its task panicked or
+    /// its runtime is gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when the future is dropped.
+    pub async fn stopped(&self) {
+        let _ = self.ended.clone().await;
     }
 }
 
@@ -111,36 +136,99 @@ impl Role for RegistrarRole {
     type Machine = registrar::Registrar;
     type Command = Command;
 
+    const NAME: &'static str = "registrar";
+
     fn machine(&mut self) -> &mut registrar::Registrar {
         &mut self.machine
     }
 
     fn handle_command(&mut self, now: Instant, command: Command) {
-        let Command::Shutdown(done) = command;
+        let Command::Shutdown = command;
         self.machine.leave(now);
-        self.done = Some(done);
     }
 
-    fn handle_event(&mut self, event: <registrar::Registrar as Machine>::Event) {
-        use registrar::Event;
+    /// What others can repeat is told once a minute for each of them.
+    fn handle_event(&mut self, now: Instant, event: <registrar::Registrar as Machine>::Event) {
+        use registrar::{Event, RemovalReason};
+        let host_of =
+            |address: &TransportAddress| address.addresses.first().copied().unwrap_or(log::ANYBODY);
         match event {
-            Event::Registered(element) => tracing::info!(%element, "registered"),
+            Event::Registered(element, address) => {
+                let (pool, element) = (element.pool_handle, element.identifier);
+                tracing::info!(%pool, %element, %address, "registered");
+            }
             Event::Reregistered(element) => tracing::debug!(%element, "registered again"),
             Event::Refused(element, response) => {
                 let cause = response.error.unwrap_or_default();
                 tracing::info!(%element, %cause, "refused");
             }
-            Event::Removed(element, reason) => tracing::info!(%element, %reason, "removed"),
-            Event::PeerFound(registrar) => tracing::info!(%registrar, "peer found"),
-            Event::PeerLost(registrar) => tracing::info!(%registrar, "peer lost"),
-            Event::PeerDead(registrar) => tracing::warn!(%registrar, "peer does not answer"),
-            Event::Joined { elements } => tracing::info!(elements, "joined the other registrars"),
-            Event::TookOver { registrar, elements } => {
-                tracing::warn!(%registrar, elements, "took over");
+            Event::Removed(element, reason, address) => {
+                let (pool, element) = (element.pool_handle, element.identifier);
+                let host = address.as_ref().map_or(log::ANYBODY, host_of);
+                let address = address.map(|address| address.to_string()).unwrap_or_default();
+                match reason {
+                    RemovalReason::KeepAliveTimeout
+                    | RemovalReason::Unreachable
+                    | RemovalReason::Reported
+                    | RemovalReason::OtherPolicy => {
+                        warn_limited!(now, host, "removed", %pool, %element, address, %reason);
+                    }
+                    RemovalReason::Deregistered
+                    | RemovalReason::Expired
+                    | RemovalReason::ElsewhereRemoved => {
+                        tracing::info!(%pool, %element, address, %reason, "removed");
+                    }
+                }
             }
-            Event::TakenOver { by } => tracing::warn!(%by, "was taken over"),
+            Event::NotTaken(registrar, reason) => {
+                warn_limited!(now, log::ANYBODY, "an element of a peer was not taken",
+                    %registrar, reason);
+            }
+            Event::PeerFound(registrar, _) => tracing::debug!(%registrar, "peer heard of"),
+            Event::PeerConnected(registrar, address) => {
+                note_limited!(now, host_of(&address), "peer found", %registrar, %address);
+            }
+            Event::PeerLost(registrar, host) => {
+                let host = host.unwrap_or(log::ANYBODY);
+                warn_limited!(now, host, "peer lost", %registrar, %host);
+            }
+            Event::PeerSilent(address) => {
+                warn_limited!(now, host_of(&address), "peer does not answer", %address);
+            }
+            Event::PeerDead(registrar) => {
+                warn_limited!(now, log::ANYBODY, "peer is dead", %registrar);
+            }
+            Event::Joined { elements } => tracing::info!(elements, "joined the other registrars"),
+            Event::Ready { elements } => {
+                note_limited!(now, log::ANYBODY, "ready", elements);
+            }
+            Event::Behind { late, stretch } => {
+                warn_limited!(
+                    now,
+                    log::ANYBODY,
+                    "late: nobody is taken for dead meanwhile",
+                    ?late,
+                    stretch
+                );
+            }
+            Event::LimitHit(limit, host) => {
+                // The limits have different kinds.
+                limit_hit(now, limit, host);
+            }
+            Event::Crowded { host, closed } => {
+                warn_limited!(now, host, "too many connections: closed the longest silent ones",
+                    %host, closed);
+            }
+            Event::TookOver { registrar, elements } => {
+                warn_limited!(now, log::ANYBODY, "took over", %registrar, elements);
+            }
+            Event::TakenOver { by } => {
+                warn_limited!(now, log::ANYBODY, "was taken over", %by);
+            }
             Event::Left => self.finished = true,
-            Event::Misbehaved { peer, reason } => tracing::warn!(%peer, reason, "misbehaved"),
+            Event::Misbehaved { peer, reason } => {
+                warn_limited!(now, host_of(&peer), "misbehaved", %peer, reason);
+            }
         }
     }
 
@@ -150,5 +238,24 @@ impl Role for RegistrarRole {
 
     fn is_finished(&self) -> bool {
         self.finished
+    }
+}
+
+fn limit_hit(now: Instant, limit: registrar::Limit, host: IpAddr) {
+    use registrar::Limit;
+    let kind = match limit {
+        Limit::Connections => "limit of connections met",
+        Limit::Elements => "limit of elements met",
+        Limit::Subscriptions => "limit of subscriptions met",
+        Limit::Resolutions => "limit of resolutions met",
+        Limit::Reports => "limit of reports met",
+        Limit::Registrations => "limit of registrations met",
+        Limit::Pages => "limit of handle table pages met",
+        Limit::Dials => "limit of named addresses met",
+        Limit::Peers => "limit of peers met",
+    };
+    if let Some(left_out) = log::admit(now, kind, host) {
+        let again = (left_out > 0).then_some(left_out);
+        tracing::warn!(%host, again, "{kind}");
     }
 }

@@ -10,12 +10,16 @@ use futures::channel::oneshot;
 use futures::future::{AbortHandle, Shared, abortable};
 use futures::stream::{FuturesUnordered, StreamExt};
 
+use super::Stopped;
 use super::element::PoolElement;
 use super::element_session::ElementSession;
 use super::timer::LazyTimer;
 
 /// How many sessions an element serves at a time; ours. Further ones wait to be accepted.
 const MAX_SESSIONS: usize = 65_536;
+
+/// How long the registrar may take at least to confirm that an element leaves.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Is ready when it is time to stop.
 #[derive(Debug, Clone)]
@@ -54,7 +58,9 @@ impl PoolElement {
     /// element leaves the pool, tells the sessions so by their [`Stopping`], and gives them
     /// `grace` to come to an end. Those which are left are aborted: their pool users fail over.
     ///
-    /// Gives whether all came to an end in time.
+    /// Gives whether the registrar confirmed in time that the element has left; it is waited for
+    /// 2 s at least. That is false as well if the element's task
+    /// stopped by itself, which has the same effect as `stop`.
     ///
     /// # Cancel safety
     ///
@@ -74,6 +80,7 @@ impl PoolElement {
         let network = self.network().clone();
         let mut sessions = FuturesUnordered::new();
         let mut stop = pin!(stop.fuse());
+        let mut stopped = false;
         loop {
             let full = sessions.len() >= MAX_SESSIONS;
             let mut accept = pin!(self.accept());
@@ -87,7 +94,14 @@ impl PoolElement {
                 }
                 accept.as_mut().poll(cx).map(Some)
             });
-            let Some(session) = accepted.await else { break };
+            let session = match accepted.await {
+                Some(Ok(session)) => session,
+                Some(Err(Stopped)) => {
+                    stopped = true;
+                    break;
+                }
+                None => break,
+            };
             let (guard, done) = oneshot::channel::<()>();
             let (served, abort) = abortable(serve(session, stopping.clone()));
             sessions.push(Served { done, abort });
@@ -97,7 +111,8 @@ impl PoolElement {
             }));
         }
         let deadline = network.now() + grace;
-        let mut timer = LazyTimer::default();
+        let left_by = deadline.max(network.now() + LEAVE_PATIENCE);
+        let (mut timer, mut patience) = (LazyTimer::default(), LazyTimer::default());
         let mut leave = pin!(self.leave().fuse());
         let mut left = false;
         let mut tell = Some(tell);
@@ -105,17 +120,21 @@ impl PoolElement {
             // Nobody is sent to us any more before we turn anybody away.
             left = left || leave.as_mut().poll(cx).is_ready();
             let late = timer.poll(cx, network.runtime(), Some(deadline)).is_ready();
+            let given_up = patience.poll(cx, network.runtime(), Some(left_by)).is_ready();
             if left || late {
                 drop(tell.take());
             }
-            loop {
+            let all_ended = loop {
                 match sessions.poll_next_unpin(cx) {
                     Poll::Ready(Some(())) => {}
-                    Poll::Ready(None) if left || late => return Poll::Ready(left),
-                    Poll::Ready(None) | Poll::Pending => break,
+                    Poll::Ready(None) => break true,
+                    Poll::Pending => break false,
                 }
+            };
+            match (left || given_up) && (all_ended || late) {
+                true => Poll::Ready(left && !stopped),
+                false => Poll::Pending,
             }
-            if late { Poll::Ready(false) } else { Poll::Pending }
         })
         .await
     }

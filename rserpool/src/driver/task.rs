@@ -2,42 +2,52 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use futures::channel::mpsc;
+use futures::FutureExt;
+use futures::channel::{mpsc, oneshot};
+use futures::future::Shared;
 use futures::stream::StreamExt;
 
 use super::Network;
 use super::connections::Connections;
 use super::gate::Gate;
 use super::timer::LazyTimer;
+use crate::log::{self, ANYBODY, warn_limited};
 use crate::protocol::{ConnectionEvent, Machine, Output};
 use crate::transport::multicast::Multicast;
-use crate::transport::{Connection, Endpoint, Event, SendError};
+use crate::transport::{Connection, Endpoint, Event, SendError, is_shortage};
 use crate::wire::{Ppid, TransportAddress};
 
-/// The most connections of one task; ours. Further ones from outside are dropped.
+/// The most connections of one task. Not from the RFCs. Further ones from outside are dropped.
 const MAX_CONNECTIONS: usize = 65_536;
 
 /// How many things a task does before it lets others run.
 const BUDGET: u32 = 256;
 
-/// How long no connections are accepted after that failed, for want of descriptors for
-/// instance.
+/// How long no connections are accepted after that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How late timers may be while there is something to read. What came before a deadline is thus
+/// read before it, unless there is more than can be read; and then the machine sees that.
+const TIMER_PATIENCE: Duration = Duration::from_millis(200);
 
 /// What a task does besides running its machine.
 pub(super) trait Role: Send + 'static {
     type Machine: Machine + Send;
     type Command: Send;
 
+    /// What runs, for the log.
+    const NAME: &'static str;
+
     fn machine(&mut self) -> &mut Self::Machine;
 
     /// The owner of the task wants something. Outputs of the machine are drained afterwards.
     fn handle_command(&mut self, now: Instant, command: Self::Command);
 
-    fn handle_event(&mut self, event: <Self::Machine as Machine>::Event);
+    fn handle_event(&mut self, now: Instant, event: <Self::Machine as Machine>::Event);
 
     /// The handle was dropped.
     fn handle_abandoned(&mut self, now: Instant);
@@ -45,6 +55,9 @@ pub(super) trait Role: Send + 'static {
     /// Whether the task is done, but for closing its connections.
     fn is_finished(&self) -> bool;
 }
+
+/// Is ready when a task has come to its end, in good order or not.
+pub(super) type Ended = Shared<oneshot::Receiver<()>>;
 
 pub(super) struct Task<R: Role> {
     role: R,
@@ -59,20 +72,25 @@ pub(super) struct Task<R: Role> {
     accept_again: Option<Instant>,
     /// When the task was woken. The clock is not read for each thing that happened.
     now: Instant,
+    /// Dropped with the task.
+    _ended: oneshot::Sender<()>,
 }
 
 impl<R: Role> Task<R> {
     /// Runs `role` in the background. What is sent into the channel that is returned becomes
     /// its commands; it ends some time after the sender is dropped.
+    ///
+    /// A task that panics drops all that it has, and so ends like one whose runtime is gone.
     pub(super) fn spawn(
         mut role: R,
         network: &Network,
         endpoints: Vec<(Ppid, Box<dyn Endpoint>)>,
         multicast: impl IntoIterator<Item = Multicast>,
-    ) -> mpsc::Sender<R::Command> {
+    ) -> (mpsc::Sender<R::Command>, Ended) {
         let (sender, commands) = mpsc::channel(16);
+        let (guard, ended) = oneshot::channel();
         role.machine().start(network.now());
-        let mut task = Self {
+        let mut task = Some(Self {
             role,
             network: network.clone(),
             endpoints: endpoints
@@ -85,9 +103,23 @@ impl<R: Role> Task<R> {
             timer: LazyTimer::default(),
             accept_again: None,
             now: network.now(),
+            _ended: guard,
+        });
+        let run = move |cx: &mut Context<'_>| {
+            let Some(running) = &mut task else { return Poll::Ready(()) };
+            // What a panic leaves behind is not looked at, but dropped.
+            let polled = catch_unwind(AssertUnwindSafe(|| running.poll(cx)));
+            if polled.is_err() {
+                tracing::error!(task = R::NAME, "the task panicked and has stopped");
+            }
+            if !matches!(polled, Ok(Poll::Pending)) {
+                task = None;
+                return Poll::Ready(());
+            }
+            Poll::Pending
         };
-        network.runtime().spawn(Box::pin(poll_fn(move |cx| task.poll(cx))));
-        sender
+        network.runtime().spawn(Box::pin(poll_fn(run)));
+        (sender, ended.shared())
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -98,20 +130,20 @@ impl<R: Role> Task<R> {
                 self.endpoints.clear();
                 self.connections.close_all(self.now);
             }
-            // Each source in each round, so that none keeps the others waiting.
-            let sources = [
-                Self::poll_timer,
-                Self::poll_commands,
-                Self::poll_multicast,
-                Self::poll_accept,
-                Self::poll_event,
-            ];
+            // Each source in each round, so that none keeps the others waiting; the timers when
+            // there is nothing else, or when they cannot wait.
+            let sources =
+                [Self::poll_commands, Self::poll_multicast, Self::poll_accept, Self::poll_event];
             let mut idle = true;
             for source in sources {
                 if source(self, cx).is_ready() {
                     idle = false;
                     self.drain();
                 }
+            }
+            if (idle || self.timers_are_late()) && self.poll_timer(cx).is_ready() {
+                idle = false;
+                self.drain();
             }
             if self.endpoints.is_empty() && self.connections.len() == 0 {
                 return Poll::Ready(());
@@ -122,6 +154,11 @@ impl<R: Role> Task<R> {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    fn timers_are_late(&mut self) -> bool {
+        let due = self.role.machine().poll_timeout();
+        due.is_some_and(|due| due + TIMER_PATIENCE <= self.now)
     }
 
     /// Does what the machine wants done.
@@ -141,7 +178,8 @@ impl<R: Role> Task<R> {
                             // Its last event is on the way, and tells the machine.
                             Ok(()) | Err(SendError::NotConnected) => {}
                             Err(error) => {
-                                tracing::warn!(%error, "connection dropped");
+                                let now = self.now;
+                                warn_limited!(now, ANYBODY, "connection dropped", %error);
                                 self.connections.abort(connection);
                                 overflowed.push(connection);
                             }
@@ -164,7 +202,7 @@ impl<R: Role> Task<R> {
                     Output::Close { connection, abort: false } => {
                         self.connections.close(self.now, connection);
                     }
-                    Output::Event(event) => self.role.handle_event(event),
+                    Output::Event(event) => self.role.handle_event(self.now, event),
                 }
             }
             if let Some((connection, time)) = measured.pop() {
@@ -196,7 +234,7 @@ impl<R: Role> Task<R> {
             Event::Closed => machine.handle_connection(now, name, ConnectionEvent::Closed),
             Event::Lost(error) => {
                 tracing::debug!(connection = name.0, %error, "connection lost");
-                machine.handle_connection(now, name, ConnectionEvent::Lost);
+                machine.handle_connection(now, name, reason_of(&error));
             }
         }
         Poll::Ready(())
@@ -267,11 +305,15 @@ impl<R: Role> Task<R> {
             }
             Ok(connection) => {
                 tracing::debug!(peer = %connection.peer(), "too many connections");
+                self.role.machine().handle_crowded(now);
             }
-            Err(error) => {
-                tracing::debug!(%error, "cannot accept a connection");
+            Err(error) if is_shortage(&error) => {
+                warn_limited!(now, ANYBODY, "cannot accept a connection", %error);
+                self.role.machine().handle_crowded(now);
                 self.accept_again = Some(now + ACCEPT_PAUSE);
             }
+            // The one that was about to be accepted is gone, and there may be another.
+            Err(error) => tracing::debug!(%error, "cannot accept a connection"),
         }
     }
 
@@ -289,6 +331,29 @@ impl<R: Role> Task<R> {
         if machine.is_some_and(|deadline| deadline <= now) {
             self.role.machine().handle_timeout(now);
         }
+        log::summarize(now);
         Poll::Ready(())
     }
+}
+
+/// What the end of a connection says of the other end.
+fn reason_of(error: &io::Error) -> ConnectionEvent {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => ConnectionEvent::Refused,
+        // There is an association already, or no way or no address to send from.
+        io::ErrorKind::AddrInUse
+        | io::ErrorKind::AddrNotAvailable
+        | io::ErrorKind::AlreadyExists
+        | io::ErrorKind::InvalidInput
+        | io::ErrorKind::PermissionDenied => ConnectionEvent::Impossible,
+        _ if is_shortage(error) || is_connected_already(error) => ConnectionEvent::Impossible,
+        _ => ConnectionEvent::Lost,
+    }
+}
+
+fn is_connected_already(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    return matches!(error.raw_os_error(), Some(libc::EISCONN | libc::EALREADY));
+    #[cfg(not(unix))]
+    return false;
 }

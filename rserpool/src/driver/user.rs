@@ -12,7 +12,8 @@ use super::requests::{RequestConfig, RequestSession};
 use super::session::Session;
 use super::subscription::{Subscriber, Subscription};
 use super::task::{Role, Task};
-use super::{ASAP, Network, random_seed};
+use super::{ASAP, Network, Stopped, random_seed};
+use crate::log::{ANYBODY, note_limited, warn_limited};
 use crate::protocol::session::{SessionConfig, SessionError};
 use crate::protocol::user::{Event, RequestId, ResolveError, ResolveOptions, User, UserConfig};
 use crate::protocol::{HuntConfig, Machine};
@@ -24,7 +25,6 @@ use crate::wire::{PoolElement, PoolElementId, PoolHandle, Ppid, TransportAddress
 pub struct PoolUser {
     network: Network,
     commands: mpsc::Sender<Command>,
-    registrars: Vec<TransportAddress>,
 }
 
 #[derive(Debug)]
@@ -41,6 +41,7 @@ struct UserRole {
     machine: User,
     waiting: HashMap<RequestId, oneshot::Sender<Resolution>>,
     subscribers: HashMap<PoolHandle, Vec<Subscriber>>,
+    lost: bool,
     finished: bool,
 }
 
@@ -67,7 +68,6 @@ impl PoolUser {
         hunt: HuntConfig,
         configure: impl FnOnce(UserConfig) -> UserConfig,
     ) -> io::Result<Self> {
-        let registrars = hunt.registrars().to_vec();
         let announcements = network.announcements(&hunt);
         let config = configure(UserConfig::new(hunt, random_seed()));
         let endpoint = network.dialler(ASAP)?;
@@ -75,18 +75,19 @@ impl PoolUser {
             machine: User::new(config),
             waiting: HashMap::new(),
             subscribers: HashMap::new(),
+            lost: false,
             finished: false,
         };
         let endpoints = vec![(Ppid::ASAP, endpoint)];
-        let commands = Task::spawn(role, network, endpoints, announcements);
-        Ok(Self { network: network.clone(), commands, registrars })
+        let (commands, _) = Task::spawn(role, network, endpoints, announcements);
+        Ok(Self { network: network.clone(), commands })
     }
 
     /// The elements of a pool, in the order in which to try them.
     ///
     /// # Errors
     ///
-    /// When there is no such pool, or no registrar to ask.
+    /// When there is no such pool, no registrar to ask, or the user's task has stopped.
     ///
     /// # Cancel safety
     ///
@@ -98,19 +99,27 @@ impl PoolUser {
     ) -> Result<Vec<PoolElement>, ResolveError> {
         let (answer, wait) = oneshot::channel();
         let command = Command::Resolve(handle, options, answer);
-        let gone = || ResolveError::NoRegistrar(self.registrars.clone());
-        self.commands.clone().send(command).await.map_err(|_| gone())?;
-        wait.await.unwrap_or_else(|_| Err(gone()))
+        self.commands.clone().send(command).await.map_err(|_| ResolveError::Stopped)?;
+        wait.await.unwrap_or(Err(ResolveError::Stopped))
     }
 
     /// Tells the registrar that an element could not be reached, for programs that do so
     /// without a [`Session`] (RFC 5352 section 6.9.2).
     ///
+    /// # Errors
+    ///
+    /// When the user's task has stopped.
+    ///
     /// # Cancel safety
     ///
     /// A dropped future has reported, or not.
-    pub async fn report_unreachable(&self, handle: PoolHandle, identifier: PoolElementId) {
-        let _ = self.commands.clone().send(Command::Report(handle, identifier)).await;
+    pub async fn report_unreachable(
+        &self,
+        handle: PoolHandle,
+        identifier: PoolElementId,
+    ) -> Result<(), Stopped> {
+        let report = Command::Report(handle, identifier);
+        self.commands.clone().send(report).await.map_err(|_| Stopped)
     }
 
     /// The changes of a pool as they happen, from what is there now on (RFC 5352 section 2.2.5):
@@ -207,6 +216,8 @@ impl Role for UserRole {
     type Machine = User;
     type Command = Command;
 
+    const NAME: &'static str = "pool user";
+
     fn machine(&mut self) -> &mut User {
         &mut self.machine
     }
@@ -232,7 +243,7 @@ impl Role for UserRole {
         }
     }
 
-    fn handle_event(&mut self, event: <User as Machine>::Event) {
+    fn handle_event(&mut self, now: Instant, event: <User as Machine>::Event) {
         match event {
             Event::Resolved { request, result } => {
                 if let Some(answer) = self.waiting.remove(&request) {
@@ -240,8 +251,17 @@ impl Role for UserRole {
                 }
             }
             Event::PoolChanged { handle, elements } => self.tell(&handle, &elements),
-            Event::RegistrarFound(registrar) => tracing::info!(%registrar, "registrar found"),
-            Event::RegistrarLost => tracing::warn!("registrar lost; looking for another"),
+            Event::RegistrarFound(registrar) => {
+                if std::mem::take(&mut self.lost) {
+                    note_limited!(now, ANYBODY, "registrar found again", %registrar);
+                } else {
+                    tracing::info!(%registrar, "registrar found");
+                }
+            }
+            Event::RegistrarLost => {
+                warn_limited!(now, ANYBODY, "registrar lost; looking for another");
+                self.lost = true;
+            }
             Event::NoRegistrar => tracing::debug!("no registrar found yet"),
         }
     }

@@ -11,22 +11,26 @@ mod owners;
 mod pool;
 
 use std::hash::BuildHasher;
+use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use rand::Rng;
+use roaring::RoaringBitmap;
 use slab::Slab;
 
 use crate::policy::{InvalidPolicy, Member, Policies, Wanted};
 use crate::wire::{
-    EncodeError, EncodedElement, PolicyType, PoolElement, PoolElementId, PoolHandle, RegistrarId,
+    ElementTooLarge, EncodedElement, PolicyType, PoolElement, PoolElementId, PoolHandle,
+    RegistrarId,
 };
 use index::{Hashes, Index};
 use lifetimes::Lifetimes;
 use owners::Owners;
-use pool::{Kind, Pool};
+use pool::Pool;
 
 pub use checksum::Checksum;
+pub use pool::PoolKind;
 
 type HashMap<K, V> = std::collections::HashMap<K, V, RandomState>;
 
@@ -45,6 +49,8 @@ impl ElementKey {
 pub struct Handlespace<T> {
     policies: Policies,
     elements: Slab<Element<T>>,
+    /// The places of the arena that have an element: it is never walked where it is empty.
+    present: RoaringBitmap,
     pools: Slab<Pool>,
     /// By the hashes of their handles.
     by_handle: Index<Hashes>,
@@ -114,9 +120,12 @@ pub enum Refused {
     /// The policy cannot work with the element's parameters.
     #[error(transparent)]
     Policy(#[from] InvalidPolicy),
-    /// The element does not fit a message.
+    /// The element and its handle take too many bytes.
     #[error(transparent)]
-    TooLong(#[from] EncodeError),
+    TooLarge(#[from] ElementTooLarge),
+    /// The identifier is zero, which means "none" (RFC 5354 section 3.14).
+    #[error("a pool element has no identifier")]
+    NoIdentifier,
     /// The handlespace is full.
     #[error("the handlespace is full")]
     Full,
@@ -129,6 +138,7 @@ impl<T> Handlespace<T> {
         Self {
             policies,
             elements: Slab::new(),
+            present: RoaringBitmap::new(),
             pools: Slab::new(),
             by_handle: Index::default(),
             hasher: RandomState::default(),
@@ -199,32 +209,16 @@ impl<T> Handlespace<T> {
         self.pools.iter().map(|(_, pool)| (pool.handle(), pool.len()))
     }
 
-    /// Checks whether an element may join its pool or, if it is in it, have new values (RFC
-    /// 5352 section 3.1).
-    ///
-    /// # Errors
-    ///
-    /// When the pool is not of its kind, or there is no room.
-    pub fn check(&self, handle: &PoolHandle, value: &PoolElement) -> Result<(), Refused> {
-        self.policies.validate(&value.policy)?;
-        let pool = self.pool(handle);
-        if let Some(pool) = pool {
-            pool.check(value)?;
-        }
-        match pool.and_then(|pool| pool.find(value.identifier)) {
-            Some(_) => Ok(()),
-            None => self.check_room(),
-        }
+    /// What the elements of a pool have in common. `None` where there is no such pool.
+    #[must_use]
+    pub fn kind(&self, handle: &PoolHandle) -> Option<PoolKind> {
+        self.pool(handle).map(Pool::kind)
     }
 
-    /// Whether an element that does not fit its pool has the right to it nevertheless: pools of
-    /// one handle that came to be apart, and not of one kind, become the one with the smaller
-    /// policy number, transport protocol and transport use, in this order. False where there is
-    /// no such pool, or the element fits, or its policy is not to be had.
+    /// How many elements a pool has.
     #[must_use]
-    pub fn prevails(&self, handle: &PoolHandle, value: &PoolElement) -> bool {
-        let Some(pool) = self.pool(handle) else { return false };
-        self.policies.validate(&value.policy).is_ok() && Kind::of(value) < pool.kind()
+    pub fn pool_size(&self, handle: &PoolHandle) -> usize {
+        self.pool(handle).map_or(0, Pool::len)
     }
 
     /// The policy of a pool. `None` where there is no such pool.
@@ -238,15 +232,13 @@ impl<T> Handlespace<T> {
         self.pool(handle).into_iter().flat_map(Pool::members)
     }
 
-    fn check_room(&self) -> Result<(), Refused> {
-        if self.elements.len() < self.capacity { Ok(()) } else { Err(Refused::Full) }
-    }
-
-    /// Adds an element, for ever until [`Self::set_lifetime`] says otherwise.
+    /// Adds an element, for ever until [`Self::set_lifetime`] says otherwise (RFC 5352 section
+    /// 3.1).
     ///
     /// # Errors
     ///
-    /// When [`Self::check`] refuses it, or it does not fit a message.
+    /// When its pool is of another kind, the element is not valid or too large, or there is no
+    /// room. Nothing was changed.
     ///
     /// # Panics
     ///
@@ -258,8 +250,13 @@ impl<T> Handlespace<T> {
         state: T,
     ) -> Result<ElementKey, Refused> {
         self.policies.validate(&value.policy)?;
-        self.check_room()?;
-        let encoded = EncodedElement::new(value)?;
+        if value.identifier == PoolElementId(0) {
+            return Err(Refused::NoIdentifier);
+        }
+        if self.elements.len() >= self.capacity {
+            return Err(Refused::Full);
+        }
+        let encoded = EncodedElement::new(handle, value)?;
         let index = match self.index_of(handle) {
             Some(index) => {
                 self.pools[index as usize].check(value)?;
@@ -273,40 +270,42 @@ impl<T> Handlespace<T> {
         let member = pool.insert(key, value);
         self.owners.add(key, pool.handle(), value.home_registrar, value.identifier);
         entry.insert(Element { pool: index, member, value: encoded, state });
+        self.present.insert(key.0);
         Ok(key)
     }
 
     fn new_pool(&mut self, handle: &PoolHandle, value: &PoolElement) -> u32 {
         let selector = self.policies.new_selector(value.policy.policy_type());
-        let pool = Pool::new(handle.clone(), Kind::of(value), selector);
+        let pool = Pool::new(handle.clone(), PoolKind::of(value), selector);
         let index = small(self.pools.insert(pool));
         self.by_handle.insert(self.hash(handle), index, |_| false);
         index
     }
 
-    /// Gives the element at `key` new values.
+    /// Gives the element at `key` new values. Returns whether pool users see a difference.
     ///
     /// # Errors
     ///
-    /// When [`Self::check`] refuses them, or they do not fit a message.
+    /// When the pool is of another kind, or the values are not valid or too large. Nothing was
+    /// changed.
     ///
     /// # Panics
     ///
     /// When there is no element at `key`, or it has another identifier.
-    pub fn update(&mut self, key: ElementKey, value: &PoolElement) -> Result<(), Refused> {
+    pub fn update(&mut self, key: ElementKey, value: &PoolElement) -> Result<bool, Refused> {
         self.policies.validate(&value.policy)?;
         let element = &mut self.elements[key.index()];
         assert_eq!(element.identifier(), value.identifier, "an update keeps the identifier");
         let pool = &mut self.pools[element.pool as usize];
         pool.check(value)?;
         let (old, new) = (element.home_registrar(), value.home_registrar);
-        element.value.assign(value, &mut self.scratch)?;
+        let differs = element.value.assign(pool.handle(), value, &mut self.scratch)?;
         pool.update(element.member, value);
         if old != new {
             self.owners.remove(key, pool.handle(), old, value.identifier);
             self.owners.add(key, pool.handle(), new, value.identifier);
         }
-        Ok(())
+        Ok(differs)
     }
 
     /// Gives the element at `key` another home registrar.
@@ -368,15 +367,14 @@ impl<T> Handlespace<T> {
     /// The elements which come after `after` in the arena. What is added meanwhile may come or
     /// not.
     pub fn all(&self, after: Option<ElementKey>) -> impl Iterator<Item = ElementKey> {
-        let first = after.map_or(0, |key| key.index() + 1);
-        (first..self.elements.capacity())
-            .filter(|index| self.elements.contains(*index))
-            .map(|index| ElementKey(small(index)))
+        let after = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.0));
+        self.present.range((after, Bound::Unbounded)).map(ElementKey)
     }
 
     /// Removes the element at `key`, and its pool if it was the last one.
     pub fn remove(&mut self, key: ElementKey) -> Option<(PoolHandle, Element<T>)> {
         let element = self.elements.try_remove(key.index())?;
+        self.present.remove(key.0);
         let (home, identifier) = (element.home_registrar(), element.identifier());
         let pool = &mut self.pools[element.pool as usize];
         pool.remove(element.member, identifier);
@@ -484,7 +482,7 @@ mod tests {
     fn a_pool_has_one_policy_and_one_kind_of_transport() {
         let mut space = Handlespace::new(Policies::default(), 2);
         let with = space.insert(&handle("A"), &element(1, "RoundRobin"), ()).unwrap();
-        let refused = |value: &PoolElement| space.check(&handle("A"), value).unwrap_err();
+        let mut refused = |value: &PoolElement| space.insert(&handle("A"), value, ()).unwrap_err();
         assert_eq!(refused(&element(2, "LeastUsed")), Refused::InconsistentPolicy { with });
         let mut other = element(2, "RoundRobin");
         let address = TransportAddress::sctp("127.0.0.1:80".parse().unwrap());
@@ -528,7 +526,15 @@ mod tests {
         assert_eq!(chosen(&mut space, "A", 2), [1, 2]);
         space.update(first, &element(1, "LeastUsed:3")).unwrap();
         assert_eq!(chosen(&mut space, "A", 2), [2, 1]);
-        assert_eq!(space.check(&handle("C"), &element(1, "RoundRobin")), Err(Refused::Full));
-        assert_eq!(space.check(&handle("A"), &element(1, "LeastUsed")), Ok(()));
+        assert_eq!(space.insert(&handle("C"), &element(1, "RoundRobin"), ()), Err(Refused::Full));
+        let mut large = element(1, "LeastUsed:3");
+        large.policy = PolicyParameters::from_bytes(PolicyType::LEAST_USED, &[0; 4096]);
+        assert!(matches!(space.update(first, &large), Err(Refused::TooLarge(_))));
+        assert_eq!(space.update(first, &element(1, "LeastUsed:3")), Ok(false));
+        assert_eq!(space.update(first, &element(1, "LeastUsed:4")), Ok(true));
+        assert_eq!(
+            space.insert(&handle("A"), &element(0, "LeastUsed:3"), ()),
+            Err(Refused::NoIdentifier)
+        );
     }
 }

@@ -13,7 +13,7 @@ use crate::wire::{
 #[derive(Debug)]
 pub(super) struct Pool {
     handle: PoolHandle,
-    kind: Kind,
+    kind: PoolKind,
     selector: Box<dyn Selector>,
     by_identifier: Index<Hashed>,
     /// By member; of those that are in the pool.
@@ -25,12 +25,15 @@ pub(super) struct Pool {
 /// An element's key plus 1, so that there is room for none.
 type Key = std::num::NonZeroU32;
 
-/// What all elements of a pool have in common (RFC 5352 section 3.1).
+/// What all elements of a pool have in common: the policy, the transport protocol, and whether
+/// there is a control channel (RFC 5352 section 3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Kind(PolicyType, Option<(TransportProtocol, TransportUse)>);
+pub struct PoolKind(PolicyType, Option<(TransportProtocol, TransportUse)>);
 
-impl Kind {
-    pub(super) fn of(element: &PoolElement) -> Self {
+impl PoolKind {
+    /// The kind of pool that an element fits into.
+    #[must_use]
+    pub fn of(element: &PoolElement) -> Self {
         let transport = element.user_transport.address().map(|address| {
             // The service code of DCCP makes no difference.
             let dccp = matches!(address.protocol, TransportProtocol::Dccp { .. });
@@ -50,7 +53,7 @@ impl Kind {
 }
 
 impl Pool {
-    pub(super) fn new(handle: PoolHandle, kind: Kind, selector: Box<dyn Selector>) -> Self {
+    pub(super) fn new(handle: PoolHandle, kind: PoolKind, selector: Box<dyn Selector>) -> Self {
         let (by_identifier, keys, vacant) = Default::default();
         Self { handle, kind, selector, by_identifier, keys, vacant }
     }
@@ -59,7 +62,7 @@ impl Pool {
         &self.handle
     }
 
-    pub(super) fn kind(&self) -> Kind {
+    pub(super) fn kind(&self) -> PoolKind {
         self.kind
     }
 
@@ -86,7 +89,7 @@ impl Pool {
 
     /// Whether an element is of the pool's kind.
     pub(super) fn check(&self, value: &PoolElement) -> Result<(), Refused> {
-        let kind = Kind::of(value);
+        let kind = PoolKind::of(value);
         if kind == self.kind {
             return Ok(());
         }

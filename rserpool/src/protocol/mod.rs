@@ -50,8 +50,14 @@ pub enum ConnectionEvent {
     },
     /// The peer closed it in good order. The last event.
     Closed,
-    /// It broke, or never came to be. The last event.
+    /// It broke, or could not be made. The last event.
     Lost,
+    /// It could not be made, for nobody is there: the other host refused it. The last event.
+    Refused,
+    /// It could not even be tried: this host lacks something for it, descriptors for instance, or
+    /// there is an association with that endpoint already. The last event, and no news of the
+    /// other end.
+    Impossible,
 }
 
 /// What a state machine wants done, in this order.
@@ -131,6 +137,9 @@ pub trait Machine {
 
     /// The time that [`Self::poll_timeout`] gave has come.
     fn handle_timeout(&mut self, now: Instant);
+
+    /// There are too many connections, or no descriptors for more. The machine may close some.
+    fn handle_crowded(&mut self, _: Instant) {}
 
     /// The next thing to do.
     #[must_use]

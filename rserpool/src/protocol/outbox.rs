@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use super::{ConnectionId, Output};
 use crate::wire::{EncodeError, Ppid, TransportAddress, UserMessage, asap, enrp};
 
@@ -34,27 +36,44 @@ impl<E> Outbox<E> {
         connection
     }
 
-    pub(crate) fn send(
+    /// Sends a message that is short by construction.
+    pub(crate) fn send(&mut self, connection: ConnectionId, message: impl Into<asap::Message>) {
+        let sent = self.try_send(connection, message);
+        debug_assert_eq!(sent, Ok(()), "short by construction");
+    }
+
+    /// Sends a message that may be too long.
+    pub(crate) fn try_send(
         &mut self,
         connection: ConnectionId,
         message: impl Into<asap::Message>,
     ) -> Result<(), EncodeError> {
-        let message = UserMessage::new(Ppid::ASAP, message.into().encode()?);
-        self.queue.push_back(Output::Send { connection, message });
+        self.send_encoded(connection, Ppid::ASAP, message.into().encode()?);
         Ok(())
     }
 
-    pub(crate) fn send_encoded(&mut self, connection: ConnectionId, message: UserMessage) {
+    pub(crate) fn send_encoded(&mut self, connection: ConnectionId, ppid: Ppid, message: Bytes) {
+        let message = UserMessage::new(ppid, message);
         self.queue.push_back(Output::Send { connection, message });
     }
 
+    /// Sends a message that is short by construction.
     pub(crate) fn send_enrp(
         &mut self,
         connection: ConnectionId,
         message: impl Into<enrp::Message>,
+    ) {
+        let sent = self.try_send_enrp(connection, message);
+        debug_assert_eq!(sent, Ok(()), "short by construction");
+    }
+
+    /// Sends a message that may be too long.
+    pub(crate) fn try_send_enrp(
+        &mut self,
+        connection: ConnectionId,
+        message: impl Into<enrp::Message>,
     ) -> Result<(), EncodeError> {
-        let message = UserMessage::new(Ppid::ENRP, message.into().encode()?);
-        self.queue.push_back(Output::Send { connection, message });
+        self.send_encoded(connection, Ppid::ENRP, message.into().encode()?);
         Ok(())
     }
 

@@ -26,7 +26,7 @@ pub(crate) fn receive<E>(
 ) -> Received<asap::Body> {
     let (received, error) = inspect_asap(message);
     if let Some(error) = error {
-        shortened(error, |error| out.send(from, asap::Error { error }));
+        shortened(error, |error| out.try_send(from, asap::Error { error }));
     }
     received
 }
@@ -35,7 +35,7 @@ pub(crate) fn receive<E>(
 pub(crate) fn receive_control(message: &UserMessage) -> (Received<asap::Body>, Option<Bytes>) {
     let (received, error) = inspect_asap(message);
     let encode = |error| asap::Message::from(asap::Error { error }).encode();
-    (received, error.map(|error| shortened(error, encode)))
+    (received, error.and_then(|error| shortened(error, encode)))
 }
 
 fn inspect_asap(message: &UserMessage) -> (Received<asap::Body>, Option<OperationError>) {
@@ -60,7 +60,7 @@ pub(crate) fn receive_enrp<E>(
     let (received, error) = inspect(Ppid::ENRP, enrp::Error::TYPE, message, unknown);
     if let Some(error) = error {
         let route = enrp::Route { sender: ours, receiver: RegistrarId(0) };
-        shortened(error, |error| out.send_enrp(from, enrp::Error { route, error }));
+        shortened(error, |error| out.try_send_enrp(from, enrp::Error { route, error }));
     }
     received
 }
@@ -69,10 +69,8 @@ pub(crate) fn receive_enrp<E>(
 fn shortened<R>(
     error: OperationError,
     mut send: impl FnMut(OperationError) -> Result<R, EncodeError>,
-) -> R {
-    send(error).unwrap_or_else(|_| {
-        send(ErrorCause::Unspecified.into()).expect("an error without quotation is short")
-    })
+) -> Option<R> {
+    send(error).or_else(|_| send(ErrorCause::Unspecified.into())).ok()
 }
 
 /// The announcement of a registrar, if that is what came to a multicast group.

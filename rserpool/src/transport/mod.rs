@@ -56,6 +56,15 @@ pub enum Purpose {
     Session,
 }
 
+/// Whether an operation failed for want of descriptors or memory, and may not fail later.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    if let Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS) = error.raw_os_error() {
+        return true;
+    }
+    error.kind() == io::ErrorKind::OutOfMemory
+}
+
 /// One bound port.
 pub trait Endpoint: fmt::Debug + Send + Sync {
     /// Where it accepts connections; `None` if it does not.
@@ -69,8 +78,8 @@ pub trait Endpoint: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// When a connection could not be accepted, for want of descriptors for instance. Others
-    /// may follow.
+    /// When a connection could not be accepted, for want of descriptors or memory for instance.
+    /// Others may follow.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn Connection>>>;
 }
 

@@ -1,4 +1,4 @@
-//! Pool elements as they are kept: encoded.
+//! Pool elements as they are kept: encoded, and short enough for every message.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,14 +8,28 @@ use smallvec::SmallVec;
 
 use super::message::Extras;
 use super::{
-    Blank, EncodeError, Parameter, ParameterType, PoolElement, PoolElementId, Reader, RegistrarId,
+    Blank, Parameter, ParameterType, PoolElement, PoolElementId, PoolHandle, Reader, RegistrarId,
     Writer, padded,
 };
 
 /// A pool element as the parameter that a message has of it (RFC 5354 section 3.10), in 72 bytes
-/// where it has one IPv4 address; of those who keep many, and give them to many.
+/// where it has one IPv4 address.
+///
+/// It takes at most [`MAX_SIZE`](Self::MAX_SIZE) bytes together with its pool handle, and so fits
+/// every message that has an element: none of them can fail to be encoded.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EncodedElement(SmallVec<[u8; 64]>);
+
+/// An element that is too large to be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a pool element of {size} bytes, its handle included, is too large: at most {} are allowed",
+    EncodedElement::MAX_SIZE
+)]
+pub struct ElementTooLarge {
+    /// The size of its parameter and that of its handle, in bytes.
+    pub size: usize,
+}
 
 /// Where the parameter has its fields.
 const IDENTIFIER: Range<usize> = 4..8;
@@ -23,40 +37,51 @@ const HOME: Range<usize> = 8..12;
 const USER_TRANSPORT: usize = 16;
 
 impl EncodedElement {
-    /// Encodes `element`.
+    /// The size limit of an element together with its pool handle, in bytes of their parameters.
+    ///
+    /// 4096 is not from the RFCs: there is room for 64 IPv6 addresses twice and for long policies,
+    /// an answer costs little, and a few elements always fit into one.
+    pub const MAX_SIZE: usize = 4096;
+
+    /// Encodes `element` of the pool `handle`.
     ///
     /// # Errors
     ///
-    /// When it needs more than 65,535 bytes.
-    pub fn new(element: &PoolElement) -> Result<Self, EncodeError> {
+    /// When the two need more than [`Self::MAX_SIZE`] bytes.
+    pub fn new(handle: &PoolHandle, element: &PoolElement) -> Result<Self, ElementTooLarge> {
         let mut encoded = Self(SmallVec::new());
-        encoded.assign(element, &mut Vec::with_capacity(128))?;
+        encoded.assign(handle, element, &mut Vec::with_capacity(128))?;
         Ok(encoded)
     }
 
-    /// Encodes `element` in the place of this one, with the help of `scratch`.
+    /// Encodes `element` of the pool `handle` in the place of this one, with the help of
+    /// `scratch`. Returns whether pool users see a difference.
     ///
     /// # Errors
     ///
-    /// When it needs more than 65,535 bytes. This one is as it was then.
+    /// When the two need more than [`Self::MAX_SIZE`] bytes. This one is as it was then.
     pub(crate) fn assign(
         &mut self,
+        handle: &PoolHandle,
         element: &PoolElement,
         scratch: &mut Vec<u8>,
-    ) -> Result<(), EncodeError> {
+    ) -> Result<bool, ElementTooLarge> {
         scratch.clear();
         let extras = Extras::default();
         let mut writer = Writer::over(std::mem::take(scratch), &extras);
         writer.parameter(element);
-        let result = writer.written().map(|bytes| {
-            if bytes.len() == self.0.len() {
-                self.0.copy_from_slice(bytes);
-            } else {
-                self.0 = SmallVec::from_slice(bytes);
-            }
-        });
-        *scratch = writer.into_bytes();
-        result
+        *scratch = writer.into_padded();
+        let size = padded(4 + handle.as_bytes().len()) + scratch.len();
+        if size > Self::MAX_SIZE {
+            return Err(ElementTooLarge { size });
+        }
+        let differs = self.0.is_empty() || user_values(&self.0) != user_values(scratch);
+        if scratch.len() == self.0.len() {
+            self.0.copy_from_slice(scratch);
+        } else {
+            self.0 = SmallVec::from_slice(scratch);
+        }
+        Ok(differs)
     }
 
     /// The element.
@@ -95,38 +120,43 @@ impl EncodedElement {
 
     /// The policy parameter within, without padding.
     pub(super) fn policy(&self) -> &[u8] {
-        &self.0[self.policy_range()]
+        &self.0[policy_range(&self.0)]
     }
 
     /// Of the parameter what pool users get, without padding: its length, and its value. They
     /// have no business with the element's ASAP endpoint, which comes last.
     pub(super) fn for_users(&self) -> (u16, &[u8]) {
-        let end = self.policy_range().end;
-        let length = u16::try_from(end).expect("no longer than the whole, which has such a length");
-        (length, &self.0[IDENTIFIER.start..end])
+        const { assert!(Self::MAX_SIZE <= u16::MAX as usize) };
+        let end = policy_range(&self.0).end;
+        (end as u16, &self.0[IDENTIFIER.start..end])
     }
 
     /// How many bytes a pool user gets.
-    pub(crate) fn user_size(&self) -> usize {
-        padded(self.policy_range().end)
+    pub(super) fn user_size(&self) -> usize {
+        padded(policy_range(&self.0).end)
     }
 
     fn length(&self) -> usize {
-        self.u16(2).into()
-    }
-
-    fn policy_range(&self) -> Range<usize> {
-        let start = USER_TRANSPORT + padded(self.u16(USER_TRANSPORT + 2).into());
-        start..start + usize::from(self.u16(start + 2))
-    }
-
-    fn u16(&self, at: usize) -> u16 {
-        u16::from_be_bytes([self.0[at], self.0[at + 1]])
+        u16_at(&self.0, 2).into()
     }
 
     fn u32(&self, at: Range<usize>) -> u32 {
         self.0[at].iter().fold(0, |number, byte| number << 8 | u32::from(*byte))
     }
+}
+
+fn policy_range(element: &[u8]) -> Range<usize> {
+    let start = USER_TRANSPORT + padded(u16_at(element, USER_TRANSPORT + 2).into());
+    start..start + usize::from(u16_at(element, start + 2))
+}
+
+/// The user transport and the policy.
+fn user_values(element: &[u8]) -> &[u8] {
+    &element[USER_TRANSPORT..policy_range(element).end]
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 
 impl fmt::Debug for EncodedElement {
@@ -162,15 +192,38 @@ mod tests {
                         policy: policy.clone(),
                         asap_transport,
                     };
-                    let mut encoded = EncodedElement::new(&element).unwrap();
+                    let pool = "Pool".parse().unwrap();
+                    let mut encoded = EncodedElement::new(&pool, &element).unwrap();
                     assert_eq!(encoded.decode(), element);
                     assert_eq!(encoded.identifier(), element.identifier);
                     assert_eq!(encoded.home_registrar(), element.home_registrar);
                     encoded.set_home_registrar(RegistrarId(9));
                     element.home_registrar = RegistrarId(9);
-                    assert_eq!(encoded, EncodedElement::new(&element).unwrap());
+                    assert_eq!(encoded, EncodedElement::new(&pool, &element).unwrap());
                 }
             }
         }
+    }
+    #[test]
+    fn the_limit_counts_the_handle() {
+        let mut element = PoolElement {
+            identifier: PoolElementId(1),
+            home_registrar: RegistrarId(1),
+            registration_life: RegistrationLife(60),
+            user_transport: TransportAddress::tcp("10.0.0.1:80".parse().unwrap()).into(),
+            policy: PolicyParameters::from_bytes(PolicyType(0x9999), &[0; 2000]),
+            asap_transport: None,
+        };
+        let size = |handle: usize, element: &PoolElement| {
+            let handle = PoolHandle::new(vec![b'x'; handle]).unwrap();
+            EncodedElement::new(&handle, element).map(|encoded| encoded.as_bytes().len())
+        };
+        let length = size(4, &element).unwrap();
+        let room = EncodedElement::MAX_SIZE - length - 4;
+        assert_eq!(size(room, &element), Ok(length));
+        let too_large = ElementTooLarge { size: EncodedElement::MAX_SIZE + 4 };
+        assert_eq!(size(room + 1, &element), Err(too_large));
+        element.policy = PolicyParameters::from_bytes(PolicyType(0x9999), &[0; 65_500]);
+        assert!(size(4, &element).is_err());
     }
 }

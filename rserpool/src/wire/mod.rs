@@ -35,7 +35,7 @@ mod user_message;
 mod writer;
 
 pub use bytes::Bytes;
-pub use encoded_element::EncodedElement;
+pub use encoded_element::{ElementTooLarge, EncodedElement};
 pub use error::{DecodeError, DecodeErrorKind, EncodeError};
 pub use id::{InvalidPoolHandle, PoolElementId, PoolHandle, RegistrarId, RegistrationLife};
 pub use message::{Body, Disposition, Message, UnknownMessage, Unrecognized};

@@ -5,12 +5,21 @@ use bytes::Bytes;
 use super::message::{Extras, Unrecognized};
 use super::{EncodeError, EncodedElement, Parameter, ParameterType, padded};
 
-/// The bytes of one parameter, as an error cause quotes it.
+/// The longest message whose length counts its padding.
+const MAX_MESSAGE_SIZE: usize = 65_532;
+
+/// The longest parameter that an error cause quotes, so that the error fits its message.
+const MAX_QUOTE: usize = 16 * 1024;
+
+/// The bytes of one parameter, as an error cause quotes it. None where it is very long.
 pub(crate) fn quote<P: Parameter>(parameter: &P) -> Bytes {
     let extras = Extras::default();
     let mut writer = Writer::new(&extras);
     writer.parameter(parameter);
-    Bytes::copy_from_slice(&writer.bytes)
+    match writer.bytes.len() {
+        0..=MAX_QUOTE => Bytes::copy_from_slice(&writer.bytes),
+        _ => Bytes::new(),
+    }
 }
 
 /// Collects a message. A length that does not fit is remembered and reported at the end.
@@ -148,19 +157,29 @@ impl<'e> Writer<'e> {
             self.pad();
         }
         self.set_length(0);
-        self.written().map(Bytes::copy_from_slice)
-    }
-
-    pub(super) fn into_bytes(self) -> Vec<u8> {
-        self.bytes
-    }
-
-    /// What was written, padded.
-    pub(super) fn written(&mut self) -> Result<&[u8], EncodeError> {
         self.pad();
         match self.too_long {
             Some(length) => Err(EncodeError::TooLong { length }),
-            None => Ok(&self.bytes),
+            None => Ok(Bytes::copy_from_slice(&self.bytes)),
         }
+    }
+
+    /// What was written, padded. Whether its lengths fit is for the caller to check.
+    pub(super) fn into_padded(mut self) -> Vec<u8> {
+        self.pad();
+        self.bytes
+    }
+
+    /// How many bytes a message may still get.
+    pub(super) fn room(&self) -> usize {
+        MAX_MESSAGE_SIZE.saturating_sub(padded(self.bytes.len()))
+    }
+
+    /// A message that consists of what is kept, and cannot be too long.
+    pub(super) fn finish_bounded(mut self) -> Bytes {
+        self.pad();
+        self.set_length(0);
+        debug_assert_eq!(self.too_long, None);
+        Bytes::from(self.bytes)
     }
 }

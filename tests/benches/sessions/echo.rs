@@ -49,7 +49,7 @@ where
     let spawner = runtime.clone();
     runtime.spawn(Box::pin(async move {
         loop {
-            let session = element.accept().await;
+            let session = element.accept().await.unwrap();
             spawner.spawn(Box::pin(serve(session)));
         }
     }));

@@ -72,7 +72,7 @@ pub async fn measure(network: &Network, sessions: usize) {
     let spawner = runtime.clone();
     runtime.spawn(Box::pin(AtServer(Box::pin(async move {
         loop {
-            let session = element.accept().await;
+            let session = element.accept().await.unwrap();
             spawner.spawn(Box::pin(AtServer(Box::pin(super::echo::serve(session)))));
         }
     }))));

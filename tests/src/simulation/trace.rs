@@ -39,7 +39,7 @@ pub(super) fn describe_event(event: &Event) -> String {
         }
         Event::User(event) => format!("{event:?}"),
         Event::Element(event) => format!("{event:?}"),
-        Event::Registrar(registrar::Event::Removed(name, reason)) => {
+        Event::Registrar(registrar::Event::Removed(name, reason, _)) => {
             format!("removed {name}: {reason}")
         }
         Event::Registrar(event) => format!("{event:?}"),

@@ -13,9 +13,10 @@ use super::{
     ConnectionEvent, ConnectionId, Footprint, Hunt, HuntProgress, Incompatible, Machine, Outbox,
     Output, Received, Timers, receive,
 };
+use crate::log::{ANYBODY, warn_limited};
 use crate::wire::{
-    OperationError, PolicyParameters, PoolElementId, Ppid, RegistrarId, TransportAddress,
-    UserMessage, asap, asap::Body,
+    OperationError, PolicyParameters, PoolElementId, PoolHandle, Ppid, RegistrarId,
+    TransportAddress, UserMessage, asap, asap::Body,
 };
 use registration::draw_identifier;
 
@@ -116,6 +117,8 @@ pub enum Event {
     /// identifier that was chosen for it. An element that has never been a member does not try
     /// again before it has another policy; one that was does, for the pool may have changed.
     Rejected(OperationError),
+    /// The registrar cannot take it now, or refused to let it go. It tries again.
+    Refused(OperationError),
     /// The compatibility profile forbids its pool handle or its policy. Nothing was sent: it
     /// stays what it was, with the policy that it had.
     Incompatible(Incompatible),
@@ -165,6 +168,12 @@ impl Element {
     #[must_use]
     pub fn identifier(&self) -> PoolElementId {
         self.identifier
+    }
+
+    /// The pool.
+    #[must_use]
+    pub fn pool_handle(&self) -> &PoolHandle {
+        &self.config.pool_handle
     }
 
     /// Whether the element is a member of its pool, as far as it knows.
@@ -283,7 +292,9 @@ impl Element {
                 self.handle_deregistration_response(now, from, response);
             }
             Body::EndpointKeepAlive(keep_alive) => self.handle_keep_alive(now, from, &keep_alive),
-            Body::Error(error) => tracing::warn!(error = %error.error, "reported by the registrar"),
+            Body::Error(error) => {
+                warn_limited!(now, ANYBODY, "the registrar reports an error", error = %error.error);
+            }
             other => {
                 let message = crate::wire::Body::name(&other);
                 tracing::debug!(message, "ignored: not for pool elements");
@@ -318,7 +329,7 @@ impl Element {
             pool_handle: self.config.pool_handle.clone(),
             identifier: self.identifier,
         };
-        self.out.send(from, ack).expect("a pool handle leaves room");
+        self.out.send(from, ack);
         match &mut self.home {
             Some(home) if home.connection == from => {
                 home.registrar = Some(keep_alive.registrar);
@@ -387,7 +398,7 @@ impl Machine for Element {
             Received::Refused(reason) => {
                 let complained = self.accepted.get_mut(&from);
                 if complained.is_none_or(|complained| !std::mem::replace(complained, true)) {
-                    tracing::warn!(reason, "not processed");
+                    warn_limited!(now, ANYBODY, "a message is not ASAP", reason);
                 }
             }
         }
@@ -413,7 +424,10 @@ impl Machine for Element {
                     State::Rejected | State::Left => {}
                 }
             }
-            ConnectionEvent::Closed | ConnectionEvent::Lost => {
+            ConnectionEvent::Closed
+            | ConnectionEvent::Lost
+            | ConnectionEvent::Refused
+            | ConnectionEvent::Impossible => {
                 self.forget(connection);
                 match self.hunt.handle_failed(now, connection, &mut self.out) {
                     HuntProgress::GoesOn => {}

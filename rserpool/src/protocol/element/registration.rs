@@ -30,7 +30,7 @@ impl Element {
             pool_handle: self.config.pool_handle.clone(),
             identifier: self.identifier,
         };
-        self.out.send(home.connection, deregistration).expect("a pool handle leaves room");
+        self.out.send(home.connection, deregistration);
     }
 
     pub(super) fn leave(&mut self, confirmed: bool) {
@@ -69,7 +69,7 @@ impl Element {
                     .map(|asap| TransportAddress { port: asap.port, ..home.local.clone() }),
             },
         };
-        match self.out.send(home.connection, registration) {
+        match self.out.try_send(home.connection, registration) {
             Ok(()) => {
                 self.claimed = true;
                 self.attempts += 1;
@@ -121,6 +121,11 @@ impl Element {
         if taken && (chosen || self.was_member) && self.refusals < MAX_REFUSALS {
             return self.register_later(now);
         }
+        if error.causes.contains(&ErrorCause::LackOfResources) {
+            // That may change at any time.
+            self.out.event(Event::Refused(error));
+            return self.register_later(now);
+        }
         if taken && !chosen && self.identifiers_drawn < MAX_IDENTIFIERS {
             self.identifiers_drawn += 1;
             self.identifier = draw_identifier(&mut self.rng);
@@ -155,7 +160,7 @@ impl Element {
         match (self.state, response.error) {
             (State::Leaving, None) => self.leave(true),
             (State::Leaving, Some(error)) => {
-                tracing::warn!(%error, "deregistration refused");
+                self.out.event(Event::Refused(error));
                 self.leave(false);
             }
             (State::Registered, _) => {

@@ -33,7 +33,7 @@ impl Announcements {
 impl Registrar {
     /// Begins to announce the registrar, once it has joined the others.
     pub(super) fn start_announcing(&mut self, now: Instant) {
-        if self.config.announce.is_some() && self.is_ready() {
+        if self.config.announce.is_some() && self.knows_others() {
             self.timers.set(Timer::Announce, now);
         }
     }

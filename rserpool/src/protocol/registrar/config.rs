@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Limits;
 use crate::policy::Policies;
 use crate::protocol::Compatibility;
 use crate::wire::{RegistrarId, TransportAddress};
@@ -12,17 +13,16 @@ pub struct RegistrarConfig {
     pub(super) identifier: RegistrarId,
     pub(super) seed: u64,
     pub(super) policies: Policies,
-    pub(super) capacity: usize,
+    pub(super) limits: Limits,
     pub(super) default_items: u32,
     pub(super) max_items: u32,
     pub(super) max_increment: Option<usize>,
     pub(super) distance_step: Duration,
     pub(super) max_bad_pe_reports: usize,
-    pub(super) max_resolutions: Option<u32>,
-    pub(super) max_reports: Option<u32>,
     pub(super) keep_alive_interval: Duration,
     pub(super) keep_alive_timeout: Duration,
     pub(super) first_message_timeout: Duration,
+    pub(super) ready_after: Duration,
     pub(super) announce: Option<Announce>,
     pub(super) compatibility: Compatibility,
     pub(super) enrp: Option<TransportAddress>,
@@ -51,17 +51,16 @@ impl RegistrarConfig {
             identifier,
             seed,
             policies: Policies::default(),
-            capacity: 1_000_000,
+            limits: Limits::default(),
             default_items: 32,
             max_items: 128,
             max_increment: None,
             distance_step: Duration::from_millis(50),
             max_bad_pe_reports: 3,
-            max_resolutions: Some(10_000),
-            max_reports: Some(100),
             keep_alive_interval: Duration::from_secs(5),
             keep_alive_timeout: Duration::from_secs(5),
-            first_message_timeout: Duration::from_secs(60),
+            first_message_timeout: Duration::from_secs(10),
+            ready_after: Duration::from_secs(5),
             announce: None,
             compatibility: Compatibility::default(),
             enrp: None,
@@ -82,10 +81,10 @@ impl RegistrarConfig {
         self
     }
 
-    /// The most pool elements: one million, ours. More are refused for lack of resources.
+    /// Sets the most that one host may take, and all of them.
     #[must_use]
-    pub fn capacity(mut self, elements: usize) -> Self {
-        self.capacity = elements;
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
         self
     }
 
@@ -113,22 +112,12 @@ impl RegistrarConfig {
         self
     }
 
-    /// How many pool users may report an element as unreachable between two of its
-    /// registrations, though it answers keep-alives: MAX-BAD-PE-REPORT, 3 (RFC 5353 section
-    /// 4.2). Each connection of a user counts once.
+    /// Sets after how many hosts reported an element as unreachable it has only a second left to
+    /// answer a keep-alive: MAX-BAD-PE-REPORT. Default: 3 (RFC 5353 section 4.2). An answer clears
+    /// the reports, and one that answers stays, however many report it (RFC 5352 section 3.5).
     #[must_use]
     pub fn max_bad_pe_reports(mut self, reports: usize) -> Self {
         self.max_bad_pe_reports = reports;
-        self
-    }
-
-    /// How many handles the pool users of one host may resolve each second, 10,000, and how many
-    /// elements they may report as unreachable, 100 (RFC 5352 section 9.1, threats 8 and 9; the
-    /// numbers are ours). More resolutions are refused for lack of resources, more reports are
-    /// ignored. None is no limit.
-    #[must_use]
-    pub fn rate_limits(mut self, resolutions: Option<u32>, reports: Option<u32>) -> Self {
-        (self.max_resolutions, self.max_reports) = (resolutions, reports);
         self
     }
 
@@ -140,11 +129,20 @@ impl RegistrarConfig {
         self
     }
 
-    /// How long who connects may take to send a message that makes sense: 60 s, ours. An element
-    /// of rsplib that finds another registrar says nothing for 30 s.
+    /// Sets how long another registrar that connects may take to say who it is. Default: 10 s. Not
+    /// from the RFCs: registrars speak first. Elements and users may be silent; see [`Limits`].
     #[must_use]
     pub fn first_message_timeout(mut self, timeout: Duration) -> Self {
         self.first_message_timeout = timeout;
+        self
+    }
+
+    /// Sets how long a registrar that has just started, and learns nothing from others, waits until
+    /// it says that a pool does not exist. Default: 5 s. Not from the RFCs: elements that lost
+    /// their registrar look for another at least once a second.
+    #[must_use]
+    pub fn ready_after(mut self, time: Duration) -> Self {
+        self.ready_after = time;
         self
     }
 

@@ -42,9 +42,12 @@ impl Registrar {
             let mut value = element.value();
             if let Some(policy) = changed(&value.policy, distance) {
                 value.policy = policy;
-                self.note_change(key, &value);
-                self.handlespace.update(key, &value).expect("of the same kind and length");
-                self.announce_element(key);
+                if let Ok(true) = self.handlespace.update(key, &value)
+                    && let Some(handle) = self.handlespace.handle_of(key)
+                {
+                    self.subscriptions.note(handle);
+                    self.announce_element(key);
+                }
             }
         }
     }

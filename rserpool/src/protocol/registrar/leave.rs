@@ -6,8 +6,8 @@ use rand::RngExt;
 
 use super::{Event, Registrar, Timer};
 use crate::handlespace::ElementKey;
-use crate::wire::RegistrarId;
 use crate::wire::enrp::UpdateAction;
+use crate::wire::{Ppid, RegistrarId};
 
 /// How long others may take to take over the elements; ours.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -58,11 +58,8 @@ impl Registrar {
         for key in next {
             self.leaving = Leaving::HandingOver(Some(key));
             let (_, connection) = peers[self.rng.random_range(0..peers.len())];
-            if let (Some(handle), Some(element)) =
-                (self.handlespace.handle_of(key).cloned(), self.handlespace.get(key))
-            {
-                let value = element.value();
-                self.update_peer(connection, UpdateAction::Add, true, &handle, &value);
+            if let Some(update) = self.encode_update(UpdateAction::Add, true, key) {
+                self.out.send_encoded(connection, Ppid::ENRP, update);
             }
         }
     }
@@ -104,6 +101,8 @@ impl Registrar {
             self.out.close(connection);
         }
         self.dials.clear();
+        self.waiting_dials.clear();
+        self.claimants.clear();
         self.deferred.clear();
         self.out.event(Event::Left);
     }

@@ -5,14 +5,19 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
+use super::peers::Download;
 use super::{Event, Registrar, Timer};
 use crate::protocol::ConnectionId;
-use crate::wire::RegistrarId;
 use crate::wire::asap::HandleResolution;
 use crate::wire::enrp::{HandleTableRequest, ListRequest};
+use crate::wire::{PoolHandle, RegistrarId};
 
-/// The most resolutions that wait until we know what others know; ours.
+/// The most resolutions that wait until the registrar is ready.
 const MAX_DEFERRED: usize = 1024;
+
+/// How much longer than the search for it a mentor may take to tell what it knows. Resolutions
+/// wait until then.
+const MAX_DOWNLOAD: Duration = Duration::from_secs(25);
 
 /// How long to wait when a mentor refused, or did not answer, until another is asked, or it again;
 /// ours.
@@ -34,6 +39,11 @@ pub(super) enum Joining {
 impl Registrar {
     /// Looks for other registrars, if it was told to.
     pub(super) fn start_joining(&mut self, now: Instant) {
+        if self.config.ready_after.is_zero() {
+            self.ready = true;
+        } else {
+            self.timers.set(Timer::Ready, now + self.config.ready_after);
+        }
         if self.config.enrp.is_none() {
             return;
         }
@@ -44,11 +54,11 @@ impl Registrar {
         self.joining = Joining::Seeking;
         self.timers.set(Timer::Mentor, now + self.config.mentor_discovery);
         self.announce_presence();
-        self.dial_peers();
+        self.dial_peers(now);
     }
 
-    /// Whether we know what others know, so that we can be asked for it.
-    pub(super) fn is_ready(&self) -> bool {
+    /// Whether we know what other registrars know, so that they can ask us for it.
+    pub(super) fn knows_others(&self) -> bool {
         matches!(self.joining, Joining::Done)
     }
 
@@ -64,7 +74,7 @@ impl Registrar {
         }
         self.joining = Joining::Downloading(peer);
         let route = self.route(peer);
-        self.out.send_enrp(connection, ListRequest { route }).expect("it is short");
+        self.out.send_enrp(connection, ListRequest { route });
         self.start_download(now, peer, connection, false);
     }
 
@@ -99,39 +109,72 @@ impl Registrar {
         }
     }
 
-    /// We looked for a mentor for long enough. If there is one, its answer takes as long as it
-    /// takes, as long as each page comes in time.
+    /// We looked for a mentor for long enough. One that is telling us what it knows may take
+    /// longer, but not for ever.
     pub(super) fn handle_mentor_timer(&mut self, now: Instant) {
-        if !matches!(self.joining, Joining::Downloading(_)) {
+        let downloading = matches!(self.joining, Joining::Downloading(_));
+        if downloading && !std::mem::replace(&mut self.mentor_is_slow, true) {
+            self.timers.set(Timer::Mentor, now + MAX_DOWNLOAD);
+        } else {
             self.finish_joining(now);
         }
     }
 
     /// There was no mentor in time, or it did not answer: what we know is what there is.
     pub(super) fn finish_joining(&mut self, now: Instant) {
-        if self.is_ready() {
+        if self.knows_others() {
             return;
         }
         self.joining = Joining::Done;
         self.timers.cancel(Timer::Mentor);
         self.timers.cancel(Timer::NextMentor);
         self.out.event(Event::Joined { elements: self.handlespace.len() });
-        for (from, request) in std::mem::take(&mut self.deferred) {
-            if self.connections.contains_key(&from) {
-                self.handle_allowed_resolution(now, from, request);
-            }
+        if !self.handlespace.is_empty() {
+            self.become_ready(now);
         }
         self.start_announcing(now);
     }
 
-    /// Keeps a resolution that only those can answer who know what others know. False where it
-    /// is to be answered now.
+    /// The elements had the time to find this registrar, or other registrars told of them: a pool
+    /// that is not known does not exist.
+    pub(super) fn become_ready(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.ready, true) {
+            return;
+        }
+        self.timers.cancel(Timer::Ready);
+        self.out.event(Event::Ready { elements: self.handlespace.len() });
+        for (from, request) in std::mem::take(&mut self.deferred) {
+            if self.connections.contains_key(&from) {
+                self.answer_resolution(now, from, request);
+            }
+        }
+    }
+
+    /// Keeps a resolution of a pool that is not known while the registrar is not ready. False
+    /// where it is to be answered now.
     pub(super) fn defer(&mut self, from: ConnectionId, request: &HandleResolution) -> bool {
-        let deferred = !self.is_ready() && self.deferred.len() < MAX_DEFERRED;
+        let deferred = !self.ready && self.deferred.len() < MAX_DEFERRED;
         if deferred {
             self.deferred.push((from, request.clone()));
         }
         deferred
+    }
+
+    /// There is a pool that somebody may have asked for.
+    pub(super) fn answer_deferred(&mut self, now: Instant, handle: &PoolHandle) {
+        if self.deferred.is_empty() {
+            return;
+        }
+        let (answered, kept) = std::mem::take(&mut self.deferred)
+            .into_iter()
+            .partition(|(_, request)| request.pool_handle == *handle);
+        self.deferred = kept;
+        let answered: Vec<_> = answered;
+        for (from, request) in answered {
+            if self.connections.contains_key(&from) {
+                self.answer_resolution(now, from, request);
+            }
+        }
     }
 
     /// Asks a peer for its own elements, or for all that it knows.
@@ -143,12 +186,9 @@ impl Registrar {
         own_children_only: bool,
     ) {
         let Some(known) = self.peers.known.get_mut(&peer) else { return };
-        known.download = Some(connection);
+        known.download = Some(Download { connection, elements: 0 });
         if own_children_only {
-            let owned: Vec<_> = self.handlespace.owned_by(peer, None).collect();
-            for key in owned {
-                self.handlespace.get_mut(key).expect("it is owned").state.marked = true;
-            }
+            self.mark_all(peer, true);
         }
         self.request_page(now, peer, connection, own_children_only);
     }
@@ -161,7 +201,7 @@ impl Registrar {
         own_children_only: bool,
     ) {
         let request = HandleTableRequest { own_children_only, route: self.route(peer) };
-        self.out.send_enrp(connection, request).expect("it is short");
+        self.out.send_enrp(connection, request);
         self.timers.set(Timer::Download(peer), now + self.config.max_time_no_response);
     }
 }

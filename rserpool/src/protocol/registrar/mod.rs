@@ -5,11 +5,13 @@ mod config;
 mod distance;
 mod keep_alive;
 mod leave;
-mod limits;
+mod membership;
 mod mentor;
 mod peers;
 mod registration;
 mod resolution;
+mod rivals;
+mod shares;
 mod stall;
 mod subscription;
 mod table;
@@ -30,17 +32,22 @@ use super::{
 };
 use crate::handlespace::{Checksum, ElementKey, Handlespace};
 use crate::wire::{
-    ErrorCause, PoolElement, PoolElementId, PoolHandle, Ppid, RegistrarId, TransportAddress,
-    UserMessage, asap, asap::Body, enrp::UpdateAction,
+    PoolElement, PoolElementId, PoolHandle, Ppid, RegistrarId, TransportAddress, UserMessage, asap,
+    asap::Body, enrp::UpdateAction,
 };
 use announce::Announcements;
 use leave::Leaving;
-use limits::Limits;
+use membership::{Client, Membership, Origin};
 use mentor::Joining;
 use peers::Peers;
+use registration::Claimant;
+use rivals::Rivals;
+use shares::Shares;
+use stall::Stall;
 use subscription::Subscriptions;
 
 pub use config::RegistrarConfig;
+pub use shares::{Limit, Limits};
 
 /// A registrar: it keeps the handlespace, watches over the elements and answers resolutions.
 #[derive(Debug)]
@@ -51,82 +58,38 @@ pub struct Registrar {
     connections: HashMap<ConnectionId, Client>,
     /// Connections that are being made, by where they go.
     dials: HashMap<TransportAddress, ConnectionId>,
+    /// Elements that are to be dialled when there are fewer of those.
+    waiting_dials: BTreeSet<ElementKey>,
+    /// Those who say that they are an element which is connected already.
+    claimants: HashMap<ElementKey, Claimant>,
     announcements: Announcements,
     peers: Peers,
+    /// Elements that do not fit their pools.
+    rivals: Rivals,
     joining: Joining,
-    /// Resolutions that wait until we have joined the other registrars.
+    mentor_is_slow: bool,
+    /// Whether the elements had the time to find us.
+    ready: bool,
+    /// Resolutions of unknown pools that wait until we are ready.
     deferred: Vec<(ConnectionId, asap::HandleResolution)>,
-    limits: Limits,
+    shares: Shares,
     subscriptions: Subscriptions,
     leaving: Leaving,
-    /// Until when we read what came while we stood still.
-    catching_up: Option<Instant>,
+    stall: Stall,
+    /// Connections over which more keep-alives can be sent, and pools that lost their last element:
+    /// looked at when an input was processed.
+    unblocked: BTreeSet<ConnectionId>,
+    vacated: Vec<PoolHandle>,
     timers: Timers<Timer>,
     out: Outbox<Event>,
 }
 
-/// What the registrar keeps of each element.
-#[derive(Debug)]
-struct Membership {
-    /// The connection to its ASAP endpoint; none while there is no connection.
-    connection: Option<ConnectionId>,
-    /// Whether it owes the answer to a keep-alive.
-    awaiting_ack: bool,
-    /// Whether it is yet to be told that we are its home.
-    claim: bool,
-    /// Whether its home has yet to confirm it, in an audit.
-    marked: bool,
-    /// Its home before it came to us by itself; zero where it had none.
-    came_from: RegistrarId,
-    /// The connections over which it was reported as unreachable.
-    reporters: BTreeSet<ConnectionId>,
-}
-
-/// The other end of a connection for ASAP: pool elements, a pool user, or both.
-#[derive(Debug)]
-struct Client {
-    address: TransportAddress,
-    origin: Origin,
-    /// The elements reached through it.
-    elements: BTreeSet<ElementKey>,
-    /// Those which owe the answer to a keep-alive, and those which are to be asked then.
-    asked: BTreeSet<ElementKey>,
-    queued: BTreeSet<ElementKey>,
-    /// Whether its first fault was logged.
-    complained: bool,
-}
-
-impl Client {
-    fn new(address: TransportAddress, origin: Origin) -> Self {
-        Self {
-            address,
-            origin,
-            elements: BTreeSet::new(),
-            asked: BTreeSet::new(),
-            queued: BTreeSet::new(),
-            complained: false,
-        }
-    }
-}
-
-/// How a connection came to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Origin {
-    /// Its other end made it.
-    Accepted,
-    /// We are making it, to ask an element whether it is alive.
-    Connecting,
-    /// We made it.
-    Dialled,
-}
-
-/// The longest pool element that is taken, in bytes of its parameter: room for 64 IPv6
-/// addresses twice, and long policies. Ours: it bounds what an answer costs.
-const MAX_ELEMENT_SIZE: usize = 4096;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
     Announce,
+    /// Somebody claims an element, whose connection is silent.
+    Claimant(ElementKey),
+    /// Who connected to the ENRP port has not said who it is.
     FirstMessage(ConnectionId),
     /// The next page, over this connection, is not asked for.
     Page(ConnectionId),
@@ -136,10 +99,12 @@ enum Timer {
     /// The others have not taken all of our elements in time.
     Leave,
     /// It is time to see whether a host still uses its allowance.
-    Limit(IpAddr),
+    Host(IpAddr),
     Mentor,
     NextMentor,
     Peer(RegistrarId),
+    /// The elements had the time to find us.
+    Ready,
     /// Subscribers may be told of more.
     Subscriptions,
     KeepAlive(ElementKey),
@@ -149,24 +114,53 @@ enum Timer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// An element joined a pool.
-    Registered(ElementName),
+    /// An element joined a pool, from this address.
+    Registered(ElementName, TransportAddress),
     /// An element renewed its registration.
     Reregistered(ElementName),
     /// An element was refused.
     Refused(ElementName, asap::RegistrationResponse),
-    /// An element is gone.
-    Removed(ElementName, RemovalReason),
-    /// There is another registrar.
-    PeerFound(RegistrarId),
+    /// An element is gone, which served its users at this address.
+    Removed(ElementName, RemovalReason, Option<TransportAddress>),
+    /// A peer tells of an element that cannot be taken, for this reason.
+    NotTaken(RegistrarId, String),
+    /// There is another registrar, which was heard from this host.
+    PeerFound(RegistrarId, Option<IpAddr>),
+    /// There is a connection to another registrar.
+    PeerConnected(RegistrarId, TransportAddress),
     /// Another registrar is gone.
-    PeerLost(RegistrarId),
+    PeerLost(RegistrarId, Option<IpAddr>),
+    /// Nobody answers at the address of a configured peer.
+    PeerSilent(TransportAddress),
     /// Another registrar, which had elements, does not answer any more.
     PeerDead(RegistrarId),
     /// We know what the other registrars know, or there are none.
     Joined {
         /// How many elements there are.
         elements: usize,
+    },
+    /// The elements had the time to find this registrar: a pool that is not known does not exist.
+    Ready {
+        /// How many elements there are.
+        elements: usize,
+    },
+    /// The registrar was late, because of its host or because there is too much to do. It takes
+    /// nobody for dead for that, and asks elements less often, by this factor.
+    Behind {
+        /// How late.
+        late: Duration,
+        /// The factor.
+        stretch: u32,
+    },
+    /// A host met a limit.
+    LimitHit(Limit, IpAddr),
+    /// There were too many connections: the longest silent ones of the host that has the most
+    /// were closed.
+    Crowded {
+        /// The host.
+        host: IpAddr,
+        /// How many.
+        closed: usize,
     },
     /// We took over the elements of a dead registrar.
     TookOver {
@@ -218,8 +212,10 @@ pub enum RemovalReason {
     KeepAliveTimeout,
     /// Its connection broke and it does not accept another.
     Unreachable,
-    /// Too many pool users reported that it is unreachable.
+    /// Pool users of several hosts reported that it is unreachable, and it did not answer.
     Reported,
+    /// Its pool has another policy or transport, as was found out when registrars met.
+    OtherPolicy,
     /// Its home registrar, which is another one, removed it.
     ElsewhereRemoved,
 }
@@ -231,7 +227,8 @@ impl fmt::Display for RemovalReason {
             Self::Expired => "registration expired",
             Self::KeepAliveTimeout => "no answer to a keep-alive",
             Self::Unreachable => "connection lost and not to be had again",
-            Self::Reported => "reported as unreachable too often",
+            Self::Reported => "reported as unreachable, and no answer to a keep-alive",
+            Self::OtherPolicy => "the pool has another policy or transport",
             Self::ElsewhereRemoved => "removed by its home registrar",
         })
     }
@@ -243,17 +240,24 @@ impl Registrar {
     pub fn new(config: RegistrarConfig) -> Self {
         Self {
             rng: StdRng::seed_from_u64(config.seed),
-            handlespace: Handlespace::new(config.policies.clone(), config.capacity),
+            handlespace: Handlespace::new(config.policies.clone(), config.limits.elements),
             connections: HashMap::new(),
             dials: HashMap::new(),
+            waiting_dials: BTreeSet::new(),
+            claimants: HashMap::new(),
             announcements: Announcements::default(),
             peers: Peers::default(),
+            rivals: Rivals::default(),
             joining: Joining::Done,
+            mentor_is_slow: false,
+            ready: false,
             deferred: Vec::new(),
-            limits: Limits::default(),
+            shares: Shares::default(),
             subscriptions: Subscriptions::default(),
             leaving: Leaving::No,
-            catching_up: None,
+            stall: Stall::default(),
+            unblocked: BTreeSet::new(),
+            vacated: Vec::new(),
             timers: Timers::new(),
             out: Outbox::new(),
             config,
@@ -293,7 +297,7 @@ impl Registrar {
             timers: self.timers.len(),
             waiting: self.deferred.len(),
             subscriptions: self.subscriptions.len(),
-            counted_hosts: self.limits.len(),
+            counted_hosts: self.shares.watched(),
         }
     }
 
@@ -307,12 +311,10 @@ impl Registrar {
         if self.peers.has_link(from) {
             return self.handle_enrp(now, from, message);
         }
-        if !self.connections.contains_key(&from) {
-            return;
-        }
+        let Some(client) = self.connections.get_mut(&from) else { return };
+        client.heard = now;
         match receive(&mut self.out, from, message) {
             Received::Message(body) => {
-                self.timers.cancel(Timer::FirstMessage(from));
                 self.process(now, from, body);
             }
             Received::Refused(reason) => self.complain(from, reason),
@@ -334,17 +336,22 @@ impl Registrar {
                 self.dials.remove(&peer.address);
                 (peer.address, peer.origin) = (address, Origin::Dialled);
                 for key in peer.elements.clone() {
-                    self.send_keep_alive(now, key);
+                    self.handle_element_connected(now, key);
                 }
+                self.dial_waiting(now);
             }
-            event @ (ConnectionEvent::Closed | ConnectionEvent::Lost) => {
+            event @ (ConnectionEvent::Closed
+            | ConnectionEvent::Lost
+            | ConnectionEvent::Refused
+            | ConnectionEvent::Impossible) => {
                 if self.peers.has_link(connection) {
                     return self.handle_link_over(now, connection, &event);
                 }
                 let Some(peer) = self.forget_connection(connection) else { return };
                 for key in peer.elements {
-                    self.handle_element_disconnected(now, key, peer.origin);
+                    self.handle_element_disconnected(now, key, peer.origin, &event);
                 }
+                self.dial_waiting(now);
                 self.leave_if_alone();
             }
         }
@@ -386,14 +393,26 @@ impl Registrar {
 
     /// Forgets an element, its timers and its claim on a connection.
     fn remove(&mut self, key: ElementKey, reason: RemovalReason) {
+        let update = self.encode_update(UpdateAction::Delete, false, key);
         let Some((pool_handle, element)) = self.handlespace.remove(key) else { return };
         self.subscriptions.note(&pool_handle);
         self.timers.cancel(Timer::KeepAlive(key));
+        self.waiting_dials.remove(&key);
+        self.refuse_claimant(key);
+        self.shares.discharge(element.state.charge);
         let identifier = element.identifier();
-        if element.home_registrar() == self.config.identifier {
-            self.send_update(UpdateAction::Delete, &pool_handle, &element.value());
+        if element.home_registrar() == self.config.identifier
+            && let Some(update) = update
+        {
+            self.send_update(&update);
         }
-        self.out.event(Event::Removed(ElementName { pool_handle, identifier }, reason));
+        let address = element.value().user_transport.address().cloned();
+        let vacant = self.handlespace.is_unknown(&pool_handle);
+        let name = ElementName { pool_handle, identifier };
+        if vacant {
+            self.vacated.push(name.pool_handle.clone());
+        }
+        self.out.event(Event::Removed(name, reason, address));
         self.detach(key, element.state.connection);
     }
 
@@ -401,10 +420,13 @@ impl Registrar {
     /// no other.
     fn detach(&mut self, key: ElementKey, connection: Option<ConnectionId>) {
         let Some(connection) = connection else { return };
-        self.settle_keep_alive(connection, key);
         let Some(client) = self.connections.get_mut(&connection) else { return };
         client.elements.remove(&key);
         client.queued.remove(&key);
+        if client.asked.remove(&key) && !client.queued.is_empty() {
+            self.unblocked.insert(connection);
+        }
+        let Some(client) = self.connections.get(&connection) else { return };
         if client.elements.is_empty() && client.origin != Origin::Accepted {
             let abort = client.origin == Origin::Connecting;
             self.forget_connection(connection);
@@ -413,48 +435,63 @@ impl Registrar {
     }
 
     fn forget_connection(&mut self, connection: ConnectionId) -> Option<Client> {
-        self.timers.cancel(Timer::FirstMessage(connection));
         let client = self.connections.remove(&connection)?;
-        self.subscriptions.remove_user(connection);
-        if client.origin == Origin::Connecting {
-            self.dials.remove(&client.address);
+        let host = client.host();
+        let subscriptions = self.subscriptions.remove_user(connection);
+        if subscriptions > 0 {
+            self.shares.unsubscribe(host, subscriptions);
+        }
+        match client.origin {
+            Origin::Accepted => self.shares.close_connection(host),
+            Origin::Connecting => {
+                self.dials.remove(&client.address);
+            }
+            Origin::Dialled => {}
         }
         Some(client)
     }
 
-    /// Closes a connection that does not serve any element.
-    fn abort_if_unused(&mut self, connection: ConnectionId) {
-        if self.connections.get(&connection).is_some_and(|peer| peer.elements.is_empty()) {
-            self.forget_connection(connection);
-            self.out.abort(connection);
-        }
-    }
-
-    /// Who connected said nothing that makes sense for too long.
-    fn handle_no_message(&mut self, now: Instant, connection: ConnectionId) {
+    /// Closes a connection without waiting for anything.
+    fn drop_connection(&mut self, now: Instant, connection: ConnectionId) {
         if self.peers.has_link(connection) {
             self.handle_link_over(now, connection, &ConnectionEvent::Lost);
-            return self.out.abort(connection);
+        } else {
+            self.forget_connection(connection);
         }
-        self.complain(connection, "sent no message in time".to_owned());
-        let error = ErrorCause::Unspecified.into();
-        self.out.send(connection, asap::Error { error }).expect("an empty cause is short");
-        self.forget_connection(connection);
-        self.out.close(connection);
+        self.out.abort(connection);
+    }
+
+    /// What inputs end with: others have their turn, pools that are gone are made of what was kept
+    /// beside them, and subscribers are told.
+    fn conclude(&mut self, now: Instant) {
+        for handle in std::mem::take(&mut self.vacated) {
+            if self.handlespace.is_unknown(&handle) {
+                self.admit_rivals(now, &handle);
+            }
+        }
+        for connection in std::mem::take(&mut self.unblocked) {
+            self.send_queued_keep_alives(now, connection);
+        }
+        self.dial_waiting(now);
+        self.tell_subscribers(now);
     }
 
     fn handle_timer(&mut self, now: Instant, timer: Timer) {
         match timer {
             Timer::Announce => self.announce(now),
-            Timer::FirstMessage(connection) => self.handle_no_message(now, connection),
+            Timer::Claimant(key) => {
+                self.admit_claimant(now, key);
+            }
+            Timer::FirstMessage(connection) => self.drop_connection(now, connection),
             Timer::Page(connection) => self.handle_page_timeout(connection),
             Timer::Download(peer) => self.abandon_download(now, peer),
             Timer::Heartbeat => self.handle_heartbeat(now),
             Timer::Leave => self.finish_leaving(),
-            Timer::Limit(host) => self.handle_limit_timer(now, host),
+            Timer::Host(host) => self.handle_host_timer(now, host),
             Timer::Mentor => self.handle_mentor_timer(now),
             Timer::NextMentor => self.handle_pause_over(now),
             Timer::Peer(peer) => self.handle_peer_timer(now, peer),
+            Timer::Ready => self.become_ready(now),
             // Every input ends with that.
             Timer::Subscriptions => {}
             Timer::KeepAlive(key) => self.handle_keep_alive_timer(now, key),
@@ -487,15 +524,19 @@ impl Machine for Registrar {
             return self.accept_link(now, address);
         }
         let connection = self.out.name_connection();
-        self.connections.insert(connection, Client::new(address, Origin::Accepted));
-        self.timers.set(Timer::FirstMessage(connection), now + self.config.first_message_timeout);
+        let client = Client::new(now, address, Origin::Accepted);
+        if self.takes_connection(client.host()) {
+            self.connections.insert(connection, client);
+        } else {
+            self.out.abort(connection);
+        }
         connection
     }
 
     fn handle_message(&mut self, now: Instant, from: ConnectionId, message: UserMessage) {
         self.out.begin();
         self.take_message(now, from, &message);
-        self.tell_subscribers(now);
+        self.conclude(now);
     }
 
     fn handle_connection(
@@ -506,13 +547,13 @@ impl Machine for Registrar {
     ) {
         self.out.begin();
         self.take_connection_event(now, connection, event);
-        self.tell_subscribers(now);
+        self.conclude(now);
     }
 
     fn handle_round_trip(&mut self, now: Instant, connection: ConnectionId, round_trip: Duration) {
         self.out.begin();
         self.take_round_trip(connection, round_trip);
-        self.tell_subscribers(now);
+        self.conclude(now);
     }
 
     fn handle_announcement(
@@ -546,10 +587,16 @@ impl Machine for Registrar {
             if self.is_catching_up(now) {
                 self.excuse_expiry(now, key);
             } else {
-                self.handle_expiry(key);
+                self.expel(key, RemovalReason::Expired);
             }
         }
-        self.tell_subscribers(now);
+        self.conclude(now);
+    }
+
+    fn handle_crowded(&mut self, now: Instant) {
+        self.out.begin();
+        self.close_silent(now);
+        self.conclude(now);
     }
 
     fn poll_output(&mut self) -> Option<Output<Event>> {

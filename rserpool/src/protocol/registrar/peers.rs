@@ -2,24 +2,38 @@
 //! failures (RFC 5353 section 3.4).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use rand::RngExt;
 
+use super::membership::host_of;
+use super::shares::Limit;
 use super::table::Page;
-use super::{Event, Registrar, Timer};
+use super::{Event, Registrar, RemovalReason, Timer};
 use crate::protocol::{ConnectionEvent, ConnectionId, Received, receive_enrp};
 use crate::wire::enrp::{self, Body, Presence, Route};
 use crate::wire::{Ppid, RegistrarId, ServerInformation, TransportAddress, UserMessage};
 
-/// The most peers; ours, since anyone can claim to be one.
-const MAX_PEERS: usize = 1024;
+/// The most peers that were not configured. Not from the RFCs: anyone can claim to be one, and each
+/// is told of every change.
+const MAX_PEERS: usize = 128;
+
+/// The most links of one host, and of all. Not from the RFCs: two registrars may connect to each
+/// other at a time, and there may be several on a host.
+const MAX_LINKS_OF_HOST: usize = 64;
+const MAX_LINKS: usize = 1024;
+
+/// The most links that are being made because a peer named an address.
+const MAX_NAMED_DIALS: usize = 16;
 
 /// The peer list, and the connections to peers.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
     pub(super) known: BTreeMap<RegistrarId, Peer>,
     links: HashMap<ConnectionId, Link>,
+    /// The configured peers that did not accept a connection when that was tried last.
+    silent: Vec<TransportAddress>,
 }
 
 /// A registrar that we know.
@@ -32,11 +46,21 @@ pub(super) struct Peer {
     /// When a message of it came last, or when we began to wait for one.
     last_heard: Instant,
     pub(super) status: Status,
-    /// The connection over which we download its elements.
-    pub(super) download: Option<ConnectionId>,
+    /// The host that it was heard from, or that spoke of it.
+    host: Option<IpAddr>,
+    /// The download of its elements.
+    pub(super) download: Option<Download>,
     /// Whether updates of it may have been lost, which a checksum need not show: we did not
     /// know it yet, or a connection to it broke.
     pub(super) stale: bool,
+}
+
+/// A download of a peer's elements, or of all that it knows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Download {
+    pub(super) connection: ConnectionId,
+    /// How many elements came.
+    pub(super) elements: usize,
 }
 
 /// What we think of a peer.
@@ -48,9 +72,21 @@ pub(super) enum Status {
     /// Dead, and we want its elements; these peers have yet to agree (RFC 5353 section 3.5.1).
     TakingOver {
         pending: BTreeSet<RegistrarId>,
+        /// How often they were asked.
+        asked: u32,
     },
     /// Dead, as another says who takes over its elements.
     Inactive,
+}
+
+/// How a link came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LinkOrigin {
+    Accepted,
+    /// We were told of the address by the configuration, or by the registrar itself.
+    Dialled,
+    /// We were told of the address by another registrar.
+    Named,
 }
 
 /// A connection to a peer, or to where one should be.
@@ -62,8 +98,12 @@ pub(super) struct Link {
     dialled: bool,
     /// Who is at its other end, once it said so.
     peer: Option<RegistrarId>,
+    /// Whether a peer named its address.
+    named: bool,
     /// What it is asked for page by page.
     pub(super) page: Option<Page>,
+    /// When it was heard last.
+    heard: Instant,
     complained: bool,
 }
 
@@ -80,6 +120,27 @@ impl Peers {
     pub(super) fn forget_links(&mut self) -> Vec<ConnectionId> {
         self.known.clear();
         self.links.drain().map(|(connection, _)| connection).collect()
+    }
+
+    /// The host at the other end of a link.
+    pub(super) fn host_of_link(&self, connection: ConnectionId) -> Option<IpAddr> {
+        self.links.get(&connection).map(|link| host_of(&link.address))
+    }
+
+    /// The host that a peer was heard from.
+    pub(super) fn host_of(&self, peer: RegistrarId) -> Option<IpAddr> {
+        self.known.get(&peer)?.host
+    }
+
+    /// The links of a host over which no peer has spoken, and since when.
+    pub(super) fn silent_links(
+        &self,
+        host: IpAddr,
+    ) -> impl Iterator<Item = (Instant, ConnectionId)> {
+        let links = self.links.iter().filter(move |(_, link)| {
+            !link.dialled && link.peer.is_none() && host_of(&link.address) == host
+        });
+        links.map(|(connection, link)| (link.heard, *connection))
     }
 
     pub(super) fn link_mut(&mut self, connection: ConnectionId) -> Option<&mut Link> {
@@ -139,41 +200,92 @@ impl Peers {
 impl Registrar {
     pub(super) fn accept_link(&mut self, now: Instant, address: TransportAddress) -> ConnectionId {
         let connection = self.out.name_connection();
-        self.add_link(connection, address, false);
-        self.timers.set(Timer::FirstMessage(connection), now + self.config.first_message_timeout);
+        let host = host_of(&address);
+        #[allow(clippy::iter_over_hash_type, reason = "they are counted")]
+        let same = self.peers.links.values().filter(|link| host_of(&link.address) == host).count();
+        if same >= MAX_LINKS_OF_HOST || self.peers.links.len() >= MAX_LINKS {
+            self.hit(Limit::Peers, host);
+            self.out.abort(connection);
+        } else if self.takes_connection(host) {
+            self.add_link(now, connection, address, LinkOrigin::Accepted);
+            let deadline = now + self.config.first_message_timeout;
+            self.timers.set(Timer::FirstMessage(connection), deadline);
+        } else {
+            self.out.abort(connection);
+        }
         connection
     }
 
-    fn add_link(&mut self, connection: ConnectionId, address: TransportAddress, dialled: bool) {
-        let established = !dialled;
-        let link =
-            Link { address, established, dialled, peer: None, page: None, complained: false };
+    fn add_link(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        address: TransportAddress,
+        origin: LinkOrigin,
+    ) {
+        let dialled = origin != LinkOrigin::Accepted;
+        let link = Link {
+            address,
+            established: !dialled,
+            dialled,
+            peer: None,
+            named: origin == LinkOrigin::Named,
+            page: None,
+            heard: now,
+            complained: false,
+        };
         self.peers.links.insert(connection, link);
     }
 
     /// Connects to a peer, unless we are connected to it.
-    fn dial_peer(&mut self, address: &TransportAddress) {
+    fn dial_peer(&mut self, now: Instant, address: &TransportAddress) {
         let ours = self.config.enrp.as_ref().is_some_and(|ours| ours.reaches_same(address));
         if !ours && !self.peers.reaches(address) {
-            self.make_link(address);
+            self.make_link(now, address, LinkOrigin::Dialled);
         }
     }
 
-    fn make_link(&mut self, address: &TransportAddress) {
-        if self.peers.is_dialled(address) || self.peers.links.len() >= 2 * MAX_PEERS {
+    /// Connects to an address that a peer named, of which so many are tried at a time.
+    fn dial_named(&mut self, now: Instant, by: IpAddr, address: &TransportAddress) {
+        let ours = self.config.enrp.as_ref().is_some_and(|ours| ours.reaches_same(address));
+        if ours || self.peers.reaches(address) {
+            return;
+        }
+        #[allow(clippy::iter_over_hash_type, reason = "they are counted")]
+        let named = self.peers.links.values().filter(|link| link.named && link.peer.is_none());
+        if named.count() >= MAX_NAMED_DIALS {
+            self.hit(Limit::Dials, by);
+        } else if self.allows(now, by, Limit::Dials) {
+            self.make_link(now, address, LinkOrigin::Named);
+        }
+    }
+
+    fn make_link(&mut self, now: Instant, address: &TransportAddress, origin: LinkOrigin) {
+        let full = self.peers.links.len() >= MAX_LINKS && !self.is_configured(address);
+        if self.peers.is_dialled(address) || full {
             return;
         }
         let connection = self.out.connect(Ppid::ENRP, address.clone());
-        self.add_link(connection, address.clone(), true);
+        self.add_link(now, connection, address.clone(), origin);
+    }
+
+    /// Whether an address is that of a configured peer's host.
+    fn is_configured(&self, address: &TransportAddress) -> bool {
+        self.config.peers.iter().any(|peer| peer.shares_address(address))
+    }
+
+    /// Whether a peer was configured, as far as its host tells.
+    pub(super) fn is_configured_host(&self, host: IpAddr) -> bool {
+        self.config.peers.iter().any(|peer| peer.addresses.contains(&host))
     }
 
     /// Connects to those peers that we should be connected to and are not.
-    pub(super) fn dial_peers(&mut self) {
+    pub(super) fn dial_peers(&mut self, now: Instant) {
         let unconnected = self.peers.known.values().filter(|peer| peer.connection.is_none());
         let mut addresses: Vec<_> = unconnected.filter_map(|peer| peer.transport.clone()).collect();
         addresses.extend(self.config.peers.iter().cloned());
         for address in addresses {
-            self.dial_peer(&address);
+            self.dial_peer(now, &address);
         }
     }
 
@@ -182,6 +294,7 @@ impl Registrar {
         connection: ConnectionId,
         address: TransportAddress,
     ) {
+        self.peers.silent.retain(|silent| !silent.reaches_same(&address));
         if let Some(link) = self.peers.links.get_mut(&connection) {
             link.established = true;
             link.address = address;
@@ -198,7 +311,10 @@ impl Registrar {
     ) {
         self.timers.cancel(Timer::FirstMessage(connection));
         self.timers.cancel(Timer::Page(connection));
-        let Some(link) = self.peers.links.remove(&connection) else { return };
+        let Some(link) = self.forget_link(connection) else { return };
+        if !link.established {
+            self.note_silent(&link.address);
+        }
         let identifier = link.peer.or_else(|| {
             // One that we dialled, and who should have been there.
             let mut known = self.peers.known.iter();
@@ -214,7 +330,7 @@ impl Registrar {
             .map(|(connection, _)| *connection)
             .max();
         let Some(peer) = self.peers.known.get_mut(&identifier) else { return };
-        let downloading = peer.download == Some(connection);
+        let downloading = peer.download.is_some_and(|its| its.connection == connection);
         if downloading {
             peer.download = None;
         }
@@ -232,7 +348,7 @@ impl Registrar {
             // A registrar that was killed refuses the connection, and is known to be dead. One
             // that lives may not know yet that this connection is over; it sends to us over the
             // new one from then on.
-            Some(address) if again => self.make_link(&address),
+            Some(address) if again => self.make_link(now, &address, LinkOrigin::Dialled),
             _ if lost => self.handle_peer_dead(now, identifier),
             _ => {}
         }
@@ -255,12 +371,12 @@ impl Registrar {
         match body {
             Body::Presence(presence) => self.handle_presence(now, from, presence),
             Body::ListRequest(_) => self.handle_list_request(from, sender),
-            Body::ListResponse(list) => self.handle_list_response(now, list),
+            Body::ListResponse(list) => self.handle_list_response(now, from, list),
             Body::HandleTableRequest(request) => {
                 self.handle_handle_table_request(now, from, &request);
             }
             Body::HandleTableResponse(page) => self.handle_handle_table_response(now, from, page),
-            Body::HandleUpdate(update) => self.handle_handle_update(now, update),
+            Body::HandleUpdate(update) => self.handle_handle_update(now, from, update),
             Body::InitTakeover(init) => self.handle_init_takeover(now, from, &init),
             Body::InitTakeoverAck(ack) => self.handle_init_takeover_ack(now, &ack),
             Body::TakeoverServer(takeover) => self.handle_takeover_server(now, &takeover),
@@ -284,16 +400,28 @@ impl Registrar {
             return false;
         }
         let Some(link) = self.peers.links.get_mut(&from) else { return false };
-        let asked = link.dialled;
-        let new = link.peer.is_none();
-        let address = new.then(|| link.address.clone());
-        if *link.peer.get_or_insert(route.sender) != route.sender {
+        link.heard = now;
+        let (asked, new) = (link.dialled, link.peer.is_none());
+        let address = link.address.clone();
+        let host = host_of(&address);
+        if link.peer.is_some_and(|peer| peer != route.sender) {
             self.complain_of_link(from, format!("changed its identifier to {}", route.sender));
             return false;
         }
-        if self.peers.known.contains_key(&route.sender) {
+        // Whoever connects may call itself as it likes, but not by the name of one that is at
+        // another address.
+        let known = self.peers.known.get(&route.sender);
+        let elsewhere = known
+            .and_then(|peer| peer.transport.as_ref())
+            .is_some_and(|its| !asked && !its.shares_address(&address));
+        if new && elsewhere {
+            let reason = format!("calls itself {}, which is at another address", route.sender);
+            self.complain_of_link(from, reason);
+            return false;
+        }
+        if known.is_some() {
             self.heard(now, route.sender);
-        } else if self.add_peer(now, route.sender, None) {
+        } else if self.add_peer(now, route.sender, Some(host)) {
             if !asked {
                 self.send_presence(from, route.sender, true);
             }
@@ -301,42 +429,109 @@ impl Registrar {
             self.complain_of_link(from, "is one peer too many".to_owned());
             return false;
         }
+        if let Some(link) = self.peers.links.get_mut(&from) {
+            link.peer = Some(route.sender);
+        }
         if let Some(peer) = self.peers.known.get_mut(&route.sender) {
+            if new {
+                peer.host = Some(host);
+            }
             // If there is another one, this is newer, and perhaps the only one that works: unless
             // it is from somewhere else, which anyone could make.
-            let from_there = peer.transport.as_ref().zip(address);
-            let newer = from_there.is_some_and(|(its, address)| its.shares_address(&address));
+            let newer =
+                new && peer.transport.as_ref().is_some_and(|its| its.shares_address(&address));
             if peer.connection.is_none() || newer {
                 peer.connection = Some(from);
             }
+        }
+        if new {
+            self.out.event(Event::PeerConnected(route.sender, address));
         }
         self.consider_mentor(now, route.sender, from);
         true
     }
 
-    /// Adds a peer to the list. If it is only said to be there, it has to be heard in time, or
-    /// its elements are taken over. False where there are too many.
+    /// Adds a peer to the list. If it is only said to be there, by `host`, it has to be heard in
+    /// time, or its elements are taken over. False where there are too many.
     pub(super) fn add_peer(
         &mut self,
         now: Instant,
         identifier: RegistrarId,
-        transport: Option<TransportAddress>,
+        host: Option<IpAddr>,
     ) -> bool {
-        if self.peers.known.len() >= MAX_PEERS {
+        let configured = host.is_some_and(|host| self.is_configured_host(host));
+        if !configured && !self.make_room_for_peer(now, host) {
             return false;
         }
         let peer = Peer {
-            transport,
+            transport: None,
             connection: None,
             last_heard: now,
             status: Status::Active,
+            host,
             download: None,
             stale: true,
         };
         self.peers.known.insert(identifier, peer);
         self.timers.set(Timer::Peer(identifier), now + self.config.max_time_last_heard);
-        self.out.event(Event::PeerFound(identifier));
+        self.out.event(Event::PeerFound(identifier, host));
         true
+    }
+
+    /// Whether there is room for another peer of this host: the host with the most has to give up
+    /// one if this has clearly fewer.
+    fn make_room_for_peer(&mut self, now: Instant, host: Option<IpAddr>) -> bool {
+        let mut hosts: BTreeMap<Option<IpAddr>, Vec<RegistrarId>> = BTreeMap::new();
+        for (identifier, peer) in &self.peers.known {
+            if !peer.host.is_some_and(|host| self.is_configured_host(host)) {
+                hosts.entry(peer.host).or_default().push(*identifier);
+            }
+        }
+        let count: usize = hosts.values().map(Vec::len).sum();
+        let ours = hosts.get(&host).map_or(0, Vec::len);
+        if count < MAX_PEERS && ours < MAX_PEERS / 2 {
+            return true;
+        }
+        let most = hosts.into_values().max_by_key(Vec::len).unwrap_or_default();
+        let at = host.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
+        self.hit(Limit::Peers, at);
+        match most.last() {
+            Some(victim) if most.len() > ours + 1 => {
+                let elements: Vec<_> = self.handlespace.owned_by(*victim, None).collect();
+                for key in elements {
+                    self.remove(key, RemovalReason::ElsewhereRemoved);
+                }
+                self.forget_peer(now, *victim);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a peer was heard so lately that it cannot be taken for dead.
+    pub(super) fn is_heard(&self, now: Instant, identifier: RegistrarId) -> bool {
+        self.peers.known.get(&identifier).is_some_and(|peer| {
+            peer.status == Status::Active && now < peer.last_heard + self.config.max_time_last_heard
+        })
+    }
+
+    /// A connection could not be made: told once where a peer was configured.
+    fn note_silent(&mut self, address: &TransportAddress) {
+        let silent = &mut self.peers.silent;
+        if self.config.peers.contains(address) && !silent.contains(address) {
+            silent.push(address.clone());
+            self.out.event(Event::PeerSilent(address.clone()));
+        }
+    }
+
+    fn forget_link(&mut self, connection: ConnectionId) -> Option<Link> {
+        self.timers.cancel(Timer::FirstMessage(connection));
+        self.timers.cancel(Timer::Page(connection));
+        let link = self.peers.links.remove(&connection)?;
+        if !link.dialled {
+            self.shares.close_connection(host_of(&link.address));
+        }
+        Some(link)
     }
 
     fn heard(&mut self, now: Instant, identifier: RegistrarId) {
@@ -351,20 +546,18 @@ impl Registrar {
     /// Forgets a peer that is dead, and closes the connections to it: if it lives after all, it
     /// learns that it has missed something.
     pub(super) fn forget_peer(&mut self, now: Instant, identifier: RegistrarId) {
-        if self.peers.known.remove(&identifier).is_none() {
-            return;
-        }
+        let Some(peer) = self.peers.known.remove(&identifier) else { return };
+        self.rivals.forget_home(identifier);
         self.timers.cancel(Timer::Peer(identifier));
         self.timers.cancel(Timer::Download(identifier));
         let links = self.peers.links.iter().filter(|(_, link)| link.peer == Some(identifier));
         let mut links: Vec<_> = links.map(|(connection, _)| *connection).collect();
         links.sort_unstable();
         for connection in links {
-            self.peers.links.remove(&connection);
-            self.timers.cancel(Timer::Page(connection));
+            self.forget_link(connection);
             self.out.close(connection);
         }
-        self.out.event(Event::PeerLost(identifier));
+        self.out.event(Event::PeerLost(identifier, peer.host));
         self.handle_mentor_refused(now, identifier);
     }
 
@@ -394,14 +587,14 @@ impl Registrar {
 
     fn send_presence(&mut self, to: ConnectionId, receiver: RegistrarId, reply_required: bool) {
         let presence = self.presence(receiver, reply_required);
-        self.out.send_enrp(to, presence).expect("as many addresses as a host has fit");
+        self.out.send_enrp(to, presence);
     }
 
     /// PEER-HEARTBEAT-CYCLE is over: our presence goes to all peers (RFC 5353 section 3.4.2).
     pub(super) fn handle_heartbeat(&mut self, now: Instant) {
         self.close_surplus_links();
         self.announce_presence();
-        self.dial_peers();
+        self.dial_peers(now);
         self.ask_for_others();
         let cycle = self.spread_a_little(self.config.heartbeat);
         self.timers.set(Timer::Heartbeat, now + cycle);
@@ -411,8 +604,12 @@ impl Registrar {
     /// is not needed.
     fn close_surplus_links(&mut self) {
         let ours = self.config.identifier;
-        let used: BTreeSet<_> =
-            self.peers.known.values().flat_map(|peer| [peer.connection, peer.download]).collect();
+        let used: BTreeSet<_> = self
+            .peers
+            .known
+            .values()
+            .flat_map(|peer| [peer.connection, peer.download.map(|its| its.connection)])
+            .collect();
         let mut surplus: Vec<_> = self
             .peers
             .links
@@ -425,8 +622,7 @@ impl Registrar {
             let Some(peer) = self.peers.known.get_mut(&identifier) else { continue };
             // What it sends over this link is lost.
             peer.stale = true;
-            self.peers.links.remove(&connection);
-            self.timers.cancel(Timer::Page(connection));
+            self.forget_link(connection);
             self.out.close(connection);
         }
     }
@@ -435,10 +631,10 @@ impl Registrar {
     /// joined while we were.
     fn ask_for_others(&mut self) {
         let peers: Vec<_> = self.peers.active().collect();
-        if self.is_ready() && !peers.is_empty() {
+        if self.knows_others() && !peers.is_empty() {
             let (peer, connection) = peers[self.rng.random_range(0..peers.len())];
             let route = self.route(peer);
-            self.out.send_enrp(connection, enrp::ListRequest { route }).expect("it is short");
+            self.out.send_enrp(connection, enrp::ListRequest { route });
         }
     }
 
@@ -508,28 +704,29 @@ impl Registrar {
         if !address.addresses.iter().any(|its| source.addresses.contains(its)) {
             address.addresses.clone_from(&source.addresses);
         }
-        self.dial_peer(&address);
+        self.dial_peer(now, &address);
     }
 
     fn handle_list_request(&mut self, from: ConnectionId, sender: RegistrarId) {
         let mut servers = self.peers.server_information();
         servers.retain(|server| server.registrar != sender);
-        let reject = !self.is_ready();
+        let reject = !self.knows_others();
         if reject {
             servers.clear();
         }
         let response = enrp::ListResponse { reject, route: self.route(sender), servers };
-        if let Err(error) = self.out.send_enrp(from, response) {
+        if let Err(error) = self.out.try_send_enrp(from, response) {
             self.complain_of_link(from, format!("the peer list does not fit: {error}"));
         }
     }
 
-    fn handle_list_response(&mut self, now: Instant, list: enrp::ListResponse) {
+    fn handle_list_response(&mut self, now: Instant, from: ConnectionId, list: enrp::ListResponse) {
+        let Some(host) = self.peers.host_of_link(from) else { return };
         for server in list.servers {
             let ours = self.config.identifier;
             if server.registrar != ours && !self.peers.known.contains_key(&server.registrar) {
                 // It counts as a peer once it says so itself.
-                self.dial_peer(&server.transport);
+                self.dial_named(now, host, &server.transport);
             }
         }
         if list.reject {
@@ -552,7 +749,7 @@ impl Registrar {
                 self.timers.set(Timer::Peer(identifier), deadline);
                 match (peer.connection, peer.transport.clone()) {
                     (Some(connection), _) => self.send_presence(connection, identifier, true),
-                    (None, Some(address)) => self.dial_peer(&address),
+                    (None, Some(address)) => self.dial_peer(now, &address),
                     (None, None) => {}
                 }
             }

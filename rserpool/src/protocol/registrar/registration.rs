@@ -1,15 +1,36 @@
 //! Registration and deregistration (RFC 5352 sections 3.1 and 3.2).
 
-use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{ElementName, Event, MAX_ELEMENT_SIZE, Membership, Origin, Registrar, RemovalReason};
-use crate::handlespace::{ElementKey, Refused};
+use super::membership::{Custody, KeepAlive, Membership, Origin, Watch, host_of};
+use super::shares::{Charge, Limit};
+use super::{ElementName, Event, Registrar, RemovalReason, Timer};
+use crate::handlespace::{Element, ElementKey, Refused};
 use crate::protocol::ConnectionId;
 use crate::wire::{
-    ErrorCause, OperationError, PolicyParameters, PoolElement, PoolHandle, RegistrarId,
+    ErrorCause, OperationError, PolicyParameters, PoolElement, PoolElementId, PoolHandle,
     RegistrationLife, TransportAddress, TransportProtocol, UserTransport, asap, quote,
 };
+
+/// How long the connection that an element registered over may take to answer when the same host
+/// registers it over another one.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Somebody at an element's own host registers it over another connection, while the one that it
+/// registered over still counts as open. That is asked, and whoever is right gets it.
+#[derive(Debug)]
+pub(super) struct Claimant {
+    from: ConnectionId,
+    registration: asap::Registration,
+}
+
+/// Who may change an element.
+enum Standing {
+    Owner,
+    /// Somebody at its host, while its connection may be open or not.
+    Claimant,
+    Stranger,
+}
 
 impl Registrar {
     pub(super) fn handle_registration(
@@ -18,39 +39,94 @@ impl Registrar {
         from: ConnectionId,
         registration: asap::Registration,
     ) {
-        let asap::Registration { pool_handle, pool_element } = registration;
-        let identifier = pool_element.identifier;
-        let name = ElementName { pool_handle: pool_handle.clone(), identifier };
-        let result = self.register(now, from, &pool_handle, pool_element);
-        let response = asap::RegistrationResponse {
-            reject: result.is_err(),
-            pool_handle,
-            identifier,
-            error: result.as_ref().err().map(|cause| OperationError::from(cause.clone())),
-        };
-        match result {
-            Ok(true) => self.out.event(Event::Registered(name)),
-            Ok(false) => self.out.event(Event::Reregistered(name)),
-            Err(_) => self.out.event(Event::Refused(name, response.clone())),
+        let Some(client) = self.connections.get(&from) else { return };
+        let (host, peer) = (client.host(), client.address.clone());
+        let (handle, identifier) =
+            (&registration.pool_handle, registration.pool_element.identifier);
+        if !self.allows(now, host, Limit::Registrations) {
+            return self.refuse(from, handle, identifier, ErrorCause::LackOfResources);
         }
-        self.respond(from, response);
+        let present = self.handlespace.find(handle, identifier);
+        match present.map(|key| (key, self.standing(key, from))) {
+            None | Some((_, Standing::Owner)) => {}
+            Some((key, Standing::Claimant)) if !self.claimants.contains_key(&key) => {
+                self.claimants.insert(key, Claimant { from, registration });
+                self.timers.set(Timer::Claimant(key), now + CLAIM_PATIENCE);
+                return self.send_keep_alive(now, key);
+            }
+            Some((key, Standing::Claimant | Standing::Stranger)) => {
+                self.refuse(from, handle, identifier, ErrorCause::NonUniqueIdentifier);
+                // If it is the element itself, which came back before we noticed that it was
+                // gone, its old connection does not answer.
+                let ours = self.home_of(key) == Some(self.config.identifier);
+                return if ours {
+                    self.send_keep_alive(now, key)
+                };
+            }
+        }
+        self.register(now, from, &peer, registration, present);
     }
 
-    /// Adds or renews an element. Whether it is new.
+    /// Adds or renews an element that `from` may change, and answers.
     fn register(
         &mut self,
         now: Instant,
         from: ConnectionId,
+        peer: &TransportAddress,
+        registration: asap::Registration,
+        present: Option<ElementKey>,
+    ) {
+        let asap::Registration { pool_handle, pool_element } = registration;
+        let identifier = pool_element.identifier;
+        let name = ElementName { pool_handle: pool_handle.clone(), identifier };
+        match self.admit(now, from, peer, &pool_handle, pool_element, present) {
+            Ok(()) => {
+                let error = None;
+                self.out.send(
+                    from,
+                    asap::RegistrationResponse { reject: false, pool_handle, identifier, error },
+                );
+                self.answer_deferred(now, &name.pool_handle);
+                self.out.event(match present {
+                    None => Event::Registered(name, peer.clone()),
+                    Some(_) => Event::Reregistered(name),
+                });
+            }
+            Err(cause) => self.refuse(from, &pool_handle, identifier, cause),
+        }
+    }
+
+    fn refuse(
+        &mut self,
+        to: ConnectionId,
+        handle: &PoolHandle,
+        identifier: PoolElementId,
+        cause: ErrorCause,
+    ) {
+        let response = asap::RegistrationResponse {
+            reject: true,
+            pool_handle: handle.clone(),
+            identifier,
+            error: Some(OperationError::from(cause)),
+        };
+        let name = ElementName { pool_handle: handle.clone(), identifier };
+        self.out.event(Event::Refused(name, response.clone()));
+        self.out.send(to, response);
+    }
+
+    /// Puts an element into the handlespace, or gives it new values.
+    fn admit(
+        &mut self,
+        now: Instant,
+        from: ConnectionId,
+        peer: &TransportAddress,
         handle: &PoolHandle,
         mut value: PoolElement,
-    ) -> Result<bool, ErrorCause> {
-        let peer = &self.connections[&from].address;
+        present: Option<ElementKey>,
+    ) -> Result<(), ErrorCause> {
         Self::validate(peer, &mut value)?;
         value.asap_transport = asap_transport(peer, value.asap_transport.take());
         value.home_registrar = self.config.identifier;
-        if quote(&value).len() > MAX_ELEMENT_SIZE {
-            return Err(ErrorCause::LackOfResources);
-        }
         // To other registrars in the unit that they have.
         let life = self.config.compatibility.lifetime(value.registration_life);
         value.registration_life = life.map_or(RegistrationLife::INFINITE, |life| {
@@ -59,49 +135,53 @@ impl Registrar {
         if self.config.compatibility.check(handle, Some(&value.policy)).is_err() {
             return Err(ErrorCause::InvalidValues(quote(handle)));
         }
-        let present = self.handlespace.find(handle, value.identifier);
+        let has_distance = self.keep_distance(present, &mut value);
         let home = present.and_then(|key| self.home_of(key));
         let was_ours = home == Some(self.config.identifier);
-        if let Some(key) = present.filter(|key| !self.is_owner(*key, from)) {
-            self.doubt_owner(now, key);
-            return Err(ErrorCause::NonUniqueIdentifier);
-        }
-        let has_distance = self.keep_distance(present, &mut value);
-        self.handlespace
-            .check(handle, &value)
-            .map_err(|refused| self.refusal(&refused, &value.policy))?;
-        let checked = "checked before";
+        let host = host_of(peer);
         let key = match present {
             Some(key) => {
-                self.note_change(key, &value);
-                self.handlespace.update(key, &value).expect(checked);
-                self.rebind(key, from);
+                let differs = self
+                    .handlespace
+                    .update(key, &value)
+                    .map_err(|refused| self.refusal(&refused, &value.policy))?;
+                if differs {
+                    self.subscriptions.note(handle);
+                }
+                self.recharge(key, host);
+                self.rebind(now, key, from);
                 key
             }
             None => {
-                let connection = Some(from);
-                let reporters = BTreeSet::new();
-                let (awaiting_ack, claim, marked) = (false, false, false);
-                let came_from = RegistrarId(0);
-                let state =
-                    Membership { connection, awaiting_ack, claim, marked, came_from, reporters };
+                if !self.has_room(host) {
+                    return Err(ErrorCause::LackOfResources);
+                }
+                let state = Membership::home(from, Charge::default());
+                let key = self
+                    .handlespace
+                    .insert(handle, &value, state)
+                    .map_err(|refused| self.refusal(&refused, &value.policy))?;
                 self.subscriptions.note(handle);
-                self.handlespace.insert(handle, &value, state).expect(checked)
+                self.recharge(key, host);
+                key
             }
         };
-        self.connections.get_mut(&from).expect("it sent this").elements.insert(key);
+        if let Some(client) = self.connections.get_mut(&from) {
+            client.elements.insert(key);
+        }
         self.handlespace.set_lifetime(key, now, life);
         if !was_ours {
-            self.schedule_keep_alive(now, key);
-            if let (Some(home), Some(element)) = (home, self.handlespace.get_mut(key)) {
-                element.state.came_from = home;
+            if let Some(element) = self.handlespace.get_mut(key) {
+                let came_from = home;
+                element.state.watch = Watch::Home(Custody { came_from, ..Custody::default() });
             }
+            self.schedule_keep_alive(now, key);
         }
         self.announce_element(key);
         if has_distance {
             self.out.measure(from);
         }
-        Ok(present.is_none())
+        Ok(())
     }
 
     /// What can be wrong with an element whatever its pool is like.
@@ -126,42 +206,76 @@ impl Registrar {
     }
 
     /// Only the connection that registered an element may change it, or one from the same address
-    /// when that connection is gone or was to another registrar.
-    fn is_owner(&self, key: ElementKey, from: ConnectionId) -> bool {
-        let element = self.handlespace.get(key).expect("found before");
-        let Some(peer) = self.connections.get(&from) else { return false };
+    /// when that connection is gone, was to another registrar, or does not answer (RFC 5352
+    /// section 3.1).
+    fn standing(&self, key: ElementKey, from: ConnectionId) -> Standing {
+        let (Some(element), Some(client)) =
+            (self.handlespace.get(key), self.connections.get(&from))
+        else {
+            return Standing::Stranger;
+        };
         let connection = element.state.connection;
+        if connection == Some(from) {
+            return Standing::Owner;
+        }
         match connection.and_then(|id| self.connections.get(&id)) {
-            Some(_) if connection == Some(from) => true,
             // It connected to us, and is still there for all we know.
-            Some(owner) if owner.origin == Origin::Accepted => false,
-            Some(owner) => owner.address.shares_address(&peer.address),
+            Some(owner) if owner.origin == Origin::Accepted => {
+                match owner.address.shares_address(&client.address) {
+                    true => Standing::Claimant,
+                    false => Standing::Stranger,
+                }
+            }
+            Some(owner) if owner.address.shares_address(&client.address) => Standing::Owner,
+            Some(_) => Standing::Stranger,
             None => {
                 let value = element.value();
                 let address = value.user_transport.address().or(value.asap_transport.as_ref());
-                address.is_some_and(|address| address.shares_address(&peer.address))
+                let same = address.is_some_and(|its| its.shares_address(&client.address));
+                if same { Standing::Owner } else { Standing::Stranger }
             }
         }
     }
 
-    /// Somebody else claims an element. If he is the element itself, which came back before we
-    /// noticed that it was gone, its old connection does not answer.
-    fn doubt_owner(&mut self, now: Instant, key: ElementKey) {
-        let Some(element) = self.handlespace.get(key) else { return };
-        let ours = element.home_registrar() == self.config.identifier;
-        if ours && !element.state.awaiting_ack {
-            self.send_keep_alive(now, key);
+    /// The connection of an element is over or silent: whoever claimed it meanwhile is right.
+    /// Whether somebody did.
+    pub(super) fn admit_claimant(&mut self, now: Instant, key: ElementKey) -> bool {
+        let Some(Claimant { from, registration }) = self.claimants.remove(&key) else {
+            return false;
+        };
+        self.timers.cancel(Timer::Claimant(key));
+        let Some(peer) = self.connections.get(&from).map(|client| client.address.clone()) else {
+            return false;
+        };
+        self.register(now, from, &peer, registration, Some(key));
+        self.handlespace.get(key).is_some_and(|element| element.state.connection == Some(from))
+    }
+
+    /// The element answered over its connection: whoever claims it is somebody else.
+    pub(super) fn refuse_claimant(&mut self, key: ElementKey) {
+        let Some(Claimant { from, registration }) = self.claimants.remove(&key) else { return };
+        self.timers.cancel(Timer::Claimant(key));
+        if self.connections.contains_key(&from) {
+            let identifier = registration.pool_element.identifier;
+            let cause = ErrorCause::NonUniqueIdentifier;
+            self.refuse(from, &registration.pool_handle, identifier, cause);
         }
     }
 
     /// The element is reached through `connection` from now on.
-    fn rebind(&mut self, key: ElementKey, connection: ConnectionId) {
+    fn rebind(&mut self, now: Instant, key: ElementKey, connection: ConnectionId) {
         let Some(element) = self.handlespace.get_mut(key) else { return };
-        element.state.reporters.clear();
         let before = element.state.connection.replace(connection);
+        if let Some(custody) = element.state.custody_mut() {
+            custody.reporters.clear();
+            if before != Some(connection) {
+                // What was asked on another connection will not be answered.
+                custody.keep_alive = KeepAlive::Idle;
+            }
+        }
         if before != Some(connection) {
-            // What was asked on another connection will not be answered.
-            element.state.awaiting_ack = false;
+            self.waiting_dials.remove(&key);
+            self.schedule_keep_alive(now, key);
             self.detach(key, before);
         }
     }
@@ -169,17 +283,20 @@ impl Registrar {
     /// The error cause of a refusal, and what the RFC wants to be in it (RFC 5354 section
     /// 3.12).
     fn refusal(&self, refused: &Refused, policy: &PolicyParameters) -> ErrorCause {
-        let present = |key| self.handlespace.get(key).expect("present in the pool").value();
+        let present = |key| self.handlespace.get(key).map(Element::value);
         match refused {
-            Refused::InconsistentPolicy { with } => {
-                ErrorCause::InconsistentPolicy(quote(&present(*with).policy))
-            }
-            Refused::InconsistentTransport { with } => {
-                ErrorCause::InconsistentTransport(quote(&present(*with).user_transport))
-            }
+            Refused::InconsistentPolicy { with } => ErrorCause::InconsistentPolicy(
+                present(*with).map(|present| quote(&present.policy)).unwrap_or_default(),
+            ),
+            Refused::InconsistentTransport { with } => ErrorCause::InconsistentTransport(
+                present(*with).map(|present| quote(&present.user_transport)).unwrap_or_default(),
+            ),
             Refused::InconsistentDataControl => ErrorCause::InconsistentDataControl,
             Refused::Policy(_) => ErrorCause::InvalidValues(quote(policy)),
-            Refused::Full | Refused::TooLong(_) => ErrorCause::LackOfResources,
+            Refused::Full => ErrorCause::LackOfResources,
+            Refused::TooLarge(_) | Refused::NoIdentifier => {
+                ErrorCause::InvalidValues(quote(policy))
+            }
         }
     }
 
@@ -191,9 +308,9 @@ impl Registrar {
         let asap::Deregistration { pool_handle, identifier } = deregistration;
         // An element that is not there is as good as deregistered (RFC 5352 section 3.2).
         let found = self.handlespace.find(&pool_handle, identifier);
-        let owned = found.is_none_or(|key| self.is_owner(key, from));
+        let owned = found.is_none_or(|key| matches!(self.standing(key, from), Standing::Owner));
         let error = (!owned).then(|| ErrorCause::Security.into());
-        self.respond(from, asap::DeregistrationResponse { pool_handle, identifier, error });
+        self.out.send(from, asap::DeregistrationResponse { pool_handle, identifier, error });
         if let Some(key) = found.filter(|_| owned) {
             if self.home_of(key) != Some(self.config.identifier) {
                 // It is only for its home to say that it is gone.
@@ -201,29 +318,6 @@ impl Registrar {
                 self.announce_element(key);
             }
             self.remove(key, RemovalReason::Deregistered);
-        }
-    }
-
-    /// The registration was not renewed: the element is removed and told so (RFC 5352 section
-    /// 3.2).
-    pub(super) fn handle_expiry(&mut self, key: ElementKey) {
-        let Some(ElementName { pool_handle, identifier }) = self.name_of(key) else { return };
-        let connection = self.handlespace.get(key).and_then(|element| element.state.connection);
-        let connected = |id: &ConnectionId| {
-            self.connections.get(id).is_some_and(|client| client.origin != Origin::Connecting)
-        };
-        if let Some(connection) = connection.filter(connected) {
-            let error = None;
-            let response = asap::DeregistrationResponse { pool_handle, identifier, error };
-            self.respond(connection, response);
-        }
-        self.remove(key, RemovalReason::Expired);
-    }
-
-    /// Sends what is short by construction, or as long as the request that it answers.
-    fn respond(&mut self, to: ConnectionId, response: impl Into<asap::Message>) {
-        if let Err(error) = self.out.send(to, response) {
-            self.complain(to, format!("the answer does not fit: {error}"));
         }
     }
 }

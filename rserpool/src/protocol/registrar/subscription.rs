@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::resolution::that_fit;
+use super::membership::Client;
+use super::shares::Limit;
 use super::{Registrar, Timer};
-use crate::handlespace::{Element, ElementKey};
+use crate::handlespace::Element;
 use crate::protocol::ConnectionId;
 use crate::wire::asap::{HandleResolution, HandleResolutionResponse, Resolved};
-use crate::wire::{Bytes, ErrorCause, PoolElement, PoolHandle, Ppid, UserMessage};
+use crate::wire::{Bytes, ErrorCause, PoolHandle, Ppid};
 
 /// How often, at the most, a pool's subscribers are told of changes; ours. Each time they are
 /// told all of the pool.
@@ -29,8 +30,10 @@ pub(super) struct Subscriptions {
     pools: BTreeMap<PoolHandle, Subscribed>,
     by_connection: BTreeMap<ConnectionId, BTreeSet<PoolHandle>>,
     count: usize,
-    /// Pools that have changed and whose subscribers are yet to be told.
-    changed: BTreeSet<PoolHandle>,
+    /// Pools whose subscribers are to be told now.
+    due: BTreeSet<PoolHandle>,
+    /// Pools whose subscribers are to be told then: it is too soon after the last time.
+    later: BTreeSet<(Instant, PoolHandle)>,
 }
 
 #[derive(Debug)]
@@ -38,6 +41,8 @@ struct Subscribed {
     users: BTreeSet<ConnectionId>,
     /// When they were told last.
     told: Instant,
+    /// Whether they are yet to be told of a change.
+    changed: bool,
 }
 
 impl Subscriptions {
@@ -45,53 +50,44 @@ impl Subscriptions {
         self.count
     }
 
-    /// Whether anybody is told of a pool.
-    pub(super) fn has(&self, handle: &PoolHandle) -> bool {
-        self.pools.contains_key(handle)
-    }
-
     /// A pool changed.
     pub(super) fn note(&mut self, handle: &PoolHandle) {
-        if self.has(handle) && !self.changed.contains(handle) {
-            self.changed.insert(handle.clone());
+        if let Some(subscribed) = self.pools.get_mut(handle)
+            && !std::mem::replace(&mut subscribed.changed, true)
+        {
+            self.due.insert(handle.clone());
         }
     }
 
-    /// Whether there was room.
-    fn add(&mut self, now: Instant, handle: &PoolHandle, user: ConnectionId) -> bool {
-        let pools = self.by_connection.entry(user).or_default();
-        if !pools.contains(handle) {
-            if pools.len() >= MAX_OF_CONNECTION || self.count >= MAX_SUBSCRIPTIONS {
-                return false;
-            }
-            let handle = handle.clone();
-            pools.insert(handle.clone());
-            self.count += 1;
-            let fresh = Subscribed { users: BTreeSet::new(), told: now };
-            self.pools.entry(handle).or_insert(fresh).users.insert(user);
+    fn forget(&mut self, handle: &PoolHandle, subscribed: &Subscribed) {
+        if subscribed.changed {
+            self.due.remove(handle);
+            self.later.remove(&(subscribed.told + INTERVAL, handle.clone()));
         }
-        true
     }
 
-    /// A user is gone.
-    pub(super) fn remove_user(&mut self, user: ConnectionId) {
-        for handle in self.by_connection.remove(&user).into_iter().flatten() {
-            self.count -= 1;
-            if let Some(subscribed) = self.pools.get_mut(&handle) {
+    /// A user is gone. To how many pools it was subscribed.
+    pub(super) fn remove_user(&mut self, user: ConnectionId) -> usize {
+        let handles = self.by_connection.remove(&user).unwrap_or_default();
+        self.count -= handles.len();
+        for handle in &handles {
+            if let Some(subscribed) = self.pools.get_mut(handle) {
                 subscribed.users.remove(&user);
-                if subscribed.users.is_empty() {
-                    self.pools.remove(&handle);
-                    self.changed.remove(&handle);
+                if subscribed.users.is_empty()
+                    && let Some(subscribed) = self.pools.remove(handle)
+                {
+                    self.forget(handle, &subscribed);
                 }
             }
         }
+        handles.len()
     }
 
     /// A pool is gone, and with it all subscriptions to it. Who had them.
     fn remove_pool(&mut self, handle: &PoolHandle) -> BTreeSet<ConnectionId> {
-        let users = self.pools.remove(handle).map(|subscribed| subscribed.users);
-        let users = users.unwrap_or_default();
-        for user in &users {
+        let Some(subscribed) = self.pools.remove(handle) else { return BTreeSet::new() };
+        self.forget(handle, &subscribed);
+        for user in &subscribed.users {
             self.count -= 1;
             if let Some(pools) = self.by_connection.get_mut(user) {
                 pools.remove(handle);
@@ -100,26 +96,11 @@ impl Subscriptions {
                 }
             }
         }
-        users
+        subscribed.users
     }
 }
 
 impl Registrar {
-    /// The element at `key` is about to have these values.
-    pub(super) fn note_change(&mut self, key: ElementKey, value: &PoolElement) {
-        let Some(handle) = self.handlespace.handle_of(key) else { return };
-        if !self.subscriptions.has(handle) {
-            return;
-        }
-        let old = self.handlespace.get(key).map(|element| element.value());
-        let differs = old.is_none_or(|old| {
-            old.policy != value.policy || old.user_transport != value.user_transport
-        });
-        if differs {
-            self.subscriptions.note(handle);
-        }
-    }
-
     /// Answers who wants to be told of changes, and remembers that. False where that is not to be
     /// had: then it is a resolution like all others.
     pub(super) fn subscribe(
@@ -129,12 +110,35 @@ impl Registrar {
         request: &HandleResolution,
     ) -> bool {
         let handle = &request.pool_handle;
-        if self.handlespace.is_unknown(handle) || !self.subscriptions.add(now, handle, from) {
+        if self.handlespace.is_unknown(handle) || !self.add_subscriber(now, handle, from) {
             return false;
         }
         if let Some(all) = self.all_of(handle) {
-            self.out.send_encoded(from, UserMessage::new(Ppid::ASAP, all));
+            self.out.send_encoded(from, Ppid::ASAP, all);
         }
+        true
+    }
+
+    /// Whether there was room.
+    fn add_subscriber(&mut self, now: Instant, handle: &PoolHandle, user: ConnectionId) -> bool {
+        let Some(host) = self.connections.get(&user).map(Client::host) else { return false };
+        let pools = self.subscriptions.by_connection.get(&user);
+        if pools.is_some_and(|pools| pools.contains(handle)) {
+            return true;
+        }
+        let full = pools.is_some_and(|pools| pools.len() >= MAX_OF_CONNECTION);
+        if full || self.subscriptions.count >= MAX_SUBSCRIPTIONS {
+            self.hit(Limit::Subscriptions, host);
+            return false;
+        }
+        if !self.takes_subscription(host) {
+            return false;
+        }
+        let subscriptions = &mut self.subscriptions;
+        subscriptions.by_connection.entry(user).or_default().insert(handle.clone());
+        subscriptions.count += 1;
+        let fresh = Subscribed { users: BTreeSet::new(), told: now, changed: false };
+        subscriptions.pools.entry(handle.clone()).or_insert(fresh).users.insert(user);
         true
     }
 
@@ -143,37 +147,39 @@ impl Registrar {
         let policy = self.handlespace.policy_type(handle)?;
         let members = self.handlespace.members(handle).take(MAX_ELEMENTS);
         let elements = members.filter_map(|key| self.handlespace.get(key)).map(Element::encoded);
-        let elements = that_fit(elements);
-        let answer = HandleResolutionResponse::encode_pool(true, handle, policy, elements);
-        Some(answer.expect("elements are chosen to fit"))
+        Some(HandleResolutionResponse::encode_pool(true, handle, policy, elements))
     }
 
     /// Tells subscribers of what has changed, but not too often. Every input ends with this.
     pub(super) fn tell_subscribers(&mut self, now: Instant) {
-        if self.subscriptions.changed.is_empty() {
+        while let Some((due, _)) = self.subscriptions.later.first()
+            && *due <= now
+            && let Some((_, handle)) = self.subscriptions.later.pop_first()
+        {
+            self.subscriptions.due.insert(handle);
+        }
+        if self.subscriptions.due.is_empty() {
             return;
         }
-        for handle in std::mem::take(&mut self.subscriptions.changed) {
-            let Some(subscribed) = self.subscriptions.pools.get_mut(&handle) else { continue };
+        for handle in std::mem::take(&mut self.subscriptions.due) {
             if self.handlespace.is_unknown(&handle) {
                 self.end_subscriptions(&handle);
                 continue;
             }
+            let Some(subscribed) = self.subscriptions.pools.get_mut(&handle) else { continue };
             if now < subscribed.told + INTERVAL {
-                self.subscriptions.changed.insert(handle);
+                self.subscriptions.later.insert((subscribed.told + INTERVAL, handle));
                 continue;
             }
-            subscribed.told = now;
+            (subscribed.told, subscribed.changed) = (now, false);
             let users = subscribed.users.clone();
             let Some(all) = self.all_of(&handle) else { continue };
             for user in users {
-                self.out.send_encoded(user, UserMessage::new(Ppid::ASAP, all.clone()));
+                self.out.send_encoded(user, Ppid::ASAP, all.clone());
             }
         }
-        let changed = self.subscriptions.changed.iter();
-        let due = changed.filter_map(|handle| self.subscriptions.pools.get(handle));
-        match due.map(|subscribed| subscribed.told + INTERVAL).min() {
-            Some(next) => self.timers.set(Timer::Subscriptions, next),
+        match self.subscriptions.later.first() {
+            Some((next, _)) => self.timers.set(Timer::Subscriptions, *next),
             None => self.timers.cancel(Timer::Subscriptions),
         }
     }
@@ -181,10 +187,12 @@ impl Registrar {
     /// There is nothing to tell of a pool that is gone; its users have to ask anew.
     fn end_subscriptions(&mut self, handle: &PoolHandle) {
         for user in self.subscriptions.remove_pool(handle) {
+            if let Some(host) = self.connections.get(&user).map(Client::host) {
+                self.shares.unsubscribe(host, 1);
+            }
             let result = Resolved::Error(ErrorCause::UnknownPoolHandle.into());
             let (pool_handle, subscribed) = (handle.clone(), false);
-            let response = HandleResolutionResponse { subscribed, pool_handle, result };
-            self.out.send(user, response).expect("an error is short");
+            self.out.send(user, HandleResolutionResponse { subscribed, pool_handle, result });
         }
     }
 }

@@ -2,17 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use super::shares::Limit;
 use super::{Registrar, Timer};
 use crate::handlespace::ElementKey;
 use crate::protocol::ConnectionId;
-use crate::wire::enrp::{HandleTableRequest, HandleTableResponse, PoolEntry};
-use crate::wire::{PoolHandle, RegistrarId};
+use crate::wire::Ppid;
+use crate::wire::enrp::{HandleTableRequest, HandleTableResponse};
 
-/// The most elements of a page, which is rsplib's, and about how many bytes they take at most.
+/// The most elements of a page, which is rsplib's, and after how many bytes it ends.
 const MAX_ELEMENTS: usize = 128;
 const MAX_SIZE: usize = 8 * 1024;
 
-/// How long the next page may not be asked for until the download is given up; ours.
+/// How long a peer may take to ask for the next page until the download is given up.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How far a download is.
@@ -31,69 +32,33 @@ impl Registrar {
         request: &HandleTableRequest,
     ) {
         let own_children_only = request.own_children_only;
-        if !self.is_ready() {
+        let Some(host) = self.peers.host_of_link(from) else { return };
+        if !self.knows_others() || !self.allows(now, host, Limit::Pages) {
             let route = self.route(request.route.sender);
             let response =
                 HandleTableResponse { more_to_send: false, reject: true, route, pools: Vec::new() };
-            self.out.send_enrp(from, response).expect("it is short");
-            return;
+            return self.out.send_enrp(from, response);
         }
         let Some(link) = self.peers.link_mut(from) else { return };
         let begun = link.page.take().filter(|page| page.own_children_only == own_children_only);
-        let (pools, more) = self.page(own_children_only, begun.map(|page| page.last));
-        if let (Some(last), Some(link)) = (more, self.peers.link_mut(from)) {
+        let last = begun.map(|page| page.last);
+        let (keys, more) = match own_children_only {
+            true => one_page(self, self.handlespace.owned_by(self.config.identifier, last)),
+            false => one_page(self, self.handlespace.all(last)),
+        };
+        let next = keys.last().copied().filter(|_| more);
+        let entries = keys.iter().filter_map(|key| {
+            Some((self.handlespace.handle_of(*key)?, self.handlespace.get(*key)?.encoded()))
+        });
+        let route = self.route(request.route.sender);
+        let response = HandleTableResponse::encode_page(route, more, entries.collect());
+        self.out.send_encoded(from, Ppid::ENRP, response);
+        if let (Some(last), Some(link)) = (next, self.peers.link_mut(from)) {
             link.page = Some(Page { own_children_only, last });
             self.timers.set(Timer::Page(from), now + PAGE_TIMEOUT);
         } else {
             self.timers.cancel(Timer::Page(from));
         }
-        let response = HandleTableResponse {
-            more_to_send: more.is_some(),
-            reject: false,
-            route: self.route(request.route.sender),
-            pools,
-        };
-        self.out.send_enrp(from, response).expect("a page is chosen to fit");
-    }
-
-    /// The elements after `last`, as many as a page takes, and the last of them if there are
-    /// more.
-    fn page(
-        &self,
-        own_children_only: bool,
-        last: Option<ElementKey>,
-    ) -> (Vec<PoolEntry>, Option<ElementKey>) {
-        let home: RegistrarId = self.config.identifier;
-        let (mut all, mut own);
-        let keys: &mut dyn Iterator<Item = ElementKey> = if own_children_only {
-            own = self.handlespace.owned_by(home, last);
-            &mut own
-        } else {
-            all = self.handlespace.all(last);
-            &mut all
-        };
-        let mut pools: Vec<PoolEntry> = Vec::new();
-        let (mut count, mut size, mut sent) = (0, 0, last);
-        for key in keys {
-            let (Some(element), Some(pool_handle)) =
-                (self.handlespace.get(key), self.handlespace.handle_of(key))
-            else {
-                continue;
-            };
-            let length =
-                element.encoded().as_bytes().len() + PoolHandle::as_bytes(pool_handle).len() + 8;
-            if count == MAX_ELEMENTS || count > 0 && size + length > MAX_SIZE {
-                return (pools, sent);
-            }
-            (count, size, sent) = (count + 1, size + length, Some(key));
-            let value = element.value();
-            match pools.iter_mut().find(|pool| pool.pool_handle == *pool_handle) {
-                Some(pool) => pool.elements.push(value),
-                None => pools
-                    .push(PoolEntry { pool_handle: pool_handle.clone(), elements: vec![value] }),
-            }
-        }
-        (pools, None)
     }
 
     /// The next page was not asked for in time.
@@ -102,4 +67,20 @@ impl Registrar {
             link.page = None;
         }
     }
+}
+
+/// The next elements, as many as a page takes, and whether there are more.
+fn one_page(
+    registrar: &Registrar,
+    keys: impl Iterator<Item = ElementKey>,
+) -> (Vec<ElementKey>, bool) {
+    let (mut page, mut size) = (Vec::new(), 0);
+    for key in keys {
+        if page.len() == MAX_ELEMENTS || size >= MAX_SIZE {
+            return (page, true);
+        }
+        size += registrar.handlespace.get(key).map_or(0, |e| e.encoded().as_bytes().len());
+        page.push(key);
+    }
+    (page, false)
 }

@@ -2,12 +2,16 @@
 
 use std::time::Instant;
 
+use super::membership::{Custody, Origin, Remote, Watch};
 use super::peers::Status;
-use super::{Event, Origin, Registrar, Timer};
+use super::{Event, Registrar, Timer};
 use crate::handlespace::ElementKey;
 use crate::protocol::ConnectionId;
 use crate::wire::RegistrarId;
 use crate::wire::enrp::{InitTakeover, InitTakeoverAck, TakeoverServer};
+
+/// How often peers are asked to agree that were not configured.
+const MAX_ASKED: u32 = 2;
 
 impl Registrar {
     /// A peer is dead, as far as we can see.
@@ -29,13 +33,22 @@ impl Registrar {
             return self.forget_peer(now, target);
         }
         let Some(peer) = self.peers.known.get_mut(&target) else { return };
-        peer.status = Status::TakingOver { pending: Default::default() };
-        let to_target = peer.connection;
-        let others: Vec<_> = self.peers.active().collect();
-        let Some(peer) = self.peers.known.get_mut(&target) else { return };
-        peer.status = Status::TakingOver {
-            pending: others.iter().map(|(identifier, _)| *identifier).collect(),
+        let asked = match &peer.status {
+            Status::TakingOver { asked, .. } => asked + 1,
+            Status::Active | Status::Suspected | Status::Inactive => 0,
         };
+        peer.status = Status::TakingOver { pending: Default::default(), asked };
+        let to_target = peer.connection;
+        let mut others: Vec<_> = self.peers.active().collect();
+        if asked >= MAX_ASKED {
+            // Strangers cannot keep a takeover from its end by their silence.
+            others.retain(|(other, _)| {
+                self.peers.host_of(*other).is_some_and(|host| self.is_configured_host(host))
+            });
+        }
+        let Some(peer) = self.peers.known.get_mut(&target) else { return };
+        let pending = others.iter().map(|(identifier, _)| *identifier).collect();
+        peer.status = Status::TakingOver { pending, asked };
         if others.is_empty() {
             return self.complete_takeover(now, target);
         }
@@ -43,7 +56,7 @@ impl Registrar {
             others.into_iter().chain(to_target.map(|connection| (target, connection)))
         {
             let message = InitTakeover { route: self.route(receiver), target };
-            self.out.send_enrp(connection, message).expect("it is short");
+            self.out.send_enrp(connection, message);
         }
         self.timers.set(Timer::Peer(target), now + self.config.takeover_expiry);
     }
@@ -69,12 +82,12 @@ impl Registrar {
             self.timers.set(Timer::Peer(target), now + self.config.takeover_expiry * 2);
         }
         let ack = InitTakeoverAck { route: self.route(sender), target };
-        self.out.send_enrp(from, ack).expect("it is short");
+        self.out.send_enrp(from, ack);
     }
 
     pub(super) fn handle_init_takeover_ack(&mut self, now: Instant, ack: &InitTakeoverAck) {
         let Some(peer) = self.peers.known.get_mut(&ack.target) else { return };
-        if let Status::TakingOver { pending } = &mut peer.status {
+        if let Status::TakingOver { pending, .. } = &mut peer.status {
             pending.remove(&ack.route.sender);
             if pending.is_empty() {
                 self.complete_takeover(now, ack.target);
@@ -89,7 +102,7 @@ impl Registrar {
             .known
             .iter_mut()
             .filter_map(|(target, peer)| {
-                let Status::TakingOver { pending } = &mut peer.status else { return None };
+                let Status::TakingOver { pending, .. } = &mut peer.status else { return None };
                 (pending.remove(&without) && pending.is_empty()).then_some(*target)
             })
             .collect();
@@ -106,7 +119,7 @@ impl Registrar {
             peers.into_iter().chain(dead.map(|connection| (target, connection)))
         {
             let message = TakeoverServer { route: self.route(receiver), target };
-            self.out.send_enrp(connection, message).expect("it is short");
+            self.out.send_enrp(connection, message);
         }
         let elements: Vec<_> = self.handlespace.owned_by(target, None).collect();
         self.out.event(Event::TookOver { registrar: target, elements: elements.len() });
@@ -125,9 +138,13 @@ impl Registrar {
     fn tell_of_those_who_came(&mut self, from: RegistrarId) {
         let ours: Vec<_> = self.handlespace.owned_by(self.config.identifier, None).collect();
         for key in ours {
-            let element = self.handlespace.get_mut(key).expect("it is owned");
-            if element.state.came_from == from {
-                element.state.came_from = RegistrarId(0);
+            let Some(custody) =
+                self.handlespace.get_mut(key).and_then(|element| element.state.custody_mut())
+            else {
+                continue;
+            };
+            if custody.came_from == Some(from) {
+                custody.came_from = None;
                 self.announce_element(key);
             }
         }
@@ -136,49 +153,62 @@ impl Registrar {
     /// An element is ours from now on: it is told so, and has to answer.
     pub(super) fn adopt(&mut self, now: Instant, key: ElementKey) {
         let Some(element) = self.handlespace.get_mut(key) else { return };
-        element.state.claim = true;
-        element.state.marked = false;
+        match &mut element.state.watch {
+            Watch::Home(custody) => custody.claim = true,
+            watch @ Watch::Elsewhere(_) => {
+                *watch = Watch::Home(Custody { claim: true, ..Custody::default() });
+            }
+        }
         let life = self.config.compatibility.lifetime(element.value().registration_life);
         self.handlespace.set_lifetime(key, now, life);
         self.send_keep_alive(now, key);
     }
 
     /// An element is another registrar's from now on.
-    pub(super) fn yield_element(&mut self, key: ElementKey, home: RegistrarId) {
+    pub(super) fn yield_element(&mut self, now: Instant, key: ElementKey, home: RegistrarId) {
         self.handlespace.set_home(key, home);
-        self.release(key);
+        self.release(now, key);
     }
 
     /// Stops looking after an element. Its own connection to us stays with it until it closes
     /// that, as it does when it hears of its new home.
-    pub(super) fn release(&mut self, key: ElementKey) {
+    pub(super) fn release(&mut self, now: Instant, key: ElementKey) {
         self.timers.cancel(Timer::KeepAlive(key));
+        self.waiting_dials.remove(&key);
         self.handlespace.cancel_lifetime(key);
+        self.refuse_claimant(key);
         let Some(element) = self.handlespace.get_mut(key) else { return };
-        element.state.awaiting_ack = false;
-        element.state.claim = false;
-        element.state.reporters.clear();
-        let connection = element.state.connection;
-        let client = connection.and_then(|connection| self.connections.get(&connection));
-        if client.is_none_or(|client| client.origin != Origin::Accepted) {
+        element.state.watch = Watch::Elsewhere(Remote::default());
+        let Some(connection) = element.state.connection else { return };
+        let client = self.connections.get(&connection);
+        if client.is_some_and(|client| client.origin == Origin::Accepted) {
+            self.settle_keep_alive(now, connection, key);
+        } else {
             element.state.connection = None;
-            self.detach(key, connection);
-        } else if let Some(connection) = connection {
-            self.settle_keep_alive(connection, key);
+            self.detach(key, Some(connection));
         }
     }
 
+    /// A registrar says that it has taken over the elements of another. That is believed if the
+    /// other is silent as far as we can see; if not, the audit shows what its elements think.
     pub(super) fn handle_takeover_server(&mut self, now: Instant, takeover: &TakeoverServer) {
         let (sender, target) = (takeover.route.sender, takeover.target);
-        let elements: Vec<_> = self.handlespace.owned_by(target, None).collect();
         if target == self.config.identifier {
-            // We were silent for too long. Those who stay with us will say so.
+            if !self.was_silent(now) {
+                return self.announce_presence();
+            }
+            // Those elements that stay with us will say so.
             self.out.event(Event::TakenOver { by: sender });
+            let elements: Vec<_> = self.handlespace.owned_by(target, None).collect();
             for key in elements {
-                self.yield_element(key, sender);
+                self.yield_element(now, key, sender);
             }
             return;
         }
+        if self.is_heard(now, target) {
+            return;
+        }
+        let elements: Vec<_> = self.handlespace.owned_by(target, None).collect();
         for key in elements {
             self.handlespace.set_home(key, sender);
         }

@@ -1,71 +1,65 @@
 //! What registrars tell each other of elements: updates (RFC 5353 section 3.3), and the audit that
 //! finds what was missed (section 3.6).
 
-use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use super::leave::Leaving;
+use super::membership::{Membership, Origin, Watch};
 use super::mentor::Joining;
-use super::{Membership, Origin, Registrar, RemovalReason, Timer};
-use crate::handlespace::{Element, ElementKey};
+use super::shares::Charge;
+use super::{Event, Registrar, RemovalReason, Timer};
+use crate::handlespace::{Element, ElementKey, PoolKind};
 use crate::protocol::ConnectionId;
 use crate::wire::enrp::{HandleTableResponse, HandleUpdate, UpdateAction};
 use crate::wire::parameter::PeChecksum;
-use crate::wire::{PoolElement, PoolHandle, RegistrarId};
+use crate::wire::{Bytes, PoolElement, PoolHandle, Ppid, RegistrarId};
 
 impl Registrar {
     /// Tells all peers that an element of ours came or changed.
     pub(super) fn announce_element(&mut self, key: ElementKey) {
-        if let (Some(handle), Some(element)) =
-            (self.handlespace.handle_of(key).cloned(), self.handlespace.get(key))
-        {
-            let value = element.value();
-            self.send_update(UpdateAction::Add, &handle, &value);
+        if let Some(update) = self.encode_update(UpdateAction::Add, false, key) {
+            self.send_update(&update);
         }
     }
 
-    pub(super) fn send_update(
-        &mut self,
-        action: UpdateAction,
-        pool_handle: &PoolHandle,
-        pool_element: &PoolElement,
-    ) {
-        for connection in self.peers.connected() {
-            self.update_peer(connection, action, false, pool_handle, pool_element);
-        }
-    }
-
-    /// Tells one peer.
-    pub(super) fn update_peer(
-        &mut self,
-        connection: ConnectionId,
+    /// The message that tells of an element.
+    pub(super) fn encode_update(
+        &self,
         action: UpdateAction,
         takeover_suggested: bool,
-        pool_handle: &PoolHandle,
-        pool_element: &PoolElement,
-    ) {
-        let update = HandleUpdate {
-            takeover_suggested,
-            route: self.route(RegistrarId(0)),
-            action,
-            reserved: 0,
-            pool_handle: pool_handle.clone(),
-            pool_element: pool_element.clone(),
-        };
-        self.out.send_enrp(connection, update).expect("as large as a registration");
+        key: ElementKey,
+    ) -> Option<Bytes> {
+        let (handle, element) = (self.handlespace.handle_of(key)?, self.handlespace.get(key)?);
+        let route = self.route(RegistrarId(0));
+        let element = element.encoded();
+        Some(HandleUpdate::encode_kept(takeover_suggested, route, action, handle, element))
     }
 
-    pub(super) fn handle_handle_update(&mut self, now: Instant, update: HandleUpdate) {
+    pub(super) fn send_update(&mut self, update: &Bytes) {
+        for connection in self.peers.connected() {
+            self.out.send_encoded(connection, Ppid::ENRP, update.clone());
+        }
+    }
+
+    pub(super) fn handle_handle_update(
+        &mut self,
+        now: Instant,
+        from: ConnectionId,
+        update: HandleUpdate,
+    ) {
         let sender = update.route.sender;
+        let host = self.peers.host_of_link(from);
         let HandleUpdate { action, pool_handle, pool_element, takeover_suggested, .. } = update;
         match action {
             UpdateAction::Add => {
-                let taken = self.take_in(now, sender, &pool_handle, pool_element);
+                let taken = self.take_in(now, sender, host, &pool_handle, pool_element);
                 if let Some(key) = taken.filter(|_| takeover_suggested) {
                     self.handle_suggestion(now, key, sender);
                 }
             }
             UpdateAction::Delete => {
+                self.rivals.remove(&pool_handle, pool_element.identifier, sender);
                 let found = self.handlespace.find(&pool_handle, pool_element.identifier);
                 // Only its home decides that an element is gone.
                 if let Some(key) = found
@@ -82,11 +76,13 @@ impl Registrar {
         self.handlespace.get(key).map(Element::home_registrar)
     }
 
-    /// A peer says that an element is there. Where it is, if that is as the peer says.
-    fn take_in(
+    /// A peer says that an element is there, which its `host` pays for. Where it is, if that is as
+    /// the peer says.
+    pub(super) fn take_in(
         &mut self,
         now: Instant,
         sender: RegistrarId,
+        host: Option<IpAddr>,
         handle: &PoolHandle,
         mut value: PoolElement,
     ) -> Option<ElementKey> {
@@ -94,7 +90,7 @@ impl Registrar {
             value.home_registrar = sender;
         }
         let (ours, home) = (self.config.identifier, value.home_registrar);
-        let mut present = self.handlespace.find(handle, value.identifier);
+        let present = self.handlespace.find(handle, value.identifier);
         if home != sender && present.is_some() {
             // The home itself knows better, and so do we if that is us.
             return None;
@@ -106,7 +102,6 @@ impl Registrar {
                 self.adopt(now, key);
                 return None;
             }
-            self.release(key);
         } else if home == ours {
             // We do not know it any more; the audit will tell the others.
             return None;
@@ -114,28 +109,44 @@ impl Registrar {
         if !self.peers.known.contains_key(&home) && !self.add_peer(now, home, None) {
             return None;
         }
-        if self.handlespace.prevails(handle, &value) {
-            self.clear_pool(handle);
-            present = None;
+        if self.handlespace.kind(handle).is_some_and(|kind| kind != PoolKind::of(&value)) {
+            if present.is_none() {
+                self.add_rival(now, handle, value);
+            }
+            return None;
         }
-        match present {
-            Some(key) => self.note_change(key, &value),
-            None => self.subscriptions.note(handle),
+        let host = host.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
+        if present.is_none() && !self.has_room(host) {
+            return None;
         }
         let result = match present {
-            Some(key) => self.handlespace.update(key, &value).map(|()| key),
-            None => self.handlespace.insert(handle, &value, Membership::of_another()),
+            Some(key) => self.handlespace.update(key, &value).map(|differs| (key, differs)),
+            None => {
+                let state = Membership::elsewhere(Charge::default());
+                self.handlespace.insert(handle, &value, state).map(|key| (key, true))
+            }
         };
-        let key = result
-            .inspect_err(|refused| {
-                tracing::warn!(%sender, pool = %handle, %refused, "an element does not fit");
-            })
-            .ok()?;
-        let element = self.handlespace.get_mut(key).expect("just put in");
-        element.state.marked = false;
+        let (key, differs) = match result {
+            Ok(taken) => taken,
+            Err(refused) => {
+                self.out.event(Event::NotTaken(sender, refused.to_string()));
+                return None;
+            }
+        };
+        if differs {
+            self.subscriptions.note(handle);
+        }
         if was_ours.is_some() {
+            self.release(now, key);
             self.handle_handed_over();
         }
+        if let Some(remote) =
+            self.handlespace.get_mut(key).and_then(|element| element.state.remote_mut())
+        {
+            (remote.marked, remote.doubted) = (false, false);
+        }
+        self.recharge(key, host);
+        self.answer_deferred(now, handle);
         Some(key)
     }
 
@@ -164,8 +175,9 @@ impl Registrar {
         if self.leaving != Leaving::No {
             return false;
         }
-        let ours = self.handlespace.get(key).expect("just found").value();
-        self.update_peer(from, UpdateAction::Add, false, handle, &ours);
+        if let Some(update) = self.encode_update(UpdateAction::Add, false, key) {
+            self.out.send_encoded(from, Ppid::ENRP, update);
+        }
         true
     }
 
@@ -178,7 +190,11 @@ impl Registrar {
     /// The home of an element, which is another registrar, does not have it any more. If the
     /// element is still connected to us, it believes that we are its home, and from now on we are.
     fn remove_of_another(&mut self, now: Instant, key: ElementKey) {
-        if self.is_connected(key) && self.leaving == Leaving::No {
+        let connection = self.handlespace.get(key).and_then(|element| element.state.connection);
+        let client = connection.and_then(|connection| self.connections.get(&connection));
+        // A connection that we made to ask about a report says nothing.
+        let believes = client.is_some_and(|client| client.origin == Origin::Accepted);
+        if believes && self.leaving == Leaving::No {
             self.handlespace.set_home(key, self.config.identifier);
             self.announce_element(key);
             self.adopt(now, key);
@@ -189,11 +205,11 @@ impl Registrar {
 
     /// A pool was made twice, here and there, and not of one kind. The other kind stays, for all
     /// registrars; the elements of this one are told that they are out.
-    fn clear_pool(&mut self, handle: &PoolHandle) {
+    pub(super) fn clear_pool(&mut self, handle: &PoolHandle) {
         let members: Vec<_> = self.handlespace.members(handle).collect();
         for key in members {
             if self.home_of(key) == Some(self.config.identifier) {
-                self.handle_expiry(key);
+                self.expel(key, RemovalReason::OtherPolicy);
             } else {
                 self.remove(key, RemovalReason::ElsewhereRemoved);
             }
@@ -206,7 +222,7 @@ impl Registrar {
         let known = self.config.compatibility.checksum(self.handlespace.checksum(peer));
         let Some(entry) = self.peers.known.get(&peer) else { return };
         let same = known == checksum && !entry.stale;
-        if same || entry.download.is_some() || !self.is_ready() {
+        if same || entry.download.is_some() || !self.knows_others() {
             return;
         }
         if let Some(connection) = entry.connection {
@@ -221,19 +237,37 @@ impl Registrar {
         page: HandleTableResponse,
     ) {
         let sender = page.route.sender;
-        let asked = self.peers.known.get(&sender).and_then(|peer| peer.download);
-        if asked != Some(from) {
+        let host = self.peers.host_of_link(from);
+        let Some(download) = self
+            .peers
+            .known
+            .get_mut(&sender)
+            .and_then(|peer| peer.download.as_mut())
+            .filter(|download| download.connection == from)
+        else {
             return self.complain_of_link(from, "sent a handle table unasked".to_owned());
+        };
+        let count: usize = page.pools.iter().map(|pool| pool.elements.len()).sum();
+        download.elements += count;
+        let endless = page.more_to_send && count == 0
+            || download.elements > self.config.limits.elements_per_host;
+        if endless {
+            self.complain_of_link(from, "sends a handle table without end".to_owned());
         }
-        if page.reject {
+        if page.reject || endless {
             return self.abandon_download(now, sender);
         }
         for pool in page.pools {
             for element in pool.elements {
                 if !self.contests(from, sender, &pool.pool_handle, &element) {
-                    self.take_in(now, sender, &pool.pool_handle, element);
+                    self.take_in(now, sender, host, &pool.pool_handle, element);
                 }
             }
+        }
+        // It may have been forgotten meanwhile.
+        let still = self.peers.known.get(&sender).is_some_and(|peer| peer.download.is_some());
+        if !still {
+            return;
         }
         let from_mentor = matches!(self.joining, Joining::Downloading(mentor) if mentor == sender);
         if page.more_to_send {
@@ -249,7 +283,11 @@ impl Registrar {
         let marked: Vec<_> = self
             .handlespace
             .owned_by(sender, None)
-            .filter(|key| self.handlespace.get(*key).is_some_and(|element| element.state.marked))
+            .filter(|key| {
+                self.handlespace.get(*key).is_some_and(|element| {
+                    matches!(&element.state.watch, Watch::Elsewhere(remote) if remote.marked)
+                })
+            })
             .collect();
         for key in marked {
             self.remove_of_another(now, key);
@@ -266,24 +304,19 @@ impl Registrar {
     /// A download comes to nothing: what was not confirmed stays as it was.
     pub(super) fn abandon_download(&mut self, now: Instant, peer: RegistrarId) {
         self.end_download(peer);
-        let owned: Vec<_> = self.handlespace.owned_by(peer, None).collect();
-        for key in owned {
-            self.handlespace.get_mut(key).expect("it is owned").state.marked = false;
-        }
+        self.mark_all(peer, false);
         self.handle_mentor_refused(now, peer);
     }
-}
 
-impl Membership {
-    /// Of an element that another registrar looks after.
-    fn of_another() -> Self {
-        Self {
-            connection: None,
-            awaiting_ack: false,
-            claim: false,
-            marked: false,
-            came_from: RegistrarId(0),
-            reporters: BTreeSet::new(),
+    /// Marks the elements of a peer as those which it has yet to confirm, or not.
+    pub(super) fn mark_all(&mut self, peer: RegistrarId, marked: bool) {
+        let owned: Vec<_> = self.handlespace.owned_by(peer, None).collect();
+        for key in owned {
+            if let Some(remote) =
+                self.handlespace.get_mut(key).and_then(|element| element.state.remote_mut())
+            {
+                remote.marked = marked;
+            }
         }
     }
 }

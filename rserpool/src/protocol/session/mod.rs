@@ -38,6 +38,7 @@ pub struct Session {
     /// Elements that failed since one last served the session.
     failed: Vec<PoolElementId>,
     connections: u64,
+    complained: bool,
     /// When the session came to be without an element.
     without_since: Option<Instant>,
     timer: Option<Instant>,
@@ -158,6 +159,7 @@ impl Session {
             preferred: Vec::new(),
             failed: Vec::new(),
             connections: 0,
+            complained: false,
             without_since: None,
             timer: None,
             out: VecDeque::new(),
@@ -454,8 +456,15 @@ impl Session {
                 let order = card.elements.iter().map(|element| element.identifier);
                 self.preferred = order.take(MAX_PREFERRED).collect();
             }
-            Incoming::CookieEcho(_) => tracing::warn!("a pool element echoed a cookie"),
-            Incoming::Unexpected(reason) => tracing::warn!(reason, "on the control channel"),
+            Incoming::CookieEcho(_) => self.complain("a cookie echo, which elements do not send"),
+            Incoming::Unexpected(reason) => self.complain(&reason),
+        }
+    }
+
+    /// Logs the first thing that an element does wrong; what follows it may repeat.
+    fn complain(&mut self, reason: &str) {
+        if !std::mem::replace(&mut self.complained, true) {
+            tracing::warn!(reason, "unexpected message on the control channel");
         }
     }
 

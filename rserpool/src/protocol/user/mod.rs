@@ -14,6 +14,7 @@ use super::{
     ConnectionEvent, ConnectionId, Footprint, Hunt, HuntProgress, Incompatible, Machine, Outbox,
     Output, Received, Timers, receive,
 };
+use crate::log::{ANYBODY, warn_limited};
 use crate::wire::asap::{Body, EndpointUnreachable, HandleResolution, Resolved};
 use crate::wire::parameter::ItemCount;
 use crate::wire::{
@@ -131,6 +132,9 @@ pub enum ResolveError {
     /// No registrar answered in time.
     #[error("no registrar answered at {}", list(.0))]
     NoRegistrar(Vec<TransportAddress>),
+    /// The pool user's task has stopped.
+    #[error("the pool user has stopped")]
+    Stopped,
 }
 
 fn list(addresses: &[TransportAddress]) -> String {
@@ -223,7 +227,7 @@ impl User {
     fn send_reports(&mut self) {
         let Some(home) = self.home else { return };
         for report in self.reports.drain(..) {
-            self.out.send(home, report).expect("a pool handle leaves room");
+            self.out.send(home, report);
         }
     }
 
@@ -234,7 +238,7 @@ impl User {
             pool_handle: query.handle.clone(),
             items: query.items.filter(|_| self.config.hunt.profile().sends_item_count()),
         };
-        self.out.send(home, resolution).expect("a pool handle leaves room");
+        self.out.send(home, resolution);
     }
 
     /// Ends a query: `result` makes the answer to each of its requests.
@@ -335,13 +339,15 @@ impl Machine for User {
                 self.handle_resolution_response(now, response);
             }
             Received::Message(Body::Error(error)) => {
-                tracing::warn!(error = %error.error, "reported by the registrar");
+                warn_limited!(now, ANYBODY, "the registrar reports an error", error = %error.error);
             }
             Received::Message(other) => {
                 let message = crate::wire::Body::name(&other);
                 tracing::debug!(message, "ignored: not for pool users");
             }
-            Received::Refused(reason) => tracing::warn!(reason, "not processed"),
+            Received::Refused(reason) => {
+                warn_limited!(now, ANYBODY, "a message is not ASAP", reason);
+            }
         }
     }
 
@@ -368,7 +374,10 @@ impl Machine for User {
                 }
                 self.ask_for_all(now);
             }
-            ConnectionEvent::Closed | ConnectionEvent::Lost => {
+            ConnectionEvent::Closed
+            | ConnectionEvent::Lost
+            | ConnectionEvent::Refused
+            | ConnectionEvent::Impossible => {
                 match self.hunt.handle_failed(now, connection, &mut self.out) {
                     HuntProgress::GoesOn => {}
                     HuntProgress::NobodyFound => self.out.event(Event::NoRegistrar),

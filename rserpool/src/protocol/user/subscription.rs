@@ -102,7 +102,7 @@ impl User {
             pool_handle: handle.clone(),
             items: items.filter(|_| self.config.hunt.profile().sends_item_count()),
         };
-        self.out.send(home, request).expect("a pool handle leaves room");
+        self.out.send(home, request);
         self.subscriptions.waiting_since.get_or_insert(now);
         self.timers.set(Timer::Subscription(id), now + RETRY_INTERVAL);
     }

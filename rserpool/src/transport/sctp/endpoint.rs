@@ -13,7 +13,7 @@ use super::receiver::{Piece, Receiver};
 use super::{Sctp, address, control, domain, options};
 use crate::runtime::{RegisteredSocket, Runtime};
 use crate::sys::{self, AssociationId};
-use crate::transport::{Connection, Endpoint, Purpose};
+use crate::transport::{Connection, Endpoint, Purpose, is_shortage};
 use crate::wire::{TransportAddress, TransportProtocol};
 
 #[derive(Debug)]
@@ -142,7 +142,12 @@ impl SctpEndpoint {
                 dial.finish(DialState::Failed);
                 None
             }
-            (None, Ok(socket)) => Some(self.accepted(socket, association)),
+            (None, Ok(socket)) => match self.accepted(socket, association) {
+                Err(error) if !is_shortage(&error) => None,
+                accepted => Some(accepted),
+            },
+            // It was aborted before it could be accepted, which is no reason to accept no others.
+            (None, Err(error)) if !is_shortage(&error) => None,
             (None, Err(error)) => {
                 self.abort(association);
                 Some(Err(error))

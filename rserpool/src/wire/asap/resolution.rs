@@ -4,8 +4,7 @@ use super::{DecodeError, FLAG, Format, Reader, Writer, blank};
 use crate::wire::message::Extras;
 use crate::wire::parameter::ItemCount;
 use crate::wire::{
-    Bytes, EncodeError, EncodedElement, OperationError, PolicyParameters, PolicyType, PoolElement,
-    PoolHandle,
+    Bytes, EncodedElement, OperationError, PolicyParameters, PolicyType, PoolElement, PoolHandle,
 };
 
 /// ASAP_HANDLE_RESOLUTION (RFC 5352 section 2.2.5): which elements does this pool have?
@@ -85,19 +84,20 @@ pub enum Resolved {
 blank!(Resolved = Self::Pool { policy: None, elements: Vec::new() });
 
 impl HandleResolutionResponse {
-    /// The message with these elements of a pool, in the order of selection: the same as that of
-    /// [`Resolved::Pool`] without their ASAP transports, for those who keep them encoded.
-    /// `subscribed` is the A bit.
-    ///
-    /// # Errors
-    ///
-    /// When it needs more than 65,535 bytes.
+    /// Encodes the message with these elements of a pool, in the order of selection: the first
+    /// ones, as many as fit. The result is the same as that of [`Resolved::Pool`] without their
+    /// ASAP transports. `subscribed` is the A bit.
+    #[must_use]
     pub fn encode_pool<'e>(
         subscribed: bool,
         pool_handle: &PoolHandle,
         policy_type: PolicyType,
         elements: impl IntoIterator<Item = &'e EncodedElement>,
-    ) -> Result<Bytes, EncodeError> {
+    ) -> Bytes {
+        const {
+            // The header, the handle, and the policy of the first element.
+            assert!(8 + PoolHandle::MAX_LENGTH + EncodedElement::MAX_SIZE < 65_532);
+        }
         let extras = Extras::default();
         let mut writer = Writer::new(&extras);
         writer.slice(&[Self::TYPE, u8::from(subscribed), 0, 0]);
@@ -108,9 +108,12 @@ impl HandleResolutionResponse {
             None => writer.parameter(&PolicyParameters::new(policy_type, &[])),
         }
         for element in elements {
+            if element.user_size() > writer.room() {
+                break;
+            }
             writer.element_for_users(element);
         }
-        writer.finish(true)
+        writer.finish_bounded()
     }
 }
 

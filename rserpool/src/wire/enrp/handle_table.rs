@@ -1,7 +1,8 @@
 //! Download of the handlespace (RFC 5353 sections 2.2 and 2.3).
 
 use super::{DecodeError, Format, Reader, Route, Writer, blank};
-use crate::wire::{PoolElement, PoolHandle};
+use crate::wire::message::Extras;
+use crate::wire::{Bytes, EncodedElement, PoolElement, PoolHandle};
 
 /// ENRP_HANDLE_TABLE_REQUEST (RFC 5353 section 2.2): send me the next page.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +59,37 @@ pub struct PoolEntry {
     pub pool_handle: PoolHandle,
     /// The elements.
     pub elements: Vec<PoolElement>,
+}
+
+impl HandleTableResponse {
+    /// Encodes a page of elements that are kept encoded, each with its pool: the same as that of
+    /// [`Self::pools`], sorted by pool.
+    /// What does not fit is left out.
+    #[must_use]
+    pub fn encode_page(
+        route: Route,
+        more_to_send: bool,
+        mut entries: Vec<(&PoolHandle, &EncodedElement)>,
+    ) -> Bytes {
+        // Stable: elements stay in their order.
+        entries.sort_by_key(|(handle, _)| *handle);
+        let extras = Extras::default();
+        let mut writer = Writer::new(&extras);
+        writer.slice(&[Self::TYPE, u8::from(more_to_send) << 1, 0, 0]);
+        route.encode(&mut writer);
+        let mut pool = None;
+        for (handle, element) in entries {
+            if writer.room() < EncodedElement::MAX_SIZE {
+                break;
+            }
+            if pool != Some(handle) {
+                writer.parameter(handle);
+                pool = Some(handle);
+            }
+            writer.encoded(element.as_bytes());
+        }
+        writer.finish_bounded()
+    }
 }
 
 blank!(HandleTableResponse { more_to_send, reject, route, pools });

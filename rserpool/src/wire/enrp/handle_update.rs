@@ -1,7 +1,8 @@
 //! Updates of the handlespace (RFC 5353 section 2.4).
 
 use super::{DecodeError, Format, Reader, Route, Writer, blank};
-use crate::wire::{PoolElement, PoolHandle};
+use crate::wire::message::Extras;
+use crate::wire::{Bytes, EncodedElement, PoolElement, PoolHandle};
 
 /// ENRP_HANDLE_UPDATE (RFC 5353 section 2.4): an element came, changed or left.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,39 @@ pub struct HandleUpdate {
     pub pool_handle: PoolHandle,
     /// The element.
     pub pool_element: PoolElement,
+}
+
+impl HandleUpdate {
+    /// Encodes the message about an element that is kept encoded.
+    #[must_use]
+    pub fn encode_kept(
+        takeover_suggested: bool,
+        route: Route,
+        action: UpdateAction,
+        pool_handle: &PoolHandle,
+        element: &EncodedElement,
+    ) -> Bytes {
+        const { assert!(16 + EncodedElement::MAX_SIZE <= 65_532) };
+        let extras = Extras::default();
+        let mut writer = Writer::new(&extras);
+        writer.slice(&[Self::TYPE, u8::from(takeover_suggested), 0, 0]);
+        route.encode(&mut writer);
+        writer.u16(action.number());
+        writer.u16(0);
+        writer.parameter(pool_handle);
+        writer.encoded(element.as_bytes());
+        writer.finish_bounded()
+    }
+}
+
+impl UpdateAction {
+    fn number(self) -> u16 {
+        match self {
+            Self::Add => 0,
+            Self::Delete => 1,
+            Self::Other(other) => other,
+        }
+    }
 }
 
 /// What a handle update asks for.
@@ -65,11 +99,7 @@ impl Format for HandleUpdate {
 
     fn encode(&self, writer: &mut Writer<'_>) {
         self.route.encode(writer);
-        writer.u16(match self.action {
-            UpdateAction::Add => 0,
-            UpdateAction::Delete => 1,
-            UpdateAction::Other(other) => other,
-        });
+        writer.u16(self.action.number());
         writer.u16(self.reserved);
         writer.parameter(&self.pool_handle);
         writer.parameter(&self.pool_element);

@@ -1,0 +1,166 @@
+//! The log on standard error. It never blocks and never ends the program: where it cannot be
+//! written, for a full disk or a reader that is gone or does not read, lines are left out and
+//! counted, and the count is told when it works again.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use tracing_subscriber::fmt::MakeWriter;
+
+/// How many lines may wait to be written.
+const MAX_WAITING: usize = 1024;
+
+/// The longest line. What others sent may be in it.
+const MAX_LINE: usize = 4096;
+
+/// How long the end of the program waits for the lines that are left.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+
+enum Item {
+    Line(Vec<u8>),
+    /// Answered when all that came before is written or lost.
+    Flush(SyncSender<()>),
+}
+
+static WRITER: OnceLock<SyncSender<Item>> = OnceLock::new();
+
+/// How many lines were left out since that was told last.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Starts to log events, more of them the more `verbose` it is, and panics.
+pub(crate) fn start(verbose: u8) {
+    let (sender, lines) = sync_channel(MAX_WAITING);
+    let thread = std::thread::Builder::new().name("log".to_owned());
+    // Without the thread, all lines are lost, which is no reason not to run.
+    let _ = thread.spawn(move || write_all(&lines, &LOST, &mut io::stderr()));
+    let _ = WRITER.set(sender);
+    let default = match verbose {
+        0 => "rserpool=warn,rserpool::notice=info",
+        1 => "rserpool=info",
+        _ => "rserpool=trace",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(Log)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+    std::panic::set_hook(Box::new(|panic| message(&format!("rserpool: {panic}"))));
+}
+
+/// Writes a line for a person, after those that were logged.
+pub(crate) fn message(text: &str) {
+    push(format!("{text}\n").into_bytes());
+}
+
+/// Waits until the log is written, but not for long.
+pub(crate) fn flush() {
+    let Some(writer) = WRITER.get() else { return };
+    let (done, wait) = sync_channel(1);
+    if writer.try_send(Item::Flush(done)).is_ok() {
+        let _ = wait.recv_timeout(FLUSH_TIMEOUT);
+    }
+}
+
+fn push(mut line: Vec<u8>) {
+    if line.len() > MAX_LINE {
+        line.truncate(MAX_LINE);
+        line.extend_from_slice(" ...\n".as_bytes());
+    }
+    let sent = WRITER.get().is_some_and(|writer| writer.try_send(Item::Line(line)).is_ok());
+    if !sent {
+        LOST.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn write_all(lines: &Receiver<Item>, lost: &AtomicU64, to: &mut impl Write) {
+    for item in lines {
+        match item {
+            Item::Line(line) => write_line(&line, lost, to),
+            Item::Flush(done) => {
+                let _ = done.try_send(());
+            }
+        }
+    }
+}
+
+/// Writes a line and, before it, how many are missing.
+fn write_line(line: &[u8], lost: &AtomicU64, to: &mut impl Write) {
+    let missing = lost.swap(0, Ordering::Relaxed);
+    let mut text = Vec::new();
+    if missing > 0 {
+        text.extend_from_slice(format!("{missing} log lines were lost\n").as_bytes());
+    }
+    text.extend_from_slice(line);
+    if to.write_all(&text).and_then(|()| to.flush()).is_err() {
+        lost.fetch_add(missing + 1, Ordering::Relaxed);
+    }
+}
+
+/// What events are written to, each in one piece.
+#[derive(Debug, Clone, Copy)]
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        push(line.to_vec());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        *self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk that is full for a while.
+    #[derive(Default)]
+    struct Disk {
+        full: bool,
+        text: Vec<u8>,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.full {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.text.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_are_lost_are_counted_and_told() {
+        let (mut disk, lost) = (Disk::default(), AtomicU64::new(0));
+        write_line(b"one\n", &lost, &mut disk);
+        disk.full = true;
+        for _ in 0..3 {
+            write_line(b"two\n", &lost, &mut disk);
+        }
+        disk.full = false;
+        write_line(b"three\n", &lost, &mut disk);
+        write_line(b"four\n", &lost, &mut disk);
+        assert_eq!(disk.text, b"one\n3 log lines were lost\nthree\nfour\n");
+    }
+}

@@ -1,0 +1,145 @@
+//! Log lines that others can cause: one for each source and kind a minute, with a count of those
+//! that were left out.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long lines of a source and kind are counted after one was written.
+const PERIOD: Duration = Duration::from_secs(60);
+
+/// The most sources and kinds that are told apart. Not from the RFCs: bounds the log to some lines
+/// a second.
+const MAX_KEYS: usize = 256;
+
+/// Who is the source where that is not known, or where there are too many.
+pub(crate) const ANYBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    written: Instant,
+    /// How many were left out since.
+    left_out: u64,
+}
+
+type Key = (&'static str, IpAddr);
+
+/// The lines of all tasks of the process, which share one log.
+static SEEN: Mutex<BTreeMap<Key, Seen>> = Mutex::new(BTreeMap::new());
+
+/// Whether to write a line of this kind about `source` now, and how many like it were left out
+/// before it.
+pub(crate) fn admit(now: Instant, kind: &'static str, source: IpAddr) -> Option<u64> {
+    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    admit_among(&mut seen, now, (kind, source))
+}
+
+fn admit_among(seen: &mut BTreeMap<Key, Seen>, now: Instant, mut key: Key) -> Option<u64> {
+    if !seen.contains_key(&key) && seen.len() >= MAX_KEYS {
+        key.1 = ANYBODY;
+    }
+    let known = seen.entry(key).or_insert(Seen { written: now, left_out: u64::MAX });
+    if known.left_out == u64::MAX {
+        known.left_out = 0;
+        return Some(0);
+    }
+    if now < known.written + PERIOD {
+        known.left_out += 1;
+        return None;
+    }
+    known.written = now;
+    Some(std::mem::take(&mut known.left_out))
+}
+
+/// Says how many lines were left out whose minute is over. Tasks call it now and then.
+pub(crate) fn summarize(now: Instant) {
+    let over = {
+        let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+        take_over(&mut seen, now)
+    };
+    for ((kind, source), left_out) in over {
+        if source == ANYBODY {
+            tracing::warn!(times = left_out, "again: {kind}");
+        } else {
+            tracing::warn!(%source, times = left_out, "again: {kind}");
+        }
+    }
+}
+
+fn take_over(seen: &mut BTreeMap<Key, Seen>, now: Instant) -> Vec<(Key, u64)> {
+    let mut over = Vec::new();
+    seen.retain(|key, known| {
+        if now < known.written + PERIOD {
+            return true;
+        }
+        if known.left_out > 0 {
+            over.push((*key, std::mem::take(&mut known.left_out)));
+            known.written = now;
+            return true;
+        }
+        false
+    });
+    over
+}
+
+/// A warning that others can cause: `warn_limited!(now, source, "kind", fields...)`.
+macro_rules! warn_limited {
+    ($now:expr, $source:expr, $kind:literal $(, $($fields:tt)+)?) => {
+        if let Some(left_out) = $crate::log::admit($now, $kind, $source) {
+            let again = (left_out > 0).then_some(left_out);
+            tracing::warn!($($($fields)+,)? again, $kind);
+        }
+    };
+}
+pub(crate) use warn_limited;
+
+/// The same for good news, which belongs into a log at its default level: `note_limited!(now,
+/// source, "kind", fields...)`. Its target is `rserpool::notice`.
+macro_rules! note_limited {
+    ($now:expr, $source:expr, $kind:literal $(, $($fields:tt)+)?) => {
+        if let Some(left_out) = $crate::log::admit($now, $kind, $source) {
+            let again = (left_out > 0).then_some(left_out);
+            tracing::info!(target: "rserpool::notice", $($($fields)+,)? again, $kind);
+        }
+    };
+}
+pub(crate) use note_limited;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "any instant will do")]
+    fn one_line_a_minute_for_each_source_and_kind_and_the_others_are_counted() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let (one, two) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let seen = &mut BTreeMap::new();
+        assert_eq!(admit_among(seen, at(0), ("lost", one)), Some(0));
+        assert_eq!(admit_among(seen, at(0), ("lost", two)), Some(0));
+        assert_eq!(admit_among(seen, at(0), ("found", one)), Some(0));
+        for second in 1..60 {
+            assert_eq!(admit_among(seen, at(second), ("lost", one)), None);
+        }
+        assert_eq!(admit_among(seen, at(60), ("lost", one)), Some(59));
+        assert_eq!(admit_among(seen, at(61), ("lost", one)), None);
+        // What nobody repeats is told, and then forgotten.
+        assert_eq!(take_over(seen, at(119)), []);
+        assert_eq!(take_over(seen, at(120)), [(("lost", one), 1)]);
+        assert_eq!(take_over(seen, at(180)), []);
+        assert!(seen.is_empty());
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "any instant will do")]
+    fn many_sources_are_one() {
+        let start = Instant::now();
+        let seen = &mut BTreeMap::new();
+        let source = |number: u32| IpAddr::from(number.to_be_bytes());
+        let admitted = (1..10_000).filter_map(|n| admit_among(seen, start, ("lost", source(n))));
+        assert_eq!(admitted.count(), MAX_KEYS + 1);
+        assert_eq!(seen.len(), MAX_KEYS + 1);
+    }
+}
