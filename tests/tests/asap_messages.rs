@@ -197,7 +197,7 @@ fn what_is_not_answered_goes_to_the_next_registrar_and_never_twice_to_one() {
     assert!(matches!(asked[..], [(on, Body::HandleResolution(_))] if on == first), "{asked:?}");
     user.lose(first);
     // There is nobody to be told.
-    user.act(|user, _| user.report_unreachable(handle(), PoolElementId(7)));
+    user.act(|user, now| user.report_unreachable(now, handle(), PoolElementId(7)));
     assert_eq!(user.take_sent(), []);
     user.run(SECOND);
     let second = user.accept();
@@ -232,7 +232,9 @@ fn a_connection_ends_the_search_and_a_failure_moves_it_on() {
     let home = user.accept();
     let others: BTreeSet<_> = attempts.into_iter().filter(|attempt| *attempt != home).collect();
     assert!(user.closed.is_superset(&others), "the other attempts are given up");
-    assert_eq!(user.machine.poll_timeout(), None, "T5 is stopped");
+    let next = user.machine.poll_timeout();
+    let idle = Some(user.now + Duration::from_secs(30));
+    assert_eq!(next, idle, "T5 is stopped; the connection ends when it is not needed");
 }
 
 #[test]

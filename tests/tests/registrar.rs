@@ -229,7 +229,7 @@ fn a_report_finds_a_silent_element_before_its_next_keep_alive() {
     world.run(SECOND);
     let identifier = world.with_element(element, |element, _| element.identifier());
     world.pause(element);
-    world.with_user(user, |user, _| user.report_unreachable(handle(), identifier));
+    world.with_user(user, |user, now| user.report_unreachable(now, handle(), identifier));
     world.run(SECOND * 6);
     assert_eq!(removals(&mut world, registrar), [RemovalReason::KeepAliveTimeout]);
 }
@@ -431,7 +431,7 @@ fn the_cache_answers_until_it_is_stale_and_turns_by_itself() {
     let options = ResolveOptions { max_age: SECOND * 10, ..ResolveOptions::default() };
     let cached = resolve_with(&mut world, user, &options).unwrap();
     assert_eq!(cached, [fresh[1], fresh[0]]);
-    world.with_user(user, |user, _| user.report_unreachable(handle(), fresh[1]));
+    world.with_user(user, |user, now| user.report_unreachable(now, handle(), fresh[1]));
     assert_eq!(resolve_with(&mut world, user, &options).unwrap(), [fresh[0]]);
     world.run(SECOND * 11);
     world.with_user(user, |user, now| user.resolve(now, handle(), &options));
@@ -466,7 +466,7 @@ fn under_the_profile_of_rsplib_nothing_is_sent_that_ends_it() {
                 })
             )
         }) {}
-        user.report_unreachable(long.clone(), PoolElementId(1));
+        user.report_unreachable(now, long.clone(), PoolElementId(1));
         let sent = std::iter::from_fn(|| user.poll_output())
             .any(|output| matches!(output, Output::Send { .. }));
         assert!(!sent);

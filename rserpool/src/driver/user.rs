@@ -229,7 +229,7 @@ impl Role for UserRole {
                 self.waiting.insert(request, answer);
             }
             Command::Report(handle, identifier) => {
-                self.machine.report_unreachable(handle, identifier);
+                self.machine.report_unreachable(now, handle, identifier);
             }
             Command::Subscribe(handle, subscriber) => {
                 // The first one begins; another is told of what there is by beginning again.

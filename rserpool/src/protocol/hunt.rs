@@ -14,6 +14,13 @@ const MAX_ATTEMPTS: usize = 3;
 /// How long an attempt may take where others wait for their turn; ours.
 const TURN: Duration = Duration::from_secs(1);
 
+/// The longest pause while registrars have not been looked for long: one may be about to start
+/// again, and it waits for its elements. Not from the RFCs.
+const MAX_PAUSE_AT_FIRST: Duration = Duration::from_secs(1);
+
+/// How long that is.
+const AT_FIRST: Duration = Duration::from_secs(60);
+
 /// The most registrars remembered from announcements; ours, since anyone can announce.
 const MAX_ANNOUNCED: usize = 64;
 
@@ -69,8 +76,9 @@ impl HuntConfig {
         self
     }
 
-    /// How long to wait when all registrars refused, doubled each time up to T5-Serverhunt:
-    /// 250 ms, ours.
+    /// Sets how long to wait when all registrars refused, doubled each time up to T5-Serverhunt, but
+    /// to 1 s at the most in the first minute. Default: 250 ms. Not from the RFCs: a registrar that
+    /// starts again waits for its elements.
     #[must_use]
     pub fn retry_delay(mut self, delay: Duration) -> Self {
         self.retry_delay = delay;
@@ -111,6 +119,8 @@ pub(crate) struct Hunt {
     config: HuntConfig,
     announced: Vec<Announced>,
     running: bool,
+    /// Since when there has been no registrar that answered.
+    searching_since: Option<Instant>,
     /// The last registrar that accepted a connection, and when, unless it also answered something.
     unproven: Option<(TransportAddress, Instant)>,
     /// Those that accepted and hung up soon after. They are tried after a pause, the others at
@@ -169,6 +179,7 @@ impl Hunt {
         Self {
             announced: Vec::new(),
             running: false,
+            searching_since: None,
             unproven: None,
             fickle: Vec::new(),
             attempts: Vec::new(),
@@ -195,6 +206,7 @@ impl Hunt {
         if std::mem::replace(&mut self.running, true) {
             return;
         }
+        self.searching_since.get_or_insert(now);
         if let Some((address, found)) = self.unproven.take()
             && now < found + self.delay
         {
@@ -230,7 +242,12 @@ impl Hunt {
     fn set_timer(&mut self, now: Instant) {
         let wait = if self.attempts.is_empty() || !self.fickle.is_empty() {
             let delay = self.delay;
-            self.delay = (delay * 2).min(self.config.server_hunt);
+            let at_first = self.searching_since.is_none_or(|since| now < since + AT_FIRST);
+            let longest = match at_first {
+                true => MAX_PAUSE_AT_FIRST.min(self.config.server_hunt),
+                false => self.config.server_hunt,
+            };
+            self.delay = (delay * 2).min(longest);
             delay
         } else if self.untried.is_empty() {
             self.timeout
@@ -257,6 +274,7 @@ impl Hunt {
     /// The registrar that was found answered.
     pub(crate) fn handle_answer(&mut self) {
         self.unproven = None;
+        self.searching_since = None;
         self.fickle.clear();
         self.timeout = self.config.server_hunt;
         self.delay = self.config.retry_delay;

@@ -377,9 +377,9 @@ impl Cluster {
             return;
         };
         let pool = self.elements[&host].pool;
-        self.network.with(user, |role, _| {
+        self.network.with(user, |role, now| {
             let Role::User(user) = role else { panic!("no user") };
-            user.report_unreachable(handle(pool), identifier);
+            user.report_unreachable(now, handle(pool), identifier);
         });
     }
 

@@ -4,6 +4,7 @@ mod config;
 mod registration;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
@@ -60,8 +61,8 @@ pub struct Element {
     refusals: u32,
     /// How long to wait after the next refusal.
     retry_delay: Duration,
-    /// Connections from outside, and whether their first fault was logged.
-    accepted: BTreeMap<ConnectionId, bool>,
+    /// Connections from outside.
+    accepted: BTreeMap<ConnectionId, Accepted>,
     hunt: Hunt,
     rng: StdRng,
     timers: Timers<Timer>,
@@ -77,6 +78,14 @@ enum State {
     Rejected,
     Leaving,
     Left,
+}
+
+/// A connection from outside: from a registrar, as far as anybody knows.
+#[derive(Debug)]
+struct Accepted {
+    host: IpAddr,
+    /// Whether its first fault was logged.
+    complained: bool,
 }
 
 /// The connection to the home registrar.
@@ -308,6 +317,22 @@ impl Element {
         self.timers.cancel(Timer::FirstMessage(connection));
     }
 
+    /// Closes the oldest connection from outside, of the host that has the most, so that nobody can
+    /// keep registrars out by connecting.
+    fn make_room(&mut self) {
+        let mut hosts: BTreeMap<IpAddr, Vec<ConnectionId>> = BTreeMap::new();
+        for (connection, accepted) in &self.accepted {
+            if !self.is_home(*connection) {
+                hosts.entry(accepted.host).or_default().push(*connection);
+            }
+        }
+        let most = hosts.into_values().max_by_key(Vec::len);
+        if let Some(oldest) = most.and_then(|connections| connections.first().copied()) {
+            self.forget(oldest);
+            self.out.abort(oldest);
+        }
+    }
+
     fn is_home(&self, connection: ConnectionId) -> bool {
         self.home.as_ref().is_some_and(|home| home.connection == connection)
     }
@@ -376,16 +401,21 @@ impl Machine for Element {
         self.start_hunt(now);
     }
 
-    fn accept(&mut self, now: Instant, _: Ppid, _: TransportAddress) -> ConnectionId {
+    fn accept(&mut self, now: Instant, _: Ppid, peer: TransportAddress) -> ConnectionId {
         self.out.begin();
         let connection = self.out.name_connection();
-        if self.accepted.len() < MAX_ACCEPTED {
-            self.accepted.insert(connection, false);
-            self.timers.set(Timer::FirstMessage(connection), now + FIRST_MESSAGE_TIMEOUT);
-        } else {
-            self.out.abort(connection);
+        if self.accepted.len() >= MAX_ACCEPTED {
+            self.make_room();
         }
+        let host = peer.addresses.first().copied().unwrap_or(ANYBODY);
+        self.accepted.insert(connection, Accepted { host, complained: false });
+        self.timers.set(Timer::FirstMessage(connection), now + FIRST_MESSAGE_TIMEOUT);
         connection
+    }
+
+    fn handle_crowded(&mut self, _: Instant) {
+        self.out.begin();
+        self.make_room();
     }
 
     fn handle_message(&mut self, now: Instant, from: ConnectionId, message: UserMessage) {
@@ -396,8 +426,8 @@ impl Machine for Element {
                 self.process(now, from, body);
             }
             Received::Refused(reason) => {
-                let complained = self.accepted.get_mut(&from);
-                if complained.is_none_or(|complained| !std::mem::replace(complained, true)) {
+                let accepted = self.accepted.get_mut(&from);
+                if accepted.is_none_or(|its| !std::mem::replace(&mut its.complained, true)) {
                     warn_limited!(now, ANYBODY, "a message is not ASAP", reason);
                 }
             }

@@ -60,7 +60,7 @@ impl RegistrarConfig {
             keep_alive_interval: Duration::from_secs(5),
             keep_alive_timeout: Duration::from_secs(5),
             first_message_timeout: Duration::from_secs(10),
-            ready_after: Duration::from_secs(5),
+            ready_after: Duration::from_secs(3),
             announce: None,
             compatibility: Compatibility::default(),
             enrp: None,
@@ -138,7 +138,7 @@ impl RegistrarConfig {
     }
 
     /// Sets how long a registrar that has just started, and learns nothing from others, waits until
-    /// it says that a pool does not exist. Default: 5 s. Not from the RFCs: elements that lost
+    /// it says that a pool does not exist. Default: 3 s. Not from the RFCs: elements that lost
     /// their registrar look for another at least once a second.
     #[must_use]
     pub fn ready_after(mut self, time: Duration) -> Self {

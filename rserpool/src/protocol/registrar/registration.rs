@@ -49,10 +49,16 @@ impl Registrar {
         let present = self.handlespace.find(handle, identifier);
         match present.map(|key| (key, self.standing(key, from))) {
             None | Some((_, Standing::Owner)) => {}
-            Some((key, Standing::Claimant)) if !self.claimants.contains_key(&key) => {
-                self.claimants.insert(key, Claimant { from, registration });
-                self.timers.set(Timer::Claimant(key), now + CLAIM_PATIENCE);
-                return self.send_keep_alive(now, key);
+            Some((key, Standing::Claimant))
+                if self.claimants.get(&key).is_none_or(|claimant| claimant.from == from) =>
+            {
+                // A later registration replaces one that waits.
+                let waits = self.claimants.insert(key, Claimant { from, registration }).is_some();
+                if !waits {
+                    self.timers.set(Timer::Claimant(key), now + CLAIM_PATIENCE);
+                    self.send_keep_alive(now, key);
+                }
+                return;
             }
             Some((key, Standing::Claimant | Standing::Stranger)) => {
                 self.refuse(from, handle, identifier, ErrorCause::NonUniqueIdentifier);

@@ -87,6 +87,17 @@ impl Cache {
         Some(entry.select(rng)).filter(|selected| !selected.is_empty())
     }
 
+    /// The elements of a pool in the order in which to try them, if the answer came before then.
+    pub(super) fn recall(
+        &mut self,
+        handle: &PoolHandle,
+        before: Instant,
+        rng: &mut dyn Rng,
+    ) -> Option<Vec<PoolElement>> {
+        let entry = self.entries.get_mut(handle).filter(|entry| entry.resolved < before)?;
+        Some(entry.select(rng)).filter(|selected| !selected.is_empty())
+    }
+
     pub(super) fn remove(&mut self, handle: &PoolHandle, identifier: PoolElementId) {
         let Some(entry) = self.entries.get_mut(handle) else { return };
         for (member, slot) in (0..).map(Member).zip(&mut entry.elements) {

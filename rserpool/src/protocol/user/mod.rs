@@ -29,6 +29,13 @@ pub use config::UserConfig;
 /// The most reports that wait for a registrar; ours. The oldest is dropped.
 const MAX_REPORTS: usize = 64;
 
+/// How long what another registrar said is not taken back because a new one does not know it: it may
+/// have just started, and the elements may be on their way to it. Not from the RFCs.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How long the connection to the registrar is kept without need. Not from the RFCs.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// A pool user: it resolves pool handles, remembers the answers, reports what it cannot
 /// reach, and finds another registrar when its own is gone.
 #[derive(Debug)]
@@ -41,6 +48,8 @@ pub struct User {
     cache: Cache,
     subscriptions: Subscriptions,
     reports: VecDeque<EndpointUnreachable>,
+    /// When the connection to the home registrar was made, which may not know all elements yet.
+    home_since: Option<Instant>,
     hunt: Hunt,
     rng: StdRng,
     timers: Timers<Timer>,
@@ -70,6 +79,8 @@ enum Timer {
     Request(QueryId),
     /// A pool is to be asked for whose changes we are not told.
     Subscription(SubscriptionId),
+    /// The registrar was not needed for a while.
+    Idle,
 }
 
 /// What a pool user wants to know.
@@ -156,6 +167,7 @@ impl User {
             cache: Cache::new(config.policies.clone(), config.cache_capacity),
             subscriptions: Subscriptions::default(),
             reports: VecDeque::new(),
+            home_since: None,
             hunt: Hunt::new(config.hunt.clone()),
             rng: StdRng::seed_from_u64(config.seed),
             timers: Timers::new(),
@@ -204,6 +216,7 @@ impl User {
         self.by_handle.insert(handle.clone(), id);
         let query = Query { handle, items, requests: vec![request], attempts: 0 };
         self.queries.insert(id, query);
+        self.need_home(now);
         self.send_query(id);
         self.timers.set(Timer::Request(id), now + self.config.request_timeout);
         request
@@ -211,7 +224,12 @@ impl User {
 
     /// Reports that an element could not be reached, and does not offer it from the cache any
     /// more (RFC 5352 section 3.5).
-    pub fn report_unreachable(&mut self, handle: PoolHandle, identifier: PoolElementId) {
+    pub fn report_unreachable(
+        &mut self,
+        now: Instant,
+        handle: PoolHandle,
+        identifier: PoolElementId,
+    ) {
         self.out.begin();
         self.cache.remove(&handle, identifier);
         if self.config.hunt.profile().check(&handle, None).is_err() {
@@ -221,7 +239,32 @@ impl User {
             self.reports.pop_front();
         }
         self.reports.push_back(EndpointUnreachable { pool_handle: handle, identifier });
+        self.need_home(now);
         self.send_reports();
+    }
+
+    /// Something is to be asked or told: there has to be a registrar.
+    fn need_home(&mut self, now: Instant) {
+        match self.home {
+            Some(_) => self.timers.set(Timer::Idle, now + IDLE_TIMEOUT),
+            None => self.start_hunt(now),
+        }
+    }
+
+    /// Since when there has been a home registrar that may not know all elements yet.
+    fn fresh_since(&self, now: Instant) -> Option<Instant> {
+        self.home_since.filter(|since| now < *since + GRACE)
+    }
+
+    /// The registrar was not needed for a while: the connection is closed until it is.
+    fn handle_idle(&mut self, now: Instant) {
+        let Some(home) = self.home else { return };
+        if self.queries.is_empty() && self.reports.is_empty() && self.subscriptions.len() == 0 {
+            self.home = None;
+            self.out.close(home);
+        } else {
+            self.timers.set(Timer::Idle, now + IDLE_TIMEOUT);
+        }
     }
 
     fn send_reports(&mut self) {
@@ -275,6 +318,14 @@ impl User {
             }
             Resolved::Error(error) => {
                 let error = if error.causes.contains(&ErrorCause::UnknownPoolHandle) {
+                    if let Some(since) = self.fresh_since(now)
+                        && self.cache.recall(&handle, since, &mut self.rng).is_some()
+                    {
+                        let unknown = || ResolveError::UnknownPool(handle.clone());
+                        return self.finish(id, |user| {
+                            user.cache.recall(&handle, since, &mut user.rng).ok_or_else(unknown)
+                        });
+                    }
                     self.cache.purge(&handle);
                     ResolveError::UnknownPool(handle)
                 } else {
@@ -364,6 +415,8 @@ impl Machine for User {
                     return;
                 }
                 self.home = Some(connection);
+                self.home_since = Some(now);
+                self.timers.set(Timer::Idle, now + IDLE_TIMEOUT);
                 self.subscriptions.forget_wait();
                 self.out.event(Event::RegistrarFound(peer));
                 // Reports first: the resolutions profit from them.
@@ -408,6 +461,7 @@ impl Machine for User {
             match timer {
                 Timer::Request(id) => self.handle_request_timeout(now, id),
                 Timer::Subscription(id) => self.handle_subscription_timer(now, id),
+                Timer::Idle => self.handle_idle(now),
             }
         }
     }

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::{Event, Timer, User};
+use super::{Event, GRACE, Timer, User};
 use crate::protocol::Incompatible;
 use crate::wire::asap::{HandleResolution, HandleResolutionResponse, Resolved};
 use crate::wire::parameter::ItemCount;
-use crate::wire::{ErrorCause, PoolElement, PoolHandle};
+use crate::wire::{ErrorCause, PoolElement, PoolElementId, PoolHandle};
 
 /// How long to wait before a registrar that does not tell of changes is asked again; ours.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
@@ -28,6 +28,8 @@ pub(super) struct Subscriptions {
     told: BTreeSet<SubscriptionId>,
     /// What the owner was told last of those, so that it is told of changes alone.
     seen: BTreeMap<SubscriptionId, Vec<PoolElement>>,
+    /// Those elements among them that an earlier home registrar told of, and the present one has not.
+    unconfirmed: BTreeMap<SubscriptionId, BTreeSet<PoolElementId>>,
     /// Since when the home registrar owes the answer to one of them.
     waiting_since: Option<Instant>,
 }
@@ -64,6 +66,7 @@ impl User {
         let id = SubscriptionId(self.subscriptions.next);
         self.subscriptions.handles.insert(id, handle.clone());
         self.subscriptions.by_handle.insert(handle, id);
+        self.need_home(now);
         self.ask_for(now, id);
         Ok(())
     }
@@ -75,6 +78,7 @@ impl User {
             self.subscriptions.handles.remove(&id);
             self.subscriptions.told.remove(&id);
             self.subscriptions.seen.remove(&id);
+            self.subscriptions.unconfirmed.remove(&id);
             self.timers.cancel(Timer::Subscription(id));
         }
     }
@@ -109,6 +113,10 @@ impl User {
 
     /// There is another home registrar.
     pub(super) fn ask_for_all(&mut self, now: Instant) {
+        for (id, seen) in &self.subscriptions.seen {
+            let identifiers = seen.iter().map(|element| element.identifier).collect();
+            self.subscriptions.unconfirmed.insert(*id, identifiers);
+        }
         let all: Vec<_> = self.subscriptions.handles.keys().copied().collect();
         for id in all {
             self.ask_for(now, id);
@@ -124,11 +132,16 @@ impl User {
         match &answer.result {
             Resolved::Pool { elements, .. } if answer.subscribed => {
                 self.subscriptions.told.insert(id);
-                self.timers.set(Timer::Subscription(id), now + REFRESH_INTERVAL);
-                if self.subscriptions.seen.get(&id) != Some(elements) {
-                    self.subscriptions.seen.insert(id, elements.clone());
-                    let (handle, elements) = (handle.clone(), elements.clone());
-                    self.out.event(Event::PoolChanged { handle, elements });
+                let kept = self.not_yet_known(now, id, elements);
+                let again = match self.fresh_since(now) {
+                    Some(since) if !kept.is_empty() => since + GRACE,
+                    _ => now + REFRESH_INTERVAL,
+                };
+                self.timers.set(Timer::Subscription(id), again);
+                let all = [elements.as_slice(), &kept].concat();
+                if self.subscriptions.seen.get(&id) != Some(&all) {
+                    self.subscriptions.seen.insert(id, all.clone());
+                    self.out.event(Event::PoolChanged { handle: handle.clone(), elements: all });
                 }
                 true
             }
@@ -146,14 +159,39 @@ impl User {
             Resolved::Error(error) => {
                 // Nobody is told of a pool that is not there, nor of one that comes again.
                 self.subscriptions.told.remove(&id);
-                self.subscriptions.seen.remove(&id);
                 self.timers.set(Timer::Subscription(id), now + RETRY_INTERVAL);
-                if error.causes.contains(&ErrorCause::UnknownPoolHandle) {
+                if error.causes.contains(&ErrorCause::UnknownPoolHandle)
+                    && self.not_yet_known(now, id, &[]).is_empty()
+                {
+                    self.subscriptions.seen.remove(&id);
                     let (handle, elements) = (handle.clone(), Vec::new());
                     self.out.event(Event::PoolChanged { handle, elements });
                 }
                 !self.by_handle.contains_key(handle)
             }
         }
+    }
+
+    /// What the owner was told of a pool before, and a registrar that may have just started does
+    /// not know (yet).
+    fn not_yet_known(
+        &mut self,
+        now: Instant,
+        id: SubscriptionId,
+        elements: &[PoolElement],
+    ) -> Vec<PoolElement> {
+        let Some(unconfirmed) = self.subscriptions.unconfirmed.get_mut(&id) else {
+            return Vec::new();
+        };
+        for element in elements {
+            unconfirmed.remove(&element.identifier);
+        }
+        if self.home_since.is_none_or(|since| now >= since + GRACE) {
+            self.subscriptions.unconfirmed.remove(&id);
+            return Vec::new();
+        }
+        let missing = |old: &&PoolElement| unconfirmed.contains(&old.identifier);
+        let seen = self.subscriptions.seen.get(&id);
+        seen.into_iter().flatten().filter(missing).cloned().collect()
     }
 }
