@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::FutureExt;
-use rserpool::driver::{Network, PoolElement, PoolUser, Registrar, Session};
+use rserpool::driver::{Network, PoolElement, PoolUser, Registrar, Session, Stopped};
 use rserpool::protocol::registrar::RegistrarConfig;
 use rserpool::protocol::session::SessionConfig;
 use rserpool::protocol::user::ResolveOptions;
@@ -58,7 +58,7 @@ fn handles_that_outlive_their_runtime_say_so_and_do_not_panic() {
         let _ = element.accept().now_or_never();
         let _ = session.close().now_or_never();
         assert!(!element.leave().await);
-        registrar.shutdown().await.unwrap();
+        assert_eq!(registrar.shutdown().await, Err(Stopped));
     });
 }
 

@@ -63,13 +63,21 @@ impl Fixture {
         let address = TransportAddress::tcp(([127, 0, 0, 1], 1).into());
         let event = ConnectionEvent::Established { local: address.clone(), peer: address };
         self.session.handle_connection(self.now, ConnectionId(connection), &event);
+        let outputs = self.outputs();
+        if !matches!(outputs.as_slice(), [Output::Send { message, .. }] if message.payload[0] == 0x3d)
+        {
+            return outputs;
+        }
+        // The element's program answers.
+        let reply = UserMessage::new(Ppid::ASAP, b"\x3d\x01\0\x04".as_slice());
+        self.session.handle_message(self.now, ConnectionId(connection), reply);
         self.outputs()
     }
 
     /// The element says something.
     fn proven(&mut self, connection: u64) {
         let message = UserMessage::new(Ppid::NONE, b"hello".as_slice());
-        self.session.handle_message(ConnectionId(connection), message);
+        self.session.handle_message(self.now, ConnectionId(connection), message);
         assert_eq!(self.outputs().len(), 1);
     }
 
@@ -104,10 +112,10 @@ fn a_failover_reports_resolves_connects_and_echoes_the_last_cookie_first() {
     let mut fixture = Fixture::new();
     assert_eq!(fixture.resolved(&[1, 2]), [connect(1, 1)]);
     assert_eq!(fixture.established(1), [event(Event::Connected(PoolElementId(1)))]);
-    fixture.session.handle_message(ConnectionId(1), cookie(b"old."));
-    fixture.session.handle_message(ConnectionId(1), cookie(b"new!"));
+    fixture.session.handle_message(fixture.now, ConnectionId(1), cookie(b"old."));
+    fixture.session.handle_message(fixture.now, ConnectionId(1), cookie(b"new!"));
     let data = UserMessage::new(Ppid::NONE, b"data".as_slice());
-    fixture.session.handle_message(ConnectionId(1), data.clone());
+    fixture.session.handle_message(fixture.now, ConnectionId(1), data.clone());
     assert_eq!(fixture.outputs(), [event(Event::Message(data.clone()))]);
 
     assert_eq!(
@@ -213,7 +221,7 @@ fn an_element_that_closes_ends_the_session_and_one_that_talks_nonsense_does_not(
     fixture.resolved(&[1]);
     fixture.established(1);
     let nonsense = UserMessage::new(Ppid::ASAP, b"\x01".as_slice());
-    fixture.session.handle_message(ConnectionId(1), nonsense);
+    fixture.session.handle_message(fixture.now, ConnectionId(1), nonsense);
     let told = fixture.outputs();
     assert!(matches!(&told[..], [Output::Send { .. }]), "{told:?}");
     fixture.session.handle_connection(fixture.now, ConnectionId(1), &ConnectionEvent::Closed);
@@ -251,7 +259,11 @@ fn a_business_card_decides_who_is_tried_first() {
     let elements = [4, 9, 1, 3].map(element).to_vec();
     let card = asap::BusinessCard { pool_handle: "EchoPool".parse().unwrap(), elements };
     let card = asap::Message::from(card).encode().unwrap();
-    fixture.session.handle_message(ConnectionId(1), UserMessage::new(Ppid::ASAP, card));
+    fixture.session.handle_message(
+        fixture.now,
+        ConnectionId(1),
+        UserMessage::new(Ppid::ASAP, card),
+    );
     assert_eq!(fixture.outputs(), []);
     fixture.lost(1);
     // 9 is not there, 1 has just failed, and of 2 nothing was said.
@@ -354,7 +366,7 @@ fn what_is_unknown_on_the_control_channel_is_answered_as_its_high_bits_ask() {
     fixture.established(1);
     let mut told = |bytes: &'static [u8]| {
         let message = UserMessage::new(Ppid::ASAP, bytes);
-        fixture.session.handle_message(ConnectionId(1), message);
+        fixture.session.handle_message(fixture.now, ConnectionId(1), message);
         let outputs = fixture.outputs();
         outputs.into_iter().find_map(|output| match output {
             Output::Send { connection: ConnectionId(1), message } => {

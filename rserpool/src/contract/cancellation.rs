@@ -218,8 +218,8 @@ async fn give_up<F: Future>(network: &Network, polls: usize, future: F) {
 
 /// A session, as both ends see it.
 async fn session(user: &PoolUser, element: &mut PoolElement) -> (Session, ElementSession) {
-    let mut session = user.open(pool()).await.expect("it is there");
-    let accepted = element.accept().await.expect("it runs");
+    let (session, accepted) = futures::join!(user.open(pool()), element.accept());
+    let (mut session, accepted) = (session.expect("it is there"), accepted.expect("it runs"));
     session.send(Ppid(7), b"here".as_slice()).await.expect("it lives");
     assert!(matches!(session.recv().await, Ok(Event::Connected(_))));
     (session, accepted)

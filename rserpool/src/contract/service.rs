@@ -28,7 +28,7 @@ pub(super) fn pool() -> PoolHandle {
 }
 
 pub(super) fn start_registrar(network: &Network, address: &TransportAddress) -> Registrar {
-    let config = RegistrarConfig::new(RegistrarId(1), 1);
+    let config = RegistrarConfig::new(RegistrarId(1), 1).ready_after(Duration::ZERO);
     Registrar::start(network, address, config).expect("the address is free")
 }
 
@@ -175,8 +175,14 @@ pub async fn a_session_goes_over_the_transport_of_its_pool(network: Network) {
     network.runtime().spawn(Box::pin(async move {
         let accepted = std::future::poll_fn(|cx| server.poll_accept(cx)).await;
         let mut connection = accepted.expect("a connection");
-        let asked = message(&mut *connection).await;
-        send(&mut *connection, asked).await;
+        loop {
+            let asked = message(&mut *connection).await;
+            let ends = asked.ppid != Ppid::ASAP;
+            send(&mut *connection, asked).await;
+            if ends {
+                break;
+            }
+        }
         while let transport::Event::Message(_) = event(&mut *connection).await {}
     }));
 
@@ -234,8 +240,8 @@ pub async fn open_sessions_go_on_when_their_element_has_left(network: Network) {
     let mut element = builder.listen(([127, 0, 0, 1], 0).into()).start().expect("a free port");
     element.registered().await.expect("the registrar takes it");
     let user = new_user(&network, &at);
-    let mut session = user.open(pool()).await.expect("it is there");
-    let accepted = element.accept().await.expect("it runs");
+    let (session, accepted) = futures::join!(user.open(pool()), element.accept());
+    let (mut session, accepted) = (session.expect("it is there"), accepted.expect("it runs"));
     assert!(element.leave().await);
     network.runtime().spawn(Box::pin(count(accepted)));
     assert_eq!(next(&mut session).await.0, 1);
@@ -252,8 +258,8 @@ pub async fn data_are_not_sent_as_control(network: Network) {
     let mut element = builder.listen(([127, 0, 0, 1], 0).into()).start().expect("a free port");
     element.registered().await.expect("the registrar takes it");
     let user = new_user(&network, &at);
-    let mut session = user.open(pool()).await.expect("it is there");
-    let mut accepted = element.accept().await.expect("it runs");
+    let (session, accepted) = futures::join!(user.open(pool()), element.accept());
+    let (mut session, mut accepted) = (session.expect("it is there"), accepted.expect("it runs"));
     let cookie = b"\x0b\0\0\x08\0\x0d\0\x04".as_slice();
     let refused = session.send(Ppid::ASAP, cookie).await;
     assert_eq!(refused, Err(SessionClosed::Message(SendError::Reserved)));

@@ -134,6 +134,16 @@ impl Connections {
         slot.connection.paths()?.round_trip_time().ok()
     }
 
+    pub(super) fn contains(&self, name: ConnectionId) -> bool {
+        self.names.contains_key(&name)
+    }
+
+    /// Gives a connection away.
+    pub(super) fn take(&mut self, name: ConnectionId) -> Option<Box<dyn Connection>> {
+        let index = self.names.remove(&name)?;
+        Some(self.slots.remove(index).connection)
+    }
+
     /// Drops a connection and what it has not written.
     pub(super) fn abort(&mut self, name: ConnectionId) {
         if let Some(index) = self.names.remove(&name) {

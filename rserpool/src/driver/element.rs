@@ -1,29 +1,25 @@
 //! A pool element.
 
-use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
-use futures::FutureExt;
 use futures::channel::{mpsc, oneshot};
+use futures::future::{Either, select};
 use futures::sink::SinkExt;
+use futures::stream::StreamExt;
 
+use super::acceptor::{Acceptor, Sessions};
 use super::element_session::ElementSession;
 use super::task::{Ended, Role, Task};
-use super::timer::LazyTimer;
 use super::{ASAP, ListenError, Network, Stopped, random_seed};
 use crate::log::{ANYBODY, note_limited, warn_limited};
 use crate::protocol::element::{Element, ElementConfig, Event};
 use crate::protocol::{HuntConfig, Incompatible, Machine};
-use crate::transport::{Endpoint, Purpose, is_shortage};
+use crate::transport::Purpose;
 use crate::wire::{
     OperationError, PolicyParameters, PoolElementId, PoolHandle, Ppid, TransportAddress,
     TransportUse,
 };
-
-/// How long no sessions are accepted after that failed, for want of descriptors for instance.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A member of a pool. It stays registered as long as this handle lives; [`Self::leave`]
 /// deregisters it in good order.
@@ -32,7 +28,7 @@ pub struct PoolElement {
     network: Network,
     commands: mpsc::Sender<Command>,
     ended: Ended,
-    endpoint: Box<dyn Endpoint>,
+    sessions: Sessions,
     user_transport: TransportAddress,
 }
 
@@ -185,32 +181,13 @@ impl PoolElement {
     ///
     /// No session is lost when the future is dropped.
     pub async fn accept(&mut self) -> Result<ElementSession, Stopped> {
-        let mut pause = None;
-        let mut timer = LazyTimer::default();
-        let connection = poll_fn(|cx| {
-            if self.ended.poll_unpin(cx).is_ready() {
-                return Poll::Ready(Err(Stopped));
+        let ended = &mut self.ended;
+        match select(self.sessions.began.next(), ended).await {
+            Either::Left((Some((connection, first)), _)) => {
+                Ok(ElementSession::new(self.network.clone(), connection, first))
             }
-            loop {
-                if pause.is_some() {
-                    let over = timer.poll(cx, self.network.runtime(), pause);
-                    ready!(over);
-                    pause = None;
-                }
-                match ready!(self.endpoint.poll_accept(cx)) {
-                    Ok(connection) => return Poll::Ready(Ok(connection)),
-                    Err(error) if is_shortage(&error) => {
-                        let now = self.network.now();
-                        warn_limited!(now, ANYBODY, "cannot accept a session", %error);
-                        pause = Some(now + ACCEPT_PAUSE);
-                    }
-                    // The one that was about to be accepted is gone, and there may be another.
-                    Err(error) => tracing::debug!(%error, "cannot accept a session"),
-                }
-            }
-        })
-        .await?;
-        Ok(ElementSession::new(self.network.clone(), connection))
+            Either::Left((None, _)) | Either::Right(_) => Err(Stopped),
+        }
     }
 
     /// Deregisters the element. Whether the registrar confirmed it; else the registration has
@@ -340,7 +317,13 @@ impl PoolElementBuilder {
         };
         let (commands, ended) =
             Task::spawn(role, &network, vec![(Ppid::ASAP, asap)], announcements);
-        Ok(PoolElement { network, commands, ended, endpoint: service, user_transport })
+        Ok(PoolElement {
+            commands,
+            ended,
+            sessions: Acceptor::spawn(&network, service),
+            network,
+            user_transport,
+        })
     }
 }
 

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::Network;
 use super::session::data;
 use super::timer::LazyTimer;
+use crate::log::{ANYBODY, warn_limited};
 use crate::protocol::session::{Incoming, classify};
 use crate::transport::{Connection, Event, SendError};
 use crate::wire::parameter::Cookie;
@@ -23,6 +24,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct ElementSession {
     network: Network,
     connection: Box<dyn Connection>,
+    /// What came before there was a session.
+    first: Option<UserMessage>,
     /// Why the session is over, when it is.
     end: Option<End>,
 }
@@ -51,8 +54,13 @@ impl fmt::Debug for ElementSession {
 }
 
 impl ElementSession {
-    pub(super) fn new(network: Network, connection: Box<dyn Connection>) -> Self {
-        Self { network, connection, end: None }
+    /// A session that begins with the message `first`, if that was read already.
+    pub(super) fn new(
+        network: Network,
+        connection: Box<dyn Connection>,
+        first: Option<UserMessage>,
+    ) -> Self {
+        Self { network, connection, first, end: None }
     }
 
     /// Where the pool user is.
@@ -86,7 +94,11 @@ impl ElementSession {
                 Some(End::Lost(kind)) => return Poll::Ready(Err(kind.into())),
                 None => {}
             }
-            match ready!(self.connection.poll_event(cx)) {
+            let event = match self.first.take() {
+                Some(first) => Event::Message(first),
+                None => ready!(self.connection.poll_event(cx)),
+            };
+            match event {
                 Event::Message(message) => {
                     let (incoming, answer) = classify(message);
                     if let Some(answer) = answer {
@@ -101,10 +113,9 @@ impl ElementSession {
                             return Poll::Ready(Ok(Some(ElementEvent::CookieEcho(cookie))));
                         }
                         Incoming::BusinessCard(_) => {}
-                        Incoming::Cookie(_) => tracing::warn!("a pool user sent a cookie"),
-                        Incoming::Unexpected(reason) => {
-                            tracing::warn!(reason, "on the control channel");
-                        }
+                        Incoming::Heartbeat | Incoming::HeartbeatReply => {}
+                        Incoming::Cookie(_) => self.complain("a cookie, which users do not send"),
+                        Incoming::Unexpected(reason) => self.complain(&reason),
                     }
                 }
                 Event::Path { address, up } => {
@@ -121,6 +132,12 @@ impl ElementSession {
                 }
             }
         }
+    }
+
+    fn complain(&self, reason: &str) {
+        let now = self.network.now();
+        let host = self.peer().addresses.first().copied().unwrap_or(ANYBODY);
+        warn_limited!(now, host, "unexpected message on the control channel", reason);
     }
 
     /// Sends a message of the application's protocol `ppid`, once there is room.

@@ -12,6 +12,7 @@
 //! | [`RequestSession`] | a session of requests and replies, each answered exactly once |
 //! | [`Service`] | what answers them |
 
+mod acceptor;
 mod connections;
 mod dump;
 mod element;

@@ -334,7 +334,7 @@ impl Session {
         let now = self.network.now();
         let event = match event {
             transport::Event::Message(message) => {
-                return self.machine.handle_message(name, message);
+                return self.machine.handle_message(now, name, message);
             }
             transport::Event::Established { local, peer } => {
                 self.set_heartbeat();

@@ -95,6 +95,12 @@ pub trait Connection: fmt::Debug + Send + Sync {
     /// Ready when [`Self::send`] has room for a message. Writes what is still to be written.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
+    /// Ready when all that [`Self::send`] took is written, or never will be. By default, where
+    /// [`Self::poll_ready`] is, which suits transports that write at once.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_ready(cx)
+    }
+
     /// Takes a message to send. It is written by the other methods.
     ///
     /// # Errors

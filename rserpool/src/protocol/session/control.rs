@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::protocol::receive::{Received, receive_control};
-use crate::wire::asap::{Body, BusinessCard};
+use crate::wire::asap::{self, Body, BusinessCard, SessionHeartbeat};
 use crate::wire::{Ppid, UserMessage};
 
 /// What a message of a session is.
@@ -18,8 +18,18 @@ pub enum Incoming {
     CookieEcho(Bytes),
     /// Who may take over.
     BusinessCard(BusinessCard),
+    /// The other program asks whether this one is there, and gets an answer.
+    Heartbeat,
+    /// The other program is there.
+    HeartbeatReply,
     /// Nothing that belongs on a control channel; why.
     Unexpected(String),
+}
+
+/// A heartbeat, or the answer to one.
+pub(super) fn heartbeat_message(reply: bool) -> Option<UserMessage> {
+    let encoded = asap::Message::from(SessionHeartbeat { reply }).encode();
+    encoded.ok().map(|payload| UserMessage::new(Ppid::ASAP, payload))
 }
 
 /// Tells control from data by the payload protocol identifier, and what its sender is to be
@@ -30,6 +40,12 @@ pub fn classify(message: UserMessage) -> (Incoming, Option<UserMessage>) {
         return (Incoming::Data(message), None);
     }
     let (received, answer) = receive_control(&message);
+    if let Received::Message(Body::SessionHeartbeat(heartbeat)) = &received {
+        return match heartbeat.reply {
+            true => (Incoming::HeartbeatReply, None),
+            false => (Incoming::Heartbeat, heartbeat_message(true)),
+        };
+    }
     #[allow(clippy::wildcard_enum_match_arm, reason = "all others are for registrars")]
     let incoming = match received {
         Received::Message(Body::Cookie(message)) => Incoming::Cookie(message.cookie.0),

@@ -13,7 +13,8 @@ use super::user::{ResolveError, ResolveOptions};
 use super::{ConnectionEvent, ConnectionId};
 use crate::wire::parameter::Cookie;
 use crate::wire::{
-    PoolElement, PoolElementId, Ppid, TransportAddress, TransportUse, UserMessage, asap,
+    PoolElement, PoolElementId, Ppid, TransportAddress, TransportProtocol, TransportUse,
+    UserMessage, asap,
 };
 
 pub use config::SessionConfig;
@@ -45,6 +46,10 @@ pub struct Session {
     out: VecDeque<Output>,
 }
 
+/// How long an element's program may take to answer after its kernel accepted the connection. Not
+/// from the RFCs.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
+
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "it is large only while connecting")]
 enum State {
@@ -58,6 +63,9 @@ enum State {
         element: PoolElement,
         /// Those to try after it.
         rest: VecDeque<PoolElement>,
+        /// Whether the connection is there, and the element's program has yet to say something:
+        /// its kernel accepts connections for one that hangs as well.
+        greeted: bool,
     },
     Connected {
         connection: ConnectionId,
@@ -316,7 +324,7 @@ impl Session {
         let address = element.user_transport.address().expect("only those are candidates");
         self.out.push_back(Output::Connect { connection, to: address.clone() });
         self.timer = Some(now + self.config.connect_timeout);
-        self.state = State::Connecting { connection, element, rest: candidates };
+        self.state = State::Connecting { connection, element, rest: candidates, greeted: false };
     }
 
     /// Something happened to the connection.
@@ -329,12 +337,22 @@ impl Session {
         self.begin();
         match (std::mem::replace(&mut self.state, State::Ended), event) {
             (
-                State::Connecting { connection: ours, element, .. },
+                State::Connecting { connection: ours, element, rest, .. },
                 ConnectionEvent::Established { .. },
-            ) if ours == connection => self.connected(now, connection, &element),
+            ) if ours == connection => match greeting(&element) {
+                Some(message) => {
+                    self.out.push_back(Output::Send { connection, message });
+                    self.timer = Some(now + self.config.connect_timeout.min(GREETING_TIMEOUT));
+                    self.state = State::Connecting { connection, element, rest, greeted: true };
+                }
+                None => self.connected(now, connection, &element),
+            },
             (
-                State::Connecting { connection: ours, element, rest },
-                ConnectionEvent::Closed | ConnectionEvent::Lost,
+                State::Connecting { connection: ours, element, rest, .. },
+                ConnectionEvent::Closed
+                | ConnectionEvent::Lost
+                | ConnectionEvent::Refused
+                | ConnectionEvent::Impossible,
             ) if ours == connection => self.unreachable(now, element.identifier, rest),
             (
                 State::Connected { connection: ours, element, since, proven },
@@ -429,8 +447,19 @@ impl Session {
     }
 
     /// A message came on the connection.
-    pub fn handle_message(&mut self, connection: ConnectionId, message: UserMessage) {
+    pub fn handle_message(&mut self, now: Instant, connection: ConnectionId, message: UserMessage) {
         self.begin();
+        if let State::Connecting { connection: ours, element, greeted: true, .. } = &self.state
+            && *ours == connection
+        {
+            let element = element.clone();
+            self.connected(now, connection, &element);
+        }
+        let (incoming, answer) = classify(message);
+        if matches!(incoming, Incoming::HeartbeatReply) {
+            // The program runs, which does not mean that it works.
+            return;
+        }
         match &mut self.state {
             State::Connected { connection: ours, proven, .. } if *ours == connection => {
                 *proven = true;
@@ -444,7 +473,6 @@ impl Session {
         }
         self.without_since = None;
         self.failed.clear();
-        let (incoming, answer) = classify(message);
         if let Some(message) = answer {
             self.out.push_back(Output::Send { connection, message });
         }
@@ -456,6 +484,7 @@ impl Session {
                 let order = card.elements.iter().map(|element| element.identifier);
                 self.preferred = order.take(MAX_PREFERRED).collect();
             }
+            Incoming::Heartbeat | Incoming::HeartbeatReply => {}
             Incoming::CookieEcho(_) => self.complain("a cookie echo, which elements do not send"),
             Incoming::Unexpected(reason) => self.complain(&reason),
         }
@@ -476,7 +505,7 @@ impl Session {
         }
         self.timer = None;
         match std::mem::replace(&mut self.state, State::Ended) {
-            State::Connecting { connection, element, rest } => {
+            State::Connecting { connection, element, rest, .. } => {
                 self.out.push_back(Output::Close { connection, abort: true });
                 self.unreachable(now, element.identifier, rest);
             }
@@ -501,4 +530,13 @@ impl Session {
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.timer
     }
+}
+
+/// What is sent first to an element whose program is to answer it: over TCP, for it is ours then.
+/// Elements over SCTP may be of another implementation, which answers nothing.
+fn greeting(element: &PoolElement) -> Option<UserMessage> {
+    let address = element.user_transport.address()?;
+    let ours = address.protocol == TransportProtocol::Tcp
+        && address.usage == TransportUse::DATA_PLUS_CONTROL;
+    ours.then(|| control::heartbeat_message(false)).flatten()
 }

@@ -405,6 +405,10 @@ impl Connection for TcpConnection {
         Poll::Ready(())
     }
 
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_write(cx)
+    }
+
     fn send(&mut self, message: UserMessage) -> Result<(), SendError> {
         let over = self.end_sent || self.write_error.is_some();
         if !matches!(self.state, State::Open(_)) || over {

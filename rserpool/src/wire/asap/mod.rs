@@ -4,6 +4,7 @@ mod announce;
 mod business_card;
 mod cookie;
 mod error;
+mod heartbeat;
 mod keep_alive;
 mod registration;
 mod resolution;
@@ -49,6 +50,7 @@ pub use announce::ServerAnnounce;
 pub use business_card::BusinessCard;
 pub use cookie::{Cookie, CookieEcho};
 pub use error::Error;
+pub use heartbeat::SessionHeartbeat;
 pub use keep_alive::{EndpointKeepAlive, EndpointKeepAliveAck};
 pub use registration::{
     Deregistration, DeregistrationResponse, Registration, RegistrationResponse,
@@ -90,6 +92,8 @@ protocol! {
         BusinessCard,
         /// I did not understand.
         Error,
+        /// Is the program at the other end of the session there?
+        SessionHeartbeat,
     }
 }
 

@@ -1,0 +1,34 @@
+//! The heartbeat of sessions, which is not from the RFCs.
+
+use super::{DecodeError, FLAG, Format, Reader, Writer, blank};
+
+/// ASAP_SESSION_HEARTBEAT: asks the program at the other end of a session whether it is there, or
+/// answers that it is.
+///
+/// The type is one that RFC 5354 section 4 leaves unassigned, and whose high bits tell other
+/// implementations to skip it without a report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct SessionHeartbeat {
+    /// Whether this is the answer.
+    pub reply: bool,
+}
+
+blank!(SessionHeartbeat { reply });
+
+impl Format for SessionHeartbeat {
+    const TYPE: u8 = 0x3d;
+    const NAME: &'static str = "ASAP_SESSION_HEARTBEAT";
+    const FLAGS: u8 = FLAG;
+
+    fn flags(&self) -> u8 {
+        u8::from(self.reply)
+    }
+
+    fn decode(&mut self, flags: u8, _: &mut Reader<'_>) -> Result<(), DecodeError> {
+        self.reply = flags & FLAG != 0;
+        Ok(())
+    }
+
+    fn encode(&self, _: &mut Writer<'_>) {}
+}
