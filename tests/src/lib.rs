@@ -1,5 +1,6 @@
 //! What the tests share.
 
+pub mod adversary;
 pub mod by_hand;
 pub mod echo_pool;
 pub mod role;

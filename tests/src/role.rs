@@ -1,4 +1,4 @@
-//! A state machine, whichever of the three it is.
+//! A state machine, whichever it is.
 
 use std::time::{Duration, Instant};
 
@@ -7,6 +7,8 @@ use rserpool::protocol::{
     registrar, user,
 };
 use rserpool::wire::{Ppid, TransportAddress, UserMessage};
+
+use crate::adversary::Adversary;
 
 /// What a machine told its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +28,7 @@ pub enum Role {
     Registrar(Box<Registrar>),
     Element(Box<Element>),
     User(Box<User>),
+    Adversary(Box<Adversary>),
 }
 
 macro_rules! each {
@@ -34,6 +37,7 @@ macro_rules! each {
             Role::Registrar($machine) => $call,
             Role::Element($machine) => $call,
             Role::User($machine) => $call,
+            Role::Adversary($machine) => $call,
         }
     };
 }
@@ -104,6 +108,7 @@ impl Machine for Role {
             Self::Registrar(machine) => lift(machine.poll_output(), Event::Registrar),
             Self::Element(machine) => lift(machine.poll_output(), Event::Element),
             Self::User(machine) => lift(machine.poll_output(), Event::User),
+            Self::Adversary(machine) => machine.poll_output(),
         }
     }
 

@@ -338,16 +338,18 @@ impl<R: Role> Task<R> {
 
 /// What the end of a connection says of the other end.
 fn reason_of(error: &io::Error) -> ConnectionEvent {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => ConnectionEvent::Refused,
-        // There is an association already, or no way or no address to send from.
-        io::ErrorKind::AddrInUse
-        | io::ErrorKind::AddrNotAvailable
-        | io::ErrorKind::AlreadyExists
-        | io::ErrorKind::InvalidInput
-        | io::ErrorKind::PermissionDenied => ConnectionEvent::Impossible,
-        _ if is_shortage(error) || is_connected_already(error) => ConnectionEvent::Impossible,
-        _ => ConnectionEvent::Lost,
+    use io::ErrorKind::{
+        AddrInUse, AddrNotAvailable, AlreadyExists, ConnectionRefused, InvalidInput,
+        PermissionDenied,
+    };
+    // There is an association already, or no way or no address to send from.
+    let local = [AddrInUse, AddrNotAvailable, AlreadyExists, InvalidInput, PermissionDenied];
+    if error.kind() == ConnectionRefused {
+        ConnectionEvent::Refused
+    } else if local.contains(&error.kind()) || is_shortage(error) || is_connected_already(error) {
+        ConnectionEvent::Impossible
+    } else {
+        ConnectionEvent::Lost
     }
 }
 

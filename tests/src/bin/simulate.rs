@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
+use rserpool::wire::Ppid;
 use rserpool_tests::simulation::{self, Tally};
 
 /// Registrars, elements and users under faults drawn at random, in virtual time.
@@ -27,21 +28,32 @@ struct Arguments {
     /// Print what happened, a line each.
     #[arg(long, requires = "seed")]
     trace: bool,
+    /// Adds hosts that speak this protocol, ASAP or ENRP, and do what they like.
+    #[arg(long, value_name = "PROTOCOL", value_parser = protocol)]
+    adversary: Option<Ppid>,
     /// Goes on after a seed that breaks a rule.
     #[arg(long)]
     keep_going: bool,
 }
 
+fn protocol(name: &str) -> Result<Ppid, String> {
+    match name {
+        "asap" => Ok(Ppid::ASAP),
+        "enrp" => Ok(Ppid::ENRP),
+        _ => Err("asap or enrp".to_owned()),
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match arguments.seed {
-        Some(seed) => one(seed, arguments.trace),
+        Some(seed) => one(seed, arguments.adversary, arguments.trace),
         None => many(&arguments),
     }
 }
 
-fn one(seed: u64, trace: bool) -> ExitCode {
-    let outcome = simulation::run(seed, trace);
+fn one(seed: u64, adversary: Option<Ppid>, trace: bool) -> ExitCode {
+    let outcome = simulation::run(seed, adversary, trace);
     let mut out = io::stdout().lock();
     for line in &outcome.trace {
         // Who reads this may have seen enough.
@@ -78,7 +90,7 @@ fn many(arguments: &Arguments) -> ExitCode {
             if seed >= end {
                 break;
             }
-            let outcome = simulation::run(seed, false);
+            let outcome = simulation::run(seed, arguments.adversary, false);
             tally.add(outcome.tally);
             if let Some((at, what)) = outcome.violation {
                 failed.store(true, Ordering::Relaxed);

@@ -12,13 +12,14 @@ use rserpool::protocol::registrar::RegistrarConfig;
 use rserpool::protocol::user::{RequestId, ResolveError, ResolveOptions, UserConfig};
 use rserpool::protocol::{Element, HuntConfig, Registrar, User, user};
 use rserpool::wire::{
-    PolicyParameters, PoolElement, PoolElementId, PoolHandle, RegistrarId, TransportAddress,
+    PolicyParameters, PoolElement, PoolElementId, PoolHandle, Ppid, RegistrarId, TransportAddress,
 };
 
 use super::network::{HostId, Network};
 use super::plan::{Fault, Plan, Selection};
 use super::report::Tally;
 use super::trace::Trace;
+use crate::adversary::Adversary;
 use crate::role::{Event, Role};
 
 /// Everything that runs, and what is known of it.
@@ -31,6 +32,7 @@ pub(super) struct Cluster {
     pub(super) registrars: Vec<HostId>,
     pub(super) elements: BTreeMap<HostId, Member>,
     pub(super) users: Vec<HostId>,
+    pub(super) adversaries: Vec<HostId>,
     /// What users asked for and when; none is forgotten but by a user that dies.
     pub(super) asked: BTreeMap<(HostId, RequestId), Duration>,
     /// The last answer for each user and pool.
@@ -58,9 +60,9 @@ pub(super) fn handle(pool: usize) -> PoolHandle {
 
 impl Cluster {
     /// Hosts with everything on them, which starts within the first seconds.
-    pub(super) fn new(seed: u64, trace: bool) -> Self {
+    pub(super) fn new(seed: u64, adversary: Option<Ppid>, trace: bool) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let plan = Plan::draw(&mut rng);
+        let plan = Plan { adversary, ..Plan::draw(&mut rng) };
         let mut trace = Trace::new(trace);
         trace.line(Duration::ZERO, || format!("{plan:?}"));
         let network = Network::new(rng.next_u64(), plan.weather.clone(), trace);
@@ -71,6 +73,7 @@ impl Cluster {
             registrars: Vec::new(),
             elements: BTreeMap::new(),
             users: Vec::new(),
+            adversaries: Vec::new(),
             asked: BTreeMap::new(),
             answers: BTreeMap::new(),
             told: BTreeMap::new(),
@@ -102,6 +105,12 @@ impl Cluster {
         for index in 0..self.plan.users {
             let host = self.add_host(format!("user{index}"));
             self.users.push(host);
+        }
+        if self.plan.adversary.is_some() {
+            for index in 0..self.rng.random_range(1..=2) {
+                let host = self.add_host(format!("adversary{index}"));
+                self.adversaries.push(host);
+            }
         }
         for host in 0..self.network.hosts().len() {
             if self.rng.random_bool(0.5) {
@@ -139,6 +148,13 @@ impl Cluster {
         let seed = self.rng.next_u64();
         let role = if self.registrars.contains(&host) {
             Role::Registrar(Box::new(self.registrar(host, seed)))
+        } else if let Some(protocol) = self.plan.adversary
+            && self.adversaries.contains(&host)
+        {
+            let targets = self.registrars.iter().map(|target| self.address(*target)).collect();
+            let pools = (0..self.plan.pools.len()).map(handle).collect();
+            let address = self.address(host);
+            Role::Adversary(Box::new(Adversary::new(protocol, address, targets, pools, seed)))
         } else if let Some(member) = self.elements.get_mut(&host) {
             member.wants = true;
             Role::Element(Box::new(self.element(host, seed)))
@@ -221,7 +237,9 @@ impl Cluster {
 
     /// Something bad happens, if it can.
     pub(super) fn inflict(&mut self, fault: Fault) {
-        let running = self.hosts(true).choose(&mut self.rng).copied();
+        let honest = |host: &HostId| !self.adversaries.contains(host);
+        let running: Vec<_> = self.hosts(true).into_iter().filter(honest).collect();
+        let running = running.choose(&mut self.rng).copied();
         let happened = match (fault, running) {
             (Fault::Kill, Some(host)) => {
                 self.tell(|network| format!("kill {}", network.hosts()[host].name));

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt};
 use rserpool::protocol::Compatibility;
-use rserpool::wire::{PolicyParameters, TransportProtocol};
+use rserpool::wire::{PolicyParameters, Ppid, TransportProtocol};
 
 use super::network::Weather;
 
@@ -134,6 +134,8 @@ pub(super) struct Plan {
     /// first here may not be the first there.
     pub(super) quarrel: bool,
     pub(super) weather: Weather,
+    /// Whether there are hosts that do what they like, and over which protocol.
+    pub(super) adversary: Option<Ppid>,
     /// How much faster or slower than true a clock may be, in parts of a million.
     pub(super) skew: u32,
     /// Which faults there are in this run.
@@ -167,6 +169,7 @@ impl Plan {
             faults.push(Fault::Kill);
         }
         Self {
+            adversary: None,
             protocol,
             discovery,
             compatibility,

@@ -123,8 +123,7 @@ pub enum Event {
         registrar: TransportAddress,
     },
     /// The registrar does not take it: at once, or after 14 seconds where another element has the
-    /// identifier that was chosen for it. An element that has never been a member does not try
-    /// again before it has another policy; one that was does, for the pool may have changed.
+    /// identifier that was chosen for it. It tries again, for the pool may change.
     Rejected(OperationError),
     /// The registrar cannot take it now, or refused to let it go. It tries again.
     Refused(OperationError),

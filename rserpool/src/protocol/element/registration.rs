@@ -19,8 +19,9 @@ const MAX_IDENTIFIERS: u32 = 8;
 /// been ours before we came back, and the registrar is yet to notice that we were gone.
 const MAX_REFUSALS: u32 = 3;
 
-/// RETRAN.max (RFC 5352 section 7.3).
-const RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
+/// The longest pause after a refusal. Not from the RFCs, whose RETRAN.max is 60 s: the pool may be
+/// another one at any time.
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(15);
 
 impl Element {
     /// Without a connection, the deregistration waits for the next one.
@@ -132,11 +133,7 @@ impl Element {
             return self.register(now);
         }
         self.out.event(Event::Rejected(error));
-        if self.was_member {
-            self.register_later(now);
-        } else {
-            self.state = State::Rejected;
-        }
+        self.register_later(now);
     }
 
     fn register_later(&mut self, now: Instant) {

@@ -7,9 +7,7 @@ use super::shares::Limit;
 use super::{Registrar, RemovalReason, Timer};
 use crate::handlespace::ElementKey;
 use crate::protocol::{ConnectionEvent, ConnectionId};
-use crate::wire::asap::{
-    DeregistrationResponse, EndpointKeepAlive, EndpointKeepAliveAck, EndpointUnreachable,
-};
+use crate::wire::asap::{EndpointKeepAlive, EndpointKeepAliveAck, EndpointUnreachable};
 use crate::wire::{Ppid, TransportAddress};
 
 /// The most connections to elements that are being made at a time. Not from the RFCs.
@@ -49,7 +47,7 @@ impl Registrar {
                         true => RemovalReason::Reported,
                         false => RemovalReason::KeepAliveTimeout,
                     };
-                    self.expel(key, reason);
+                    self.remove(key, reason);
                 }
                 KeepAlive::Idle | KeepAlive::Waiting | KeepAlive::Asked { .. } => {
                     self.send_keep_alive(now, key);
@@ -339,22 +337,5 @@ impl Registrar {
             element.state.connection = None;
             self.detach(key, Some(connection));
         }
-    }
-
-    /// Removes an element, and tells it so where there is a connection to it: one that lives after
-    /// all registers again at once.
-    pub(super) fn expel(&mut self, key: ElementKey, reason: RemovalReason) {
-        let connection = self.handlespace.get(key).and_then(|element| element.state.connection);
-        let connected = |id: &ConnectionId| {
-            self.connections.get(id).is_some_and(|client| client.origin != Origin::Connecting)
-        };
-        if let Some(connection) = connection.filter(connected)
-            && let Some(name) = self.name_of(key)
-        {
-            let (pool_handle, identifier) = (name.pool_handle, name.identifier);
-            self.out
-                .send(connection, DeregistrationResponse { pool_handle, identifier, error: None });
-        }
-        self.remove(key, reason);
     }
 }

@@ -189,6 +189,7 @@ impl Registrar {
         known.download = Some(Download { connection, elements: 0 });
         if own_children_only {
             self.mark_all(peer, true);
+            self.rivals.forget_home(peer);
         }
         self.request_page(now, peer, connection, own_children_only);
     }

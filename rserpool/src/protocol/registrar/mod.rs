@@ -391,8 +391,28 @@ impl Registrar {
         Some(ElementName { pool_handle, identifier })
     }
 
+    /// Tells an element that it is removed, where there is a connection to it: one that lives after
+    /// all registers again at once.
+    fn tell_removed(&mut self, key: ElementKey) {
+        let connection = self.handlespace.get(key).and_then(|element| element.state.connection);
+        let connected = |id: &ConnectionId| {
+            self.connections.get(id).is_some_and(|client| client.origin != Origin::Connecting)
+        };
+        if let Some(connection) = connection.filter(connected)
+            && let Some(ElementName { pool_handle, identifier }) = self.name_of(key)
+        {
+            let error = None;
+            let response = asap::DeregistrationResponse { pool_handle, identifier, error };
+            self.out.send(connection, response);
+        }
+    }
+
     /// Forgets an element, its timers and its claim on a connection.
     fn remove(&mut self, key: ElementKey, reason: RemovalReason) {
+        // One that deregisters has its answer.
+        if reason != RemovalReason::Deregistered {
+            self.tell_removed(key);
+        }
         let update = self.encode_update(UpdateAction::Delete, false, key);
         let Some((pool_handle, element)) = self.handlespace.remove(key) else { return };
         self.subscriptions.note(&pool_handle);
@@ -587,7 +607,7 @@ impl Machine for Registrar {
             if self.is_catching_up(now) {
                 self.excuse_expiry(now, key);
             } else {
-                self.expel(key, RemovalReason::Expired);
+                self.remove(key, RemovalReason::Expired);
             }
         }
         self.conclude(now);

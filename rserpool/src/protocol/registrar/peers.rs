@@ -10,7 +10,7 @@ use rand::RngExt;
 use super::membership::host_of;
 use super::shares::Limit;
 use super::table::Page;
-use super::{Event, Registrar, RemovalReason, Timer};
+use super::{Event, Registrar, Timer};
 use crate::protocol::{ConnectionEvent, ConnectionId, Received, receive_enrp};
 use crate::wire::enrp::{self, Body, Presence, Route};
 use crate::wire::{Ppid, RegistrarId, ServerInformation, TransportAddress, UserMessage};
@@ -499,7 +499,7 @@ impl Registrar {
             Some(victim) if most.len() > ours + 1 => {
                 let elements: Vec<_> = self.handlespace.owned_by(*victim, None).collect();
                 for key in elements {
-                    self.remove(key, RemovalReason::ElsewhereRemoved);
+                    self.remove_of_another(now, key);
                 }
                 self.forget_peer(now, *victim);
                 true

@@ -52,6 +52,9 @@ impl Registrar {
         let host = self.peers.host_of_link(from);
         let HandleUpdate { action, pool_handle, pool_element, takeover_suggested, .. } = update;
         match action {
+            // Only the home of an element tells of it by updates.
+            UpdateAction::Add
+                if ![RegistrarId(0), sender].contains(&pool_element.home_registrar) => {}
             UpdateAction::Add => {
                 let taken = self.take_in(now, sender, host, &pool_handle, pool_element);
                 if let Some(key) = taken.filter(|_| takeover_suggested) {
@@ -110,7 +113,7 @@ impl Registrar {
             return None;
         }
         if self.handlespace.kind(handle).is_some_and(|kind| kind != PoolKind::of(&value)) {
-            if present.is_none() {
+            if present.is_none() && home == sender {
                 self.add_rival(now, handle, value);
             }
             return None;
@@ -189,7 +192,7 @@ impl Registrar {
 
     /// The home of an element, which is another registrar, does not have it any more. If the
     /// element is still connected to us, it believes that we are its home, and from now on we are.
-    fn remove_of_another(&mut self, now: Instant, key: ElementKey) {
+    pub(super) fn remove_of_another(&mut self, now: Instant, key: ElementKey) {
         let connection = self.handlespace.get(key).and_then(|element| element.state.connection);
         let client = connection.and_then(|connection| self.connections.get(&connection));
         // A connection that we made to ask about a report says nothing.
@@ -208,11 +211,7 @@ impl Registrar {
     pub(super) fn clear_pool(&mut self, handle: &PoolHandle) {
         let members: Vec<_> = self.handlespace.members(handle).collect();
         for key in members {
-            if self.home_of(key) == Some(self.config.identifier) {
-                self.expel(key, RemovalReason::OtherPolicy);
-            } else {
-                self.remove(key, RemovalReason::ElsewhereRemoved);
-            }
+            self.remove(key, RemovalReason::OtherPolicy);
         }
     }
 
@@ -222,6 +221,10 @@ impl Registrar {
         let known = self.config.compatibility.checksum(self.handlespace.checksum(peer));
         let Some(entry) = self.peers.known.get(&peer) else { return };
         let same = known == checksum && !entry.stale;
+        if same {
+            // It does not have what it is said to have beside its pools.
+            self.rivals.forget_home(peer);
+        }
         if same || entry.download.is_some() || !self.knows_others() {
             return;
         }

@@ -261,10 +261,11 @@ impl Network {
         let listens = match host.process.as_ref().map(|process| &process.role) {
             Some(Role::Registrar(_)) => true,
             Some(Role::Element(_)) => link.protocol == Ppid::ASAP,
+            Some(Role::Adversary(_)) => true,
             Some(Role::User(_)) | None => false,
         };
         if !listens {
-            return self.transmit(id, Side::Dialler, Item::Over(ConnectionEvent::Lost));
+            return self.transmit(id, Side::Dialler, Item::Over(ConnectionEvent::Refused));
         }
         let mut peer = self.hosts[from].address.clone();
         if peer.protocol == TransportProtocol::Tcp {
