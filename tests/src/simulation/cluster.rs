@@ -1,6 +1,6 @@
 //! Registrars, elements and users on a virtual network, and what is done to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -37,6 +37,10 @@ pub(super) struct Cluster {
     pub(super) asked: BTreeMap<(HostId, RequestId), Duration>,
     /// The last answer for each user and pool.
     pub(super) answers: BTreeMap<(HostId, RequestId), Result<Vec<PoolElement>, ResolveError>>,
+    /// Which registrars have, or had, which elements while nothing happened to either.
+    pub(super) present: BTreeSet<(HostId, HostId)>,
+    /// Since when registrars do not have elements that nothing has happened to, nor to themselves.
+    pub(super) missing: BTreeMap<(HostId, HostId), Duration>,
     /// What users were told of the pools last: all subscribe to all.
     pub(super) told: BTreeMap<(HostId, PoolHandle), Vec<PoolElement>>,
 }
@@ -58,6 +62,9 @@ pub(super) fn handle(pool: usize) -> PoolHandle {
     format!("Pool{pool}").parse().expect("a pool handle")
 }
 
+/// How often it is looked at what has to be true at all times.
+const GLANCE: Duration = Duration::from_millis(250);
+
 impl Cluster {
     /// Hosts with everything on them, which starts within the first seconds.
     pub(super) fn new(seed: u64, adversary: Option<Ppid>, trace: bool) -> Self {
@@ -76,6 +83,8 @@ impl Cluster {
             adversaries: Vec::new(),
             asked: BTreeMap::new(),
             answers: BTreeMap::new(),
+            present: BTreeSet::new(),
+            missing: BTreeMap::new(),
             told: BTreeMap::new(),
             plan,
         };
@@ -210,9 +219,14 @@ impl Cluster {
         self.network.trace.line(self.network.now(), || format!("* {line}"));
     }
 
-    /// Lets time pass, and notes what the machines tell.
+    /// Lets time pass, looks at what has to be true at all times, and notes what the machines tell.
     pub(super) fn run(&mut self, duration: Duration) {
-        self.network.run_until(self.network.now() + duration);
+        let end = self.network.now() + duration;
+        while self.network.violation.is_none() && self.network.now() < end {
+            let step = end.min(self.network.now() + GLANCE);
+            self.network.run_until(step);
+            self.check_steady();
+        }
         for (host, event) in std::mem::take(&mut self.network.events) {
             match event {
                 Event::User(user::Event::Resolved { request, result }) => {

@@ -1,15 +1,23 @@
 //! What has to be true when nothing bad has happened for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use rserpool::handlespace::Checksum;
 use rserpool::protocol::Registrar;
-use rserpool::wire::{PolicyParameters, PoolElement, PoolElementId, PoolHandle, RegistrarId};
+use rserpool::wire::{PolicyParameters, PoolElement, PoolElementId, PoolHandle, Ppid, RegistrarId};
 
 use super::cluster::{Cluster, handle};
 use super::network::HostId;
 use crate::adversary;
 use crate::role::Role;
+
+/// How long nothing has happened to a host that is steady: more than it may take until everything
+/// is as it should be.
+const STEADY: Duration = Duration::from_secs(60);
+
+/// How long it may take to ask an element, which may have to be connected to.
+const MISSING: Duration = Duration::from_millis(1500);
 
 /// Hosts that hear each other.
 #[derive(Debug)]
@@ -142,6 +150,57 @@ impl Cluster {
             }
         }
         Ok(())
+    }
+
+    /// At all times, whatever happens to others: an element that runs and is heard, and that a
+    /// registrar has which does and is, is not missing there for longer than it takes to ask it.
+    pub(super) fn check_steady(&mut self) {
+        let now = self.network.now();
+        let since = now.saturating_sub(STEADY);
+        // What adversaries over ENRP say is believed.
+        let believed = self.plan.adversary == Some(Ppid::ENRP);
+        if self.plan.quarrel || believed || now < STEADY || !self.network.whole_since(since) {
+            self.present.clear();
+            return self.missing.clear();
+        }
+        let steady = |host: &HostId| {
+            self.network.is_running(*host) && self.network.hosts()[*host].disturbed <= since
+        };
+        let registrars: Vec<_> = self.registrars.iter().copied().filter(steady).collect();
+        let elements: Vec<_> = self
+            .elements
+            .iter()
+            .filter(|(host, member)| member.wants && steady(host))
+            .map(|(host, member)| (*host, handle(member.pool)))
+            .collect();
+        let (mut missing, mut all_present) = (BTreeMap::new(), BTreeSet::new());
+        for registrar in registrars {
+            let known = self.registrar_at(registrar);
+            let present: BTreeSet<_> =
+                known.members().map(|(pool, element)| (pool.clone(), element.identifier)).collect();
+            for (host, pool) in &elements {
+                let element = self.network.role(*host).and_then(Role::element).expect("it runs");
+                let key = (registrar, *host);
+                if !element.is_registered() {
+                    continue;
+                }
+                if present.contains(&(pool.clone(), element.identifier())) {
+                    all_present.insert(key);
+                } else if self.present.contains(&key) {
+                    all_present.insert(key);
+                    let since = self.missing.get(&key).copied().unwrap_or(now);
+                    missing.insert(key, since);
+                }
+            }
+        }
+        (self.missing, self.present) = (missing, all_present);
+        let too_long = self.missing.iter().find(|(_, since)| now - **since >= MISSING);
+        if let Some(((registrar, element), since)) = too_long {
+            let hosts = self.network.hosts();
+            let (registrar, element) = (&hosts[*registrar].name, &hosts[*element].name);
+            let text = format!("{registrar} does not have {element} since {since:?}");
+            self.network.violate(text);
+        }
     }
 
     /// Whether each element is asked by its home registrar alone.

@@ -44,11 +44,22 @@ pub(super) struct Custody {
 /// What another registrar's element is to us.
 #[derive(Debug, Default)]
 pub(super) struct Remote {
-    /// Whether its home has yet to confirm it, in an audit.
-    pub(super) marked: bool,
+    pub(super) confirmation: Confirmation,
     /// Whether it was reported as unreachable and has not answered since.
     pub(super) doubted: bool,
     pub(super) asked_for_report: Option<Instant>,
+}
+
+/// Whether its home has an element, as audits find out.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Confirmation {
+    /// As far as we know.
+    #[default]
+    Confirmed,
+    /// An audit is going on, and has not named it so far.
+    Pending,
+    /// An audit did not name it. It is removed soon, if nobody tells of it.
+    Denied,
 }
 
 /// How far the next keep-alive of an element is.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
+use super::membership::Confirmation;
 use super::peers::Download;
 use super::{Event, Registrar, Timer};
 use crate::protocol::ConnectionId;
@@ -188,7 +189,7 @@ impl Registrar {
         let Some(known) = self.peers.known.get_mut(&peer) else { return };
         known.download = Some(Download { connection, elements: 0 });
         if own_children_only {
-            self.mark_all(peer, true);
+            self.mark_all(peer, Confirmation::Confirmed, Confirmation::Pending);
             self.rivals.forget_home(peer);
         }
         self.request_page(now, peer, connection, own_children_only);

@@ -108,6 +108,8 @@ enum Timer {
     /// Subscribers may be told of more.
     Subscriptions,
     KeepAlive(ElementKey),
+    /// The home of an element does not have it, and nobody else told of it.
+    Denied(ElementKey),
 }
 
 /// What a registrar tells its owner, for logs and statistics.
@@ -417,6 +419,7 @@ impl Registrar {
         let Some((pool_handle, element)) = self.handlespace.remove(key) else { return };
         self.subscriptions.note(&pool_handle);
         self.timers.cancel(Timer::KeepAlive(key));
+        self.timers.cancel(Timer::Denied(key));
         self.waiting_dials.remove(&key);
         self.refuse_claimant(key);
         self.shares.discharge(element.state.charge);
@@ -515,6 +518,7 @@ impl Registrar {
             // Every input ends with that.
             Timer::Subscriptions => {}
             Timer::KeepAlive(key) => self.handle_keep_alive_timer(now, key),
+            Timer::Denied(key) => self.handle_denied(key),
         }
     }
 

@@ -101,6 +101,7 @@ impl Registrar {
                 self.handle_peer_timer(now, peer);
             }
             Timer::Claimant(_)
+            | Timer::Denied(_)
             | Timer::FirstMessage(_)
             | Timer::Page(_)
             | Timer::Download(_)

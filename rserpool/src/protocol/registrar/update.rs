@@ -2,10 +2,10 @@
 //! finds what was missed (section 3.6).
 
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::leave::Leaving;
-use super::membership::{Membership, Origin, Watch};
+use super::membership::{Confirmation, Membership, Origin, Remote, Watch};
 use super::mentor::Joining;
 use super::shares::Charge;
 use super::{Event, Registrar, RemovalReason, Timer};
@@ -14,6 +14,10 @@ use crate::protocol::ConnectionId;
 use crate::wire::enrp::{HandleTableResponse, HandleUpdate, UpdateAction};
 use crate::wire::parameter::PeChecksum;
 use crate::wire::{Bytes, PoolElement, PoolHandle, Ppid, RegistrarId};
+
+/// How long an element is kept that its home does not have, as an audit shows. Not from the RFCs:
+/// elements find another registrar within a second or two.
+const UNCONFIRMED: Duration = Duration::from_secs(3);
 
 impl Registrar {
     /// Tells all peers that an element of ours came or changed.
@@ -146,7 +150,7 @@ impl Registrar {
         if let Some(remote) =
             self.handlespace.get_mut(key).and_then(|element| element.state.remote_mut())
         {
-            (remote.marked, remote.doubted) = (false, false);
+            (remote.confirmation, remote.doubted) = (Confirmation::Confirmed, false);
         }
         self.recharge(key, host);
         self.answer_deferred(now, handle);
@@ -190,14 +194,18 @@ impl Registrar {
         client.is_some_and(|client| client.origin != Origin::Connecting)
     }
 
+    /// Whether an element has made a connection to us. One that we made to ask about a report says
+    /// nothing.
+    fn has_own_connection(&self, key: ElementKey) -> bool {
+        let connection = self.handlespace.get(key).and_then(|element| element.state.connection);
+        let client = connection.and_then(|connection| self.connections.get(&connection));
+        client.is_some_and(|client| client.origin == Origin::Accepted)
+    }
+
     /// The home of an element, which is another registrar, does not have it any more. If the
     /// element is still connected to us, it believes that we are its home, and from now on we are.
     pub(super) fn remove_of_another(&mut self, now: Instant, key: ElementKey) {
-        let connection = self.handlespace.get(key).and_then(|element| element.state.connection);
-        let client = connection.and_then(|connection| self.connections.get(&connection));
-        // A connection that we made to ask about a report says nothing.
-        let believes = client.is_some_and(|client| client.origin == Origin::Accepted);
-        if believes && self.leaving == Leaving::No {
+        if self.has_own_connection(key) && self.leaving == Leaving::No {
             self.handlespace.set_home(key, self.config.identifier);
             self.announce_element(key);
             self.adopt(now, key);
@@ -283,17 +291,44 @@ impl Registrar {
         if from_mentor {
             return self.finish_joining(now);
         }
-        let marked: Vec<_> = self
+        let denied: Vec<_> = self
             .handlespace
             .owned_by(sender, None)
             .filter(|key| {
                 self.handlespace.get(*key).is_some_and(|element| {
-                    matches!(&element.state.watch, Watch::Elsewhere(remote) if remote.marked)
+                    matches!(
+                        &element.state.watch,
+                        Watch::Elsewhere(Remote { confirmation: Confirmation::Pending, .. })
+                    )
                 })
             })
             .collect();
-        for key in marked {
-            self.remove_of_another(now, key);
+        for key in denied {
+            self.handle_unconfirmed(now, key);
+        }
+    }
+
+    /// The home of an element does not have it. It may have been restarted, and the element be on
+    /// its way to another: it is offered last for a while, and removed if nobody tells of it.
+    fn handle_unconfirmed(&mut self, now: Instant, key: ElementKey) {
+        if self.has_own_connection(key) {
+            return self.remove_of_another(now, key);
+        }
+        if let Some(remote) =
+            self.handlespace.get_mut(key).and_then(|element| element.state.remote_mut())
+        {
+            (remote.confirmation, remote.doubted) = (Confirmation::Denied, true);
+            self.timers.set(Timer::Denied(key), now + UNCONFIRMED);
+        }
+    }
+
+    /// Nobody told of an element that its home does not have.
+    pub(super) fn handle_denied(&mut self, key: ElementKey) {
+        let Some(element) = self.handlespace.get(key) else { return };
+        if let Watch::Elsewhere(Remote { confirmation: Confirmation::Denied, .. }) =
+            element.state.watch
+        {
+            self.remove(key, RemovalReason::ElsewhereRemoved);
         }
     }
 
@@ -307,18 +342,20 @@ impl Registrar {
     /// A download comes to nothing: what was not confirmed stays as it was.
     pub(super) fn abandon_download(&mut self, now: Instant, peer: RegistrarId) {
         self.end_download(peer);
-        self.mark_all(peer, false);
+        self.mark_all(peer, Confirmation::Pending, Confirmation::Confirmed);
         self.handle_mentor_refused(now, peer);
     }
 
-    /// Marks the elements of a peer as those which it has yet to confirm, or not.
-    pub(super) fn mark_all(&mut self, peer: RegistrarId, marked: bool) {
+    /// An audit of a peer begins, or comes to nothing: its elements have the other confirmation,
+    /// those which have the one.
+    pub(super) fn mark_all(&mut self, peer: RegistrarId, from: Confirmation, to: Confirmation) {
         let owned: Vec<_> = self.handlespace.owned_by(peer, None).collect();
         for key in owned {
             if let Some(remote) =
                 self.handlespace.get_mut(key).and_then(|element| element.state.remote_mut())
+                && remote.confirmation == from
             {
-                remote.marked = marked;
+                remote.confirmation = to;
             }
         }
     }

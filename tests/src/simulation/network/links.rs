@@ -111,13 +111,22 @@ impl Network {
     /// Loses all packets from `from` to `to`, or no longer.
     pub(in super::super) fn cut(&mut self, from: HostId, to: HostId) {
         self.cuts.insert((from, to));
+        self.parted = self.now;
         self.listen_again();
     }
 
     /// Lets all packets through, but to and from hosts without power.
     pub(in super::super) fn mend(&mut self) {
+        if !self.cuts.is_empty() {
+            self.parted = self.now;
+        }
         self.cuts.clear();
         self.listen_again();
+    }
+
+    /// Whether everyone has heard everyone who has power since then.
+    pub(in super::super) fn whole_since(&self, time: Duration) -> bool {
+        self.cuts.is_empty() && self.parted <= time
     }
 
     /// Finds out who hears whom from now on.

@@ -58,6 +58,8 @@ pub(super) struct Host {
     pub(super) up: bool,
     pub(super) process: Option<Process>,
     incarnation: u64,
+    /// When it was started, stopped or disturbed in another way last.
+    pub(super) disturbed: Duration,
 }
 
 /// A machine that runs.
@@ -129,6 +131,8 @@ pub(super) struct Network {
     cuts: BTreeSet<(HostId, HostId)>,
     /// Directions in which nothing arrives, because of a cut or since a host has no power.
     deaf: BTreeSet<(HostId, HostId)>,
+    /// When somebody last did not hear somebody.
+    pub(super) parted: Duration,
     /// Since when two hosts have not understood each other.
     apart: BTreeMap<(HostId, HostId), Duration>,
     pub(super) traffic: Traffic,
@@ -160,6 +164,7 @@ impl Network {
             at_once: 0,
             cuts: BTreeSet::new(),
             deaf: BTreeSet::new(),
+            parted: Duration::ZERO,
             apart: BTreeMap::new(),
             traffic: Traffic::default(),
             trace,
@@ -207,7 +212,8 @@ impl Network {
     /// Adds a host without a process.
     pub(super) fn add_host(&mut self, name: String, address: TransportAddress) -> HostId {
         let (up, process, incarnation) = (true, None, 0);
-        self.hosts.push(Host { name, address, up, process, incarnation });
+        let disturbed = self.now;
+        self.hosts.push(Host { name, address, up, process, incarnation, disturbed });
         self.hosts.len() - 1
     }
 
@@ -217,6 +223,7 @@ impl Network {
         let host = &mut self.hosts[id];
         assert!(host.process.is_none(), "one process on each host");
         host.up = true;
+        host.disturbed = self.now;
         host.incarnation += 1;
         let mut process = Process {
             role,
@@ -243,6 +250,7 @@ impl Network {
 
     /// Ends a process, as SIGKILL does: its kernel closes its connections.
     pub(super) fn kill(&mut self, id: HostId) {
+        self.hosts[id].disturbed = self.now;
         let Some(process) = self.hosts[id].process.take() else { return };
         for (link, side) in process.connections.into_values() {
             self.shut(link, side);
@@ -263,6 +271,7 @@ impl Network {
 
     /// Takes the power off a host: nobody is told.
     pub(super) fn power_off(&mut self, id: HostId) {
+        self.hosts[id].disturbed = self.now;
         self.hosts[id].up = false;
         self.listen_again();
         if let Some(process) = self.hosts[id].process.take() {
@@ -283,16 +292,20 @@ impl Network {
     pub(super) fn pause(&mut self, id: HostId, duration: Duration) {
         let Some(process) = &mut self.hosts[id].process else { return };
         process.paused = true;
+        self.hosts[id].disturbed = self.now;
         let incarnation = self.hosts[id].incarnation;
         self.schedule(self.now + duration, Occurrence::Resume(id, incarnation));
     }
 
     /// Lets a process go on. As our driver does, it looks at its timers first.
     pub(super) fn resume(&mut self, id: HostId) {
-        let Host { name, process: Some(process), .. } = &mut self.hosts[id] else { return };
+        let Host { name, process: Some(process), disturbed, .. } = &mut self.hosts[id] else {
+            return;
+        };
         if !std::mem::replace(&mut process.paused, false) {
             return;
         }
+        *disturbed = self.now;
         self.trace.line(self.now, || format!("{name} goes on"));
         let inbox = std::mem::take(&mut process.inbox);
         let now = process.clock.at(self.now);

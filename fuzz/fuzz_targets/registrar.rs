@@ -1,0 +1,35 @@
+//! Whatever comes over ASAP and ENRP, a registrar goes on.
+#![no_main]
+
+use arbitrary::Unstructured;
+use libfuzzer_sys::fuzz_target;
+use rserpool::protocol::Registrar;
+use rserpool::protocol::registrar::{Limits, RegistrarConfig};
+use rserpool::wire::RegistrarId;
+use rserpool_fuzz::{Player, address};
+
+fuzz_target!(|data: &[u8]| {
+    let _ = play(&mut Unstructured::new(data));
+});
+
+fn play(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
+    let mut config = RegistrarConfig::new(RegistrarId(1), 1);
+    if u.arbitrary()? {
+        config = config.limits(Limits::default().elements(2, 3).connections_per_host(2));
+    }
+    if u.arbitrary()? {
+        config = config.enrp(address(u)?);
+        if u.arbitrary()? {
+            config = config.peers([address(u)?]);
+        }
+    }
+    let mut player = Player::new(Registrar::new(config));
+    while !u.is_empty() {
+        if u.ratio(1, 200)? {
+            player.machine.leave(player.now);
+            player.drain();
+        }
+        player.step(u)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! Whatever registrars say, a pool user goes on, and each request is answered once.
+#![no_main]
+
+use std::time::Duration;
+
+use arbitrary::Unstructured;
+use libfuzzer_sys::fuzz_target;
+use rserpool::protocol::user::{ResolveOptions, UserConfig};
+use rserpool::protocol::{HuntConfig, User};
+use rserpool::wire::PoolElementId;
+use rserpool_fuzz::{Player, address, handle};
+
+fuzz_target!(|data: &[u8]| {
+    let _ = play(&mut Unstructured::new(data));
+});
+
+fn play(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
+    let hunt = HuntConfig::new([address(u)?, address(u)?]).listen_for_announcements();
+    let config = UserConfig::new(hunt, 1).cache_capacity(u.int_in_range(0..=2)?);
+    let mut player = Player::new(User::new(config));
+    while !u.is_empty() {
+        match u.int_in_range(0..=20)? {
+            0..=2 => {
+                let max_age = Duration::from_secs(u.int_in_range(0..=9)?);
+                let options = ResolveOptions { items: u.arbitrary()?, max_age };
+                player.machine.resolve(player.now, handle(u)?, &options);
+            }
+            3 => {
+                let _ = player.machine.subscribe(player.now, handle(u)?);
+            }
+            4 => player.machine.unsubscribe(&handle(u)?),
+            5 => {
+                let element = PoolElementId(u.int_in_range(0..=5)?);
+                player.machine.report_unreachable(player.now, handle(u)?, element);
+            }
+            _ => player.step(u)?,
+        }
+        player.drain();
+    }
+    Ok(())
+}
