@@ -58,6 +58,8 @@ pub struct World {
     pub events: Vec<(Duration, NodeId, Event)>,
     /// Messages that came for connections which the test made.
     pub received: Vec<(ConnectionId, UserMessage)>,
+    /// How many handle tables were asked for.
+    pub requests: usize,
     /// Announcements of registrars, and when.
     pub announced: Vec<(Duration, NodeId, UserMessage)>,
 }
@@ -79,6 +81,7 @@ impl Default for World {
             held: Vec::new(),
             events: Vec::new(),
             received: Vec::new(),
+            requests: 0,
             announced: Vec::new(),
         }
     }
@@ -218,8 +221,18 @@ impl World {
 
     /// Connects the test to a node, from the address of that host.
     pub fn connect_from(&mut self, host: usize, protocol: Ppid, to: NodeId) -> ConnectionId {
+        self.connect_at(address(host), protocol, to)
+    }
+
+    /// Connects the test to a node, from that address.
+    pub fn connect_at(
+        &mut self,
+        from: TransportAddress,
+        protocol: Ppid,
+        to: NodeId,
+    ) -> ConnectionId {
         let now = self.now;
-        let theirs = self.nodes[to].role.accept(now, protocol, address(host));
+        let theirs = self.nodes[to].role.accept(now, protocol, from);
         let ours = ConnectionId(1000 + self.links.len() as u64);
         self.links.push(((TEST, ours), (to, theirs)));
         self.settle(to);
@@ -292,6 +305,8 @@ impl World {
                     self.deliveries.push_back(Delivery::Connect((id, connection), protocol, to));
                 }
                 Output::Send { connection, message } => {
+                    let table_request = (message.ppid, message.payload[0]) == (Ppid::ENRP, 2);
+                    self.requests += usize::from(table_request);
                     if let Some(end) = self.other_end((id, connection)) {
                         self.deliveries.push_back(Delivery::Message(end, message));
                     }

@@ -164,7 +164,7 @@ proptest! {
                     let mut found: Vec<_> = selection
                         .iter()
                         .flat_map(|selection| selection.elements())
-                        .map(|element| element.identifier())
+                        .map(|(_, element)| element.identifier())
                         .collect();
                     assert_eq!(found.len(), eligible.min(items));
                     assert!(found.iter().all(|PoolElementId(id)| model.contains_key(&(pool, *id))));

@@ -8,7 +8,7 @@ use rserpool::protocol::{Machine, Output, Registrar};
 use rserpool::wire::asap::{
     Body, EndpointKeepAliveAck, EndpointUnreachable, HandleResolution, Resolved,
 };
-use rserpool::wire::{ErrorCause, PoolElementId, Ppid, RegistrarId, UserMessage};
+use rserpool::wire::{ErrorCause, PoolElementId, Ppid, RegistrarId, TransportAddress, UserMessage};
 use rserpool_tests::by_hand::{registration, send_asap, take_asap};
 use rserpool_tests::world::{Event, World, address};
 
@@ -189,4 +189,41 @@ fn a_registrar_that_leaves_hands_its_elements_over() {
         assert_eq!(world.take_events(node), [], "no element lost its registrar");
         assert!(world.with_element(node, |element, _| element.is_registered()));
     }
+}
+
+/// A loopback address says nothing to another host: neither users nor registrars there are told.
+#[test]
+fn addresses_that_lead_elsewhere_are_told_to_nobody_elsewhere() {
+    let mut world = World::default();
+    let one = world.join(1, &[]);
+    let two = world.join(2, &[one]);
+    world.run(SECOND);
+    let loopback = TransportAddress::tcp("127.0.0.1:7".parse().unwrap());
+    let here = world.connect_at(loopback.clone(), Ppid::ASAP, one);
+    for identifier in 1..=2 {
+        let mut near = registration("Pool", identifier);
+        near.pool_element.user_transport = loopback.clone().into();
+        send_asap(&mut world, here, near);
+    }
+    let far = world.connect(one);
+    send_asap(&mut world, far, registration("Pool", 3));
+    world.run(SECOND);
+    let told = |world: &mut World, on| {
+        take_asap(world, on);
+        send_asap(world, on, resolution());
+        let answer = take_asap(world, on).pop();
+        let Some(Body::HandleResolutionResponse(response)) = answer else { panic!("no answer") };
+        let Resolved::Pool { mut elements, .. } = response.result else { panic!("no pool") };
+        elements.sort_by_key(|element| element.identifier);
+        elements.into_iter().map(|element| element.identifier.0).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&mut world, here), [1, 2, 3]);
+    assert_eq!(told(&mut world, far), [3]);
+    assert_eq!(world.homes(one).len(), 3);
+    assert_eq!(world.homes(two), [(3, 1)]);
+    // And no audit thinks that something is missing.
+    let asked = world.requests;
+    world.run(SECOND * 5);
+    assert_eq!(world.homes(two), [(3, 1)]);
+    assert_eq!(world.requests, asked, "no handle table was asked for");
 }

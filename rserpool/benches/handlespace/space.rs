@@ -133,7 +133,7 @@ impl Space {
     pub fn resolve(&mut self, request: &Request, items: usize) -> u32 {
         let selection = self.space.select(&request.handle, Wanted::items(items), &mut self.rng);
         let selection = selection.unwrap();
-        selection.elements().fold(0, |sum, element| sum ^ element.identifier().0)
+        selection.elements().fold(0, |sum, (_, element)| sum ^ element.identifier().0)
     }
 
     /// Another one of this size, in which all have re-registered.

@@ -15,10 +15,10 @@ use super::{ASAP, ListenError, Network, Stopped, random_seed};
 use crate::log::{ANYBODY, note_limited, warn_limited};
 use crate::protocol::element::{Element, ElementConfig, Event};
 use crate::protocol::{HuntConfig, Incompatible, Machine};
-use crate::transport::Purpose;
+use crate::transport::{Purpose, interfaces};
 use crate::wire::{
     OperationError, PolicyParameters, PoolElementId, PoolHandle, Ppid, TransportAddress,
-    TransportUse,
+    TransportProtocol, TransportUse,
 };
 
 /// A member of a pool. It stays registered as long as this handle lives; [`Self::leave`]
@@ -213,8 +213,10 @@ impl Drop for PoolElement {
 }
 
 impl PoolElementBuilder {
-    /// Where to accept sessions: any port on all addresses. Of these, the element registers
-    /// the one that it reaches its registrar from.
+    /// Sets where to accept sessions, and connections from registrars. Default over TCP: any port
+    /// of the address from which the host reaches the configured registrars, if that is one;
+    /// otherwise of all addresses, and the element registers the one that it reaches its registrar
+    /// from.
     #[must_use]
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = Some(address);
@@ -288,7 +290,8 @@ impl PoolElementBuilder {
             let asap = network.listen(ASAP, &TransportAddress { port: 0, ..address.clone() })?;
             Ok((service, user_transport, asap))
         };
-        let (service, user_transport, asap) = match self.listen {
+        let listen_at = self.listen.or_else(|| facing(&network, &self.hunt));
+        let (service, user_transport, asap) = match listen_at {
             Some(address) => listen(address)?,
             // All addresses of both versions, where the host has version 6.
             None => listen((Ipv6Addr::UNSPECIFIED, 0).into())
@@ -325,6 +328,21 @@ impl PoolElementBuilder {
             user_transport,
         })
     }
+}
+
+/// The address from which the configured registrars are reached, if it is one, and no others are
+/// looked for. SCTP has use for all addresses.
+fn facing(network: &Network, hunt: &HuntConfig) -> Option<SocketAddr> {
+    if network.protocol() != TransportProtocol::Tcp || hunt.listens() {
+        return None;
+    }
+    let mut towards = hunt
+        .registrars()
+        .iter()
+        .flat_map(TransportAddress::socket_addresses)
+        .map(interfaces::towards);
+    let first = towards.next()??;
+    towards.all(|other| other == Some(first)).then_some(SocketAddr::new(first, 0))
 }
 
 impl ElementRole {

@@ -180,6 +180,12 @@ impl Role for RegistrarRole {
                     }
                 }
             }
+            Event::Near(element, address) => {
+                let (pool, element) = (element.pool_handle, element.identifier);
+                warn_limited!(now, host_of(&address),
+                    "an element is told to nobody on other hosts, which cannot reach its address",
+                    %pool, %element, %address);
+            }
             Event::NotTaken(registrar, reason) => {
                 warn_limited!(now, log::ANYBODY, "an element of a peer was not taken",
                     %registrar, reason);

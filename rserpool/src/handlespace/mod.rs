@@ -421,8 +421,13 @@ impl<'s, T> Selection<'s, T> {
     }
 
     /// The chosen elements, in order.
-    pub fn elements(&self) -> impl ExactSizeIterator<Item = &'s Element<T>> + use<'_, 's, T> {
-        self.selected.iter().map(|member| &self.elements[self.pool.key(*member).index()])
+    pub fn elements(
+        &self,
+    ) -> impl ExactSizeIterator<Item = (ElementKey, &'s Element<T>)> + use<'_, 's, T> {
+        self.selected.iter().map(|member| {
+            let key = self.pool.key(*member);
+            (key, &self.elements[key.index()])
+        })
     }
 }
 
@@ -457,7 +462,7 @@ mod tests {
     fn chosen(space: &mut Handlespace<()>, pool: &str, count: usize) -> Vec<u32> {
         let rng = &mut StdRng::seed_from_u64(1);
         let selection = space.select(&handle(pool), Wanted::items(count), rng);
-        selection.unwrap().elements().map(|element| element.identifier().0).collect()
+        selection.unwrap().elements().map(|(_, element)| element.identifier().0).collect()
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The addresses of this host.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use crate::wire::parameter::Addresses;
 use crate::wire::{TransportAddress, TransportProtocol};
@@ -22,6 +22,17 @@ pub(crate) fn version_4() -> Vec<Ipv4Addr> {
             IpAddr::V6(_) => None,
         })
         .collect()
+}
+
+/// The address of this host from which it reaches another. Nothing is sent.
+pub(crate) fn towards(address: SocketAddr) -> Option<IpAddr> {
+    let any: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(address).ok()?;
+    socket.local_addr().ok().map(|local| local.ip())
 }
 
 /// Where others reach what is bound to `bound`: there, or, where that is all addresses, at those

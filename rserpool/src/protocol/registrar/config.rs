@@ -1,5 +1,6 @@
 //! What a registrar can be told.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use super::Limits;
@@ -210,6 +211,12 @@ impl RegistrarConfig {
 
     pub(crate) fn enrp_transport(&self) -> Option<&TransportAddress> {
         self.enrp.as_ref()
+    }
+
+    /// An address that says how far others are that reach this registrar.
+    pub(super) fn reached_at(&self) -> IpAddr {
+        let enrp = self.enrp.as_ref().and_then(|enrp| enrp.addresses.first().copied());
+        enrp.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
     }
 
     pub(crate) fn profile(&self) -> Compatibility {

@@ -11,6 +11,7 @@ mod peers;
 mod registration;
 mod resolution;
 mod rivals;
+mod scope;
 mod shares;
 mod stall;
 mod subscription;
@@ -18,7 +19,7 @@ mod table;
 mod takeover;
 mod update;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -42,6 +43,7 @@ use mentor::Joining;
 use peers::Peers;
 use registration::Claimant;
 use rivals::Rivals;
+use scope::Scope;
 use shares::Shares;
 use stall::Stall;
 use subscription::Subscriptions;
@@ -73,6 +75,8 @@ pub struct Registrar {
     /// Resolutions of unknown pools that wait until we are ready.
     deferred: Vec<(ConnectionId, asap::HandleResolution)>,
     shares: Shares,
+    /// The elements whose addresses do not lead far.
+    near: BTreeMap<ElementKey, Scope>,
     subscriptions: Subscriptions,
     leaving: Leaving,
     stall: Stall,
@@ -136,6 +140,9 @@ pub enum Event {
     PeerSilent(TransportAddress),
     /// Another registrar, which had elements, does not answer any more.
     PeerDead(RegistrarId),
+    /// An element, which is reached on its own host or link alone, is told to nobody elsewhere. Told
+    /// by a registrar that others reach.
+    Near(ElementName, TransportAddress),
     /// We know what the other registrars know, or there are none.
     Joined {
         /// How many elements there are.
@@ -255,6 +262,7 @@ impl Registrar {
             ready: false,
             deferred: Vec::new(),
             shares: Shares::default(),
+            near: BTreeMap::new(),
             subscriptions: Subscriptions::default(),
             leaving: Leaving::No,
             stall: Stall::default(),
@@ -416,6 +424,8 @@ impl Registrar {
             self.tell_removed(key);
         }
         let update = self.encode_update(UpdateAction::Delete, false, key);
+        let told = self.told_of(key);
+        self.near.remove(&key);
         let Some((pool_handle, element)) = self.handlespace.remove(key) else { return };
         self.subscriptions.note(&pool_handle);
         self.timers.cancel(Timer::KeepAlive(key));
@@ -427,7 +437,7 @@ impl Registrar {
         if element.home_registrar() == self.config.identifier
             && let Some(update) = update
         {
-            self.send_update(&update);
+            self.send_update(told, &update);
         }
         let address = element.value().user_transport.address().cloned();
         let vacant = self.handlespace.is_unknown(&pool_handle);

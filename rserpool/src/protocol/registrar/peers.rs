@@ -573,20 +573,26 @@ impl Registrar {
         Route { sender: self.config.identifier, receiver }
     }
 
-    fn presence(&self, receiver: RegistrarId, reply_required: bool) -> Presence {
+    /// The presence for a host, or for everyone.
+    fn presence(
+        &self,
+        to: Option<IpAddr>,
+        receiver: RegistrarId,
+        reply_required: bool,
+    ) -> Presence {
         let registrar = self.config.identifier;
-        let checksum = self.handlespace.checksum(registrar);
         let transport = self.config.enrp.clone();
         Presence {
             reply_required,
             route: self.route(receiver),
-            checksum: Some(self.config.compatibility.checksum(checksum)),
+            checksum: Some(self.checksum_for(to)),
             server: transport.map(|transport| ServerInformation { registrar, transport }),
         }
     }
 
     fn send_presence(&mut self, to: ConnectionId, receiver: RegistrarId, reply_required: bool) {
-        let presence = self.presence(receiver, reply_required);
+        let host = self.peers.host_of_link(to);
+        let presence = self.presence(host, receiver, reply_required);
         self.out.send_enrp(to, presence);
     }
 
@@ -648,7 +654,7 @@ impl Registrar {
             }
         }
         if self.config.multicast_presence {
-            let presence = enrp::Message::from(self.presence(RegistrarId(0), false));
+            let presence = enrp::Message::from(self.presence(None, RegistrarId(0), false));
             match presence.encode() {
                 Ok(payload) => self.out.announce(UserMessage::new(Ppid::ENRP, payload)),
                 Err(error) => tracing::warn!(%error, "the presence is too long"),

@@ -1,8 +1,10 @@
 //! Registration and deregistration (RFC 5352 sections 3.1 and 3.2).
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::membership::{Custody, KeepAlive, Membership, Origin, Watch, host_of};
+use super::scope::Scope;
 use super::shares::{Charge, Limit};
 use super::{ElementName, Event, Registrar, RemovalReason, Timer};
 use crate::handlespace::{Element, ElementKey, Refused};
@@ -183,6 +185,10 @@ impl Registrar {
             }
             self.schedule_keep_alive(now, key);
         }
+        if self.note_scope(key, &value) && Scope::of(self.config.reached_at()) == Scope::Global {
+            let name = ElementName { pool_handle: handle.clone(), identifier: value.identifier };
+            self.out.event(Event::Near(name, peer.clone()));
+        }
         self.announce_element(key);
         if has_distance {
             self.out.measure(from);
@@ -199,6 +205,10 @@ impl Registrar {
         let quoted = quote(&value.user_transport);
         if let UserTransport::Address(user) = &mut value.user_transport {
             user.addresses.retain(|address| peer.addresses.contains(address));
+            let far = |address: &IpAddr| Scope::of(*address) == Scope::Global;
+            if user.addresses.iter().any(far) {
+                user.addresses.retain(|address| far(address));
+            }
             if user.addresses.is_empty() || user.port == 0 {
                 return Err(ErrorCause::InvalidValues(quoted));
             }

@@ -1,10 +1,13 @@
 //! Handle resolution (RFC 5352 section 3.3).
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use super::Registrar;
 use super::membership::Client;
+use super::scope::Scope;
 use super::shares::Limit;
+use crate::handlespace::{Element, ElementKey};
 use crate::policy::Wanted;
 use crate::protocol::ConnectionId;
 use crate::wire::asap::{HandleResolution, HandleResolutionResponse, Resolved};
@@ -44,7 +47,8 @@ impl Registrar {
             _ => self.config.default_items,
         };
         let pool_handle = request.pool_handle;
-        match self.resolve(&pool_handle, wanted.min(self.config.max_items)) {
+        let Some(host) = self.connections.get(&from).map(Client::host) else { return };
+        match self.resolve(&pool_handle, wanted.min(self.config.max_items), host) {
             Some(answer) => self.out.send_encoded(from, Ppid::ASAP, answer),
             None => {
                 let result = Resolved::Error(ErrorCause::UnknownPoolHandle.into());
@@ -59,13 +63,19 @@ impl Registrar {
 
     /// The answer with so many elements, those last which may be unreachable. None where there is
     /// no such pool.
-    fn resolve(&mut self, handle: &PoolHandle, count: u32) -> Option<Bytes> {
+    fn resolve(&mut self, handle: &PoolHandle, count: u32, asker: IpAddr) -> Option<Bytes> {
         let items = usize::try_from(count).unwrap_or(usize::MAX);
         let wanted = Wanted { items, max_increment: self.config.max_increment };
         let selection = self.handlespace.select(handle, wanted, &mut self.rng)?;
-        let sound = selection.elements().filter(|element| !element.state.is_doubted());
-        let doubted = selection.elements().filter(|element| element.state.is_doubted());
-        let elements = sound.chain(doubted).map(|element| element.encoded());
+        let near = &self.near;
+        let asker = Scope::of(asker);
+        let leads_there = |(key, _): &(ElementKey, _)| {
+            near.is_empty() || near.get(key).is_none_or(|scope| *scope >= asker)
+        };
+        let all = || selection.elements().filter(leads_there).map(|(_, element)| element);
+        let sound = all().filter(|element| !element.state.is_doubted());
+        let doubted = all().filter(|element| element.state.is_doubted());
+        let elements = sound.chain(doubted).map(Element::encoded);
         Some(HandleResolutionResponse::encode_pool(
             false,
             handle,

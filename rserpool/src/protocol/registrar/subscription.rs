@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::membership::Client;
+use super::scope::Scope;
 use super::shares::Limit;
 use super::{Registrar, Timer};
-use crate::handlespace::Element;
+use crate::handlespace::{Element, ElementKey};
 use crate::protocol::ConnectionId;
 use crate::wire::asap::{HandleResolution, HandleResolutionResponse, Resolved};
 use crate::wire::{Bytes, ErrorCause, PoolHandle, Ppid};
@@ -113,7 +114,8 @@ impl Registrar {
         if self.handlespace.is_unknown(handle) || !self.add_subscriber(now, handle, from) {
             return false;
         }
-        if let Some(all) = self.all_of(handle) {
+        let Some(host) = self.connections.get(&from).map(Client::host) else { return false };
+        if let Some(all) = self.all_of(handle, Scope::of(host)) {
             self.out.send_encoded(from, Ppid::ASAP, all);
         }
         true
@@ -142,10 +144,13 @@ impl Registrar {
         true
     }
 
-    /// All of a pool, as its subscribers are told.
-    fn all_of(&self, handle: &PoolHandle) -> Option<Bytes> {
+    /// All of a pool, as its subscribers so far away are told.
+    fn all_of(&self, handle: &PoolHandle, asker: Scope) -> Option<Bytes> {
         let policy = self.handlespace.policy_type(handle)?;
-        let members = self.handlespace.members(handle).take(MAX_ELEMENTS);
+        let leads_there = |key: &ElementKey| {
+            self.near.is_empty() || self.near.get(key).is_none_or(|scope| *scope >= asker)
+        };
+        let members = self.handlespace.members(handle).filter(leads_there).take(MAX_ELEMENTS);
         let elements = members.filter_map(|key| self.handlespace.get(key)).map(Element::encoded);
         Some(HandleResolutionResponse::encode_pool(true, handle, policy, elements))
     }
@@ -173,9 +178,19 @@ impl Registrar {
             }
             (subscribed.told, subscribed.changed) = (now, false);
             let users = subscribed.users.clone();
-            let Some(all) = self.all_of(&handle) else { continue };
+            // What is told to many is encoded once.
+            let mut encoded: BTreeMap<Scope, Bytes> = BTreeMap::new();
             for user in users {
-                self.out.send_encoded(user, Ppid::ASAP, all.clone());
+                let Some(host) = self.connections.get(&user).map(Client::host) else { continue };
+                let scope = Scope::of(host);
+                if !encoded.contains_key(&scope)
+                    && let Some(all) = self.all_of(&handle, scope)
+                {
+                    encoded.insert(scope, all);
+                }
+                if let Some(all) = encoded.get(&scope) {
+                    self.out.send_encoded(user, Ppid::ASAP, all.clone());
+                }
             }
         }
         match self.subscriptions.later.first() {

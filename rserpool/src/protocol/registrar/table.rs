@@ -48,7 +48,8 @@ impl Registrar {
         };
         let next = keys.last().copied().filter(|_| more);
         let entries = keys.iter().filter_map(|key| {
-            Some((self.handlespace.handle_of(*key)?, self.handlespace.get(*key)?.encoded()))
+            let (pool, element) = (self.handlespace.handle_of(*key)?, self.handlespace.get(*key)?);
+            self.leads_there(*key, host).then_some((pool, element.encoded()))
         });
         let route = self.route(request.route.sender);
         let response = HandleTableResponse::encode_page(route, more, entries.collect());

@@ -23,8 +23,18 @@ impl Registrar {
     /// Tells all peers that an element of ours came or changed.
     pub(super) fn announce_element(&mut self, key: ElementKey) {
         if let Some(update) = self.encode_update(UpdateAction::Add, false, key) {
-            self.send_update(&update);
+            self.send_update(self.told_of(key), &update);
         }
+    }
+
+    /// The connections to the peers that are told of an element.
+    pub(super) fn told_of(&self, key: ElementKey) -> Vec<ConnectionId> {
+        let mut connected = self.peers.connected();
+        connected.retain(|connection| {
+            let host = self.peers.host_of_link(*connection);
+            host.is_none_or(|host| self.leads_there(key, host))
+        });
+        connected
     }
 
     /// The message that tells of an element.
@@ -40,8 +50,8 @@ impl Registrar {
         Some(HandleUpdate::encode_kept(takeover_suggested, route, action, handle, element))
     }
 
-    pub(super) fn send_update(&mut self, update: &Bytes) {
-        for connection in self.peers.connected() {
+    pub(super) fn send_update(&mut self, to: Vec<ConnectionId>, update: &Bytes) {
+        for connection in to {
             self.out.send_encoded(connection, Ppid::ENRP, update.clone());
         }
     }
@@ -153,6 +163,7 @@ impl Registrar {
             (remote.confirmation, remote.doubted) = (Confirmation::Confirmed, false);
         }
         self.recharge(key, host);
+        self.note_scope(key, &value);
         self.answer_deferred(now, handle);
         Some(key)
     }
