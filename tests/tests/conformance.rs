@@ -136,3 +136,38 @@ fn what_does_not_exist_is_noticed() {
     assert_eq!(check("| 3.1 | MUST | a | b | `some::test` |"), Some(1));
     assert_eq!(check("| RFC 5352 | 162 | 108 | 28 | 24 | 2 | 50 | 26 |"), None);
 }
+
+/// `SECURITY.md` promises what is tested.
+#[test]
+fn each_promise_names_a_test_that_exists() {
+    let root = root();
+    let mut texts = HashMap::new();
+    collect(&root, &mut texts);
+    let text = fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let promises = text.split("## What is promised").nth(1).unwrap();
+    let promises = promises.split("## Limits").next().unwrap();
+    let rows = promises.lines().filter(|line| line.starts_with("| ")).skip(1);
+    let mut count = 0;
+    for row in rows {
+        let tests = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        let mut named = 0;
+        for test in quoted(tests) {
+            if let Some((stem, rest)) = test.split_once("::") {
+                let last = rest.rsplit("::").next().unwrap();
+                let text = texts.get(stem).unwrap_or_else(|| panic!("no file {stem}"));
+                let found = ["fn", "mod"].iter().any(|what| {
+                    [format!("{what} {last}("), format!("{what} {last} {{")]
+                        .iter()
+                        .any(|it| text.contains(it))
+                });
+                assert!(found, "there is no {test}");
+                named += 1;
+            } else if root.join("fuzz/fuzz_targets").join(format!("{test}.rs")).exists() {
+                named += 1;
+            }
+        }
+        assert!(named > 0, "no test: {row}");
+        count += 1;
+    }
+    assert!(count >= 10);
+}
