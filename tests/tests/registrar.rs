@@ -538,3 +538,20 @@ fn elements_that_share_an_endpoint_share_the_connection_to_it() {
     registrar.handle_connection(now, from, ConnectionEvent::Lost);
     assert_eq!(connects(&mut registrar), 1);
 }
+
+/// What was asked over a connection that is lost is asked again: the element may have moved.
+#[test]
+fn an_element_whose_connection_breaks_while_it_is_asked_stays() {
+    let mut world = World::default();
+    let config = RegistrarConfig::new(RegistrarId(1), 1).keep_alive(SECOND, SECOND * 5);
+    let registrar = world.registrar(Registrar::new(config));
+    let element = world.element(new_element(1));
+    world.run(SECOND);
+    world.pause(element);
+    world.run(SECOND * 2);
+    world.disconnect(element);
+    world.resume(element);
+    world.run(SECOND * 20);
+    assert_eq!(removals(&mut world, registrar), []);
+    assert_eq!(world.elements(registrar), 1);
+}

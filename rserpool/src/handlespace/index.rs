@@ -107,7 +107,19 @@ impl<H: Home> Index<H> {
 
     #[cold]
     fn grow(&mut self) {
-        let slots = vec![Slot::VACANT; (self.slots.len() * 2).max(4)].into_boxed_slice();
+        self.resize((self.slots.len() * 2).max(4));
+    }
+
+    /// Gives memory back that is not needed.
+    pub(super) fn shrink(&mut self) {
+        let size = (self.len * 2).next_power_of_two().max(4);
+        if size * 2 < self.slots.len() {
+            self.resize(size);
+        }
+    }
+
+    fn resize(&mut self, size: usize) {
+        let slots = vec![Slot::VACANT; size].into_boxed_slice();
         for slot in std::mem::replace(&mut self.slots, slots) {
             if !slot.is_vacant() {
                 let at = self.search(slot.tag, |_| false);

@@ -85,6 +85,12 @@ impl Lifetimes {
         self.link(key.0, deadline);
     }
 
+    /// Gives the memory of elements back that come after so many, which are not there.
+    pub(super) fn shrink(&mut self, elements: usize) {
+        self.entries.truncate(elements);
+        self.entries.shrink_to_fit();
+    }
+
     /// The element has no deadline any more.
     pub(super) fn cancel(&mut self, key: ElementKey) {
         if self.entries.get(key.index()).is_some_and(|entry| entry.previous != NONE) {

@@ -388,6 +388,20 @@ impl<T> Handlespace<T> {
         Some((handle, element))
     }
 
+    /// Whether much of its memory is for elements that are not there any more.
+    #[must_use]
+    pub fn is_sparse(&self) -> bool {
+        self.elements.capacity() > 4096 && self.elements.len() < self.elements.capacity() / 4
+    }
+
+    /// Gives memory back that is not needed: all behind the last element in the arena.
+    pub fn shrink(&mut self) {
+        self.elements.shrink_to_fit();
+        self.pools.shrink_to_fit();
+        self.by_handle.shrink();
+        self.lifetimes.shrink(self.elements.capacity());
+    }
+
     /// Selects up to as many elements of a pool as are wanted by its policy, the first to try
     /// first. `None` where there is no such pool.
     pub fn select<'s>(

@@ -46,6 +46,11 @@ impl<K: Copy + Ord + Hash> Timers<K> {
         Some(key)
     }
 
+    /// Gives memory back that is not needed.
+    pub(crate) fn shrink(&mut self) {
+        self.deadlines.shrink_to_fit();
+    }
+
     pub(crate) fn is_set(&self, key: K) -> bool {
         self.deadlines.contains_key(&key)
     }

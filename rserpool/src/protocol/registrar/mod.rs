@@ -88,6 +88,9 @@ pub struct Registrar {
     out: Outbox<Event>,
 }
 
+/// How long memory is kept that is not needed: it may be soon.
+const TIDY_AFTER: Duration = Duration::from_secs(5);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
     Announce,
@@ -109,6 +112,8 @@ enum Timer {
     Peer(RegistrarId),
     /// The elements had the time to find us.
     Ready,
+    /// Much of the memory may not be needed any more.
+    Tidy,
     /// Subscribers may be told of more.
     Subscriptions,
     KeepAlive(ElementKey),
@@ -507,6 +512,18 @@ impl Registrar {
         }
         self.dial_waiting(now);
         self.tell_subscribers(now);
+        if self.handlespace.is_sparse() && !self.timers.is_set(Timer::Tidy) {
+            self.timers.set(Timer::Tidy, now + TIDY_AFTER);
+        }
+    }
+
+    /// Gives back what a crowd needed that is gone.
+    fn tidy(&mut self) {
+        if self.handlespace.is_sparse() {
+            self.handlespace.shrink();
+            self.timers.shrink();
+            self.connections.shrink_to_fit();
+        }
     }
 
     fn handle_timer(&mut self, now: Instant, timer: Timer) {
@@ -525,6 +542,7 @@ impl Registrar {
             Timer::NextMentor => self.handle_pause_over(now),
             Timer::Peer(peer) => self.handle_peer_timer(now, peer),
             Timer::Ready => self.become_ready(now),
+            Timer::Tidy => self.tidy(),
             // Every input ends with that.
             Timer::Subscriptions => {}
             Timer::KeepAlive(key) => self.handle_keep_alive_timer(now, key),

@@ -112,6 +112,7 @@ impl Registrar {
             | Timer::Heartbeat
             | Timer::Host(_)
             | Timer::Ready
+            | Timer::Tidy
             | Timer::Subscriptions => self.handle_timer(now, timer),
         }
     }
