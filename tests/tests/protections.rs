@@ -4,11 +4,13 @@
 use std::time::Duration;
 
 use rserpool::protocol::registrar::{Event as Told, Limits, RegistrarConfig};
-use rserpool::protocol::{Machine, Output, Registrar};
+use rserpool::protocol::{ConnectionEvent, Machine, Output, Registrar};
 use rserpool::wire::asap::{
     Body, EndpointKeepAliveAck, EndpointUnreachable, HandleResolution, Resolved,
 };
-use rserpool::wire::{ErrorCause, PoolElementId, Ppid, RegistrarId, TransportAddress, UserMessage};
+use rserpool::wire::{
+    ErrorCause, PoolElementId, Ppid, RegistrarId, RegistrationLife, TransportAddress, UserMessage,
+};
 use rserpool_tests::by_hand::{registration, send_asap, take_asap};
 use rserpool_tests::world::{Event, World, address};
 
@@ -226,4 +228,91 @@ fn addresses_that_lead_elsewhere_are_told_to_nobody_elsewhere() {
     world.run(SECOND * 5);
     assert_eq!(world.homes(two), [(3, 1)]);
     assert_eq!(world.requests, asked, "no handle table was asked for");
+}
+
+/// Elements in pools with long names, and elements that others are not told of, fill pages: those
+/// behind them come with the next one.
+#[test]
+fn pages_have_all_that_a_peer_is_told_of() {
+    let mut world = World::default();
+    let one = world.join(1, &[]);
+    world.run(SECOND);
+    let loopback = TransportAddress::tcp("127.0.0.1:7".parse().unwrap());
+    let here = world.connect_at(loopback.clone(), Ppid::ASAP, one);
+    for identifier in 1..=300 {
+        let mut near = registration("Near", identifier);
+        near.pool_element.user_transport = loopback.clone().into();
+        near.pool_element.registration_life = RegistrationLife::INFINITE;
+        send_asap(&mut world, here, near);
+    }
+    let far = world.connect(one);
+    for number in 0..60 {
+        let long = format!("{number:02}{}", "x".repeat(3900));
+        send_asap(&mut world, far, registration(&long, 1));
+        send_asap(&mut world, far, registration("zz", 1000 + number));
+    }
+    assert_eq!(world.elements(one), 420);
+    let two = world.join(2, &[one]);
+    world.run(SECOND);
+    assert_eq!(world.elements(two), 120);
+}
+
+/// What accepts connections and drops them does not answer.
+#[test]
+fn an_element_that_accepts_and_drops_connections_is_removed() {
+    let mut now = World::default().now();
+    let mut registrar = Registrar::new(config());
+    // The connections that it makes.
+    let dialled = |registrar: &mut Registrar| {
+        let outputs = std::iter::from_fn(|| registrar.poll_output());
+        let connect = |output| match output {
+            Output::Connect { connection, .. } => Some(connection),
+            _ => None,
+        };
+        outputs.filter_map(connect).collect::<Vec<_>>()
+    };
+    registrar.start(now);
+    dialled(&mut registrar);
+    let on = registrar.accept(now, Ppid::ASAP, address(99));
+    dialled(&mut registrar);
+    let payload = rserpool::wire::asap::Message::from(registration("Pool", 7)).encode().unwrap();
+    registrar.handle_message(now, on, UserMessage::new(Ppid::ASAP, payload));
+    dialled(&mut registrar);
+    registrar.handle_connection(now, on, ConnectionEvent::Lost);
+    let mut open = dialled(&mut registrar);
+    assert_eq!(open.len(), 1);
+    let end = now + SECOND * 20;
+    while registrar.elements() > 0 && now < end {
+        for connection in std::mem::take(&mut open) {
+            let (local, peer) = (address(0), address(99));
+            let established = ConnectionEvent::Established { local, peer };
+            registrar.handle_connection(now, connection, established);
+            open.extend(dialled(&mut registrar));
+            registrar.handle_connection(now, connection, ConnectionEvent::Closed);
+            open.extend(dialled(&mut registrar));
+        }
+        now = registrar.poll_timeout().unwrap();
+        registrar.handle_timeout(now);
+        open.extend(dialled(&mut registrar));
+    }
+    assert_eq!(registrar.elements(), 0);
+}
+
+/// An element without an ASAP endpoint cannot be asked by others than its home.
+#[test]
+fn a_report_elsewhere_removes_nothing() {
+    let mut world = World::default();
+    let one = world.join(1, &[]);
+    let two = world.join(2, &[one]);
+    world.run(SECOND);
+    let on = world.connect(one);
+    let mut unreachable = registration("Pool", 7);
+    unreachable.pool_element.asap_transport = None;
+    send_asap(&mut world, on, unreachable);
+    let user = world.connect(two);
+    let pool_handle = "Pool".parse().unwrap();
+    let identifier = PoolElementId(7);
+    send_asap(&mut world, user, EndpointUnreachable { pool_handle, identifier });
+    world.run(SECOND);
+    assert_eq!(world.homes(two), [(7, 1)]);
 }

@@ -33,6 +33,9 @@ const MAX_SILENT: usize = 4096;
 /// How long no sessions are accepted after that failed for want of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How many things are done before others run.
+const BUDGET: u32 = 256;
+
 /// How many silent connections are dropped at a time for want of descriptors.
 const MAX_DISMISSED: usize = 16;
 
@@ -86,7 +89,7 @@ impl Acceptor {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
+        for _ in 0..BUDGET {
             if self.closed.poll_unpin(cx).is_ready() {
                 return Poll::Ready(());
             }
@@ -124,6 +127,8 @@ impl Acceptor {
             let accepted = ready!(self.endpoint.poll_accept(cx));
             self.admit(accepted);
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn admit(&mut self, accepted: io::Result<Box<dyn Connection>>) {

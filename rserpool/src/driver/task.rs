@@ -338,12 +338,9 @@ impl<R: Role> Task<R> {
 
 /// What the end of a connection says of the other end.
 fn reason_of(error: &io::Error) -> ConnectionEvent {
-    use io::ErrorKind::{
-        AddrInUse, AddrNotAvailable, AlreadyExists, ConnectionRefused, InvalidInput,
-        PermissionDenied,
-    };
-    // There is an association already, or no way or no address to send from.
-    let local = [AddrInUse, AddrNotAvailable, AlreadyExists, InvalidInput, PermissionDenied];
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable, AlreadyExists, ConnectionRefused};
+    // There is an association already, or no address to send from.
+    let local = [AddrInUse, AddrNotAvailable, AlreadyExists];
     if error.kind() == ConnectionRefused {
         ConnectionEvent::Refused
     } else if local.contains(&error.kind()) || is_shortage(error) || is_connected_already(error) {

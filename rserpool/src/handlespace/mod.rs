@@ -249,14 +249,7 @@ impl<T> Handlespace<T> {
         value: &PoolElement,
         state: T,
     ) -> Result<ElementKey, Refused> {
-        self.policies.validate(&value.policy)?;
-        if value.identifier == PoolElementId(0) {
-            return Err(Refused::NoIdentifier);
-        }
-        if self.elements.len() >= self.capacity {
-            return Err(Refused::Full);
-        }
-        let encoded = EncodedElement::new(handle, value)?;
+        let encoded = self.could_take(handle, value)?;
         let index = match self.index_of(handle) {
             Some(index) => {
                 self.pools[index as usize].check(value)?;
@@ -272,6 +265,26 @@ impl<T> Handlespace<T> {
         entry.insert(Element { pool: index, member, value: encoded, state });
         self.present.insert(key.0);
         Ok(key)
+    }
+
+    /// What an element would be kept as, if it were of the kind of its pool.
+    ///
+    /// # Errors
+    ///
+    /// When the element is not valid or too large, or there is no room.
+    pub fn could_take(
+        &self,
+        handle: &PoolHandle,
+        value: &PoolElement,
+    ) -> Result<EncodedElement, Refused> {
+        self.policies.validate(&value.policy)?;
+        if value.identifier == PoolElementId(0) {
+            return Err(Refused::NoIdentifier);
+        }
+        if self.elements.len() >= self.capacity {
+            return Err(Refused::Full);
+        }
+        Ok(EncodedElement::new(handle, value)?)
     }
 
     fn new_pool(&mut self, handle: &PoolHandle, value: &PoolElement) -> u32 {

@@ -6,6 +6,10 @@ use bytes::Bytes;
 
 use super::{Blank, DecodeError, DecodeErrorKind, EncodeError, ErrorCause, Reader, Writer, padded};
 
+/// The most unknown parameters of a message that are reported. Not from the RFCs, which want all:
+/// a message may have ten thousand.
+const MAX_REPORTED: usize = 32;
+
 /// What a protocol puts into a message: [`asap::Body`](super::asap::Body) or
 /// [`enrp::Body`](super::enrp::Body).
 pub trait Body: Sized + fmt::Debug + sealed::Sealed {
@@ -152,7 +156,7 @@ impl<B: Body> Message<B> {
     pub fn disposition(&self) -> Disposition {
         let mut disposition = Disposition { process: true, report: Vec::new() };
         for parameter in self.unrecognized() {
-            if parameter.number() & 0x4000 != 0 {
+            if parameter.number() & 0x4000 != 0 && disposition.report.len() < MAX_REPORTED {
                 disposition.report.push(ErrorCause::UnrecognizedParameter(parameter.bytes.clone()));
             }
             if parameter.number() & 0x8000 == 0 {

@@ -20,7 +20,7 @@ const MAX_ASKED: usize = 256;
 const DIAL_PAUSE: Duration = Duration::from_millis(200);
 
 /// How often reports make us ask one element, at the most (RFC 5355 section 2.14.3).
-const REPORT_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const REPORT_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long an element may still take to answer that more hosts reported than MAX-BAD-PE-REPORT.
 const REPORTED_PATIENCE: Duration = Duration::from_secs(1);
@@ -67,17 +67,29 @@ impl Registrar {
         let Some(connection) = element.state.connection else {
             return match element.value().asap_transport {
                 Some(address) => self.dial(now, key, address),
-                None => self.remove(key, RemovalReason::Unreachable),
+                None => match &mut element.state.watch {
+                    Watch::Home(_) => self.remove(key, RemovalReason::Unreachable),
+                    // It is for its home to find out.
+                    Watch::Elsewhere(remote) => remote.doubted = false,
+                },
             };
         };
         let asked = element
             .state
             .custody_mut()
             .is_some_and(|custody| matches!(custody.keep_alive, KeepAlive::Asked { .. }));
-        if !asked
-            && let Some(client) = self.connections.get_mut(&connection)
-            && client.origin != Origin::Connecting
-        {
+        if asked {
+            return;
+        }
+        let Some(client) = self.connections.get_mut(&connection) else { return };
+        if client.origin == Origin::Connecting {
+            // It is being dialled for another reason.
+            let deadline = now + self.config.keep_alive_timeout;
+            if let Some(custody) = self.custody_mut(key) {
+                custody.keep_alive = KeepAlive::Asked { deadline };
+            }
+            self.timers.set(Timer::KeepAlive(key), deadline);
+        } else {
             // It may have been asked for another reason, by which it does not owe us this answer.
             client.asked.remove(&key);
             client.queued.insert(key);
@@ -100,12 +112,17 @@ impl Registrar {
                 continue;
             }
             let identifier = element.identifier();
-            let home = match &mut element.state.watch {
+            let (home, deadline) = match &mut element.state.watch {
                 Watch::Home(custody) => {
+                    // One that accepts connections and drops them gets no longer for that.
+                    let deadline = match custody.keep_alive {
+                        KeepAlive::Asked { deadline: earlier } => deadline.min(earlier),
+                        KeepAlive::Idle | KeepAlive::Waiting => deadline,
+                    };
                     custody.keep_alive = KeepAlive::Asked { deadline };
-                    custody.claim
+                    (custody.claim, deadline)
                 }
-                Watch::Elsewhere(_) => false,
+                Watch::Elsewhere(_) => (false, deadline),
             };
             self.timers.set(Timer::KeepAlive(key), deadline);
             client.asked.insert(key);
@@ -141,6 +158,11 @@ impl Registrar {
         let connection = match self.dials.get(&address) {
             Some(connection) => *connection,
             None if self.dials.len() >= MAX_DIALS => {
+                // Nothing can be late while it waits.
+                if let Some(custody) = self.custody_mut(key) {
+                    custody.keep_alive = KeepAlive::Waiting;
+                }
+                self.timers.cancel(Timer::KeepAlive(key));
                 self.waiting_dials.insert(key);
                 return;
             }
@@ -194,12 +216,16 @@ impl Registrar {
     }
 
     /// The connection to an element is there.
-    pub(super) fn handle_element_connected(&mut self, now: Instant, key: ElementKey) {
-        if let Some(custody) = self.custody_mut(key) {
-            custody.keep_alive = KeepAlive::Waiting;
+    pub(super) fn handle_element_connected(
+        &mut self,
+        now: Instant,
+        key: ElementKey,
+        connection: ConnectionId,
+    ) {
+        if let Some(client) = self.connections.get_mut(&connection) {
+            client.queued.insert(key);
+            self.send_queued_keep_alives(now, connection);
         }
-        self.timers.cancel(Timer::KeepAlive(key));
-        self.send_keep_alive(now, key);
     }
 
     /// The connection to an element is gone, or was not to be had. That alone says little: it may
@@ -331,8 +357,10 @@ impl Registrar {
         let Some(connection) = element.state.connection else { return };
         let Some(client) = self.connections.get_mut(&connection) else { return };
         if client.origin == Origin::Accepted {
-            client.asked.remove(&key);
             client.queued.remove(&key);
+            if client.asked.remove(&key) && !client.queued.is_empty() {
+                self.unblocked.insert(connection);
+            }
         } else {
             element.state.connection = None;
             self.detach(key, Some(connection));

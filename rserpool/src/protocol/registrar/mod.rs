@@ -351,7 +351,7 @@ impl Registrar {
                 self.dials.remove(&peer.address);
                 (peer.address, peer.origin) = (address, Origin::Dialled);
                 for key in peer.elements.clone() {
-                    self.handle_element_connected(now, key);
+                    self.handle_element_connected(now, key, connection);
                 }
                 self.dial_waiting(now);
             }

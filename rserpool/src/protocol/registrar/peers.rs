@@ -132,15 +132,10 @@ impl Peers {
         self.known.get(&peer)?.host
     }
 
-    /// The links of a host over which no peer has spoken, and since when.
-    pub(super) fn silent_links(
-        &self,
-        host: IpAddr,
-    ) -> impl Iterator<Item = (Instant, ConnectionId)> {
-        let links = self.links.iter().filter(move |(_, link)| {
-            !link.dialled && link.peer.is_none() && host_of(&link.address) == host
-        });
-        links.map(|(connection, link)| (link.heard, *connection))
+    /// The links over which no peer has spoken, their hosts, and since when.
+    pub(super) fn silent_links(&self) -> impl Iterator<Item = (IpAddr, (Instant, ConnectionId))> {
+        let links = self.links.iter().filter(|(_, link)| !link.dialled && link.peer.is_none());
+        links.map(|(connection, link)| (host_of(&link.address), (link.heard, *connection)))
     }
 
     pub(super) fn link_mut(&mut self, connection: ConnectionId) -> Option<&mut Link> {
@@ -710,7 +705,7 @@ impl Registrar {
         if !address.addresses.iter().any(|its| source.addresses.contains(its)) {
             address.addresses.clone_from(&source.addresses);
         }
-        self.dial_peer(now, &address);
+        self.dial_named(now, host_of(source), &address);
     }
 
     fn handle_list_request(&mut self, from: ConnectionId, sender: RegistrarId) {

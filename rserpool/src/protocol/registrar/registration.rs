@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::keep_alive::REPORT_PAUSE;
 use super::membership::{Custody, KeepAlive, Membership, Origin, Watch, host_of};
 use super::scope::Scope;
 use super::shares::{Charge, Limit};
@@ -66,13 +67,20 @@ impl Registrar {
                 self.refuse(from, handle, identifier, ErrorCause::NonUniqueIdentifier);
                 // If it is the element itself, which came back before we noticed that it was
                 // gone, its old connection does not answer.
-                let ours = self.home_of(key) == Some(self.config.identifier);
-                return if ours {
-                    self.send_keep_alive(now, key)
-                };
+                return self.ask_owner(now, key);
             }
         }
         self.register(now, from, &peer, registration, present);
+    }
+
+    /// Asks an element of ours whether it is there, at most once a second.
+    fn ask_owner(&mut self, now: Instant, key: ElementKey) {
+        let Some(element) = self.handlespace.get_mut(key) else { return };
+        let Some(custody) = element.state.custody_mut() else { return };
+        if custody.asked_for_report.is_none_or(|asked| now >= asked + REPORT_PAUSE) {
+            custody.asked_for_report = Some(now);
+            self.send_keep_alive(now, key);
+        }
     }
 
     /// Adds or renews an element that `from` may change, and answers.
@@ -147,6 +155,9 @@ impl Registrar {
         let home = present.and_then(|key| self.home_of(key));
         let was_ours = home == Some(self.config.identifier);
         let host = host_of(peer);
+        if !self.has_room(host, present, handle, &value) {
+            return Err(ErrorCause::LackOfResources);
+        }
         let key = match present {
             Some(key) => {
                 let differs = self
@@ -161,9 +172,6 @@ impl Registrar {
                 key
             }
             None => {
-                if !self.has_room(host) {
-                    return Err(ErrorCause::LackOfResources);
-                }
                 let state = Membership::home(from, Charge::default());
                 let key = self
                     .handlespace

@@ -25,10 +25,11 @@ pub(super) struct Rivals {
 
 impl Rivals {
     fn insert(&mut self, handle: &PoolHandle, value: PoolElement) {
-        let elements = self.pools.entry(handle.clone()).or_default();
-        let known = elements.contains_key(&value.identifier);
+        let present = self.pools.get(handle);
+        let known = present.is_some_and(|elements| elements.contains_key(&value.identifier));
         if known || self.count < MAX_RIVALS {
             self.count += usize::from(!known);
+            let elements = self.pools.entry(handle.clone()).or_default();
             elements.insert(value.identifier, value);
         }
     }
@@ -40,28 +41,27 @@ impl Rivals {
         identifier: PoolElementId,
         home: RegistrarId,
     ) {
-        self.retain(Some(handle), |element| {
-            element.identifier != identifier || element.home_registrar != home
-        });
+        let Some(elements) = self.pools.get_mut(handle) else { return };
+        if elements.get(&identifier).is_some_and(|element| element.home_registrar == home) {
+            elements.remove(&identifier);
+            self.count -= 1;
+            if elements.is_empty() {
+                self.pools.remove(handle);
+            }
+        }
     }
 
     /// A registrar is gone.
     pub(super) fn forget_home(&mut self, home: RegistrarId) {
         if self.count > 0 {
-            self.retain(None, |element| element.home_registrar != home);
-        }
-    }
-
-    fn retain(&mut self, handle: Option<&PoolHandle>, keep: impl Fn(&PoolElement) -> bool) {
-        let count = &mut self.count;
-        self.pools.retain(|its, elements| {
-            if handle.is_none_or(|handle| handle == its) {
+            let count = &mut self.count;
+            self.pools.retain(|_, elements| {
                 let before = elements.len();
-                elements.retain(|_, element| keep(element));
+                elements.retain(|_, element| element.home_registrar != home);
                 *count -= before - elements.len();
-            }
-            !elements.is_empty()
-        });
+                !elements.is_empty()
+            });
+        }
     }
 
     fn take(&mut self, handle: &PoolHandle) -> Vec<PoolElement> {
@@ -86,6 +86,10 @@ impl Rivals {
 impl Registrar {
     /// A peer tells of an element that does not fit its pool.
     pub(super) fn add_rival(&mut self, now: Instant, handle: &PoolHandle, value: PoolElement) {
+        // What would not be taken has no say.
+        if self.handlespace.could_take(handle, &value).is_err() {
+            return;
+        }
         self.rivals.insert(handle, value);
         let Some((_, count, home)) = self.rivals.strongest(handle) else { return };
         let size = self.handlespace.pool_size(handle);

@@ -1,6 +1,6 @@
 //! How much one host may take, and all of them together (RFC 5352 section 9.1, RFC 5355).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::membership::Origin;
 use super::{Event, Registrar, Timer};
 use crate::handlespace::ElementKey;
+use crate::wire::{PoolElement, PoolHandle, quote};
 
 /// How much of a rate a host may use at once: that of one second.
 const WINDOW: Duration = Duration::from_secs(1);
@@ -244,12 +245,6 @@ impl Shares {
             share.bytes -= bytes;
         });
     }
-
-    /// The hosts with the most connections, the first one first.
-    fn busiest(&self) -> Option<IpAddr> {
-        let hosts = self.hosts.iter().max_by_key(|(host, share)| (share.connections, **host));
-        hosts.map(|(host, _)| *host)
-    }
 }
 
 impl Registrar {
@@ -319,17 +314,46 @@ impl Registrar {
         allowed
     }
 
-    /// Whether there is room for another element that this host pays for.
-    pub(super) fn has_room(&mut self, host: IpAddr) -> bool {
+    /// Whether this host, or all together, have as much as they may.
+    fn is_full(&self, host: IpAddr) -> bool {
         let limits = &self.config.limits;
-        let in_all = self.handlespace.len() < limits.elements && self.shares.bytes < limits.bytes;
-        let of_host = self.shares.hosts.get(&host).is_none_or(|share| {
-            share.elements < limits.elements_per_host && share.bytes < limits.bytes_per_host
-        });
-        if !(in_all && of_host) {
+        let share = self.shares.hosts.get(&host);
+        self.handlespace.len() >= limits.elements
+            || self.shares.bytes >= limits.bytes
+            || share.is_some_and(|share| {
+                share.elements >= limits.elements_per_host || share.bytes >= limits.bytes_per_host
+            })
+    }
+
+    /// Whether there is room for an element with these values that this host pays for: a new one, or
+    /// the one at `present` if it would pay more for that.
+    pub(super) fn has_room(
+        &mut self,
+        host: IpAddr,
+        present: Option<ElementKey>,
+        handle: &PoolHandle,
+        value: &PoolElement,
+    ) -> bool {
+        let full = self.is_full(host)
+            && present.is_none_or(|key| self.pays_more(key, host, handle, value));
+        if full {
             self.hit(Limit::Elements, host);
         }
-        in_all && of_host
+        !full
+    }
+
+    /// Whether a host would pay more for an element with these values than it does.
+    fn pays_more(
+        &self,
+        key: ElementKey,
+        host: IpAddr,
+        handle: &PoolHandle,
+        value: &PoolElement,
+    ) -> bool {
+        let Some(element) = self.handlespace.get(key) else { return true };
+        let Some((payer, paid)) = element.state.charge.0 else { return true };
+        let size = handle.as_bytes().len() + quote(value).len();
+        payer != host || size > paid as usize + 3
     }
 
     /// An element is new, or has other values: `host` pays for it.
@@ -356,16 +380,21 @@ impl Registrar {
     }
 
     /// There are too many connections, or no descriptors for more: the longest silent ones which
-    /// serve no element are closed, of the host that has the most.
+    /// serve no element are closed, of the host that has the most of those.
     pub(super) fn close_silent(&mut self, now: Instant) {
-        let Some(host) = self.shares.busiest() else { return };
-        let clients = self.connections.iter().filter(|(_, client)| {
-            client.origin == Origin::Accepted && client.elements.is_empty() && client.host() == host
-        });
-        let mut silent: Vec<_> = clients
-            .map(|(connection, client)| (client.heard, *connection))
-            .chain(self.peers.silent_links(host))
-            .collect();
+        let clients = self
+            .connections
+            .iter()
+            .filter(|(_, client)| client.origin == Origin::Accepted && client.elements.is_empty());
+        let clients = clients
+            .map(|(connection, client)| (client.host(), (client.heard, *connection)))
+            .chain(self.peers.silent_links());
+        let mut hosts: BTreeMap<IpAddr, Vec<_>> = BTreeMap::new();
+        for (host, connection) in clients {
+            hosts.entry(host).or_default().push(connection);
+        }
+        let most = hosts.into_iter().max_by_key(|(_, connections)| connections.len());
+        let Some((host, mut silent)) = most else { return };
         silent.sort_unstable();
         silent.truncate(MAX_CLOSED);
         self.out.event(Event::Crowded { host, closed: silent.len() });

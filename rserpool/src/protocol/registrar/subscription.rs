@@ -163,7 +163,7 @@ impl Registrar {
         {
             self.subscriptions.due.insert(handle);
         }
-        if self.subscriptions.due.is_empty() {
+        if self.subscriptions.due.is_empty() && self.subscriptions.later.is_empty() {
             return;
         }
         for handle in std::mem::take(&mut self.subscriptions.due) {

@@ -1,5 +1,6 @@
 //! Handing out the handlespace, page by page (RFC 5353 section 3.2.3).
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::shares::Limit;
@@ -43,13 +44,12 @@ impl Registrar {
         let begun = link.page.take().filter(|page| page.own_children_only == own_children_only);
         let last = begun.map(|page| page.last);
         let (keys, more) = match own_children_only {
-            true => one_page(self, self.handlespace.owned_by(self.config.identifier, last)),
-            false => one_page(self, self.handlespace.all(last)),
+            true => one_page(self, host, self.handlespace.owned_by(self.config.identifier, last)),
+            false => one_page(self, host, self.handlespace.all(last)),
         };
         let next = keys.last().copied().filter(|_| more);
         let entries = keys.iter().filter_map(|key| {
-            let (pool, element) = (self.handlespace.handle_of(*key)?, self.handlespace.get(*key)?);
-            self.leads_there(*key, host).then_some((pool, element.encoded()))
+            Some((self.handlespace.handle_of(*key)?, self.handlespace.get(*key)?.encoded()))
         });
         let route = self.route(request.route.sender);
         let response = HandleTableResponse::encode_page(route, more, entries.collect());
@@ -70,17 +70,20 @@ impl Registrar {
     }
 }
 
-/// The next elements, as many as a page takes, and whether there are more.
+/// The next elements that `host` is told of, as many as a page takes, and whether there are more.
 fn one_page(
     registrar: &Registrar,
+    host: IpAddr,
     keys: impl Iterator<Item = ElementKey>,
 ) -> (Vec<ElementKey>, bool) {
     let (mut page, mut size) = (Vec::new(), 0);
-    for key in keys {
+    for key in keys.filter(|key| registrar.leads_there(*key, host)) {
         if page.len() == MAX_ELEMENTS || size >= MAX_SIZE {
             return (page, true);
         }
-        size += registrar.handlespace.get(key).map_or(0, |e| e.encoded().as_bytes().len());
+        let handle = registrar.handlespace.handle_of(key).map_or(0, |its| its.as_bytes().len() + 8);
+        let element = registrar.handlespace.get(key).map_or(0, |e| e.encoded().as_bytes().len());
+        size += handle + element;
         page.push(key);
     }
     (page, false)

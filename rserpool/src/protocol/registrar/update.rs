@@ -133,7 +133,7 @@ impl Registrar {
             return None;
         }
         let host = host.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
-        if present.is_none() && !self.has_room(host) {
+        if !self.has_room(host, present, handle, &value) {
             return None;
         }
         let result = match present {
