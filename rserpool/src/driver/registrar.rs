@@ -155,7 +155,7 @@ impl Role for RegistrarRole {
         match event {
             Event::Registered(element, address) => {
                 let (pool, element) = (element.pool_handle, element.identifier);
-                tracing::info!(%pool, %element, %address, "registered");
+                tracing::info!(%element, %pool, %address, "registered");
             }
             Event::Reregistered(element) => tracing::debug!(%element, "registered again"),
             Event::Refused(element, response) => {
@@ -171,12 +171,12 @@ impl Role for RegistrarRole {
                     | RemovalReason::Unreachable
                     | RemovalReason::Reported
                     | RemovalReason::OtherPolicy => {
-                        warn_limited!(now, host, "removed", %pool, %element, address, %reason);
+                        warn_limited!(now, host, "removed", %element, %pool, address, %reason);
                     }
                     RemovalReason::Deregistered
                     | RemovalReason::Expired
                     | RemovalReason::ElsewhereRemoved => {
-                        tracing::info!(%pool, %element, address, %reason, "removed");
+                        tracing::info!(%element, %pool, address, %reason, "removed");
                     }
                 }
             }
