@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// How many lines may wait to be written.
+/// The most lines that wait to be written.
 const MAX_WAITING: usize = 1024;
 
 /// The longest line. What others sent may be in it.
 const MAX_LINE: usize = 4096;
 
-/// How long the end of the program waits for the lines that are left.
+/// The longest that the end of the program waits for the lines that are left.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
 enum Item {
@@ -27,7 +27,7 @@ enum Item {
 
 static WRITER: OnceLock<SyncSender<Item>> = OnceLock::new();
 
-/// How many lines were left out since that was told last.
+/// The number of lines that were left out since that was told last.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
 /// Starts to log events, more of them the more `verbose` it is, and panics.
@@ -102,7 +102,7 @@ fn write_line(line: &[u8], lost: &AtomicU64, to: &mut impl Write) {
     }
 }
 
-/// What events are written to, each in one piece.
+/// The writer of events, each in one piece.
 #[derive(Debug, Clone, Copy)]
 struct Log;
 

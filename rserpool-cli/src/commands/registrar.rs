@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::options::{self, CompatibilityOption, TransportOption};
 
-/// How long the registrar may take to stop, even if its thread does not run.
+/// The longest that a stop may take, even if the registrar's thread does not run.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Run a registrar, where servers register and clients look for them
@@ -51,7 +51,7 @@ pub(crate) struct Arguments {
     until_eof: bool,
 }
 
-/// How much one host may take, and all of them. 0 is no limit.
+/// Limits on what one host may take, and all of them. 0 is no limit.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Limits")]
 struct LimitOptions {

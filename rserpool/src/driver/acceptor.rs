@@ -1,6 +1,6 @@
 //! Accepts the sessions of a pool element.
 //!
-//! Whoever connects and is silent is no session: it takes a descriptor, and is dropped after a
+//! A connection over which nobody speaks is no session: it takes a descriptor, and is dropped after a
 //! while, or when there are no descriptors for others. Pool users of ours speak first over TCP,
 //! and are answered at once, so that they can tell a program that runs from a kernel that accepts
 //! connections for one that hangs.
@@ -23,7 +23,7 @@ use crate::protocol::session::{Incoming, classify};
 use crate::transport::{Connection, Endpoint, Event, is_shortage};
 use crate::wire::{TransportProtocol, UserMessage};
 
-/// How long a pool user may take to say something. Not from the RFCs: ours do at once.
+/// The longest that a pool user may be silent at first. Not from the RFCs: ours speak at once.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The most connections whose other end has yet to say something. Not from the RFCs. The one that
