@@ -357,3 +357,30 @@ fn nobody_is_believed_by_the_name_of_a_registrar_at_another_address() {
         |event: &Event| matches!(event, Event::Registrar(registrar::Event::Misbehaved { .. }));
     assert_eq!(told.iter().filter(|event| misbehaved(event)).count(), 1);
 }
+
+#[test]
+fn an_element_that_came_back_to_its_home_with_another_policy_is_taken_in() {
+    let mut world = World::default();
+    let node = registrar(&mut world);
+    let home = world.connect_for(Ppid::ENRP, node);
+    let add = |policy: &str| enrp::HandleUpdate {
+        takeover_suggested: false,
+        route: ROUTE,
+        action: enrp::UpdateAction::Add,
+        reserved: 0,
+        pool_handle: "Pool".parse().unwrap(),
+        pool_element: PoolElement {
+            home_registrar: ROUTE.sender,
+            policy: policy.parse().unwrap(),
+            ..registration("Pool", 1).pool_element
+        },
+    };
+    // That it was gone in between was not heard.
+    for policy in ["RoundRobin", "LeastUsed:7"] {
+        send_enrp(&mut world, home, add(policy));
+        let registrar = world.with_registrar(node);
+        let known: Vec<_> =
+            registrar.members().map(|(_, element)| element.policy.to_string()).collect();
+        assert_eq!(known, [policy]);
+    }
+}

@@ -9,7 +9,7 @@ use super::membership::{Confirmation, Membership, Origin, Remote, Watch};
 use super::mentor::Joining;
 use super::shares::Charge;
 use super::{Event, Registrar, RemovalReason, Timer};
-use crate::handlespace::{Element, ElementKey, PoolKind};
+use crate::handlespace::{Element, ElementKey, Handlespace, PoolKind};
 use crate::protocol::ConnectionId;
 use crate::wire::enrp::{HandleTableResponse, HandleUpdate, UpdateAction};
 use crate::wire::parameter::PeChecksum;
@@ -107,7 +107,7 @@ impl Registrar {
             value.home_registrar = sender;
         }
         let (ours, home) = (self.config.identifier, value.home_registrar);
-        let present = self.handlespace.find(handle, value.identifier);
+        let mut present = self.handlespace.find(handle, value.identifier);
         if home != sender && present.is_some() {
             // The home itself knows better, and so do we if that is us.
             return None;
@@ -126,7 +126,17 @@ impl Registrar {
         if !self.peers.known.contains_key(&home) && !self.add_peer(now, home, None) {
             return None;
         }
-        if self.handlespace.kind(handle).is_some_and(|kind| kind != PoolKind::of(&value)) {
+        let fits = |pools: &Handlespace<_>| {
+            pools.kind(handle).is_none_or(|kind| kind == PoolKind::of(&value))
+        };
+        if !fits(&self.handlespace)
+            && let Some(key) = present.filter(|key| self.home_of(*key) == Some(sender))
+        {
+            // What we have under this identifier, the home does not have any more.
+            self.remove(key, RemovalReason::ElsewhereRemoved);
+            present = None;
+        }
+        if !fits(&self.handlespace) {
             if present.is_none() && home == sender {
                 self.add_rival(now, handle, value);
             }
