@@ -23,6 +23,12 @@ macro_rules! complain {
     };
 }
 
+/// Gives what a crowd or an attack took back to the system within seconds, where glibc's keeps half
+/// of it.
+#[cfg(unix)]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 mod bench;
 mod client;
 mod commands;
