@@ -125,6 +125,7 @@ fn lift<E>(output: Option<Output<E>>, event: impl FnOnce(E) -> Event) -> Option<
         }
         Output::Send { connection, message } => Output::Send { connection, message },
         Output::Measure(connection) => Output::Measure(connection),
+        Output::Addresses(connection) => Output::Addresses(connection),
         Output::Announce(message) => Output::Announce(message),
         Output::Close { connection, abort } => Output::Close { connection, abort },
         _ => panic!("unknown output"),

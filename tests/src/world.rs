@@ -52,6 +52,8 @@ pub struct World {
     links: Vec<(End, End)>,
     /// How long it is to any other host and back, as far as anybody is told.
     pub round_trip: Option<Duration>,
+    /// Whether the transport is one whose connections go on when addresses change.
+    pub follows_addresses: bool,
     deliveries: VecDeque<Delivery>,
     held: Vec<Delivery>,
     /// What all machines told, and when.
@@ -77,6 +79,7 @@ impl Default for World {
             nodes: Vec::new(),
             links: Vec::new(),
             round_trip: None,
+            follows_addresses: false,
             deliveries: VecDeque::new(),
             held: Vec::new(),
             events: Vec::new(),
@@ -282,6 +285,22 @@ impl World {
         self.deliveries.extend(self.held.drain(..));
     }
 
+    /// Gives a host other addresses. Its connections go on, and their other ends are told.
+    pub fn readdress(&mut self, id: NodeId, address: TransportAddress) {
+        self.nodes[id].address = address;
+        let links = self.links.iter().flat_map(|(one, other)| [(*one, *other), (*other, *one)]);
+        let others: Vec<_> = links.filter(|(end, _)| end.0 == id).map(|(_, other)| other).collect();
+        for other in others {
+            let event = self.addresses_between(other.0, id);
+            self.deliveries.push_back(Delivery::Connection(other, event));
+        }
+    }
+
+    fn addresses_between(&self, id: NodeId, other: NodeId) -> ConnectionEvent {
+        let address = |id: NodeId| self.nodes[id].address.clone();
+        ConnectionEvent::Addresses { local: address(id), peer: address(other) }
+    }
+
     fn other_end(&self, end: End) -> Option<End> {
         self.links.iter().find_map(|(one, other)| match end {
             end if end == *one => Some(*other),
@@ -292,11 +311,16 @@ impl World {
 
     /// Does what a node wants done.
     fn settle(&mut self, id: NodeId) {
-        let mut measured = Vec::new();
+        let (mut measured, mut events) = (Vec::new(), Vec::new());
         loop {
             let Some(output) = self.nodes[id].role.poll_output() else {
-                let Some((connection, time)) = measured.pop() else { break };
-                self.nodes[id].role.handle_round_trip(self.now, connection, time);
+                if let Some((connection, time)) = measured.pop() {
+                    self.nodes[id].role.handle_round_trip(self.now, connection, time);
+                } else if let Some((connection, event)) = events.pop() {
+                    self.nodes[id].role.handle_connection(self.now, connection, event);
+                } else {
+                    break;
+                }
                 continue;
             };
             let at = self.now - self.start;
@@ -326,6 +350,13 @@ impl World {
                 Output::Measure(connection) => {
                     if let Some(time) = self.round_trip {
                         measured.push((connection, time));
+                    }
+                }
+                Output::Addresses(connection) => {
+                    if self.follows_addresses
+                        && let Some((other, _)) = self.other_end((id, connection))
+                    {
+                        events.push((connection, self.addresses_between(id, other)));
                     }
                 }
                 Output::Announce(message) => self.announced.push((at, id, message)),

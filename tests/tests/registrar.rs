@@ -13,7 +13,8 @@ use rserpool::wire::enrp::{HandleUpdate, Route, UpdateAction};
 use rserpool::wire::parameter::ItemCount;
 use rserpool::wire::{
     Bytes, ErrorCause, PolicyParameters, PolicyType, PoolElement, PoolElementId, PoolHandle, Ppid,
-    RegistrarId, RegistrationLife, TransportAddress, UserMessage, UserTransport, asap,
+    RegistrarId, RegistrationLife, TransportAddress, TransportProtocol, UserMessage, UserTransport,
+    asap,
 };
 use rserpool_tests::by_hand::{self, send_asap as send};
 use rserpool_tests::echo_pool::{
@@ -554,4 +555,34 @@ fn an_element_whose_connection_breaks_while_it_is_asked_stays() {
     world.run(SECOND * 20);
     assert_eq!(removals(&mut world, registrar), []);
     assert_eq!(world.elements(registrar), 1);
+}
+
+#[test]
+fn an_element_whose_addresses_change_registers_the_new_ones_and_is_believed() {
+    let mut world = World::default();
+    world.follows_addresses = true;
+    let registrar = world.registrar(new_registrar());
+    let host = world.hosts();
+    let anywhere = TransportAddress::new(TransportProtocol::Sctp, "0.0.0.0:7".parse().unwrap());
+    let config = ElementConfig::new(handle(), anywhere, hunt(&[registrar]), 1);
+    let element = world.element(Element::new(config));
+    let addresses = |world: &World| {
+        let known = world.with_registrar(registrar).members().next();
+        known.unwrap().1.user_transport.address().unwrap().addresses.to_vec()
+    };
+    world.run(SECOND);
+    let [old, new] = [address(host), address(77)];
+    assert_eq!(addresses(&world), old.addresses.to_vec());
+    let both = TransportAddress {
+        addresses: [&old, &new].map(|one| one.addresses[0]).into_iter().collect(),
+        ..old
+    };
+    for now in [both, new] {
+        world.readdress(element, now.clone());
+        world.run(SECOND * 2);
+        assert_eq!(addresses(&world), now.addresses.to_vec());
+    }
+    assert_eq!(removals(&mut world, registrar), []);
+    let registered = world.take_events(element);
+    assert_eq!(registered.len(), 1, "it stays a member: {registered:?}");
 }

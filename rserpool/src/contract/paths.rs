@@ -123,6 +123,10 @@ pub async fn addresses_come_and_go_while_the_connection_lives(network: Network) 
     let (_server, mut ours, mut theirs) = multi_homed(&network, &[ONE, TWO]).await;
     paths(&mut *ours).add_local(THREE).expect("the host has it");
     until(&network, &mut *theirs, &[ONE, TWO, THREE]).await;
+    match event(&mut *theirs).await {
+        Event::Addresses { peer, .. } => assert_eq!(sorted(peer), [ONE, TWO, THREE]),
+        other => panic!("{other:?}"),
+    }
     paths(&mut *ours).remove_local(ONE).expect("there are others");
     until(&network, &mut *theirs, &[TWO, THREE]).await;
     send(&mut *ours, UserMessage::new(Ppid(1), b"still there".as_slice())).await;

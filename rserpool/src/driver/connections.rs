@@ -12,7 +12,7 @@ use slab::Slab;
 
 use crate::protocol::ConnectionId;
 use crate::transport::{Connection, Event, SendError};
-use crate::wire::UserMessage;
+use crate::wire::{TransportAddress, UserMessage};
 
 /// How long a closed connection may take to write what is left.
 const LINGER: Duration = Duration::from_secs(2);
@@ -132,6 +132,16 @@ impl Connections {
     pub(super) fn round_trip_time(&mut self, name: ConnectionId) -> Option<Duration> {
         let slot = &mut self.slots[*self.names.get(&name)?];
         slot.connection.paths()?.round_trip_time().ok()
+    }
+
+    /// The addresses of both ends, where the transport is one where they change.
+    pub(super) fn addresses(
+        &mut self,
+        name: ConnectionId,
+    ) -> Option<(TransportAddress, TransportAddress)> {
+        let slot = &mut self.slots[*self.names.get(&name)?];
+        let paths = slot.connection.paths()?;
+        Some((paths.local().ok()?, paths.peer().ok()?))
     }
 
     pub(super) fn contains(&self, name: ConnectionId) -> bool {

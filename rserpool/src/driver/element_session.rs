@@ -121,6 +121,9 @@ impl ElementSession {
                 Event::Path { address, up } => {
                     tracing::info!(peer = %self.peer(), %address, up, "path changed");
                 }
+                Event::Addresses { local, peer } => {
+                    tracing::info!(%local, %peer, "addresses changed");
+                }
                 Event::SendFailed(message) => {
                     tracing::debug!(peer = %self.peer(), ppid = %message.ppid, "given up");
                 }

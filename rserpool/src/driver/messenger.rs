@@ -282,7 +282,7 @@ impl Messenger {
             Event::Established { .. } => open.established = true,
             Event::Message(message) if message.ppid == Ppid::ASAP => {}
             Event::Message(message) => self.received.push_back((open.element, message)),
-            Event::Path { .. } | Event::SendFailed(_) => {}
+            Event::Path { .. } | Event::Addresses { .. } | Event::SendFailed(_) => {}
             Event::Closed | Event::Lost(_) => {
                 self.open.remove(index);
             }

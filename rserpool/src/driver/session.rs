@@ -344,6 +344,10 @@ impl Session {
                 tracing::info!(pool = %self.handle, %address, up, "path changed");
                 return;
             }
+            transport::Event::Addresses { local, peer } => {
+                tracing::info!(pool = %self.handle, %local, %peer, "addresses changed");
+                return;
+            }
             transport::Event::SendFailed(message) => {
                 tracing::debug!(pool = %self.handle, ppid = %message.ppid, "given up");
                 return;

@@ -163,7 +163,7 @@ impl<R: Role> Task<R> {
 
     /// Does what the machine wants done.
     fn drain(&mut self) {
-        let (mut overflowed, mut measured) = (Vec::new(), Vec::new());
+        let (mut measured, mut events) = (Vec::new(), Vec::new());
         loop {
             while let Some(output) = self.role.machine().poll_output() {
                 match output {
@@ -181,13 +181,21 @@ impl<R: Role> Task<R> {
                                 let now = self.now;
                                 warn_limited!(now, ANYBODY, "connection dropped", %error);
                                 self.connections.abort(connection);
-                                overflowed.push(connection);
+                                // A peer that does not read what it asked for must not make us
+                                // keep it.
+                                events.push((connection, ConnectionEvent::Lost));
                             }
                         }
                     }
                     Output::Measure(connection) => {
                         let round_trip = self.connections.round_trip_time(connection);
                         measured.extend(round_trip.map(|time| (connection, time)));
+                    }
+                    Output::Addresses(connection) => {
+                        let addresses = self.connections.addresses(connection);
+                        events.extend(addresses.map(|(local, peer)| {
+                            (connection, ConnectionEvent::Addresses { local, peer })
+                        }));
                     }
                     Output::Announce(message) => {
                         for multicast in &self.multicast {
@@ -209,9 +217,8 @@ impl<R: Role> Task<R> {
                 self.role.machine().handle_round_trip(self.now, connection, time);
                 continue;
             }
-            // A peer that does not read what it asked for must not make us keep it.
-            let Some(connection) = overflowed.pop() else { return };
-            self.role.machine().handle_connection(self.now, connection, ConnectionEvent::Lost);
+            let Some((connection, event)) = events.pop() else { return };
+            self.role.machine().handle_connection(self.now, connection, event);
         }
     }
 
@@ -225,6 +232,11 @@ impl<R: Role> Task<R> {
                 machine.handle_connection(now, name, event);
             }
             Event::Message(message) => machine.handle_message(now, name, message),
+            Event::Addresses { local, peer } => {
+                tracing::info!(connection = name.0, %local, %peer, "addresses changed");
+                let event = ConnectionEvent::Addresses { local, peer };
+                machine.handle_connection(now, name, event);
+            }
             Event::Path { address, up } => {
                 tracing::info!(connection = name.0, %address, up, "path changed");
             }

@@ -48,6 +48,14 @@ pub enum ConnectionEvent {
         /// The other end.
         peer: TransportAddress,
     },
+    /// Which addresses the ends of the live connection have: they changed (RFC 5061), or
+    /// [`Output::Addresses`] asked.
+    Addresses {
+        /// Our end.
+        local: TransportAddress,
+        /// The other end.
+        peer: TransportAddress,
+    },
     /// The peer closed it in good order. The last event.
     Closed,
     /// It broke, or could not be made. The last event.
@@ -83,6 +91,9 @@ pub enum Output<E> {
     /// Tell by [`Machine::handle_round_trip`] how long it is to the other end of a connection and
     /// back, if the transport knows.
     Measure(ConnectionId),
+    /// Tell by [`ConnectionEvent::Addresses`] which addresses a connection has, if the transport is
+    /// one where they change.
+    Addresses(ConnectionId),
     /// Send a message to everyone who listens to the multicast groups of its protocol.
     Announce(UserMessage),
     /// Close a connection, of which nothing more is told then.

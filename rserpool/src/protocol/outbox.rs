@@ -81,6 +81,10 @@ impl<E> Outbox<E> {
         self.queue.push_back(Output::Measure(connection));
     }
 
+    pub(crate) fn ask_addresses(&mut self, connection: ConnectionId) {
+        self.queue.push_back(Output::Addresses(connection));
+    }
+
     pub(crate) fn announce(&mut self, message: UserMessage) {
         self.queue.push_back(Output::Announce(message));
     }

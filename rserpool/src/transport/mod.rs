@@ -205,6 +205,14 @@ pub enum Event {
         /// Whether it works.
         up: bool,
     },
+    /// Addresses of the live connection changed, or its peer's (RFC 5061). What only we changed may
+    /// not be told: [`Paths::local`] knows.
+    Addresses {
+        /// Our end.
+        local: TransportAddress,
+        /// The other end.
+        peer: TransportAddress,
+    },
     /// A message was given up: its [`Reliability`](crate::wire::Reliability) had an end, or the
     /// connection has. The bytes are those that the transport still had.
     SendFailed(UserMessage),

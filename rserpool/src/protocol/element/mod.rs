@@ -37,6 +37,10 @@ const MAX_DEREGISTRATION_ATTEMPTS: u32 = 2;
 /// How long who connects may take to send a keep-alive; ours.
 const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often it looks whether its host has other addresses, over a transport that goes on with
+/// those; ours.
+const ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
+
 /// A pool element: it registers, stays registered, answers keep-alives, and finds another
 /// registrar when its own is gone.
 #[derive(Debug)]
@@ -108,6 +112,8 @@ enum Timer {
     Reregistration,
     /// The load changed, and it is too soon to tell.
     Load,
+    /// The addresses of this host may be others.
+    Addresses,
     FirstMessage(ConnectionId),
 }
 
@@ -332,6 +338,26 @@ impl Element {
         }
     }
 
+    /// Registers again where it is reached elsewhere now, and asks again later.
+    fn handle_addresses(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        local: TransportAddress,
+        peer: TransportAddress,
+    ) {
+        let Some(home) = self.home.as_mut().filter(|home| home.connection == connection) else {
+            return;
+        };
+        self.timers.set(Timer::Addresses, now + ADDRESS_INTERVAL);
+        let moved = !same_addresses(&home.local, &local);
+        (home.local, home.peer) = (local.clone(), peer.clone());
+        self.last_home = Some((local, peer));
+        if moved && matches!(self.state, State::Joining | State::Registered) {
+            self.register(now);
+        }
+    }
+
     fn is_home(&self, connection: ConnectionId) -> bool {
         self.home.as_ref().is_some_and(|home| home.connection == connection)
     }
@@ -453,6 +479,9 @@ impl Machine for Element {
                     State::Rejected | State::Left => {}
                 }
             }
+            ConnectionEvent::Addresses { local, peer } => {
+                self.handle_addresses(now, connection, local, peer);
+            }
             ConnectionEvent::Closed
             | ConnectionEvent::Lost
             | ConnectionEvent::Refused
@@ -505,6 +534,11 @@ impl Machine for Element {
                 }
                 Timer::Reregistration => self.register(now),
                 Timer::Load => self.tell_load(now),
+                Timer::Addresses => {
+                    if let Some(home) = &self.home {
+                        self.out.ask_addresses(home.connection);
+                    }
+                }
                 Timer::FirstMessage(connection) => {
                     self.accepted.remove(&connection);
                     self.out.abort(connection);
@@ -520,4 +554,14 @@ impl Machine for Element {
     fn poll_timeout(&self) -> Option<Instant> {
         [self.timers.next(), self.hunt.poll_timeout()].into_iter().flatten().min()
     }
+}
+
+/// Whether the addresses are the same, in any order.
+fn same_addresses(one: &TransportAddress, other: &TransportAddress) -> bool {
+    let sorted = |address: &TransportAddress| {
+        let mut addresses = address.addresses.to_vec();
+        addresses.sort_unstable();
+        addresses
+    };
+    sorted(one) == sorted(other)
 }

@@ -36,7 +36,13 @@ impl Element {
 
     pub(super) fn leave(&mut self, confirmed: bool) {
         self.state = State::Left;
-        let all = [Timer::Registration, Timer::Deregistration, Timer::Reregistration, Timer::Load];
+        let all = [
+            Timer::Registration,
+            Timer::Deregistration,
+            Timer::Reregistration,
+            Timer::Load,
+            Timer::Addresses,
+        ];
         for timer in all {
             self.timers.cancel(timer);
         }
@@ -72,6 +78,7 @@ impl Element {
         };
         match self.out.try_send(home.connection, registration) {
             Ok(()) => {
+                self.out.ask_addresses(home.connection);
                 self.claimed = true;
                 self.attempts += 1;
                 self.timers.cancel(Timer::Reregistration);

@@ -312,7 +312,7 @@ impl Registrar {
         from: ConnectionId,
         report: &EndpointUnreachable,
     ) {
-        let Some(host) = self.connections.get(&from).map(Client::host) else { return };
+        let Some(host) = self.connections.get(&from).map(|client| client.host) else { return };
         let found = self.handlespace.find(&report.pool_handle, report.identifier);
         let Some(key) = found.filter(|_| self.allows(now, host, Limit::Reports)) else { return };
         let max_reports = self.config.max_bad_pe_reports;

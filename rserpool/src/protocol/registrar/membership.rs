@@ -106,6 +106,8 @@ impl Membership {
 /// The other end of a connection for ASAP: pool elements, a pool user, or both.
 #[derive(Debug)]
 pub(super) struct Client {
+    /// The host that its share counts for. It stays one where the addresses change.
+    pub(super) host: IpAddr,
     pub(super) address: TransportAddress,
     pub(super) origin: Origin,
     /// The elements reached through it.
@@ -122,6 +124,7 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(now: Instant, address: TransportAddress, origin: Origin) -> Self {
         Self {
+            host: host_of(&address),
             address,
             origin,
             elements: BTreeSet::new(),
@@ -130,11 +133,6 @@ impl Client {
             heard: now,
             complained: false,
         }
-    }
-
-    /// The host at the other end.
-    pub(super) fn host(&self) -> IpAddr {
-        host_of(&self.address)
     }
 }
 

@@ -355,6 +355,11 @@ impl Registrar {
                 }
                 self.dial_waiting(now);
             }
+            ConnectionEvent::Addresses { peer, .. } => {
+                if let Some(client) = self.connections.get_mut(&connection) {
+                    client.address = peer;
+                }
+            }
             event @ (ConnectionEvent::Closed
             | ConnectionEvent::Lost
             | ConnectionEvent::Refused
@@ -474,7 +479,7 @@ impl Registrar {
 
     fn forget_connection(&mut self, connection: ConnectionId) -> Option<Client> {
         let client = self.connections.remove(&connection)?;
-        let host = client.host();
+        let host = client.host;
         let subscriptions = self.subscriptions.remove_user(connection);
         if subscriptions > 0 {
             self.shares.unsubscribe(host, subscriptions);
@@ -577,7 +582,7 @@ impl Machine for Registrar {
         }
         let connection = self.out.name_connection();
         let client = Client::new(now, address, Origin::Accepted);
-        if self.takes_connection(client.host()) {
+        if self.takes_connection(client.host) {
             self.connections.insert(connection, client);
         } else {
             self.out.abort(connection);

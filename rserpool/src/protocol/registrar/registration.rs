@@ -43,7 +43,7 @@ impl Registrar {
         registration: asap::Registration,
     ) {
         let Some(client) = self.connections.get(&from) else { return };
-        let (host, peer) = (client.host(), client.address.clone());
+        let (host, peer) = (client.host, client.address.clone());
         let (handle, identifier) =
             (&registration.pool_handle, registration.pool_element.identifier);
         if !self.allows(now, host, Limit::Registrations) {

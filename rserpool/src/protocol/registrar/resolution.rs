@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::Registrar;
-use super::membership::Client;
 use super::scope::Scope;
 use super::shares::Limit;
 use crate::handlespace::{Element, ElementKey};
@@ -20,7 +19,7 @@ impl Registrar {
         from: ConnectionId,
         request: HandleResolution,
     ) {
-        let Some(host) = self.connections.get(&from).map(Client::host) else { return };
+        let Some(host) = self.connections.get(&from).map(|client| client.host) else { return };
         if !self.allows(now, host, Limit::Resolutions) {
             let result = Resolved::Error(ErrorCause::LackOfResources.into());
             return self.answer(from, request.pool_handle, result);
@@ -47,7 +46,7 @@ impl Registrar {
             _ => self.config.default_items,
         };
         let pool_handle = request.pool_handle;
-        let Some(host) = self.connections.get(&from).map(Client::host) else { return };
+        let Some(host) = self.connections.get(&from).map(|client| client.host) else { return };
         match self.resolve(&pool_handle, wanted.min(self.config.max_items), host) {
             Some(answer) => self.out.send_encoded(from, Ppid::ASAP, answer),
             None => {

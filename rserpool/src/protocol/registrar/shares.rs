@@ -387,7 +387,7 @@ impl Registrar {
             .iter()
             .filter(|(_, client)| client.origin == Origin::Accepted && client.elements.is_empty());
         let clients = clients
-            .map(|(connection, client)| (client.host(), (client.heard, *connection)))
+            .map(|(connection, client)| (client.host, (client.heard, *connection)))
             .chain(self.peers.silent_links());
         let mut hosts: BTreeMap<IpAddr, Vec<_>> = BTreeMap::new();
         for (host, connection) in clients {

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::membership::Client;
 use super::scope::Scope;
 use super::shares::Limit;
 use super::{Registrar, Timer};
@@ -114,7 +113,9 @@ impl Registrar {
         if self.handlespace.is_unknown(handle) || !self.add_subscriber(now, handle, from) {
             return false;
         }
-        let Some(host) = self.connections.get(&from).map(Client::host) else { return false };
+        let Some(host) = self.connections.get(&from).map(|client| client.host) else {
+            return false;
+        };
         if let Some(all) = self.all_of(handle, Scope::of(host)) {
             self.out.send_encoded(from, Ppid::ASAP, all);
         }
@@ -123,7 +124,9 @@ impl Registrar {
 
     /// Whether there was room.
     fn add_subscriber(&mut self, now: Instant, handle: &PoolHandle, user: ConnectionId) -> bool {
-        let Some(host) = self.connections.get(&user).map(Client::host) else { return false };
+        let Some(host) = self.connections.get(&user).map(|client| client.host) else {
+            return false;
+        };
         let pools = self.subscriptions.by_connection.get(&user);
         if pools.is_some_and(|pools| pools.contains(handle)) {
             return true;
@@ -181,7 +184,9 @@ impl Registrar {
             // What is told to many is encoded once.
             let mut encoded: BTreeMap<Scope, Bytes> = BTreeMap::new();
             for user in users {
-                let Some(host) = self.connections.get(&user).map(Client::host) else { continue };
+                let Some(host) = self.connections.get(&user).map(|client| client.host) else {
+                    continue;
+                };
                 let scope = Scope::of(host);
                 if !encoded.contains_key(&scope)
                     && let Some(all) = self.all_of(&handle, scope)
@@ -202,7 +207,7 @@ impl Registrar {
     /// There is nothing to tell of a pool that is gone; its users have to ask anew.
     fn end_subscriptions(&mut self, handle: &PoolHandle) {
         for user in self.subscriptions.remove_pool(handle) {
-            if let Some(host) = self.connections.get(&user).map(Client::host) {
+            if let Some(host) = self.connections.get(&user).map(|client| client.host) {
                 self.shares.unsubscribe(host, 1);
             }
             let result = Resolved::Error(ErrorCause::UnknownPoolHandle.into());

@@ -427,6 +427,7 @@ impl Machine for User {
                 }
                 self.ask_for_all(now);
             }
+            ConnectionEvent::Addresses { .. } => {}
             ConnectionEvent::Closed
             | ConnectionEvent::Lost
             | ConnectionEvent::Refused

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, Shutdown};
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use socket2::{MsgHdr, Socket};
 
+use super::Sctp;
 use super::control::{self, MessageInfo};
 use super::endpoint::Dial;
 use super::notification::{Notification, PathChange};
@@ -48,7 +49,7 @@ pub(super) struct SctpConnection {
     state: State,
     purpose: Purpose,
     peer: TransportAddress,
-    max_message_size: usize,
+    sctp: Sctp,
     /// The longest message that can be sent, and how many streams there are, once it is known.
     send_limits: Option<(usize, u16)>,
     /// The message that is being received.
@@ -92,17 +93,12 @@ enum Read {
 }
 
 impl SctpConnection {
-    fn new(
-        state: State,
-        purpose: Purpose,
-        peer: TransportAddress,
-        max_message_size: usize,
-    ) -> Self {
+    fn new(state: State, purpose: Purpose, peer: TransportAddress, sctp: &Sctp) -> Self {
         Self {
             state,
             purpose,
             peer,
-            max_message_size,
+            sctp: sctp.clone(),
             incoming: BytesMut::new(),
             incoming_info: MessageInfo::default(),
             receiver: Receiver::new(),
@@ -118,32 +114,39 @@ impl SctpConnection {
         runtime: Arc<dyn Runtime>,
         purpose: Purpose,
         peer: TransportAddress,
-        size: usize,
+        sctp: &Sctp,
     ) -> Self {
-        Self::new(State::Dialling(dial, runtime), purpose, peer, size)
+        Self::new(State::Dialling(dial, runtime), purpose, peer, sctp)
     }
 
     pub(super) fn connecting(
         io: Box<dyn RegisteredSocket>,
         purpose: Purpose,
         peer: TransportAddress,
-        size: usize,
+        sctp: &Sctp,
     ) -> Self {
-        Self::new(State::Connecting(io), purpose, peer, size)
+        Self::new(State::Connecting(io), purpose, peer, sctp)
     }
 
-    pub(super) fn open(
+    pub(super) fn accepted(
         io: Box<dyn RegisteredSocket>,
         style: Style,
         purpose: Purpose,
-        peer: TransportAddress,
-        size: usize,
-    ) -> Self {
-        Self::new(State::Open(io, style), purpose, peer, size)
+        sctp: &Sctp,
+    ) -> io::Result<Self> {
+        let peer = options::peer_addresses(io.socket(), style.association())?;
+        let mut accepted = Self::new(State::Open(io, style), purpose, peer, sctp);
+        accepted.note_peer()?;
+        Ok(accepted)
     }
 
-    pub(super) fn failed(error: io::Error, purpose: Purpose, peer: TransportAddress) -> Self {
-        Self::new(State::Over(Some(error)), purpose, peer, 0)
+    pub(super) fn failed(
+        error: io::Error,
+        purpose: Purpose,
+        peer: TransportAddress,
+        sctp: &Sctp,
+    ) -> Self {
+        Self::new(State::Over(Some(error)), purpose, peer, sctp)
     }
 
     /// Its socket, and which of the associations of it this is.
@@ -190,14 +193,20 @@ impl SctpConnection {
                 return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
             }
         }
-        let State::Open(io, style) = &self.state else {
-            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
-        };
-        let peer = options::peer_addresses(io.socket(), style.association())?;
-        let mut local = options::local_addresses(io.socket(), style.association())?;
-        keep_reachable(&mut local, &peer);
-        self.peer = peer.clone();
+        self.note_peer()?;
+        let (local, peer) = (Paths::local(self)?, self.peer.clone());
         Poll::Ready(Ok(Event::Established { local, peer }))
+    }
+
+    /// Looks at which addresses the peer has now.
+    fn note_peer(&mut self) -> io::Result<()> {
+        self.peer = Paths::peer(self)?;
+        let (socket, association) = self.socket()?;
+        let paths = self.peer.addresses.len();
+        if let Err(error) = options::budget_for_paths(socket, association, &self.sctp, paths) {
+            tracing::debug!(%error, "the budget of retransmissions stays as it was");
+        }
+        Ok(())
     }
 
     fn opened(&mut self) {
@@ -221,8 +230,9 @@ impl SctpConnection {
                 (bytes, end_of_record)
             }
         };
-        if self.incoming.len() + bytes.len() > self.max_message_size {
-            let text = format!("a message is longer than {} bytes", self.max_message_size);
+        let limit = self.sctp.max_message_size;
+        if self.incoming.len() + bytes.len() > limit {
+            let text = format!("a message is longer than {limit} bytes");
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
         }
         self.incoming.unsplit(bytes);
@@ -272,20 +282,6 @@ impl SctpConnection {
                 let _ = io.socket().sendmsg(&header, libc::MSG_NOSIGNAL);
             }
         }
-    }
-}
-
-/// Takes out those of our addresses that the peer cannot know us by.
-fn keep_reachable(local: &mut TransportAddress, peer: &TransportAddress) {
-    if peer.addresses.iter().any(IpAddr::is_loopback) {
-        return;
-    }
-    let special = |address: &IpAddr| match address {
-        IpAddr::V4(address) => address.is_loopback() || address.is_link_local(),
-        IpAddr::V6(address) => address.is_loopback() || address.is_unicast_link_local(),
-    };
-    if !local.addresses.iter().all(special) {
-        local.addresses.retain(|address| !special(address));
     }
 }
 
@@ -339,6 +335,16 @@ impl Connection for SctpConnection {
                     Some(Notification::Path { address, change: PathChange::Unreachable }) => {
                         return Poll::Ready(Event::Path { address, up: false });
                     }
+                    Some(Notification::Path { change: PathChange::AddedOrRemoved, .. }) => {
+                        match self.note_peer().and_then(|()| Paths::local(self)) {
+                            Ok(local) => {
+                                let peer = self.peer.clone();
+                                return Poll::Ready(Event::Addresses { local, peer });
+                            }
+                            // Its end is to be read yet.
+                            Err(error) => tracing::debug!(%error, "addresses not known"),
+                        }
+                    }
                     Some(Notification::SendFailed(message)) => {
                         return Poll::Ready(Event::SendFailed(message));
                     }
@@ -361,7 +367,7 @@ impl Connection for SctpConnection {
             return Err(SendError::NotConnected);
         }
         let length = message.payload.len();
-        let max = self.max_message_size;
+        let max = self.sctp.max_message_size;
         let (limit, streams) = *self.send_limits.get_or_insert_with(|| {
             // The kernel takes a message as a whole, so it has to fit the send buffer, of which
             // it reports twice as much as it counts.
@@ -419,7 +425,7 @@ impl Connection for SctpConnection {
 
     fn set_heartbeat(&mut self, interval: Duration) -> io::Result<()> {
         let (socket, association) = self.socket()?;
-        options::set_heartbeat(socket, association, interval, 0)
+        options::set_heartbeat(socket, association, interval)
     }
 
     fn paths(&mut self) -> Option<&mut dyn Paths> {

@@ -88,7 +88,6 @@ impl SctpEndpoint {
             let text = format!("{to} is not the address of an SCTP port");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let size = self.sctp.max_message_size;
         match &self.listener {
             Some((listener, local)) => {
                 // A socket of version 4 does not take others.
@@ -107,14 +106,14 @@ impl SctpEndpoint {
                     Arc::clone(&self.runtime),
                     self.purpose,
                     to.clone(),
-                    size,
+                    &self.sctp,
                 ))
             }
             None => {
                 let socket = self.sctp.socket(domain(to), Type::STREAM)?;
                 sys::connect(&socket, &address::pack(&to.addresses, to.port))?;
                 let io = self.runtime.register(socket)?;
-                Ok(SctpConnection::connecting(io, self.purpose, to.clone(), size))
+                Ok(SctpConnection::connecting(io, self.purpose, to.clone(), &self.sctp))
             }
         }
     }
@@ -160,11 +159,9 @@ impl SctpEndpoint {
         socket: Socket,
         association: AssociationId,
     ) -> io::Result<Box<dyn Connection>> {
-        let peer = options::peer_addresses(&socket, association)?;
         let io = self.runtime.register(socket)?;
-        let size = self.sctp.max_message_size;
         let style = Style::PeeledOff(association);
-        Ok(Box::new(SctpConnection::open(io, style, self.purpose, peer, size)))
+        Ok(Box::new(SctpConnection::accepted(io, style, self.purpose, &self.sctp)?))
     }
 
     fn abort(&self, association: AssociationId) {
@@ -183,10 +180,9 @@ impl Endpoint for SctpEndpoint {
     }
 
     fn connect(&mut self, to: &TransportAddress) -> Box<dyn Connection> {
-        Box::new(
-            self.dial(to)
-                .unwrap_or_else(|error| SctpConnection::failed(error, self.purpose, to.clone())),
-        )
+        Box::new(self.dial(to).unwrap_or_else(|error| {
+            SctpConnection::failed(error, self.purpose, to.clone(), &self.sctp)
+        }))
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn Connection>>> {

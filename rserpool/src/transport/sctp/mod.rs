@@ -93,7 +93,8 @@ impl Sctp {
     }
 
     /// After how many retransmissions in a row a path and an association are given up: 2 and 3,
-    /// ours, where RFC 9260 section 16 has 5 and 10.
+    /// ours, where RFC 9260 section 16 has 5 and 10. For each further path, `association` grows by
+    /// `path`: what a silent path uses up must not end an association whose other path works.
     #[must_use]
     pub fn max_retransmissions(mut self, path: u16, association: u16) -> Self {
         self.timing.path_max_retransmissions = path;

@@ -57,7 +57,9 @@ pub(super) enum Notification {
 pub(super) enum PathChange {
     Available,
     Unreachable,
-    /// Added, removed, confirmed or made primary.
+    /// The peer added or removed the address (RFC 5061).
+    AddedOrRemoved,
+    /// Confirmed, made primary, or on trial.
     Other,
 }
 
@@ -82,6 +84,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Notification> {
             let change = match word(PATH_STATE)? {
                 0 => PathChange::Available,
                 1 => PathChange::Unreachable,
+                2 | 3 => PathChange::AddedOrRemoved,
                 _ => PathChange::Other,
             };
             Notification::Path { address, change }
@@ -154,12 +157,21 @@ mod tests {
         bytes.resize(PATH_ADDRESS, 0);
         bytes.extend(address::pack(&["10.0.0.1".parse().unwrap()], 1));
         bytes.resize(PATH_STATE, 0);
-        bytes.extend(1_i32.to_ne_bytes());
-        let expected = Notification::Path {
-            address: "10.0.0.1".parse().unwrap(),
-            change: PathChange::Unreachable,
-        };
-        assert_eq!(parse(&bytes), Some(expected));
+        let (address, changes) = (
+            "10.0.0.1".parse().unwrap(),
+            [
+                PathChange::Available,
+                PathChange::Unreachable,
+                PathChange::AddedOrRemoved,
+                PathChange::AddedOrRemoved,
+                PathChange::Other,
+            ],
+        );
+        for (state, change) in (0_i32..).zip(changes) {
+            bytes.truncate(PATH_STATE);
+            bytes.extend(state.to_ne_bytes());
+            assert_eq!(parse(&bytes), Some(Notification::Path { address, change }));
+        }
         assert_eq!(parse(&bytes[..PATH_STATE + 3]), None);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use socket2::Socket;
 
-use super::address;
+use super::{Sctp, address};
 use crate::sys::{self, AssociationId};
 use crate::wire::{TransportAddress, TransportProtocol};
 
@@ -61,12 +61,10 @@ pub(super) fn configure(socket: &Socket, timing: &Timing, streams: u16) -> io::R
         [timing.rto_initial, timing.rto_max, timing.rto_min].map(milliseconds);
     sys::set_option(socket, RTO_INFO, &[any, initial, max, min].concat())?;
 
-    let mut parameters = [0; 20];
-    parameters[4..6].copy_from_slice(&timing.association_max_retransmissions.to_ne_bytes());
-    sys::set_option(socket, ASSOCIATION_INFO, &parameters)?;
-
     // Of the associations to come.
-    set_heartbeat(socket, 0, timing.heartbeat, timing.path_max_retransmissions)?;
+    set_budget(socket, 0, timing.association_max_retransmissions)?;
+    set_path_budget(socket, 0, timing.path_max_retransmissions)?;
+    set_heartbeat(socket, 0, timing.heartbeat)?;
 
     let [out, inbound] = [streams, u16::MAX].map(u16::to_ne_bytes);
     let [attempts, timeout] = [[0; 2]; 2];
@@ -76,18 +74,54 @@ pub(super) fn configure(socket: &Socket, timing: &Timing, streams: u16) -> io::R
     Ok(())
 }
 
-/// How often a path of the association is tried while it is idle, and how many times in vain
-/// before it is given up; 0 leaves that as it is.
+/// How many retransmissions in a row end an association.
+fn set_budget(socket: &Socket, association: AssociationId, retransmissions: u16) -> io::Result<()> {
+    let mut parameters = [0; 20];
+    parameters[..4].copy_from_slice(&association.to_ne_bytes());
+    parameters[4..6].copy_from_slice(&retransmissions.to_ne_bytes());
+    sys::set_option(socket, ASSOCIATION_INFO, &parameters)
+}
+
+/// How many end a path.
+fn set_path_budget(
+    socket: &Socket,
+    association: AssociationId,
+    retransmissions: u16,
+) -> io::Result<()> {
+    let mut path = [0; PATH_PARAMETERS_LENGTH];
+    path[..4].copy_from_slice(&association.to_ne_bytes());
+    path[136..138].copy_from_slice(&retransmissions.to_ne_bytes());
+    sys::set_option(socket, PEER_ADDRESS_PARAMETERS, &path)
+}
+
+/// Has the budget of an association grow with the number of its paths. What is sent in vain on a
+/// silent path counts against the whole association (RFC 9260 section 8.1), also when it is only
+/// probed, and must not end it while another path works.
+pub(super) fn budget_for_paths(
+    socket: &Socket,
+    association: AssociationId,
+    Sctp { timing, .. }: &Sctp,
+    paths: usize,
+) -> io::Result<()> {
+    let (path, association_max) =
+        (timing.path_max_retransmissions, timing.association_max_retransmissions);
+    let paths = u16::try_from(paths).unwrap_or(u16::MAX).max(1);
+    let all = path.saturating_mul(paths - 1).saturating_add(association_max);
+    // Linux refuses an association more than the sum of its paths, if there are several.
+    let each = if paths > 1 { path.max(all.div_ceil(paths)) } else { path };
+    set_path_budget(socket, association, each)?;
+    set_budget(socket, association, all)
+}
+
+/// How often a path of the association is tried while it is idle.
 pub(super) fn set_heartbeat(
     socket: &Socket,
     association: AssociationId,
     interval: Duration,
-    max_retransmissions: u16,
 ) -> io::Result<()> {
     let mut path = [0; PATH_PARAMETERS_LENGTH];
     path[..4].copy_from_slice(&association.to_ne_bytes());
     path[132..136].copy_from_slice(&milliseconds(interval));
-    path[136..138].copy_from_slice(&max_retransmissions.to_ne_bytes());
     path[146..150].copy_from_slice(&HEARTBEAT_ENABLE.to_ne_bytes());
     sys::set_option(socket, PEER_ADDRESS_PARAMETERS, &path)
 }

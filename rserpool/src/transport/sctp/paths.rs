@@ -12,7 +12,9 @@ use crate::wire::TransportAddress;
 impl Paths for SctpConnection {
     fn local(&self) -> io::Result<TransportAddress> {
         let (socket, association) = self.socket()?;
-        options::local_addresses(socket, association)
+        let mut local = options::local_addresses(socket, association)?;
+        keep_reachable(&mut local, &Paths::peer(self)?);
+        Ok(local)
     }
 
     fn peer(&self) -> io::Result<TransportAddress> {
@@ -46,5 +48,19 @@ impl Paths for SctpConnection {
         let port = Paths::local(self)?.port;
         let (socket, _) = self.socket()?;
         options::unbind(socket, &address::pack(&[address], port))
+    }
+}
+
+/// Takes out those of our addresses that the peer cannot know us by.
+fn keep_reachable(local: &mut TransportAddress, peer: &TransportAddress) {
+    if peer.addresses.iter().any(IpAddr::is_loopback) {
+        return;
+    }
+    let special = |address: &IpAddr| match address {
+        IpAddr::V4(address) => address.is_loopback() || address.is_link_local(),
+        IpAddr::V6(address) => address.is_loopback() || address.is_unicast_link_local(),
+    };
+    if !local.addresses.iter().all(special) {
+        local.addresses.retain(|address| !special(address));
     }
 }

@@ -460,7 +460,7 @@ impl Network {
                 self.shut(link, side);
             }
             // No transport of the simulation knows.
-            Output::Measure(_) => {}
+            Output::Measure(_) | Output::Addresses(_) => {}
             Output::Announce(message) => self.announce(id, &message),
             Output::Event(event) => {
                 self.trace.line(self.now, || {
