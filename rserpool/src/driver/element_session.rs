@@ -20,6 +20,9 @@ use crate::wire::{PoolElement, PoolHandle, Ppid, TransportAddress, UserMessage, 
 /// How long closing may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How many messages that are nothing for the application are read before others run.
+const BUDGET: u32 = 256;
+
 /// A session that a pool user opened with this element, or brought here from one that died.
 pub struct ElementSession {
     network: Network,
@@ -88,7 +91,7 @@ impl ElementSession {
     ///
     /// When the connection to the pool user broke.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<ElementEvent>>> {
-        loop {
+        for _ in 0..BUDGET {
             match self.end {
                 Some(End::Closed) => return Poll::Ready(Ok(None)),
                 Some(End::Lost(kind)) => return Poll::Ready(Err(kind.into())),
@@ -135,6 +138,8 @@ impl ElementSession {
                 }
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn complain(&self, reason: &str) {

@@ -2,16 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::membership::{Client, Custody, KeepAlive, Origin, Watch};
+use super::membership::{Client, Custody, KeepAlive, Origin, Watch, host_of};
 use super::shares::Limit;
 use super::{Registrar, RemovalReason, Timer};
 use crate::handlespace::ElementKey;
 use crate::protocol::{ConnectionEvent, ConnectionId};
 use crate::wire::asap::{EndpointKeepAlive, EndpointKeepAliveAck, EndpointUnreachable};
 use crate::wire::{Ppid, TransportAddress};
-
-/// The most connections to elements that are being made at a time. Not from the RFCs.
-const MAX_DIALS: usize = 256;
 
 /// The most keep-alives of a connection that are not answered yet. Not from the RFCs.
 const MAX_ASKED: usize = 256;
@@ -155,20 +152,21 @@ impl Registrar {
     /// Connects to an element at this address; one connection serves all elements behind it.
     /// Where too many are being made, it waits for its turn.
     fn dial(&mut self, now: Instant, key: ElementKey, address: TransportAddress) {
-        let connection = match self.dials.get(&address) {
-            Some(connection) => *connection,
-            None if self.dials.len() >= MAX_DIALS => {
+        let host = host_of(&address);
+        let connection = match self.dials.to(&address) {
+            Some(connection) => connection,
+            None if !self.dials.has_room(host) => {
                 // Nothing can be late while it waits.
                 if let Some(custody) = self.custody_mut(key) {
                     custody.keep_alive = KeepAlive::Waiting;
                 }
                 self.timers.cancel(Timer::KeepAlive(key));
-                self.waiting_dials.insert(key);
+                self.dials.wait(host, key);
                 return;
             }
             None => {
                 let connection = self.out.connect(Ppid::ASAP, address.clone());
-                self.dials.insert(address.clone(), connection);
+                self.dials.begin(address.clone(), connection);
                 let client = Client::new(now, address, Origin::Connecting);
                 self.connections.insert(connection, client);
                 connection
@@ -208,9 +206,7 @@ impl Registrar {
 
     /// Connections that were being made are there, or are not to be had: others have their turn.
     pub(super) fn dial_waiting(&mut self, now: Instant) {
-        while self.dials.len() < MAX_DIALS
-            && let Some(key) = self.waiting_dials.pop_first()
-        {
+        while let Some(key) = self.dials.pop() {
             self.send_keep_alive(now, key);
         }
     }
@@ -352,7 +348,7 @@ impl Registrar {
     /// connection that was made for that is closed.
     fn end_inquiry(&mut self, key: ElementKey) {
         self.timers.cancel(Timer::KeepAlive(key));
-        self.waiting_dials.remove(&key);
+        self.dials.forget(key);
         let Some(element) = self.handlespace.get_mut(key) else { return };
         let Some(connection) = element.state.connection else { return };
         let Some(client) = self.connections.get_mut(&connection) else { return };

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
+use super::dials::Dials;
 use super::{Event, Registrar, Timer};
 use crate::handlespace::ElementKey;
 use crate::wire::enrp::UpdateAction;
@@ -100,8 +101,7 @@ impl Registrar {
         for connection in connections {
             self.out.close(connection);
         }
-        self.dials.clear();
-        self.waiting_dials.clear();
+        self.dials = Dials::default();
         self.claimants.clear();
         self.deferred.clear();
         self.out.event(Event::Left);

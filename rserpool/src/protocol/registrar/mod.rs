@@ -2,6 +2,7 @@
 
 mod announce;
 mod config;
+mod dials;
 mod distance;
 mod event;
 mod keep_alive;
@@ -39,6 +40,7 @@ use crate::wire::{
     enrp::UpdateAction,
 };
 use announce::Announcements;
+use dials::Dials;
 use leave::Leaving;
 use membership::{Client, Membership, Origin};
 use mentor::Joining;
@@ -61,10 +63,7 @@ pub struct Registrar {
     rng: StdRng,
     handlespace: Handlespace<Membership>,
     connections: HashMap<ConnectionId, Client>,
-    /// Connections that are being made, by where they go.
-    dials: HashMap<TransportAddress, ConnectionId>,
-    /// Elements that are to be dialled when there are fewer of those.
-    waiting_dials: BTreeSet<ElementKey>,
+    dials: Dials,
     /// Those who say that they are an element which is connected already.
     claimants: HashMap<ElementKey, Claimant>,
     announcements: Announcements,
@@ -132,8 +131,7 @@ impl Registrar {
             rng: StdRng::seed_from_u64(config.seed),
             handlespace: Handlespace::new(config.policies.clone(), config.limits.elements),
             connections: HashMap::new(),
-            dials: HashMap::new(),
-            waiting_dials: BTreeSet::new(),
+            dials: Dials::default(),
             claimants: HashMap::new(),
             announcements: Announcements::default(),
             peers: Peers::default(),
@@ -224,7 +222,7 @@ impl Registrar {
                     return self.handle_link_established(connection, address);
                 }
                 let Some(peer) = self.connections.get_mut(&connection) else { return };
-                self.dials.remove(&peer.address);
+                self.dials.end(&peer.address);
                 (peer.address, peer.origin) = (address, Origin::Dialled);
                 for key in peer.elements.clone() {
                     self.handle_element_connected(now, key, connection);
@@ -316,7 +314,7 @@ impl Registrar {
         self.subscriptions.note(&pool_handle);
         self.timers.cancel(Timer::KeepAlive(key));
         self.timers.cancel(Timer::Denied(key));
-        self.waiting_dials.remove(&key);
+        self.dials.forget(key);
         self.refuse_claimant(key);
         self.shares.discharge(element.state.charge);
         let identifier = element.identifier();
@@ -363,7 +361,7 @@ impl Registrar {
         match client.origin {
             Origin::Accepted => self.shares.close_connection(host),
             Origin::Connecting => {
-                self.dials.remove(&client.address);
+                self.dials.end(&client.address);
             }
             Origin::Dialled => {}
         }

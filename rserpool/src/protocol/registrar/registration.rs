@@ -11,8 +11,8 @@ use super::{ElementName, Event, Registrar, RemovalReason, Timer};
 use crate::handlespace::{Element, ElementKey, Refused};
 use crate::protocol::ConnectionId;
 use crate::wire::{
-    ErrorCause, OperationError, PolicyParameters, PoolElement, PoolElementId, PoolHandle,
-    RegistrationLife, TransportAddress, TransportProtocol, UserTransport, asap, quote,
+    EncodedElement, ErrorCause, OperationError, PolicyParameters, PoolElement, PoolElementId,
+    PoolHandle, RegistrationLife, TransportAddress, TransportProtocol, UserTransport, asap, quote,
 };
 
 /// How long the connection that an element registered over may take to answer when the same host
@@ -55,6 +55,10 @@ impl Registrar {
             Some((key, Standing::Claimant))
                 if self.claimants.get(&key).is_none_or(|claimant| claimant.from == from) =>
             {
+                if EncodedElement::new(handle, &registration.pool_element).is_err() {
+                    let cause = ErrorCause::InvalidValues(quote(&registration.pool_element));
+                    return self.refuse(from, handle, identifier, cause);
+                }
                 // A later registration replaces one that waits.
                 let waits = self.claimants.insert(key, Claimant { from, registration }).is_some();
                 if !waits {
@@ -298,7 +302,7 @@ impl Registrar {
             }
         }
         if before != Some(connection) {
-            self.waiting_dials.remove(&key);
+            self.dials.forget(key);
             self.schedule_keep_alive(now, key);
             self.detach(key, before);
         }

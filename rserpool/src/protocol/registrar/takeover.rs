@@ -174,7 +174,7 @@ impl Registrar {
     /// that, as it does when it hears of its new home.
     pub(super) fn release(&mut self, now: Instant, key: ElementKey) {
         self.timers.cancel(Timer::KeepAlive(key));
-        self.waiting_dials.remove(&key);
+        self.dials.forget(key);
         self.handlespace.cancel_lifetime(key);
         self.refuse_claimant(key);
         let Some(element) = self.handlespace.get_mut(key) else { return };
