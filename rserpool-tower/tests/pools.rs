@@ -1,7 +1,7 @@
 //! Real HTTP and gRPC servers in pools, killed while clients use them.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -68,11 +68,17 @@ impl Drop for Killable {
 
 /// Starts a server of that kind, and waits until it has joined the pool.
 async fn start(registrar: &Registrar, kind: &'static str) -> Killable {
+    start_with(registrar, kind, "RoundRobin").await
+}
+
+/// The same with another policy.
+async fn start_with(registrar: &Registrar, kind: &'static str, policy: &'static str) -> Killable {
     let port = registrar.local_address().port;
     let started = tokio::task::spawn_blocking(move || {
         let mut process = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "server", "--ignored", "--nocapture"])
             .env("KIND", kind)
+            .env("POLICY", policy)
             .env("REGISTRAR", port.to_string())
             .stdout(Stdio::piped())
             .spawn()
@@ -97,7 +103,8 @@ fn server() {
         let address = listener.local_addr().unwrap();
         let network = network();
         let builder = PoolElement::builder(&network, pool(), [registrar]);
-        let builder = builder.serving_at(TransportAddress::tcp(address));
+        let policy = std::env::var("POLICY").unwrap().parse().unwrap();
+        let builder = builder.serving_at(TransportAddress::tcp(address)).policy(policy);
         let element = builder.listen(([127, 0, 0, 1], 0).into()).start().unwrap();
         println!("\njoined as {}", element.registered().await.unwrap().0);
         match kind.as_str() {
@@ -232,6 +239,26 @@ async fn each_request_follows_the_policy_and_none_fails_when_a_server_is_killed(
     let different = |answers: &[String]| answers.iter().collect::<BTreeSet<_>>().len();
     assert_eq!(different(&answered[..6]), 3, "round robin");
     assert_eq!(different(&answered[40..]), 2);
+}
+
+#[tokio::test]
+async fn requests_go_to_servers_as_often_as_their_weights_say() {
+    let network = network();
+    let registrar = start_registrar(&network);
+    let mut servers = Vec::new();
+    for policy in ["WeightedRoundRobin:1", "WeightedRoundRobin:2", "WeightedRoundRobin:3"] {
+        servers.push(start_with(&registrar, "http", policy).await);
+    }
+    let make = tower::service_fn(|address| async move { Ok::<_, Infallible>(to_address(address)) });
+    let mut service = PoolService::new(new_user(&network, &registrar), pool(), make);
+    let mut counts = BTreeMap::<_, u32>::new();
+    for _ in 0..60 {
+        let response = service.ready().await.unwrap().call(request()).await.unwrap();
+        *counts.entry(body(response).await).or_default() += 1;
+    }
+    let mut counts: Vec<_> = counts.into_values().collect();
+    counts.sort_unstable();
+    assert_eq!(counts, [10, 20, 30]);
 }
 
 #[tokio::test]

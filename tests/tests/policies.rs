@@ -1,10 +1,17 @@
 //! The policies against the formulas of RFC 5356, and the extension point from outside.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::time::Duration;
+
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rserpool::policy::{ByOrder, ByWeight, Member, Order, Policies, Selector, Wanted, Weight};
-use rserpool::wire::{PolicyParameters, PolicyType};
+use rserpool::protocol::registrar::RegistrarConfig;
+use rserpool::protocol::{Compatibility, Registrar};
+use rserpool::wire::{PolicyParameters, PolicyType, RegistrarId};
+use rserpool_tests::by_hand;
+use rserpool_tests::echo_pool::{handle, new_user, resolve};
+use rserpool_tests::world::World;
 
 /// A pool of elements that say `parameters`, each of one policy.
 fn pool(policies: &Policies, parameters: &[PolicyParameters]) -> Box<dyn Selector> {
@@ -122,14 +129,6 @@ fn as_many_are_drawn_as_are_wanted_and_each_once() {
 }
 
 #[test]
-fn a_pool_of_zeros_is_an_empty_answer() {
-    let rng = &mut StdRng::seed_from_u64(1);
-    for policy in ["WeightedRandom:0", "WeightedRoundRobin:0", "RandomizedLeastUsed:100%"] {
-        assert!(select(&mut *builtin(&[policy; 3]), 3, rng).is_empty(), "{policy}");
-    }
-}
-
-#[test]
 fn ordered_policies_answer_in_the_order_of_the_rfc() {
     let rng = &mut StdRng::seed_from_u64(1);
     for (parameters, order) in [
@@ -185,7 +184,7 @@ fn the_increment_can_be_set_for_all_policies() {
         let mut pool = builtin(&[policy; 3]);
         let mut list = || {
             let mut selected = Vec::new();
-            pool.select(Wanted { items: 2, max_increment }, rng, &mut selected);
+            pool.select(Wanted::items(2).max_increment(max_increment), rng, &mut selected);
             selected.iter().map(|Member(number)| *number).collect::<Vec<_>>()
         };
         [list(), list(), list()]
@@ -195,7 +194,88 @@ fn the_increment_can_be_set_for_all_policies() {
         assert_eq!(lists(policy, Some(0)), [[0, 1]; 3], "{policy}");
         assert_eq!(lists(policy, Some(2)), [[0, 1], [2, 0], [1, 2]], "{policy}");
     }
-    assert_eq!(lists("LeastUsedDegradation:7:0", None), [[0, 1], [2, 0], [1, 2]]);
+    assert_eq!(lists("LeastUsedDegradation:7:0", None), [[0, 1], [1, 2], [2, 0]]);
+}
+
+#[test]
+fn degradation_counts_what_is_used_and_all_by_the_letter() {
+    let firsts = |profile| {
+        let mut world = World::default();
+        let config = RegistrarConfig::new(RegistrarId(1), 1).ready_after(Duration::ZERO);
+        let registrar = world.registrar(Registrar::new(config.compatibility(profile)));
+        for (identifier, policy) in
+            [(1, "LeastUsedDegradation:0:1000"), (2, "LeastUsedDegradation:500:1000")]
+        {
+            let on = world.connect(registrar);
+            let mut registration = by_hand::registration(&handle().to_string(), identifier);
+            registration.pool_element.policy = policy.parse().unwrap();
+            by_hand::send_asap(&mut world, on, registration);
+        }
+        let user = world.user(new_user(&[registrar]));
+        world.run(Duration::ZERO);
+        (0..6).map(|_| resolve(&mut world, user).unwrap()[0].0).collect::<Vec<_>>()
+    };
+    assert_eq!(firsts(Compatibility::All), [1, 2, 1, 2, 1, 2]);
+    assert_eq!(firsts(Compatibility::Rfc), [1; 6]);
+}
+
+#[test]
+fn what_a_registrar_drew_by_weight_is_not_weighted_again() {
+    let firsts = |complete: bool, policy: [&str; 2]| {
+        let rng = &mut StdRng::seed_from_u64(1);
+        let mut selector = builtin(&policy);
+        selector.resume(&[Member(0), Member(1)], complete, rng);
+        (0..1000).map(|_| 1 - select(&mut *selector, 2, rng)[0]).sum::<u32>()
+    };
+    for policy in
+        [["WeightedRandom:1", "WeightedRandom:9"], ["WeightedRoundRobin:1", "WeightedRoundRobin:9"]]
+    {
+        assert!((70..130).contains(&firsts(true, policy)), "{policy:?}");
+        assert!((450..550).contains(&firsts(false, policy)), "{policy:?}");
+    }
+}
+
+#[test]
+fn users_go_on_where_the_answer_of_the_registrar_left_off() {
+    let rng = &mut StdRng::seed_from_u64(1);
+    // The registrar knows what others were given: the third is the best one now.
+    let order = [Member(2), Member(0), Member(1)];
+    let mut next = |policies: [&str; 3]| {
+        let mut selector = builtin(&[policies[2], policies[0], policies[1]]);
+        selector.resume(&[Member(0), Member(1), Member(2)], true, rng);
+        let list = select(&mut *selector, 3, rng);
+        list.into_iter().map(|index| order[index as usize].0).collect::<Vec<_>>()
+    };
+    assert_eq!(next(["RoundRobin"; 3]), [0, 1, 2]);
+    assert_eq!(next(["LeastUsed:10", "LeastUsed:20", "LeastUsed:5"]), [2, 0, 1]);
+    let degraded =
+        ["LeastUsedDegradation:10:5", "LeastUsedDegradation:10:5", "LeastUsedDegradation:20:5"];
+    assert_eq!(next(degraded), [0, 1, 2]);
+    assert_eq!(next(["WeightedRoundRobin:1"; 3]), [0, 1, 2]);
+    assert_eq!(next(["WeightedRoundRobin:0"; 3]), [0, 1, 2]);
+}
+
+#[test]
+fn elements_without_a_weight_are_better_than_nobody() {
+    let rng = &mut StdRng::seed_from_u64(1);
+    for policy in ["WeightedRandom:0", "WeightedRoundRobin:0", "RandomizedLeastUsed:100%"] {
+        let mut pool = builtin(&[policy; 3]);
+        let mut firsts = [0; 3];
+        for _ in 0..300 {
+            let list = select(&mut *pool, 3, rng);
+            assert_eq!(list.len(), 3, "{policy}");
+            firsts[list[0] as usize] += 1;
+        }
+        assert!(firsts.iter().all(|count| (70..130).contains(count)), "{policy}: {firsts:?}");
+        // One that has a weight comes before them, and one that loses it is among them again.
+        let (name, _) = policy.split_once(':').unwrap();
+        pool.update(Member(1), &format!("{name}:1").parse().unwrap());
+        assert_eq!(select(&mut *pool, 3, rng), [1], "{policy}");
+        pool.update(Member(1), &policy.parse().unwrap());
+        assert_eq!(select(&mut *pool, 3, rng).len(), 3, "{policy}");
+        pool.remove(Member(1));
+        assert_eq!(select(&mut *pool, 3, rng).len(), 2, "{policy}");
+    }
 }
 
 /// Least Used with a delay penalty factor, written again with the public traits.

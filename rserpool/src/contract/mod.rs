@@ -7,6 +7,7 @@ mod cancellation;
 mod hostile;
 #[cfg(target_os = "linux")]
 mod paths;
+mod policies;
 mod replay;
 mod runtime;
 mod service;
@@ -21,6 +22,7 @@ pub use cancellation::*;
 pub use hostile::*;
 #[cfg(target_os = "linux")]
 pub use paths::*;
+pub use policies::*;
 pub use replay::*;
 pub use runtime::*;
 pub use service::*;
@@ -55,6 +57,7 @@ macro_rules! contract_suite {
             one_who_talks_without_end_does_not_keep_others_waiting,
             an_element_that_leaves_is_not_resolved_any_more,
             a_subscriber_sees_the_pool_change,
+            weights_hold_however_a_pool_is_used,
             messages_reach_a_pool_without_a_session,
             a_registrar_restart_is_survived,
             futures_that_are_dropped_lose_nothing,

@@ -47,10 +47,6 @@ impl Order for PriorityLeastUsedDegradation {
     fn degradation(&self, parameters: &PolicyParameters) -> u32 {
         parameters.words()[1]
     }
-
-    fn max_increment(&self) -> usize {
-        usize::MAX
-    }
 }
 
 /// Any element, in proportion to the load that it could still take after the selection.
@@ -180,9 +176,5 @@ impl Order for LeastUsedDegradationDpf {
 
     fn degradation(&self, parameters: &PolicyParameters) -> u32 {
         parameters.words()[1]
-    }
-
-    fn max_increment(&self) -> usize {
-        usize::MAX
     }
 }

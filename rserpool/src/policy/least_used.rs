@@ -42,10 +42,6 @@ impl Order for LeastUsedDegradation {
     fn degradation(&self, parameters: &PolicyParameters) -> u32 {
         parameters.words()[1]
     }
-
-    fn max_increment(&self) -> usize {
-        usize::MAX
-    }
 }
 
 /// The lowest load that there would be after the selection (RFC 5356 section 5.3).

@@ -8,7 +8,8 @@
 //! - a [`Weight`]: elements are drawn at random in proportion to their weights.
 //!
 //! The same object chooses at the registrar, among all elements of a pool, and at the pool
-//! user, among those that the registrar gave it.
+//! user. That uses each answer as it came, for the registrar has chosen already; only when it uses an
+//! answer again, from its cache, does it choose among those that the registrar gave it.
 //!
 //! ```
 //! use rserpool::policy::{ByOrder, Order, Policies};
@@ -48,6 +49,7 @@ mod weighted_round_robin;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rand::Rng;
@@ -69,7 +71,7 @@ pub use weighted_round_robin::WeightedRoundRobin;
 
 /// An element of one pool, as its selector knows it: a small number, unique in the pool as
 /// long as the element is in it, and reused afterwards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Member(pub u32);
 
 /// A way to select pool elements.
@@ -103,22 +105,58 @@ pub trait Selector: fmt::Debug + Send {
     /// Appends up to as many elements as are wanted to `selected`, none twice, in the order in
     /// which the pool user shall try them. Fewer only where the pool does not have more to offer.
     fn select(&mut self, wanted: Wanted, rng: &mut dyn Rng, selected: &mut Vec<Member>);
+
+    /// At a pool user, after all elements of a registrar's answer were inserted in its `order`: the
+    /// answer is about to be used as it is, and what is selected next shall be what comes after it.
+    /// The answer has all elements of the pool, or is not `complete`: then the registrar has chosen
+    /// them by their weights, and these do not count again. Where this does nothing, which is the
+    /// default, the selector goes by the parameters alone, as if it had not selected yet.
+    fn resume(&mut self, order: &[Member], complete: bool, rng: &mut dyn Rng) {
+        let _ = (order, complete, rng);
+    }
 }
 
-/// What a selection is to give.
+/// What a selection is to give, and to whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Wanted {
     /// How many elements, at most.
     pub items: usize,
-    /// How many of them count as selected, the first first; `None` is the policy's choice.
+    /// How many of them count as selected, the first first; `None` is the policy's choice, which is
+    /// one for those that are built in: the pool user goes to the first, and to others only if it
+    /// fails.
     pub max_increment: Option<usize>,
+    /// Who asks. None at a pool user, which chooses for itself.
+    pub asker: Option<Asker>,
+}
+
+/// The pool user that asks a registrar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Asker {
+    /// The address that it is connected from: the first one, if it has several.
+    pub address: IpAddr,
 }
 
 impl Wanted {
     /// So many elements, of which as many count as selected as the policy has it.
     #[must_use]
     pub fn items(items: usize) -> Self {
-        Self { items, max_increment: None }
+        Self { items, max_increment: None, asker: None }
+    }
+
+    /// The same, of which so many count as selected, whatever the policy says.
+    #[must_use]
+    pub fn max_increment(mut self, elements: Option<usize>) -> Self {
+        self.max_increment = elements;
+        self
+    }
+
+    /// The same for a pool user at `address`.
+    #[must_use]
+    pub fn for_asker(mut self, address: IpAddr) -> Self {
+        self.asker = Some(Asker { address });
+        self
     }
 }
 
@@ -291,7 +329,9 @@ mod tests {
         assert_eq!(drawn[0], 0);
         assert!((2850..3150).contains(&drawn[2]), "{drawn:?}");
         assert_eq!(select(&mut *uneven, 3, rng).len(), 2);
-        assert!(select(&mut *pool(&[0, 0].map(weighted)), 2, rng).is_empty());
+        let mut idle = select(&mut *pool(&[0, 0].map(weighted)), 2, rng);
+        idle.sort_unstable();
+        assert_eq!(idle, [0, 1], "better than nobody");
     }
 
     #[test]

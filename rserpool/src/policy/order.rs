@@ -29,10 +29,10 @@ pub trait Order: fmt::Debug + Send + Sync + 'static {
         0
     }
 
-    /// How many of the elements of an answer count as selected, and so move behind their equals
-    /// (rsplib calls it MaxIncrement): the first alone, so that the next answer starts one
-    /// element further, as RFC 5356 section 4.1.2 has it for round robin, unless the policy
-    /// says otherwise.
+    /// How many of the elements of an answer count as selected, and so degrade or move behind their
+    /// equals (rsplib calls it MaxIncrement): the first alone, since that is the one which is used,
+    /// and so that the next answer starts one element further, as RFC 5356 section 4.1.2 has it for
+    /// round robin.
     fn max_increment(&self) -> usize {
         1
     }
@@ -109,13 +109,35 @@ impl<O: Order> Selector for OrderSelector<O> {
         selected.extend(self.rings.iter().take(wanted.items).map(Member));
         let increment = wanted.max_increment.unwrap_or_else(|| self.policy.0.max_increment());
         for member in selected[first..].iter().take(increment) {
-            match self.degradation(*member) {
-                0 => self.rings.move_to_end(member.0),
-                degradation => {
-                    let key = self.rings.key(member.0).expect("it was selected");
-                    self.rings.remove(member.0);
-                    self.rings.append(member.0, key.saturating_add(degradation.into()));
-                }
+            self.count(*member);
+        }
+    }
+
+    fn resume(&mut self, order: &[Member], _: bool, _: &mut dyn Rng) {
+        // The registrar knows what was selected before, and who may be unreachable: whoever is
+        // behind another has no better key than that one.
+        let mut worst = 0;
+        for member in order {
+            let Some(key) = self.rings.key(member.0) else { continue };
+            worst = worst.max(key);
+            self.rings.remove(member.0);
+            self.rings.append(member.0, worst);
+        }
+        for member in order.iter().take(self.policy.0.max_increment()) {
+            self.count(*member);
+        }
+    }
+}
+
+impl<O: Order> OrderSelector<O> {
+    /// The member was selected.
+    fn count(&mut self, member: Member) {
+        match self.degradation(member) {
+            0 => self.rings.move_to_end(member.0),
+            degradation => {
+                let Some(key) = self.rings.key(member.0) else { return };
+                self.rings.remove(member.0);
+                self.rings.append(member.0, key.saturating_add(degradation.into()));
             }
         }
     }

@@ -20,7 +20,7 @@ pub trait Weight: fmt::Debug + Send + Sync + 'static {
         0
     }
 
-    /// How often the element is drawn in relation to the others; 0 is never.
+    /// How often the element is drawn in relation to the others; 0 is never, unless all have that.
     fn weight(&self, parameters: &PolicyParameters) -> u32;
 
     /// What each selection takes off the element's weight until it registers again. At least 1
@@ -45,7 +45,12 @@ impl<W: Weight> SelectionPolicy for ByWeight<W> {
     }
 
     fn new_selector(self: Arc<Self>) -> Box<dyn Selector> {
-        Box::new(WeightSelector { policy: self, urn: Urn::default(), degradations: Vec::new() })
+        Box::new(WeightSelector {
+            policy: self,
+            urn: Urn::default(),
+            idle: Urn::default(),
+            degradations: Vec::new(),
+        })
     }
 }
 
@@ -53,6 +58,8 @@ impl<W: Weight> SelectionPolicy for ByWeight<W> {
 struct WeightSelector<W> {
     policy: Arc<ByWeight<W>>,
     urn: Urn,
+    /// Those without a weight, drawn evenly where nobody has one: better than nobody.
+    idle: Urn,
     /// By member, as far as there are any but 0.
     degradations: Vec<u32>,
 }
@@ -67,7 +74,9 @@ impl<W: Weight> Selector for WeightSelector<W> {
         if let Some(present) = self.degradations.get_mut(index) {
             *present = degradation;
         }
-        self.urn.set(member.0, self.policy.0.weight(parameters));
+        let weight = self.policy.0.weight(parameters);
+        self.urn.set(member.0, weight);
+        self.idle.set(member.0, u32::from(weight == 0));
     }
 
     fn update(&mut self, member: Member, parameters: &PolicyParameters) {
@@ -76,45 +85,37 @@ impl<W: Weight> Selector for WeightSelector<W> {
 
     fn remove(&mut self, member: Member) {
         self.urn.set(member.0, 0);
+        self.idle.set(member.0, 0);
     }
 
     fn select(&mut self, wanted: Wanted, rng: &mut dyn Rng, selected: &mut Vec<Member>) {
         let first = selected.len();
-        let mut taken = SmallVec::<[(u32, u32); AT_ONCE]>::new();
-        loop {
-            let missing = wanted.items - (selected.len() - first);
-            let mut drawn = [0; AT_ONCE];
-            let drawn = &mut drawn[..missing.min(self.urn.len).min(AT_ONCE)];
-            self.urn.draw(drawn, rng);
-            let before = selected.len();
-            for member in &*drawn {
-                if !selected[first..].contains(&Member(*member)) {
-                    selected.push(Member(*member));
-                }
-            }
-            if selected.len() - first == wanted.items || self.urn.total == 0 {
-                break;
-            }
-            // Some were drawn twice, so there are not many: no third time for any.
-            if selected.len() - before < drawn.len() {
-                for Member(member) in &selected[first + taken.len()..] {
-                    taken.push((*member, self.urn.weight(*member)));
-                    self.urn.set(*member, 0);
-                }
+        let urn = if self.urn.len == 0 { &mut self.idle } else { &mut self.urn };
+        urn.draw_different(wanted.items, rng, selected);
+        for member in selected[first..].iter().take(wanted.max_increment.unwrap_or(1)) {
+            self.count(*member);
+        }
+    }
+
+    fn resume(&mut self, order: &[Member], complete: bool, _: &mut dyn Rng) {
+        if !complete {
+            for Member(member) in order {
+                self.urn.set(*member, self.urn.weight(*member).min(1));
             }
         }
-        for (member, weight) in &taken {
-            self.urn.set(*member, *weight);
+        if let Some(first) = order.first() {
+            self.count(*first);
         }
-        if self.degradations.is_empty() {
-            return;
-        }
-        let increment = wanted.max_increment.unwrap_or(usize::MAX);
-        for Member(member) in selected[first..].iter().take(increment) {
-            let degradation = self.degradations.get(*member as usize).copied().unwrap_or(0);
-            if degradation > 0 {
-                self.urn.set(*member, self.urn.weight(*member).saturating_sub(degradation).max(1));
-            }
+    }
+}
+
+impl<W> WeightSelector<W> {
+    /// The member was selected.
+    fn count(&mut self, Member(member): Member) {
+        let degradation = self.degradations.get(member as usize).copied().unwrap_or(0);
+        let weight = self.urn.weight(member);
+        if degradation > 0 && weight > 0 {
+            self.urn.set(member, weight.saturating_sub(degradation).max(1));
         }
     }
 }
@@ -255,6 +256,37 @@ impl Urn {
         class.lots.push(Lot { member, weight });
         class.total += u64::from(weight);
         self.len += 1;
+    }
+
+    /// Draws up to so many members, none twice.
+    fn draw_different(&mut self, items: usize, rng: &mut dyn Rng, selected: &mut Vec<Member>) {
+        let first = selected.len();
+        let mut taken = SmallVec::<[(u32, u32); AT_ONCE]>::new();
+        loop {
+            let missing = items - (selected.len() - first);
+            let mut drawn = [0; AT_ONCE];
+            let drawn = &mut drawn[..missing.min(self.len).min(AT_ONCE)];
+            self.draw(drawn, rng);
+            let before = selected.len();
+            for member in &*drawn {
+                if !selected[first..].contains(&Member(*member)) {
+                    selected.push(Member(*member));
+                }
+            }
+            if selected.len() - first == items || self.total == 0 {
+                break;
+            }
+            // Some were drawn twice, so there are not many: no third time for any.
+            if selected.len() - before < drawn.len() {
+                for Member(member) in &selected[first + taken.len()..] {
+                    taken.push((*member, self.weight(*member)));
+                    self.set(*member, 0);
+                }
+            }
+        }
+        for (member, weight) in taken {
+            self.set(member, weight);
+        }
     }
 
     /// Draws as many members as there is room for, [`AT_ONCE`] at most, and maybe some more than

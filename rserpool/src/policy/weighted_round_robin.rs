@@ -1,16 +1,18 @@
 //! Weighted Round Robin (RFC 5356 section 4.2).
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::Arc;
 
-use rand::Rng;
+use rand::{Rng, RngExt};
 
 use super::{InvalidPolicy, Member, SelectionPolicy, Selector, Wanted, require_words};
 use crate::wire::{PolicyParameters, PolicyType};
 
 /// All elements in turn, in each round as often as their weight says and evenly spread (RFC
-/// 5356 section 4.2). An element of weight 0 is never selected. Each operation costs O(log n) in
-/// a pool of n elements, a selection of k elements O(k + log n).
+/// 5356 section 4.2). An element of weight 0 is not selected, unless all have that: then they are in
+/// turn. Each operation costs O(log n) in a pool of n elements, a selection of k elements
+/// O(k + log n).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WeightedRoundRobin;
 
@@ -35,6 +37,9 @@ struct Rounds {
     queue: BTreeSet<(Position, Member)>,
     /// By member.
     entries: Vec<Entry>,
+    /// Those of weight 0, and which of them was first last.
+    idle: BTreeSet<Member>,
+    last_idle: Option<Member>,
     /// Where the entry was that was selected last, which new elements come after.
     last: Position,
 }
@@ -107,20 +112,26 @@ impl Rounds {
             self.entries.resize(index + 1, Entry::default());
         }
         if weight == 0 {
+            self.idle.insert(member);
             return;
         }
-        // The first n with (2n + 1) / 2w behind where the list stands now.
-        let half = 1 << (PLACE - 1);
-        let next = (u128::from(self.last.place()) * u128::from(weight) + half) >> PLACE;
-        match u32::try_from(next) {
-            Ok(number) if number < weight => {
-                self.push(member, weight, self.last.round(), number);
-            }
-            _ => self.push(member, weight, self.last.round() + 1, 0),
-        }
+        let (round, number) = self.behind_last(weight);
+        self.push(member, weight, round, number);
     }
 
-    fn push(&mut self, member: Member, weight: u32, mut round: u64, number: u32) {
+    /// The round in which the list stands, and the first entry of that weight behind it: the first n
+    /// with (2n + 1) / 2w behind, which may be the weight itself.
+    fn behind_last(&self, weight: u32) -> (u64, u32) {
+        let half = 1 << (PLACE - 1);
+        let next = (u128::from(self.last.place()) * u128::from(weight) + half) >> PLACE;
+        (self.last.round(), u32::try_from(next).unwrap_or(u32::MAX))
+    }
+
+    /// Puts in the entry of that number; behind the last of a round, it is the first of the next.
+    fn push(&mut self, member: Member, weight: u32, mut round: u64, mut number: u32) {
+        if number >= weight {
+            (round, number) = (round + 1, 0);
+        }
         if round >= ROUNDS {
             round -= self.begin_anew();
         }
@@ -147,6 +158,7 @@ impl Rounds {
     }
 
     fn take(&mut self, member: Member) -> Option<Entry> {
+        self.idle.remove(&member);
         let entry = self.entry(member)?;
         self.entries[member.0 as usize] = Entry::default();
         self.queue.remove(&(entry.position, member));
@@ -174,18 +186,59 @@ impl Selector for Rounds {
 
     fn select(&mut self, wanted: Wanted, _: &mut dyn Rng, selected: &mut Vec<Member>) {
         let first = selected.len();
+        if self.queue.is_empty() {
+            let after = self.last_idle.map_or(Bound::Unbounded, Bound::Excluded);
+            let idle = self.idle.range((after, Bound::Unbounded)).chain(&self.idle);
+            selected.extend(idle.take(wanted.items.min(self.idle.len())));
+            self.last_idle = selected.get(first).copied().or(self.last_idle);
+            return;
+        }
         selected.extend(self.queue.iter().take(wanted.items).map(|(_, member)| *member));
         // Only the first counts: the next answer starts one entry further.
         for member in selected[first..].iter().take(wanted.max_increment.unwrap_or(1)) {
-            let Some(Entry { weight, position }) = self.take(*member) else { continue };
-            self.last = self.last.max(position);
-            let (round, next) = (position.round(), position.number(weight) + 1);
-            if next < weight {
-                self.push(*member, weight, round, next);
-            } else {
-                self.push(*member, weight, round + 1, 0);
+            self.count(*member);
+        }
+    }
+
+    fn resume(&mut self, order: &[Member], complete: bool, rng: &mut dyn Rng) {
+        if !complete {
+            for member in order {
+                if self.take(*member).is_some() {
+                    self.join(*member, 1);
+                }
             }
         }
+        let Some((first, Entry { weight, .. })) =
+            order.iter().find_map(|member| Some((*member, self.entry(*member)?)))
+        else {
+            self.last_idle = order.first().copied();
+            return;
+        };
+        // The list stands at any of the first one's entries, and all others come after that: so is
+        // what follows, over all users, as often as its weight says.
+        let number = rng.random_range(0..weight);
+        self.last = Position::new(1, number, weight);
+        for member in order {
+            let Some(Entry { weight, .. }) = self.entry(*member) else { continue };
+            self.take(*member);
+            let (round, next) = self.behind_last(weight);
+            // One at the same place comes after the first one.
+            let beside = |number: &u32| Position::new(1, *number, weight) == self.last;
+            match next.checked_sub(1).filter(beside) {
+                Some(number) => self.push(*member, weight, 1, number),
+                None => self.push(*member, weight, round, next),
+            }
+        }
+        self.count(first);
+    }
+}
+
+impl Rounds {
+    /// The member was selected: its next entry takes its place.
+    fn count(&mut self, member: Member) {
+        let Some(Entry { weight, position }) = self.take(member) else { return };
+        self.last = self.last.max(position);
+        self.push(member, weight, position.round(), position.number(weight) + 1);
     }
 }
 

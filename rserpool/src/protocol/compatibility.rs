@@ -149,6 +149,15 @@ impl Compatibility {
         self != Self::Rfc
     }
 
+    /// How many elements of an answer count as selected, where that is not for the policy to say. RFC
+    /// 5356 section 5.2.2 degrades all that are returned; then all degrade alike as soon as an
+    /// answer has the whole pool, and the order stays what it was.
+    #[must_use]
+    pub fn max_increment(self, policy: PolicyType) -> Option<usize> {
+        let all = self == Self::Rfc && policy == PolicyType::LEAST_USED_DEGRADATION;
+        all.then_some(usize::MAX)
+    }
+
     /// The checksum of elements (RFC 5353 section 3.6.2), or as rsplib has it, which differs from
     /// some thousands of elements on.
     #[must_use]

@@ -157,11 +157,8 @@ fn look_once(
             let begin = Instant::now();
             for pool in batch.clone() {
                 let items = Some(ItemCount(u32::MAX));
-                let request = asap::HandleResolution {
-                    pool_handle: handle(pool),
-                    subscribe: false,
-                    items,
-                };
+                let request =
+                    asap::HandleResolution { pool_handle: handle(pool), subscribe: false, items };
                 stream.write_all(&asap::Message::from(request).encode().expect("short"))?;
             }
             for pool in batch {
@@ -254,7 +251,9 @@ async fn run_elements(network: &Network, from: usize, arguments: &Arguments) -> 
         elements.push(element);
     }
     // Until the other end is closed.
-    tokio::task::spawn_blocking(|| io::stdin().read(&mut [0])).await.map_err(io::Error::other)??;
+    tokio::task::spawn_blocking(|| io::stdin().read(&mut [0]))
+        .await
+        .map_err(io::Error::other)??;
     Ok(())
 }
 

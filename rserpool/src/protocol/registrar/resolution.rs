@@ -64,7 +64,11 @@ impl Registrar {
     /// no such pool.
     fn resolve(&mut self, handle: &PoolHandle, count: u32, asker: IpAddr) -> Option<Bytes> {
         let items = usize::try_from(count).unwrap_or(usize::MAX);
-        let wanted = Wanted { items, max_increment: self.config.max_increment };
+        let policy = self.handlespace.policy_type(handle)?;
+        let by_letter = || self.config.compatibility.max_increment(policy);
+        let wanted = Wanted::items(items)
+            .max_increment(self.config.max_increment.or_else(by_letter))
+            .for_asker(asker);
         let selection = self.handlespace.select(handle, wanted, &mut self.rng)?;
         let near = &self.near;
         let asker = Scope::of(asker);

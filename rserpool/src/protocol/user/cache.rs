@@ -16,12 +16,16 @@ pub(super) struct Cache {
     entries: BTreeMap<PoolHandle, Entry>,
 }
 
+/// A registrar's answer. It is used as it came first, for the registrar has chosen already, and
+/// knows what others were given. The policy chooses when it is used again, from where the answer
+/// left off.
 #[derive(Debug)]
 pub(super) struct Entry {
     resolved: Instant,
-    selector: Box<dyn Selector>,
     /// By member; none where the element was found to be unreachable.
     elements: Vec<Option<PoolElement>>,
+    used: bool,
+    selector: Box<dyn Selector>,
 }
 
 impl Cache {
@@ -29,29 +33,37 @@ impl Cache {
         Self { policies, capacity, entries: BTreeMap::new() }
     }
 
-    /// What there is to remember of a registrar's answer.
+    /// What there is to remember of a registrar's answer, which has all elements of the pool or is
+    /// not `complete`.
     pub(super) fn entry(
         &self,
         now: Instant,
         policy: Option<PolicyParameters>,
         elements: Vec<PoolElement>,
+        complete: bool,
+        rng: &mut dyn Rng,
     ) -> Entry {
-        // No policy means round robin (RFC 5352 section 2.2.6).
-        let policy_type =
-            policy.map_or(PolicyType::ROUND_ROBIN, |parameters| parameters.policy_type());
-        let mut selector = self.policies.new_selector(policy_type);
-        let elements: Vec<_> = elements
-            .into_iter()
-            .filter(|element| {
-                element.policy.policy_type() == policy_type
-                    && self.policies.validate(&element.policy).is_ok()
-            })
-            .map(Some)
-            .collect();
-        for (member, element) in (0..).map(Member).zip(elements.iter().flatten()) {
-            selector.insert(member, &element.policy);
+        let mut policy_type = match policy {
+            Some(parameters) => parameters.policy_type(),
+            // No policy means round robin, whatever the elements have (RFC 5352 section 2.2.6).
+            None => PolicyType::ROUND_ROBIN,
+        };
+        let has_values = |element: &PoolElement| {
+            let parameters = &element.policy;
+            parameters.policy_type() == policy_type && self.policies.validate(parameters).is_ok()
+        };
+        let no_values = [PolicyType::ROUND_ROBIN, PolicyType::RANDOM];
+        if !no_values.contains(&policy_type) && !elements.iter().all(has_values) {
+            policy_type = PolicyType::ROUND_ROBIN;
         }
-        Entry { resolved: now, selector, elements }
+        let mut selector = self.policies.new_selector(policy_type);
+        let members: Vec<_> = (0..).map(Member).take(elements.len()).collect();
+        for (member, element) in members.iter().zip(&elements) {
+            selector.insert(*member, &element.policy);
+        }
+        selector.resume(&members, complete, rng);
+        let elements = elements.into_iter().map(Some).collect();
+        Entry { resolved: now, elements, used: false, selector }
     }
 
     pub(super) fn keep(&mut self, handle: PoolHandle, entry: Entry) {
@@ -116,6 +128,9 @@ impl Cache {
 impl Entry {
     /// The elements in the order in which to try them.
     pub(super) fn select(&mut self, rng: &mut dyn Rng) -> Vec<PoolElement> {
+        if !std::mem::replace(&mut self.used, true) {
+            return self.elements.iter().flatten().cloned().collect();
+        }
         let mut selected = Vec::new();
         self.selector.select(Wanted::items(self.elements.len()), rng, &mut selected);
         selected

@@ -14,6 +14,7 @@ pub struct UserConfig {
     pub(super) request_timeout: Duration,
     pub(super) max_request_retransmit: u32,
     pub(super) cache_capacity: usize,
+    pub(super) items: u32,
 }
 
 impl UserConfig {
@@ -28,7 +29,17 @@ impl UserConfig {
             request_timeout: Duration::from_secs(3),
             max_request_retransmit: 2,
             cache_capacity: 1024,
+            items: 32,
         }
+    }
+
+    /// How many elements a resolution asks for that does not say it: 32, ours, so that there are
+    /// enough to go on with when one fails, and so that the user knows whether a shorter answer has
+    /// all of the pool. The profile of the RFCs has no way to say it.
+    #[must_use]
+    pub fn items(mut self, items: u32) -> Self {
+        self.items = items;
+        self
     }
 
     /// The policies that the user selects by: the built-in ones.

@@ -86,7 +86,8 @@ enum Timer {
 /// What a pool user wants to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolveOptions {
-    /// How many elements; none is the registrar's choice.
+    /// How many elements; none is the user's usual number, see
+    /// [`UserConfig::items`](super::user::UserConfig::items).
     pub items: Option<u32>,
     /// How old an answer may be that was received before: stale_cache_value (RFC 5352 section
     /// 7.2). With zero, the registrar is always asked.
@@ -94,7 +95,7 @@ pub struct ResolveOptions {
 }
 
 impl Default for ResolveOptions {
-    /// As many as the registrar gives, now.
+    /// The usual number, now.
     fn default() -> Self {
         Self { items: None, max_age: Duration::ZERO }
     }
@@ -207,7 +208,8 @@ impl User {
             self.out.event(Event::Resolved { request, result: Ok(elements) });
             return request;
         }
-        let items = options.items.map(ItemCount);
+        let items = ItemCount(options.items.unwrap_or(self.config.items));
+        let items = self.config.hunt.profile().sends_item_count().then_some(items);
         if let Some(query) = self.by_handle.get(&handle).and_then(|id| self.queries.get_mut(id)) {
             query.requests.push(request);
             return request;
@@ -279,7 +281,7 @@ impl User {
         let resolution = HandleResolution {
             subscribe: false,
             pool_handle: query.handle.clone(),
-            items: query.items.filter(|_| self.config.hunt.profile().sends_item_count()),
+            items: query.items,
         };
         self.out.send(home, resolution);
     }
@@ -311,7 +313,10 @@ impl User {
         let Some(id) = self.by_handle.get(&handle).copied() else { return };
         match response.result {
             Resolved::Pool { policy, elements } => {
-                let mut answer = self.cache.entry(now, policy, elements);
+                let asked = self.queries.get(&id).and_then(|query| query.items);
+                let complete = asked.is_none_or(|ItemCount(asked)| elements.len() < asked as usize);
+                let rng = &mut self.rng;
+                let mut answer = self.cache.entry(now, policy, elements, complete, rng);
                 // Each request has its own turn in the policy.
                 self.finish(id, |user| Ok(answer.select(&mut user.rng)));
                 self.cache.keep(handle, answer);

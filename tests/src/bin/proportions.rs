@@ -1,0 +1,8 @@
+//! Prints how often pool users go to each server, for all policies: the table in
+//! docs/CONFORMANCE.md.
+
+use std::io::{self, Write};
+
+fn main() -> io::Result<()> {
+    io::stdout().write_all(rserpool_tests::proportions::table().as_bytes())
+}
