@@ -153,12 +153,13 @@ proptest! {
                 }
                 Operation::Select { pool, items } => {
                     let members = model.range((pool, 0)..=(pool, u32::MAX));
-                    // Those of weight 0 are never selected.
+                    // Those of weight 0 are not selected, unless there are no others.
                     let weighted = [1, 2].contains(&(pool % POLICIES.len()));
                     let eligible = members
                         .clone()
                         .filter(|(_, (_, value))| !weighted || value.policy.words()[0] > 0)
                         .count();
+                    let eligible = if eligible > 0 { eligible } else { members.clone().count() };
                     let selection = space.select(&handle(pool), Wanted::items(items), rng);
                     assert_eq!(selection.is_some(), members.count() > 0);
                     let mut found: Vec<_> = selection
