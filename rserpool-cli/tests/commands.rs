@@ -165,6 +165,32 @@ fn what_is_missing_or_in_the_way_is_said_and_what_to_do() {
 }
 
 #[test]
+fn an_operator_defines_a_policy() {
+    let rule = "0x80000001=order: load + 3 * words[1]";
+    let registrar =
+        Background::start(&["registrar", "--asap", "127.0.0.1:0", "--define-policy", rule]);
+    let at = registrar.said["asap"].as_str().unwrap();
+    // 30, 38 and 64 in the order of their identifiers from behind.
+    let values = [("1", "0x80000001:10:18"), ("2", "0x80000001:20:6"), ("3", "0x80000001:30:0")];
+    let servers = values.map(|(identifier, policy)| {
+        let options = ["--identifier", identifier, "--policy", policy, "--registrar", at];
+        Background::start(&[&["serve", "echo"], &options[..]].concat())
+    });
+    let found = run(&["resolve", "EchoPool", "--registrar", at, "--json"]);
+    let found: Value = serde_json::from_slice(&found.stdout).unwrap();
+    let order: Vec<_> = found
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|element| element["identifier"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(order, ["0x00000003", "0x00000002", "0x00000001"]);
+    drop(servers);
+    let complaint = complaint(run(&["registrar", "--define-policy", "7=order:speed"]), 2);
+    assert!(complaint.contains("there is no speed"), "{complaint}");
+}
+
+#[test]
 fn rubbish_is_answered_and_logged_once_and_others_are_served() {
     let (registrar, address) = Background::registrar();
     let _server = Background::serve("echo", &address);

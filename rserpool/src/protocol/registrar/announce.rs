@@ -33,7 +33,7 @@ impl Announcements {
 impl Registrar {
     /// Begins to announce the registrar, once it has joined the others.
     pub(super) fn start_announcing(&mut self, now: Instant) {
-        if self.config.announce.is_some() && self.knows_others() {
+        if self.config.announced.is_some() && self.knows_others() {
             self.timers.set(Timer::Announce, now);
         }
     }
@@ -41,12 +41,12 @@ impl Registrar {
     /// Announces the registrar, the less often the more registrars there are, so that there
     /// is about one announcement each T6-Serverannounce in all.
     pub(super) fn announce(&mut self, now: Instant) {
-        let Some(announce) = &self.config.announce else { return };
-        let others = self.announcements.count(now, announce.outdate);
-        let next = now + announce.interval * (others + 1);
+        let Some(transports) = &self.config.announced else { return };
+        let others = self.announcements.count(now, self.config.announce_outdate);
+        let next = now + self.config.announce_interval * (others + 1);
         let message = asap::Message::from(asap::ServerAnnounce {
             registrar: self.config.identifier,
-            transports: announce.transports.clone(),
+            transports: transports.clone(),
         });
         match message.encode() {
             Ok(payload) => self.out.announce(UserMessage::new(Ppid::ASAP, payload)),

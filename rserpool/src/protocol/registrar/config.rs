@@ -24,7 +24,10 @@ pub struct RegistrarConfig {
     pub(super) keep_alive_timeout: Duration,
     pub(super) first_message_timeout: Duration,
     pub(super) ready_after: Duration,
-    pub(super) announce: Option<Announce>,
+    /// Where, as announcements have it. None where there are none.
+    pub(super) announced: Option<Vec<TransportAddress>>,
+    pub(super) announce_interval: Duration,
+    pub(super) announce_outdate: Duration,
     pub(super) compatibility: Compatibility,
     pub(super) enrp: Option<TransportAddress>,
     pub(super) peers: Vec<TransportAddress>,
@@ -34,13 +37,6 @@ pub struct RegistrarConfig {
     pub(super) max_time_no_response: Duration,
     pub(super) mentor_discovery: Duration,
     pub(super) takeover_expiry: Duration,
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct Announce {
-    pub(super) transports: Vec<TransportAddress>,
-    pub(super) interval: Duration,
-    pub(super) outdate: Duration,
 }
 
 impl RegistrarConfig {
@@ -62,7 +58,9 @@ impl RegistrarConfig {
             keep_alive_timeout: Duration::from_secs(5),
             first_message_timeout: Duration::from_secs(10),
             ready_after: Duration::from_secs(3),
-            announce: None,
+            announced: None,
+            announce_interval: Duration::from_secs(1),
+            announce_outdate: Duration::from_secs(5),
             compatibility: Compatibility::default(),
             enrp: None,
             peers: Vec::new(),
@@ -225,20 +223,24 @@ impl RegistrarConfig {
         self.compatibility
     }
 
-    pub(crate) fn announces(&self) -> bool {
-        self.announce.is_some()
+    /// How often the registrar announces itself, T6-Serverannounce, 1 s, times the number of
+    /// registrars heard; and how long one counts that was not heard again, T7-ENRPoutdate, 5 s (RFC
+    /// 5352 sections 3.6 and 7.1).
+    #[must_use]
+    pub fn announce_timers(mut self, interval: Duration, outdate: Duration) -> Self {
+        (self.announce_interval, self.announce_outdate) = (interval, outdate);
+        self
     }
 
-    /// Announces the registrar at `transports` every T6-Serverannounce, 1 s, times the number
-    /// of registrars heard; those not heard for T7-ENRPoutdate, 5 s, do not count (RFC 5352
-    /// sections 3.6 and 7.1). Without this there are no announcements.
+    pub(crate) fn announces(&self) -> bool {
+        self.announced.is_some()
+    }
+
+    /// Announces the registrar at `transports`, see [`Self::announce_timers`]. Without this there are
+    /// no announcements.
     #[must_use]
     pub fn announce(mut self, transports: impl IntoIterator<Item = TransportAddress>) -> Self {
-        self.announce = Some(Announce {
-            transports: transports.into_iter().collect(),
-            interval: Duration::from_secs(1),
-            outdate: Duration::from_secs(5),
-        });
+        self.announced = Some(transports.into_iter().collect());
         self
     }
 }

@@ -1,5 +1,10 @@
 //! `rserpool registrar`.
 
+mod limits;
+mod rule;
+mod selection;
+mod timers;
+
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,12 +13,15 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 use rserpool::driver::{Network, Registrar, random_registrar_id};
-use rserpool::protocol::registrar::{Limits, RegistrarConfig};
+use rserpool::protocol::registrar::RegistrarConfig;
 use rserpool::runtime::Runtime;
 use rserpool::wire::TransportAddress;
 use serde_json::json;
 
 use crate::options::{self, CompatibilityOption, TransportOption};
+use limits::LimitOptions;
+use selection::SelectionOptions;
+use timers::TimerOptions;
 
 /// The longest that a stop may take, even if the registrar's thread does not run.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(8);
@@ -38,6 +46,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "ADDR", value_parser = options::enrp_address)]
     peer: Vec<SocketAddr>,
     #[command(flatten)]
+    selection: SelectionOptions,
+    #[command(flatten)]
+    timers: TimerOptions,
+    #[command(flatten)]
     limits: LimitOptions,
     #[command(flatten)]
     compatibility: CompatibilityOption,
@@ -49,62 +61,6 @@ pub(crate) struct Arguments {
     /// End when standard input ends
     #[arg(long, hide = true)]
     until_eof: bool,
-}
-
-/// Limits on what one host may take, and all of them. 0 is no limit.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Limits")]
-struct LimitOptions {
-    /// Connections of one host
-    #[arg(long, value_name = "N", default_value_t = 32_768)]
-    max_connections: usize,
-    /// Pool elements of one host
-    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
-    max_elements: usize,
-    /// Pool elements of all hosts
-    #[arg(long, value_name = "N", default_value_t = 2_000_000)]
-    max_elements_in_all: usize,
-    /// Bytes of the pool elements of one host
-    #[arg(long, value_name = "BYTES", default_value_t = 128 << 20)]
-    max_bytes: usize,
-    /// Bytes of the pool elements of all hosts
-    #[arg(long, value_name = "BYTES", default_value_t = 256 << 20)]
-    max_bytes_in_all: usize,
-    /// Pools that one host may be told of when they change
-    #[arg(long, value_name = "N", default_value_t = 16_384)]
-    max_subscriptions: usize,
-    /// Handles that one host may resolve each second
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
-    max_resolutions: u32,
-    /// Elements that one host may report as unreachable each second
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    max_reports: u32,
-    /// Registrations of one host each second
-    #[arg(long, value_name = "N", default_value_t = 50_000)]
-    max_registrations: u32,
-    /// Pages of the handlespace that one host may ask for each second
-    #[arg(long, value_name = "N", default_value_t = 1_000)]
-    max_pages: u32,
-    /// Addresses that are dialled each second because one host named them
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    max_dials: u32,
-}
-
-impl LimitOptions {
-    fn limits(&self) -> Limits {
-        let number = |number: usize| if number == 0 { usize::MAX } else { number };
-        let rate = |rate: u32| if rate == 0 { u32::MAX } else { rate };
-        Limits::default()
-            .connections_per_host(number(self.max_connections))
-            .elements(number(self.max_elements), number(self.max_elements_in_all))
-            .bytes(number(self.max_bytes), number(self.max_bytes_in_all))
-            .subscriptions_per_host(number(self.max_subscriptions))
-            .resolutions(rate(self.max_resolutions))
-            .reports(rate(self.max_reports))
-            .registrations(rate(self.max_registrations))
-            .pages(rate(self.max_pages))
-            .dials(rate(self.max_dials))
-    }
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
@@ -120,7 +76,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let profile = arguments.compatibility.profile;
     let mut config =
         RegistrarConfig::new(identifier, u64::from_be_bytes(seed)).compatibility(profile);
-    config = config.limits(arguments.limits.limits());
+    config = arguments.limits.apply(arguments.timers.apply(config, profile));
+    config = arguments.selection.apply(config)?;
     if !arguments.no_announce && !first.ip().is_loopback() {
         config = config.announce([]).multicast_presence();
     }

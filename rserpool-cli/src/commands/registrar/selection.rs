@@ -1,0 +1,51 @@
+//! Which elements an answer has, and in which order.
+
+use std::time::Duration;
+
+use clap::Args;
+use rserpool::policy::Policies;
+use rserpool::protocol::registrar::RegistrarConfig;
+
+use super::rule::Rule;
+
+/// The elements that users are given.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Selection")]
+pub(super) struct SelectionOptions {
+    /// Elements of an answer to who does not say how many
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    items: u32,
+    /// Elements of an answer at most
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    max_items: u32,
+    /// Elements of an answer that count as selected, the first ones: rsplib's MaxIncrement
+    /// [default: 1]
+    #[arg(long, value_name = "N")]
+    max_increment: Option<usize>,
+    /// What the distances of elements are multiples of, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 50)]
+    distance_step: u64,
+    /// A policy of one's own: NUMBER=order:EXPR selects the elements with the smallest value first,
+    /// NUMBER=weight:EXPR draws them in proportion to it. EXPR has words[0], words[1] ... of the
+    /// element's policy, load (words[0]), numbers, + - * / ^ ( ), min, max, sqrt, ln ...; behind a
+    /// semicolon, a second one is what each selection adds to the order or takes off the weight. May
+    /// be repeated
+    #[arg(long, value_name = "NUMBER=KIND:EXPR")]
+    define_policy: Vec<Rule>,
+}
+
+impl SelectionOptions {
+    pub(super) fn apply(&self, config: RegistrarConfig) -> anyhow::Result<RegistrarConfig> {
+        let mut policies = Policies::default();
+        for rule in &self.define_policy {
+            policies = rule.add_to(policies);
+        }
+        anyhow::ensure!(self.items > 0, "--items: an answer has at least one element");
+        anyhow::ensure!(self.items <= self.max_items, "--items is more than --max-items");
+        Ok(config
+            .policies(policies)
+            .items(self.items, self.max_items)
+            .max_increment(self.max_increment)
+            .distance_step(Duration::from_millis(self.distance_step)))
+    }
+}

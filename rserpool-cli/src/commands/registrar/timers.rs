@@ -1,0 +1,77 @@
+//! How long a registrar waits.
+
+use std::time::Duration;
+
+use clap::Args;
+use rserpool::protocol::Compatibility;
+use rserpool::protocol::registrar::RegistrarConfig;
+
+/// Seconds, with a fraction where it matters.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+/// Timers, in seconds. On a slow network they want to be longer.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Timers")]
+pub(super) struct TimerOptions {
+    /// How often an element is asked whether it is alive
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "5")]
+    keep_alive_interval: Duration,
+    /// How long it may take to answer
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "5")]
+    keep_alive_timeout: Duration,
+    /// How often other registrars are told that this one is there: PEER-HEARTBEAT-CYCLE [default:
+    /// 2, with --compatibility rfc 30]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    heartbeat_cycle: Option<Duration>,
+    /// How long another registrar may be silent: MAX-TIME-LAST-HEARD [default: 3, with
+    /// --compatibility rfc 61]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    max_time_last_heard: Option<Duration>,
+    /// How long it may not answer then: MAX-TIME-NO-RESPONSE [default: 1.5, with --compatibility
+    /// rfc 5]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    max_time_no_response: Option<Duration>,
+    /// How long to look for a mentor
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "5")]
+    mentor_discovery: Duration,
+    /// How long other registrars may take to agree to a takeover
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "5")]
+    takeover_expiry: Duration,
+    /// How long a registrar that starts alone does not say that a pool does not exist
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "3")]
+    ready_after: Duration,
+    /// How long another registrar that connects may take to say who it is
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "10")]
+    first_message_timeout: Duration,
+    /// How often the registrar announces itself, times the number of those heard:
+    /// T6-Serverannounce
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "1")]
+    announce_interval: Duration,
+    /// How long an announcement counts: T7-ENRPoutdate
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "5")]
+    announce_outdate: Duration,
+}
+
+impl TimerOptions {
+    pub(super) fn apply(&self, config: RegistrarConfig, profile: Compatibility) -> RegistrarConfig {
+        let defaults = match profile {
+            Compatibility::Rfc => [30.0, 61.0, 5.0],
+            _ => [2.0, 3.0, 1.5],
+        };
+        let [cycle, last_heard, no_response] = defaults.map(Duration::from_secs_f64);
+        config
+            .keep_alive(self.keep_alive_interval, self.keep_alive_timeout)
+            .heartbeat(
+                self.heartbeat_cycle.unwrap_or(cycle),
+                self.max_time_last_heard.unwrap_or(last_heard),
+                self.max_time_no_response.unwrap_or(no_response),
+            )
+            .patience(self.mentor_discovery, self.takeover_expiry)
+            .ready_after(self.ready_after)
+            .first_message_timeout(self.first_message_timeout)
+            .announce_timers(self.announce_interval, self.announce_outdate)
+    }
+}
