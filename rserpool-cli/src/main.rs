@@ -66,7 +66,7 @@ or all at once, with servers that are killed:
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Registrar(commands::registrar::Arguments),
+    Registrar(Box<commands::registrar::Arguments>),
     Serve(serve::Arguments),
     Client(client::Arguments),
     Terminal(commands::terminal::Arguments),
@@ -96,7 +96,7 @@ fn run(command: Command) -> ExitCode {
         Command::Decode(arguments) => decode::run(&arguments),
         Command::Keys(arguments) => commands::keys::run(&arguments),
         // One task each: more threads would only pass it around.
-        Command::Registrar(arguments) => on_one_thread(commands::registrar::run(arguments)),
+        Command::Registrar(arguments) => on_one_thread(commands::registrar::run(*arguments)),
         Command::Serve(arguments) => block_on(serve::run(arguments)),
         Command::Client(arguments) => block_on(client::run(arguments)),
         Command::Terminal(arguments) => block_on(commands::terminal::run(arguments)),
