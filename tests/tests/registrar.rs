@@ -586,3 +586,89 @@ fn an_element_whose_addresses_change_registers_the_new_ones_and_is_believed() {
     let registered = world.take_events(element);
     assert_eq!(registered.len(), 1, "it stays a member: {registered:?}");
 }
+
+#[test]
+fn a_registration_that_cannot_be_read_is_refused_as_a_registration() {
+    let mut world = World::default();
+    let registrar = world.registrar(new_registrar());
+    let on = world.connect(registrar);
+    let good = asap::Message::from(registration(8)).encode().unwrap();
+    let element = good.windows(4).position(|bytes| bytes == [0, 0xa, 0, 0x38]).unwrap();
+    let refused = |world: &mut World, bytes: Vec<u8>| {
+        world.send(on, UserMessage::new(Ppid::ASAP, bytes));
+        match answers(world).as_slice() {
+            [asap::Body::RegistrationResponse(response)] => {
+                assert!(response.reject);
+                assert_eq!(
+                    (&response.pool_handle, response.identifier),
+                    (&handle(), PoolElementId(8))
+                );
+                response.error.clone().unwrap().causes[0].clone()
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    // Its policy is of an unknown type of parameter, once to be reported and once not; its user
+    // transport has no address; there is something behind it.
+    let policy = element + 16 + 16;
+    for (at, bytes) in [(policy, [0x40, 0x77]), (policy, [0, 0x77])] {
+        let mut bad = good.to_vec();
+        bad[at..at + 2].copy_from_slice(&bytes);
+        refused(&mut world, bad);
+    }
+    let mut bad = good.to_vec();
+    bad[element + 16 + 11] = 7;
+    assert!(matches!(refused(&mut world, bad), ErrorCause::InvalidValues(_)));
+    let unknown = [&good[..], &[0x40, 0x77, 0, 4]].concat();
+    let mut bad = unknown.clone();
+    bad[3] += 4;
+    let expected = ErrorCause::UnrecognizedParameter(Bytes::from_static(&[0x40, 0x77, 0, 4]));
+    assert_eq!(refused(&mut world, bad), expected);
+    // Without a handle, or an identifier, there is nobody to refuse.
+    for length in 0..12 {
+        let mut short = good[..length].to_vec();
+        if let Some(field) = short.get_mut(2..4) {
+            field.copy_from_slice(&(length as u16).to_be_bytes());
+        }
+        world.send(on, UserMessage::new(Ppid::ASAP, short));
+        let answers = answers(&mut world);
+        assert!(
+            answers.iter().all(|answer| matches!(answer, asap::Body::Error(_))),
+            "{length}: {answers:?}"
+        );
+    }
+    assert_eq!(world.elements(registrar), 0);
+}
+
+#[test]
+fn addresses_that_are_left_out_are_said() {
+    let mut world = World::default();
+    let registrar = world.registrar(new_registrar());
+    let on = world.connect(registrar);
+    let mut both = registration(8);
+    let named = TransportAddress {
+        addresses: [address(99), address(5)].map(|it| it.addresses[0]).into_iter().collect(),
+        ..TransportAddress::sctp("10.0.0.99:7".parse().unwrap())
+    };
+    both.pool_element.user_transport = named.clone().into();
+    for said in [true, false] {
+        if !said {
+            let own = TransportAddress { addresses: address(99).addresses, ..named.clone() };
+            both.pool_element.user_transport = own.into();
+        }
+        send(&mut world, on, both.clone());
+        match answers(&mut world).as_slice() {
+            [asap::Body::RegistrationResponse(response)] => {
+                assert!(!response.reject);
+                let causes = response.error.clone().unwrap_or_default().causes;
+                assert_eq!(causes.len(), usize::from(said));
+                let invalid = |cause: &ErrorCause| matches!(cause, ErrorCause::InvalidValues(_));
+                assert!(causes.iter().all(invalid), "{causes:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+        let (_, element) = world.with_registrar(registrar).members().next().unwrap();
+        let registered = element.user_transport.address().unwrap().addresses.to_vec();
+        assert_eq!(registered, address(99).addresses.to_vec());
+    }
+}

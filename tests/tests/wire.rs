@@ -3,11 +3,14 @@
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use rserpool::wire::parameter::{Cookie, ItemCount};
 use rserpool::wire::{
-    self, DecodeErrorKind, EncodeError, ErrorCause, Message, ParameterType, PolicyParameters,
-    PolicyType, PoolElement, PoolElementId, PoolHandle, RegistrarId, RegistrationLife,
-    TransportAddress, TransportProtocol, TransportUse, UserTransport, asap, enrp,
+    self, DecodeErrorKind, EncodeError, ErrorCause, Message, OperationError, ParameterType,
+    PolicyParameters, PolicyType, PoolElement, PoolElementId, PoolHandle, RegistrarId,
+    RegistrationLife, TransportAddress, TransportProtocol, TransportUse, UserTransport, asap, enrp,
 };
 
 /// The bytes of hexadecimal digits and spaces.
@@ -328,8 +331,8 @@ fn padding_is_ignored_whatever_it_is() {
     for padding in ["00 00 00", "ff fe fd"] {
         let request =
             hex(&format!("05 00 00 14  80 3f 00 08 00 00 00 03  00 09 00 05 41 {padding}"));
-        // rsplib has the item count last; so has whoever reads it.
-        assert!(asap::Message::decode(&request).is_err());
+        // rsplib has the item count last.
+        let first = asap::Message::decode(&request).unwrap();
         let request =
             hex(&format!("05 00 00 14  00 09 00 05 41 {padding}  80 3f 00 08 00 00 00 03"));
         let message = asap::Message::decode(&request).unwrap();
@@ -337,6 +340,7 @@ fn padding_is_ignored_whatever_it_is() {
             items: Some(ItemCount(3)),
             ..asap::HandleResolution::new(handle("A"))
         };
+        assert_eq!(message, first);
         assert_eq!(message, expected.into());
         let last = hex(&format!("05 00 00 0c  00 09 00 05 41 {padding}"));
         let message = asap::Message::decode(&last).unwrap();
@@ -373,8 +377,9 @@ fn an_element_has_one_user_transport_and_that_has_addresses() {
 
     let none = register(&format!("00 04 00 08 00 07 00 00 {ROUND_ROBIN}"));
     assert!(matches!(none, Err(DecodeErrorKind::Missing(_))), "{none:?}");
-    let two = register(&format!("{sctp} {sctp} {ROUND_ROBIN}"));
-    assert!(matches!(two, Err(DecodeErrorKind::Unexpected(_))), "{two:?}");
+    // A second one is that of its ASAP endpoint, and a third one is nothing.
+    let three = register(&format!("{sctp} {sctp} {sctp} {ROUND_ROBIN}"));
+    assert!(matches!(three, Err(DecodeErrorKind::Unexpected(_))), "{three:?}");
 }
 
 #[test]
@@ -496,4 +501,98 @@ proptest! {
             }
         }
     }
+}
+
+/// The parameters of a message, behind `fields` bytes and within parameters too, in all orders, and
+/// with others in between that have no place there.
+fn shuffled(message: &Bytes, fields: usize, rng: &mut impl rand::Rng) -> Bytes {
+    let mut pieces = Vec::new();
+    let mut rest = &message[4 + fields..];
+    while rest.len() > 4 {
+        let length = usize::from(u16::from_be_bytes([rest[2], rest[3]]));
+        let (piece, others) = rest.split_at(length.next_multiple_of(4).min(rest.len()));
+        pieces.push(piece.to_vec());
+        rest = others;
+    }
+    // A cookie says nothing in any of these messages.
+    pieces.push(vec![0, 0xd, 0, 5, 7, 0, 0, 0]);
+    pieces.shuffle(rng);
+    let mut shuffled = [&message[..4 + fields], &pieces.concat()].concat();
+    let length = u16::try_from(shuffled.len()).unwrap();
+    shuffled[2..4].copy_from_slice(&length.to_be_bytes());
+    shuffled.into()
+}
+
+#[test]
+fn parameters_are_taken_in_any_order_that_is_clear() {
+    let rng = &mut StdRng::seed_from_u64(1);
+    let element = echo_element(60, 7, Some(3863));
+    let (pool_handle, identifier) = (handle("EchoPool"), PoolElementId(7));
+    let error = Some(OperationError::from(ErrorCause::Unspecified));
+    let messages: Vec<(usize, asap::Message)> = vec![
+        (
+            0,
+            asap::Registration { pool_handle: pool_handle.clone(), pool_element: element.clone() }
+                .into(),
+        ),
+        (0, asap::Deregistration { pool_handle: pool_handle.clone(), identifier }.into()),
+        (
+            0,
+            asap::RegistrationResponse {
+                reject: true,
+                pool_handle: pool_handle.clone(),
+                identifier,
+                error,
+            }
+            .into(),
+        ),
+        (
+            0,
+            asap::HandleResolutionResponse {
+                subscribed: false,
+                pool_handle: pool_handle.clone(),
+                result: asap::Resolved::Pool {
+                    policy: Some(PolicyParameters::round_robin()),
+                    elements: vec![element.clone()],
+                },
+            }
+            .into(),
+        ),
+        (
+            4,
+            asap::EndpointKeepAlive {
+                home: true,
+                registrar: RegistrarId(1),
+                pool_handle: pool_handle.clone(),
+                identifier: Some(identifier),
+            }
+            .into(),
+        ),
+        (0, asap::HandleResolution::new(pool_handle).into()),
+    ];
+    for (fields, message) in messages {
+        let usual = message.encode().unwrap();
+        for _ in 0..50 {
+            let bytes = shuffled(&usual, fields, rng);
+            let decoded = asap::Message::decode(&bytes);
+            assert_eq!(decoded.as_ref(), Ok(&message), "{bytes:x}");
+            assert_eq!(decoded.unwrap().encode().unwrap(), usual);
+        }
+    }
+    // Within a pool element: the first transport is the users', wherever the policy is.
+    let [user, policy, asap] = [
+        "00050010 0007 0001 00010008 0a000001",
+        "00080008 00000001",
+        "00050010 0f17 0001 00010008 0a000001",
+    ];
+    let usual = register(&[user, policy, asap].concat()).unwrap();
+    assert_eq!(usual.pool_element.asap_transport.as_ref().unwrap().port, 3863);
+    for order in [[policy, user, asap], [user, asap, policy]] {
+        assert_eq!(register(&order.concat()).as_ref(), Ok(&usual));
+    }
+    // What is not clear is an error: two handles, three transports, none.
+    assert!(register(&[user, user, policy, asap].concat()).is_err());
+    assert_eq!(register(policy), Err(DecodeErrorKind::Unexpected(ParameterType::Policy)));
+    let twice = hex("01 00 001c 0009000545000000 0009000545000000 000e000800000001");
+    assert!(asap::Message::decode(&twice).is_err());
 }

@@ -30,7 +30,7 @@ pub use user::User;
 
 pub(crate) use hunt::{Hunt, HuntProgress};
 pub(crate) use outbox::Outbox;
-pub(crate) use receive::{Received, announcement, receive, receive_enrp};
+pub(crate) use receive::{Received, announcement, receive, receive_enrp, receive_from_client};
 pub(crate) use timers::Timers;
 
 /// A connection as its state machine names it: an SCTP association or a TCP connection.

@@ -4,9 +4,12 @@ use bytes::Bytes;
 
 use super::{ConnectionId, Outbox};
 use crate::wire::{
-    Body, Disposition, EncodeError, ErrorCause, Message, OperationError, Ppid, RegistrarId,
-    UserMessage, asap, enrp,
+    Body, Disposition, EncodeError, ErrorCause, Message, OperationError, PoolElementId, PoolHandle,
+    Ppid, RegistrarId, UserMessage, asap, enrp,
 };
+
+/// The most bytes of a registration that its refusal quotes. Not from the RFCs.
+const MAX_QUOTED: usize = 4096;
 
 /// What came.
 #[derive(Debug)]
@@ -18,6 +21,50 @@ pub(crate) enum Received<B> {
     Refused(String),
 }
 
+/// A registration that cannot be read, or must not be: as much of it as there is to refuse it, which
+/// is done by a response and not by an error (RFC 5352 section 3.1).
+#[derive(Debug)]
+pub(crate) struct BadRegistration {
+    pub(crate) pool_handle: PoolHandle,
+    pub(crate) identifier: PoolElementId,
+    pub(crate) cause: ErrorCause,
+    pub(crate) reason: String,
+}
+
+/// The same for a registrar, to which registrations come.
+pub(crate) fn receive_from_client<E>(
+    out: &mut Outbox<E>,
+    from: ConnectionId,
+    message: &UserMessage,
+) -> Result<Received<asap::Body>, BadRegistration> {
+    let (received, error) = inspect_asap(message);
+    let Received::Refused(reason) = received else {
+        return Ok(report(out, from, received, error));
+    };
+    match asap::Registration::addressee(&message.payload) {
+        Some((pool_handle, identifier)) if message.ppid == Ppid::ASAP => {
+            let mut causes = error.map(|error| error.causes).unwrap_or_default();
+            // What is quoted has to fit the answer.
+            causes.retain(|cause| cause.information().len() <= MAX_QUOTED);
+            let cause = causes.into_iter().next().unwrap_or(ErrorCause::Unspecified);
+            Err(BadRegistration { pool_handle, identifier, cause, reason })
+        }
+        _ => Ok(report(out, from, Received::Refused(reason), error)),
+    }
+}
+
+fn report<E>(
+    out: &mut Outbox<E>,
+    to: ConnectionId,
+    received: Received<asap::Body>,
+    error: Option<OperationError>,
+) -> Received<asap::Body> {
+    if let Some(error) = error {
+        shortened(error, |error| out.try_send(to, asap::Error { error }));
+    }
+    received
+}
+
 /// Decodes an ASAP message, and answers what the RFC wants answered (RFC 5352 section 2.2.14).
 pub(crate) fn receive<E>(
     out: &mut Outbox<E>,
@@ -25,10 +72,7 @@ pub(crate) fn receive<E>(
     message: &UserMessage,
 ) -> Received<asap::Body> {
     let (received, error) = inspect_asap(message);
-    if let Some(error) = error {
-        shortened(error, |error| out.try_send(from, asap::Error { error }));
-    }
-    received
+    report(out, from, received, error)
 }
 
 /// The same for who sends the answer himself.

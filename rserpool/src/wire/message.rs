@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use super::order::{self, Layout};
 use super::{Blank, DecodeError, DecodeErrorKind, EncodeError, ErrorCause, Reader, Writer, padded};
 
 /// The most unknown parameters of a message that are reported. Not from the RFCs, which want all:
@@ -24,12 +25,16 @@ pub trait Body: Sized + fmt::Debug + sealed::Sealed {
 }
 
 pub(super) mod sealed {
-    use super::{DecodeError, Reader, Writer};
+    use super::{DecodeError, Layout, Reader, Writer};
 
     pub trait Sealed: Sized {
         /// The flags that a message of this type defines.
         #[doc(hidden)]
         fn known_flags(message_type: u8) -> u8;
+
+        #[doc(hidden)]
+        #[allow(private_interfaces)]
+        fn layout(message_type: u8) -> Option<Layout>;
 
         #[doc(hidden)]
         fn blank(message_type: u8) -> Self;
@@ -102,13 +107,29 @@ pub struct Disposition {
 }
 
 impl<B: Body> Message<B> {
-    /// Decodes one message, which must fill `bytes`.
+    /// Decodes one message, which must fill `bytes`. Its parameters may be in any order that is
+    /// clear, and known ones that have no place in it are left out.
     ///
     /// # Errors
     ///
-    /// When a length, a field or the order of the parameters is not what the RFCs say. A type
-    /// of message or parameter that we do not know is not an error.
+    /// When a length or a field is not what the RFCs say, or a parameter is missing or one too many.
+    /// A type of message or parameter that we do not know is not an error.
     pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
+        Self::decode_in_order(bytes).or_else(|error| Self::decode_in_any_order(bytes, error))
+    }
+
+    #[cold]
+    fn decode_in_any_order(bytes: &Bytes, error: DecodeError) -> Result<Self, DecodeError> {
+        let layout = || B::layout(*bytes.first()?);
+        let ordered = match layout() {
+            Some(layout) if order::may_help(error.kind()) => order::in_order(bytes, layout),
+            _ => None,
+        };
+        ordered.and_then(|ordered| Self::decode_in_order(&ordered).ok()).ok_or(error)
+    }
+
+    #[inline(always)]
+    fn decode_in_order(bytes: &Bytes) -> Result<Self, DecodeError> {
         let Header { message_type, flags, end } = Header::decode(bytes)?;
         let reserved_flags = flags & !B::known_flags(message_type);
         let mut message = Self {
@@ -214,6 +235,8 @@ pub(super) trait Format: Blank {
     const NAME: &'static str;
     /// The flags that the type defines.
     const FLAGS: u8 = 0;
+    /// Where its parameters may be in another order.
+    const LAYOUT: Option<Layout> = None;
 
     fn flags(&self) -> u8 {
         0
@@ -280,6 +303,14 @@ macro_rules! protocol {
                 match message_type {
                     $(<$variant as Format>::TYPE => <$variant as Format>::FLAGS,)*
                     _ => u8::MAX,
+                }
+            }
+
+            #[allow(private_interfaces, reason = "only this crate decodes")]
+            fn layout(message_type: u8) -> Option<$crate::wire::order::Layout> {
+                match message_type {
+                    $(<$variant as Format>::TYPE => <$variant as Format>::LAYOUT,)*
+                    _ => None,
                 }
             }
 

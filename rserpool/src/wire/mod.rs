@@ -27,6 +27,7 @@ pub mod enrp;
 mod error;
 mod id;
 mod message;
+mod order;
 pub mod parameter;
 mod reader;
 #[cfg(feature = "serde")]

@@ -6,6 +6,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::{Element, Event, RETRY_DELAY, State, Timer};
+use crate::log::{ANYBODY, note_limited};
 use crate::protocol::ConnectionId;
 use crate::wire::{
     ErrorCause, OperationError, PoolElement, PoolElementId, RegistrarId, TransportAddress,
@@ -106,6 +107,9 @@ impl Element {
         self.hunt.handle_answer();
         self.timers.cancel(Timer::Registration);
         self.attempts = 0;
+        if let Some(error) = response.error.as_ref().filter(|_| !response.reject) {
+            note_limited!(now, ANYBODY, "registered, but not as told", %error);
+        }
         let error = response.error.unwrap_or_default();
         if !response.reject {
             let registrar = home.peer.clone();

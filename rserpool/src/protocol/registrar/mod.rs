@@ -32,7 +32,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::{
     ConnectionEvent, ConnectionId, Footprint, Machine, Outbox, Output, Received, Timers,
-    announcement, receive,
+    announcement, receive_from_client,
 };
 use crate::handlespace::{Checksum, ElementKey, Handlespace};
 use crate::wire::{
@@ -202,11 +202,15 @@ impl Registrar {
         }
         let Some(client) = self.connections.get_mut(&from) else { return };
         client.heard = now;
-        match receive(&mut self.out, from, message) {
-            Received::Message(body) => {
+        match receive_from_client(&mut self.out, from, message) {
+            Ok(Received::Message(body)) => {
                 self.process(now, from, body);
             }
-            Received::Refused(reason) => self.complain(from, reason),
+            Ok(Received::Refused(reason)) => self.complain(from, reason),
+            Err(bad) => {
+                self.complain(from, bad.reason);
+                self.refuse(from, &bad.pool_handle, bad.identifier, bad.cause);
+            }
         }
     }
 

@@ -100,8 +100,9 @@ impl Registrar {
         let identifier = pool_element.identifier;
         let name = ElementName { pool_handle: pool_handle.clone(), identifier };
         match self.admit(now, from, peer, &pool_handle, pool_element, present) {
-            Ok(()) => {
-                let error = None;
+            Ok(left_out) => {
+                // That some of its addresses were left out (RFC 5352 section 2.2.3).
+                let error = left_out.map(OperationError::from);
                 self.out.send(
                     from,
                     asap::RegistrationResponse { reject: false, pool_handle, identifier, error },
@@ -116,7 +117,7 @@ impl Registrar {
         }
     }
 
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         to: ConnectionId,
         handle: &PoolHandle,
@@ -134,7 +135,8 @@ impl Registrar {
         self.out.send(to, response);
     }
 
-    /// Puts an element into the handlespace, or gives it new values.
+    /// Puts an element into the handlespace, or gives it new values. The answer is what was left out
+    /// of them.
     fn admit(
         &mut self,
         now: Instant,
@@ -143,8 +145,8 @@ impl Registrar {
         handle: &PoolHandle,
         mut value: PoolElement,
         present: Option<ElementKey>,
-    ) -> Result<(), ErrorCause> {
-        Self::validate(peer, &mut value)?;
+    ) -> Result<Option<ErrorCause>, ErrorCause> {
+        let left_out = Self::validate(peer, &mut value)?;
         value.asap_transport = asap_transport(peer, value.asap_transport.take());
         value.home_registrar = self.config.identifier;
         // To other registrars in the unit that they have.
@@ -205,17 +207,23 @@ impl Registrar {
         if has_distance {
             self.out.measure(from);
         }
-        Ok(())
+        Ok(left_out)
     }
 
     /// What can be wrong with an element whatever its pool is like.
     ///
     /// Its addresses must be among those that it registers from (RFC 5352 section 2.2.1), so
     /// that nobody can direct pool users to somebody else. Those which are not are left out, as
-    /// rsplib's elements need it: they register addresses that their association does not use.
-    fn validate(peer: &TransportAddress, value: &mut PoolElement) -> Result<(), ErrorCause> {
+    /// rsplib's elements need it: they register addresses that their association does not use. Then
+    /// the transport is the answer, as it was.
+    fn validate(
+        peer: &TransportAddress,
+        value: &mut PoolElement,
+    ) -> Result<Option<ErrorCause>, ErrorCause> {
         let quoted = quote(&value.user_transport);
+        let mut left_out = false;
         if let UserTransport::Address(user) = &mut value.user_transport {
+            let named = user.addresses.len();
             user.addresses.retain(|address| peer.addresses.contains(address));
             let far = |address: &IpAddr| Scope::of(*address) == Scope::Global;
             if user.addresses.iter().any(far) {
@@ -224,13 +232,14 @@ impl Registrar {
             if user.addresses.is_empty() || user.port == 0 {
                 return Err(ErrorCause::InvalidValues(quoted));
             }
+            left_out = user.addresses.len() < named;
         }
         let life = value.registration_life;
         let lasts = life.0 > 0 || life == RegistrationLife::INFINITE;
         if value.identifier.0 == 0 || !lasts {
             return Err(ErrorCause::InvalidValues(quote(value)));
         }
-        Ok(())
+        Ok(left_out.then_some(ErrorCause::InvalidValues(quoted)))
     }
 
     /// Only the connection that registered an element may change it, or one from the same address

@@ -1,7 +1,8 @@
 //! Business cards (RFC 5352 section 2.2.13).
 
 use super::{DecodeError, Format, Reader, Writer, blank};
-use crate::wire::{PoolElement, PoolHandle};
+use crate::wire::order::Layout;
+use crate::wire::{ParameterType, PoolElement, PoolHandle};
 
 /// ASAP_BUSINESS_CARD (RFC 5352 section 2.2.13): the sender's pool, and who should take over
 /// from it, the preferred one first.
@@ -19,6 +20,8 @@ blank!(BusinessCard { pool_handle, elements });
 impl Format for BusinessCard {
     const TYPE: u8 = 0x0d;
     const NAME: &'static str = "ASAP_BUSINESS_CARD";
+    const LAYOUT: Option<Layout> =
+        Some(Layout { fields: 0, order: &[ParameterType::PoolHandle, ParameterType::PoolElement] });
 
     fn decode(&mut self, _: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
         reader.required(&mut self.pool_handle)?;

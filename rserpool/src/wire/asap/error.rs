@@ -1,7 +1,8 @@
 //! Error reports (RFC 5352 section 2.2.14).
 
 use super::{DecodeError, Format, Reader, Writer, blank};
-use crate::wire::OperationError;
+use crate::wire::order::Layout;
+use crate::wire::{OperationError, ParameterType};
 
 /// ASAP_ERROR (RFC 5352 section 2.2.14): the sender did not understand a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,8 @@ blank!(Error { error });
 impl Format for Error {
     const TYPE: u8 = Self::TYPE;
     const NAME: &'static str = "ASAP_ERROR";
+    const LAYOUT: Option<Layout> =
+        Some(Layout { fields: 0, order: &[ParameterType::OperationError] });
 
     fn decode(&mut self, _: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
         reader.required(&mut self.error)

@@ -1,7 +1,8 @@
 //! Keep-alives between registrar and pool element (RFC 5352 sections 2.2.7 and 2.2.8).
 
 use super::{DecodeError, FLAG, Format, Reader, Writer, blank, element_message};
-use crate::wire::{PoolElementId, PoolHandle, RegistrarId};
+use crate::wire::order::Layout;
+use crate::wire::{ParameterType, PoolElementId, PoolHandle, RegistrarId};
 
 /// ASAP_ENDPOINT_KEEP_ALIVE (RFC 5352 section 2.2.7): is this element alive?
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +23,10 @@ blank!(EndpointKeepAlive { home, registrar, pool_handle, identifier });
 impl Format for EndpointKeepAlive {
     const TYPE: u8 = 0x07;
     const NAME: &'static str = "ASAP_ENDPOINT_KEEP_ALIVE";
+    const LAYOUT: Option<Layout> = Some(Layout {
+        fields: 4,
+        order: &[ParameterType::PoolHandle, ParameterType::PoolElementId],
+    });
     const FLAGS: u8 = FLAG;
 
     fn flags(&self) -> u8 {

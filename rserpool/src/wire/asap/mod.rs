@@ -28,6 +28,13 @@ macro_rules! element_message {
         impl Format for $name {
             const TYPE: u8 = $number;
             const NAME: &'static str = $text;
+            const LAYOUT: Option<$crate::wire::order::Layout> = Some($crate::wire::order::Layout {
+                fields: 0,
+                order: &[
+                    $crate::wire::ParameterType::PoolHandle,
+                    $crate::wire::ParameterType::PoolElementId,
+                ],
+            });
 
             fn decode(&mut self, _: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
                 reader.required(&mut self.pool_handle)?;

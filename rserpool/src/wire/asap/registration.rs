@@ -1,7 +1,8 @@
 //! Registration and deregistration (RFC 5352 sections 2.2.1 to 2.2.4).
 
 use super::{DecodeError, FLAG, Format, Reader, Writer, blank, element_message};
-use crate::wire::{OperationError, PoolElement, PoolElementId, PoolHandle};
+use crate::wire::order::Layout;
+use crate::wire::{Bytes, OperationError, ParameterType, PoolElement, PoolElementId, PoolHandle};
 
 /// ASAP_REGISTRATION (RFC 5352 section 2.2.1): a pool element joins a pool, or renews its
 /// membership with new values.
@@ -16,9 +17,33 @@ pub struct Registration {
 
 blank!(Registration { pool_handle, pool_element });
 
+impl Registration {
+    /// Who wants to register where, in bytes that are a registration and cannot be decoded: as far
+    /// as that can be read.
+    pub(crate) fn addressee(message: &Bytes) -> Option<(PoolHandle, PoolElementId)> {
+        let [Self::TYPE, _, _, _] = message.first_chunk()? else { return None };
+        let mut unrecognized = Vec::new();
+        let mut reader = Reader::new(message, 4..message.len(), &mut unrecognized);
+        let (mut pool_handle, mut identifier) = (None, None);
+        while let Ok(Some((number, value))) = reader.tlv() {
+            match ParameterType::recognized(number) {
+                Some(ParameterType::PoolHandle) => pool_handle = PoolHandle::new(value).ok(),
+                Some(ParameterType::PoolElement) => {
+                    let first = value.first_chunk().copied();
+                    identifier = first.map(|bytes| PoolElementId(u32::from_be_bytes(bytes)));
+                }
+                _ => {}
+            }
+        }
+        pool_handle.zip(identifier)
+    }
+}
+
 impl Format for Registration {
     const TYPE: u8 = 0x01;
     const NAME: &'static str = "ASAP_REGISTRATION";
+    const LAYOUT: Option<Layout> =
+        Some(Layout { fields: 0, order: &[ParameterType::PoolHandle, ParameterType::PoolElement] });
 
     #[inline]
     fn decode(&mut self, _: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
@@ -56,6 +81,14 @@ blank!(RegistrationResponse { reject, pool_handle, identifier, error });
 impl Format for RegistrationResponse {
     const TYPE: u8 = 0x03;
     const NAME: &'static str = "ASAP_REGISTRATION_RESPONSE";
+    const LAYOUT: Option<Layout> = Some(Layout {
+        fields: 0,
+        order: &[
+            ParameterType::PoolHandle,
+            ParameterType::PoolElementId,
+            ParameterType::OperationError,
+        ],
+    });
     const FLAGS: u8 = FLAG;
 
     fn flags(&self) -> u8 {
@@ -95,6 +128,14 @@ blank!(DeregistrationResponse { pool_handle, identifier, error });
 impl Format for DeregistrationResponse {
     const TYPE: u8 = 0x04;
     const NAME: &'static str = "ASAP_DEREGISTRATION_RESPONSE";
+    const LAYOUT: Option<Layout> = Some(Layout {
+        fields: 0,
+        order: &[
+            ParameterType::PoolHandle,
+            ParameterType::PoolElementId,
+            ParameterType::OperationError,
+        ],
+    });
 
     #[inline]
     fn decode(&mut self, _: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {

@@ -2,9 +2,11 @@
 
 use super::{DecodeError, FLAG, Format, Reader, Writer, blank};
 use crate::wire::message::Extras;
+use crate::wire::order::Layout;
 use crate::wire::parameter::ItemCount;
 use crate::wire::{
-    Bytes, EncodedElement, OperationError, PolicyParameters, PolicyType, PoolElement, PoolHandle,
+    Bytes, EncodedElement, OperationError, ParameterType, PolicyParameters, PolicyType,
+    PoolElement, PoolHandle,
 };
 
 /// ASAP_HANDLE_RESOLUTION (RFC 5352 section 2.2.5): which elements does this pool have?
@@ -32,6 +34,8 @@ blank!(HandleResolution { subscribe, pool_handle, items });
 impl Format for HandleResolution {
     const TYPE: u8 = 0x05;
     const NAME: &'static str = "ASAP_HANDLE_RESOLUTION";
+    const LAYOUT: Option<Layout> =
+        Some(Layout { fields: 0, order: &[ParameterType::PoolHandle, ParameterType::ItemCount] });
     const FLAGS: u8 = FLAG;
 
     fn flags(&self) -> u8 {
@@ -122,6 +126,15 @@ blank!(HandleResolutionResponse { subscribed, pool_handle, result });
 impl Format for HandleResolutionResponse {
     const TYPE: u8 = 0x06;
     const NAME: &'static str = "ASAP_HANDLE_RESOLUTION_RESPONSE";
+    const LAYOUT: Option<Layout> = Some(Layout {
+        fields: 0,
+        order: &[
+            ParameterType::PoolHandle,
+            ParameterType::Policy,
+            ParameterType::PoolElement,
+            ParameterType::OperationError,
+        ],
+    });
     const FLAGS: u8 = FLAG;
 
     fn flags(&self) -> u8 {

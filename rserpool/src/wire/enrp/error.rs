@@ -1,7 +1,8 @@
 //! Error reports (RFC 5353 section 2.10).
 
 use super::{DecodeError, Format, Reader, Route, Writer, blank};
-use crate::wire::OperationError;
+use crate::wire::order::Layout;
+use crate::wire::{OperationError, ParameterType};
 
 /// ENRP_ERROR (RFC 5353 section 2.10): the sender did not understand a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,8 @@ blank!(Error { route, error });
 impl Format for Error {
     const TYPE: u8 = Self::TYPE;
     const NAME: &'static str = "ENRP_ERROR";
+    const LAYOUT: Option<Layout> =
+        Some(Layout { fields: 8, order: &[ParameterType::OperationError] });
 
     fn decode(&mut self, _: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
         self.route.decode(reader)?;

@@ -2,7 +2,8 @@
 
 use super::{DecodeError, Format, Reader, Route, Writer, blank};
 use crate::wire::message::Extras;
-use crate::wire::{Bytes, EncodedElement, PoolElement, PoolHandle};
+use crate::wire::order::Layout;
+use crate::wire::{Bytes, EncodedElement, ParameterType, PoolElement, PoolHandle};
 
 /// ENRP_HANDLE_UPDATE (RFC 5353 section 2.4): an element came, changed or left.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +79,10 @@ blank!(HandleUpdate { takeover_suggested, route, action, reserved, pool_handle, 
 impl Format for HandleUpdate {
     const TYPE: u8 = 0x04;
     const NAME: &'static str = "ENRP_HANDLE_UPDATE";
+    const LAYOUT: Option<Layout> = Some(Layout {
+        fields: 12,
+        order: &[ParameterType::PoolHandle, ParameterType::PoolElement],
+    });
     const FLAGS: u8 = 0x01;
 
     fn flags(&self) -> u8 {

@@ -1,8 +1,9 @@
 //! Presence of registrars (RFC 5353 section 2.1).
 
 use super::{DecodeError, Format, Reader, Route, Writer, blank};
-use crate::wire::ServerInformation;
+use crate::wire::order::Layout;
 use crate::wire::parameter::PeChecksum;
+use crate::wire::{ParameterType, ServerInformation};
 
 /// ENRP_PRESENCE (RFC 5353 section 2.1): a registrar is here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,10 @@ blank!(Presence { reply_required, route, checksum, server });
 impl Format for Presence {
     const TYPE: u8 = 0x01;
     const NAME: &'static str = "ENRP_PRESENCE";
+    const LAYOUT: Option<Layout> = Some(Layout {
+        fields: 8,
+        order: &[ParameterType::PeChecksum, ParameterType::ServerInformation],
+    });
     const FLAGS: u8 = 0x01;
 
     fn flags(&self) -> u8 {

@@ -1,0 +1,125 @@
+//! Messages whose parameters are in another order than the RFCs draw them, or which have known
+//! parameters that say nothing there.
+//!
+//! Only what cannot be decoded as it is comes here. RFC 5354 section 3 has no rule for the order, so
+//! that we take every order in which it is clear what is meant, and send the usual one.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::{DecodeErrorKind, ParameterType, padded};
+
+/// How a type of message is laid out.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layout {
+    /// How many bytes of fields are in front of the parameters.
+    pub(super) fields: usize,
+    /// The parameters, in the usual order.
+    pub(super) order: &'static [ParameterType],
+}
+
+/// The fields of a pool element: its identifier, its home, its lifetime.
+const ELEMENT_FIELDS: usize = 12;
+
+/// A parameter as it came, and the unknown ones behind it.
+struct Piece<'a> {
+    rank: usize,
+    bytes: &'a [u8],
+}
+
+/// Whether another order may help.
+pub(super) fn may_help(fault: &DecodeErrorKind) -> bool {
+    matches!(fault, DecodeErrorKind::Unexpected(_) | DecodeErrorKind::Missing(_))
+}
+
+/// The message with its parameters in the usual order, without those that have no place in it. None
+/// where their lengths are wrong.
+pub(super) fn in_order(message: &Bytes, layout: Layout) -> Option<Bytes> {
+    let end = usize::from(u16::from_be_bytes([*message.get(2)?, *message.get(3)?]));
+    let start = 4 + layout.fields;
+    let rank = |parameter| layout.order.iter().position(|its| *its == parameter);
+    let pieces = pieces(message.get(start..end)?, |parameter, _| rank(parameter))?;
+    let mut ordered = BytesMut::with_capacity(message.len());
+    ordered.put_slice(&message[..start]);
+    for piece in pieces {
+        match kind_of(piece.bytes) {
+            Some(ParameterType::PoolElement) => put_element(&mut ordered, piece.bytes)?,
+            _ => put_padded(&mut ordered, piece.bytes),
+        }
+    }
+    let length = u16::try_from(ordered.len()).ok()?;
+    ordered[2..4].copy_from_slice(&length.to_be_bytes());
+    Some(ordered.freeze())
+}
+
+/// A pool element with its transport first, its policy next, and the transport of its ASAP endpoint
+/// last; and what came behind it.
+fn put_element(ordered: &mut BytesMut, bytes: &[u8]) -> Option<()> {
+    let end = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
+    let start = 4 + ELEMENT_FIELDS;
+    let parameters = bytes.get(start..end)?;
+    let pieces = pieces(parameters, |parameter, transports| match parameter {
+        ParameterType::Policy => Some(1),
+        ParameterType::SctpTransport
+        | ParameterType::TcpTransport
+        | ParameterType::UdpTransport
+        | ParameterType::UdpLiteTransport
+        | ParameterType::DccpTransport
+        | ParameterType::OpaqueTransport => Some(if transports == 0 { 0 } else { 2 }),
+        _ => None,
+    })?;
+    let begin = ordered.len();
+    ordered.put_slice(&bytes[..start]);
+    for piece in pieces {
+        put_padded(ordered, piece.bytes);
+    }
+    let length = u16::try_from(ordered.len() - begin).ok()?;
+    ordered[begin + 2..begin + 4].copy_from_slice(&length.to_be_bytes());
+    put_padded(ordered, bytes.get(padded(end)..).unwrap_or_default());
+    Some(())
+}
+
+/// The parameters of these bytes that have a rank, by that; the rank may depend on how many with
+/// the first one were before.
+fn pieces(
+    bytes: &[u8],
+    rank: impl Fn(ParameterType, usize) -> Option<usize>,
+) -> Option<Vec<Piece<'_>>> {
+    let mut pieces: Vec<Piece<'_>> = Vec::new();
+    let (mut position, mut first_rank) = (0, 0);
+    while position < bytes.len() {
+        let header: &[u8; 4] = bytes[position..].first_chunk()?;
+        let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
+        if length < 4 || position + length > bytes.len() {
+            return None;
+        }
+        let end = (position + padded(length)).min(bytes.len());
+        match kind_of(&bytes[position..]) {
+            Some(parameter) => {
+                if let Some(rank) = rank(parameter, first_rank) {
+                    first_rank += usize::from(rank == 0);
+                    pieces.push(Piece { rank, bytes: &bytes[position..end] });
+                }
+            }
+            // It stays behind what it came behind.
+            None => match pieces.last_mut() {
+                Some(last) if last.bytes.as_ptr_range().end == bytes[position..].as_ptr() => {
+                    let start = position - last.bytes.len();
+                    last.bytes = &bytes[start..end];
+                }
+                _ => pieces.push(Piece { rank: 0, bytes: &bytes[position..end] }),
+            },
+        }
+        position = end;
+    }
+    pieces.sort_by_key(|piece| piece.rank);
+    Some(pieces)
+}
+
+fn kind_of(parameter: &[u8]) -> Option<ParameterType> {
+    ParameterType::recognized(u16::from_be_bytes([*parameter.first()?, *parameter.get(1)?]))
+}
+
+fn put_padded(ordered: &mut BytesMut, bytes: &[u8]) {
+    ordered.put_slice(bytes);
+    ordered.put_bytes(0, padded(bytes.len()) - bytes.len());
+}
