@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rserpool::driver::random_registrar_id;
 use rserpool::protocol::registrar::{self, RegistrarConfig};
-use rserpool::protocol::{ConnectionId, Registrar};
+use rserpool::protocol::{ConnectionId, Machine, Registrar};
 use rserpool::wire::enrp::{self, Body, HandleUpdate, Presence, Route, UpdateAction};
 use rserpool::wire::parameter::PeChecksum;
 use rserpool::wire::{
@@ -489,4 +489,105 @@ fn an_element_that_is_connected_is_not_given_away_by_a_table() {
     // The peer has the larger identifier. If it insists, it tells the element.
     update(&mut world, mentor, 98, UpdateAction::Add, 7);
     assert_eq!(world.homes(node), [(7, 98)]);
+}
+
+#[test]
+fn the_only_other_registrar_may_object_to_its_takeover() {
+    let mut world = World::default();
+    let node = new_registrar(&mut world);
+    let on = peer(&mut world, node, 99);
+    update(&mut world, on, 99, UpdateAction::Add, 7);
+    let initiated = |world: &mut World| {
+        let bodies = take_enrp(world, on);
+        bodies.iter().any(|body| matches!(body, Body::InitTakeover(init) if init.target.0 == 99))
+    };
+    // Silent for MAX-TIME-LAST-HEARD, and then for MAX-TIME-NO-RESPONSE.
+    world.run(Duration::from_millis(4600));
+    assert!(initiated(&mut world));
+    assert_eq!(world.homes(node), [(7, 99)]);
+    send_enrp(&mut world, on, presence(99, false));
+    world.run(SECOND * 2);
+    assert_eq!(world.homes(node), [(7, 99)], "it objects");
+    // Now it does not.
+    world.run(SECOND * 6);
+    assert!(initiated(&mut world));
+    world.run(SECOND * 2);
+    let took_over =
+        |event: &Event| matches!(event, Event::Registrar(registrar::Event::TookOver { .. }));
+    assert!(world.take_events(node).iter().any(took_over));
+}
+
+#[test]
+fn an_element_that_has_moved_is_not_pulled_back() {
+    let route = Route { sender: RegistrarId(99), receiver: RegistrarId(500) };
+    for (age, expected) in [(Duration::ZERO, 500), (SECOND * 2, 99)] {
+        let mut world = World::default();
+        let config = RegistrarConfig::new(RegistrarId(500), 1).enrp(address(0));
+        let node = world.registrar(Registrar::new(config));
+        let asap = world.connect(node);
+        send_asap(&mut world, asap, registration("Pool", 7));
+        let on = world.connect_for(Ppid::ENRP, node);
+        send_enrp(&mut world, on, Presence { route, ..presence(99, false) });
+        world.run(age);
+        // It registers with a registrar of a smaller identifier, while its old connection is open.
+        let registration = registration("Pool", 7);
+        let update = HandleUpdate {
+            takeover_suggested: false,
+            route,
+            action: UpdateAction::Add,
+            reserved: 0,
+            pool_handle: registration.pool_handle,
+            pool_element: PoolElement {
+                home_registrar: RegistrarId(99),
+                ..registration.pool_element
+            },
+        };
+        send_enrp(&mut world, on, update);
+        assert_eq!(world.homes(node), [(7, expected)], "after {age:?}");
+    }
+}
+
+#[test]
+fn the_list_has_all_registrars_that_are_known() {
+    let mut world = World::default();
+    let node = new_registrar(&mut world);
+    peer(&mut world, node, 98);
+    let on = peer(&mut world, node, 99);
+    // The first one is silent, and suspected.
+    world.run(Duration::from_millis(2500));
+    send_enrp(&mut world, on, presence(99, false));
+    world.run(SECOND);
+    take_enrp(&mut world, on);
+    send_enrp(&mut world, on, enrp::ListRequest { route: route(99) });
+    let bodies = take_enrp(&mut world, on);
+    let list = bodies.iter().find_map(|body| match body {
+        Body::ListResponse(list) => Some(list.servers.iter().map(|it| it.registrar.0).collect()),
+        _ => None,
+    });
+    assert_eq!(list, Some(vec![98]));
+}
+
+#[test]
+fn who_is_heard_by_multicast_is_dialled_where_it_says_or_where_registrars_are() {
+    for says in [true, false] {
+        let mut world = World::default();
+        let node = new_registrar(&mut world);
+        let config = RegistrarConfig::new(RegistrarId(7), 7).enrp(address(1));
+        let other = world.registrar(Registrar::new(config));
+        if !says {
+            world.readdress(other, TransportAddress { port: 9901, ..address(1) });
+        }
+        let server =
+            says.then(|| ServerInformation { registrar: RegistrarId(7), transport: address(1) });
+        let heard = Presence { server, ..presence(7, false) };
+        let payload = enrp::Message::from(heard).encode().unwrap();
+        let source = TransportAddress { port: 50_000, ..address(1) };
+        world.with_registrar_mut(node, |registrar, now| {
+            let message = UserMessage::new(Ppid::ENRP, payload);
+            registrar.handle_announcement(now, source, message);
+        });
+        world.run(SECOND);
+        assert_eq!(world.with_registrar(node).peers(), [RegistrarId(7)], "says {says}");
+        assert_eq!(world.with_registrar(other).peers(), [OURS]);
+    }
 }

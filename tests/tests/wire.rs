@@ -505,7 +505,7 @@ proptest! {
 
 /// The parameters of a message, behind `fields` bytes and within parameters too, in all orders, and
 /// with others in between that have no place there.
-fn shuffled(message: &Bytes, fields: usize, rng: &mut impl rand::Rng) -> Bytes {
+fn shuffled(message: &Bytes, fields: usize, rng: &mut StdRng) -> Bytes {
     let mut pieces = Vec::new();
     let mut rest = &message[4 + fields..];
     while rest.len() > 4 {

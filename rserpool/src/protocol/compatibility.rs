@@ -13,7 +13,7 @@ use crate::wire::{PolicyParameters, PolicyType, PoolHandle, RegistrarId, Registr
 const ASAP_PORT: u16 = 3863;
 
 /// The port of ENRP (RFC 5353 section 5.3).
-const ENRP_PORT: u16 = 9901;
+pub(crate) const ENRP_PORT: u16 = 9901;
 
 /// IANA's multicast group (RFC 5352 section 8.4).
 const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 1, 185);

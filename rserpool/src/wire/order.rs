@@ -6,7 +6,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{DecodeErrorKind, ParameterType, padded};
+use super::{DecodeErrorKind, Parameter, ParameterType, UserTransport, padded};
 
 /// How a type of message is laid out.
 #[derive(Debug, Clone, Copy)]
@@ -41,9 +41,10 @@ pub(super) fn in_order(message: &Bytes, layout: Layout) -> Option<Bytes> {
     let mut ordered = BytesMut::with_capacity(message.len());
     ordered.put_slice(&message[..start]);
     for piece in pieces {
-        match kind_of(piece.bytes) {
-            Some(ParameterType::PoolElement) => put_element(&mut ordered, piece.bytes)?,
-            _ => put_padded(&mut ordered, piece.bytes),
+        if kind_of(piece.bytes) == Some(ParameterType::PoolElement) {
+            put_element(&mut ordered, piece.bytes)?;
+        } else {
+            put_padded(&mut ordered, piece.bytes);
         }
     }
     let length = u16::try_from(ordered.len()).ok()?;
@@ -57,15 +58,11 @@ fn put_element(ordered: &mut BytesMut, bytes: &[u8]) -> Option<()> {
     let end = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
     let start = 4 + ELEMENT_FIELDS;
     let parameters = bytes.get(start..end)?;
-    let pieces = pieces(parameters, |parameter, transports| match parameter {
-        ParameterType::Policy => Some(1),
-        ParameterType::SctpTransport
-        | ParameterType::TcpTransport
-        | ParameterType::UdpTransport
-        | ParameterType::UdpLiteTransport
-        | ParameterType::DccpTransport
-        | ParameterType::OpaqueTransport => Some(if transports == 0 { 0 } else { 2 }),
-        _ => None,
+    let pieces = pieces(parameters, |parameter, transports| {
+        if UserTransport::accepts(parameter) {
+            return Some(if transports == 0 { 0 } else { 2 });
+        }
+        (parameter == ParameterType::Policy).then_some(1)
     })?;
     let begin = ordered.len();
     ordered.put_slice(&bytes[..start]);

@@ -123,11 +123,16 @@ impl Peers {
         self.links.values().any(|link| link.dialled && link.peer.is_none())
     }
 
+    /// All that are known, and where: as they said, or as we reached them.
     pub(super) fn server_information(&self) -> Vec<ServerInformation> {
-        let peers = self.known.iter().filter(|(_, peer)| peer.status == Status::Active);
+        let dialled = |peer: &Peer| {
+            let link = self.links.get(&peer.connection?)?;
+            link.dialled.then(|| link.address.clone())
+        };
+        let peers = self.known.iter();
         peers
             .filter_map(|(registrar, peer)| {
-                let transport = peer.transport.clone()?;
+                let transport = peer.transport.clone().or_else(|| dialled(peer))?;
                 Some(ServerInformation { registrar: *registrar, transport })
             })
             .collect()

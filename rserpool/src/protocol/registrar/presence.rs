@@ -10,6 +10,7 @@ use super::membership::host_of;
 use super::peers::Status;
 use super::{Registrar, Timer};
 use crate::protocol::ConnectionId;
+use crate::protocol::compatibility::ENRP_PORT;
 use crate::wire::enrp::{self, Body, Presence};
 use crate::wire::{Ppid, RegistrarId, ServerInformation, TransportAddress, UserMessage};
 
@@ -112,7 +113,6 @@ impl Registrar {
         let Ok(message) = enrp::Message::decode(&message.payload) else { return };
         let Body::Presence(presence) = message.body else { return };
         let sender = presence.route.sender;
-        let Some(server) = presence.server else { return };
         let ours = self.config.identifier;
         if self.config.enrp.is_none() || [ours, RegistrarId(0)].contains(&sender) {
             return;
@@ -122,7 +122,11 @@ impl Registrar {
         }
         // Its addresses are its own affair, but that it can be reached where this came from is
         // known.
-        let mut address = server.transport;
+        let mut address = match presence.server {
+            Some(server) => server.transport,
+            // Where it is by default (RFC 5353 section 5.3).
+            None => TransportAddress { port: ENRP_PORT, ..source.clone() },
+        };
         if address.protocol != source.protocol {
             return;
         }

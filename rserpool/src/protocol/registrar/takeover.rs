@@ -49,16 +49,21 @@ impl Registrar {
         let Some(peer) = self.peers.known.get_mut(&target) else { return };
         let pending = others.iter().map(|(identifier, _)| *identifier).collect();
         peer.status = Status::TakingOver { pending, asked };
-        if others.is_empty() {
+        if others.is_empty() && (asked > 0 || to_target.is_none()) {
             return self.complete_takeover(now, target);
         }
+        // The target itself may object, also where there is nobody else to agree.
+        let patience = match others.is_empty() {
+            true => self.config.max_time_no_response,
+            false => self.config.takeover_expiry,
+        };
         for (receiver, connection) in
             others.into_iter().chain(to_target.map(|connection| (target, connection)))
         {
             let message = InitTakeover { route: self.route(receiver), target };
             self.out.send_enrp(connection, message);
         }
-        self.timers.set(Timer::Peer(target), now + self.config.takeover_expiry);
+        self.timers.set(Timer::Peer(target), now + patience);
     }
 
     pub(super) fn handle_init_takeover(

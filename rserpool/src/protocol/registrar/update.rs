@@ -19,6 +19,10 @@ use crate::wire::{Bytes, PoolElement, PoolHandle, Ppid, RegistrarId};
 /// elements find another registrar within a second or two.
 const UNCONFIRMED: Duration = Duration::from_secs(3);
 
+/// How long an update of one registration may be on its way while the element registers elsewhere.
+/// Not from the RFCs.
+const CROSSING: Duration = Duration::from_secs(2);
+
 impl Registrar {
     /// Tells all peers that an element of ours came or changed.
     pub(super) fn announce_element(&mut self, key: ElementKey) {
@@ -114,7 +118,7 @@ impl Registrar {
         }
         let was_ours = present.filter(|key| self.home_of(*key) == Some(ours));
         if let Some(key) = was_ours {
-            if self.insists(key, sender) {
+            if self.insists(now, key, sender) {
                 self.announce_element(key);
                 self.adopt(now, key);
                 return None;
@@ -178,10 +182,19 @@ impl Registrar {
         Some(key)
     }
 
-    /// Whether an element stays ours though `other` says that it is its home. One of the two has
-    /// to yield, and not both: they would find out with the next audit.
-    fn insists(&self, key: ElementKey, other: RegistrarId) -> bool {
-        self.config.identifier > other && self.is_connected(key) && self.leaving == Leaving::No
+    /// Whether an element stays ours though `other` says that it is its home. The later registration
+    /// wins (RFC 5353 section 3.3.1): the element has moved, and its sender has just accepted it. Only
+    /// where it registered with both at about the same time is it not known which one is later, and
+    /// the larger identifier decides: one of the two has to yield, and not both.
+    fn insists(&self, now: Instant, key: ElementKey, other: RegistrarId) -> bool {
+        let Some(Watch::Home(custody)) = self.handlespace.get(key).map(|it| &it.state.watch) else {
+            return false;
+        };
+        let just_now = custody.registered.is_some_and(|registered| now < registered + CROSSING);
+        just_now
+            && self.config.identifier > other
+            && self.is_connected(key)
+            && self.leaving == Leaving::No
     }
 
     /// Whether a peer has an element in its table that believes to be ours, and would not hear that
@@ -189,6 +202,7 @@ impl Registrar {
     /// insists, and tells the element so, or it yields.
     fn contests(
         &mut self,
+        now: Instant,
         from: ConnectionId,
         sender: RegistrarId,
         handle: &PoolHandle,
@@ -197,7 +211,7 @@ impl Registrar {
         let Some(key) = self.handlespace.find(handle, value.identifier) else { return false };
         let both = self.home_of(key) == Some(self.config.identifier)
             && [RegistrarId(0), sender].contains(&value.home_registrar);
-        if !both || !self.is_connected(key) || self.insists(key, sender) {
+        if !both || !self.is_connected(key) || self.insists(now, key, sender) {
             return false;
         }
         if self.leaving != Leaving::No {
@@ -291,7 +305,7 @@ impl Registrar {
         }
         for pool in page.pools {
             for element in pool.elements {
-                if !self.contests(from, sender, &pool.pool_handle, &element) {
+                if !self.contests(now, from, sender, &pool.pool_handle, &element) {
                     self.take_in(now, sender, host, &pool.pool_handle, element);
                 }
             }
