@@ -11,8 +11,8 @@ use super::service::{new_user, pause, pool, start_registrar};
 use super::{any_address, replay, service};
 use crate::cookie::KeyRing;
 use crate::driver::{
-    ElementEvent, ElementSession, Network, PoolChange, PoolElement, PoolUser, Registrar,
-    RequestConfig, RequestEvent, Session, SessionClosed, dump,
+    Correspondent, ElementEvent, ElementSession, Network, PoolChange, PoolElement, PoolUser,
+    Registrar, RequestConfig, RequestEvent, SentToAll, Session, SessionClosed, dump,
 };
 use crate::protocol::registrar::RegistrarConfig;
 use crate::protocol::session::Event;
@@ -158,10 +158,13 @@ pub async fn messages_without_a_session_are_not_sent_by_futures_that_are_dropped
         impatiently!(&network, messenger.send_to(to, message())).expect("it is there");
         // With one element, there is none that could have got it before.
         let sent = impatiently!(&network, messenger.send_to_all(message()));
-        assert_eq!(sent.expect("it is there"), [to]);
+        assert_eq!(sent.expect("it is there"), SentToAll { reached: vec![to], missed: Vec::new() });
         for number in 1..=4_u64 {
             let (from, reply) = impatiently!(&network, messenger.recv());
-            assert_eq!((from, &reply.payload[..]), (to, &(4 * round + number).to_be_bytes()[..]));
+            assert_eq!(
+                (from, &reply.payload[..]),
+                (Correspondent::Element(to), &(4 * round + number).to_be_bytes()[..])
+            );
         }
     }
 }

@@ -59,6 +59,7 @@ macro_rules! contract_suite {
             a_subscriber_sees_the_pool_change,
             weights_hold_however_a_pool_is_used,
             messages_reach_a_pool_without_a_session,
+            elements_are_chosen_and_named_and_answers_forgotten,
             a_registrar_restart_is_survived,
             futures_that_are_dropped_lose_nothing,
             no_registrar_and_no_pool_are_errors_that_say_so,
@@ -85,6 +86,7 @@ macro_rules! contract_suite {
             streams_and_order_are_kept_or_left,
             sessions_choose_streams_and_order,
             what_is_too_old_is_given_up_and_told,
+            sessions_tell_what_was_not_delivered,
             what_was_cut_off_is_no_message,
         }
     };

@@ -122,13 +122,9 @@ fn heartbeat(local_port: u16, peer_port: u16) -> u64 {
 pub async fn addresses_come_and_go_while_the_connection_lives(network: Network) {
     let (_server, mut ours, mut theirs) = multi_homed(&network, &[ONE, TWO]).await;
     paths(&mut *ours).add_local(THREE).expect("the host has it");
-    until(&network, &mut *theirs, &[ONE, TWO, THREE]).await;
-    match event(&mut *theirs).await {
-        Event::Addresses { peer, .. } => assert_eq!(sorted(peer), [ONE, TWO, THREE]),
-        other => panic!("{other:?}"),
-    }
+    told(&mut *theirs, &[ONE, TWO, THREE]).await;
     paths(&mut *ours).remove_local(ONE).expect("there are others");
-    until(&network, &mut *theirs, &[TWO, THREE]).await;
+    told(&mut *theirs, &[TWO, THREE]).await;
     send(&mut *ours, UserMessage::new(Ppid(1), b"still there".as_slice())).await;
     assert_eq!(message(&mut *theirs).await.payload, "still there");
     send(&mut *theirs, UserMessage::new(Ppid(1), b"so am I".as_slice())).await;
@@ -136,18 +132,23 @@ pub async fn addresses_come_and_go_while_the_connection_lives(network: Network) 
     // Addresses that the host does not have, and the last one.
     assert!(paths(&mut *ours).add_local(Ipv4Addr::new(192, 0, 2, 1).into()).is_err());
     paths(&mut *ours).remove_local(TWO).expect("there is another");
-    until(&network, &mut *theirs, &[THREE]).await;
+    told(&mut *theirs, &[THREE]).await;
     assert!(paths(&mut *ours).remove_local(THREE).is_err());
 }
 
-async fn until(network: &Network, connection: &mut dyn Connection, expected: &[IpAddr]) {
-    for _ in 0..200 {
-        if sorted(paths(connection).peer().expect("alive")) == expected {
-            return;
+/// Waits until the peer has these addresses.
+async fn told(connection: &mut dyn Connection, expected: &[IpAddr]) {
+    loop {
+        match event(connection).await {
+            Event::Addresses { peer, .. } if sorted(peer.clone()) == expected => {
+                assert_eq!(sorted(paths(connection).peer().expect("alive")), expected);
+                assert_eq!(sorted(connection.peer().clone()), expected);
+                return;
+            }
+            Event::Addresses { .. } | Event::Path { .. } => {}
+            other => panic!("{other:?}"),
         }
-        pause(network, 10).await;
     }
-    panic!("{:?}", paths(connection).peer());
 }
 
 /// The stream of a message and its being unordered arrive with it.
@@ -200,6 +201,54 @@ async fn poll_ready(connection: &mut dyn Connection) {
         std::task::Poll::Ready(())
     })
     .await;
+}
+
+/// The application hears which of its messages were given up, at both ends of a session.
+pub async fn sessions_tell_what_was_not_delivered(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let at = registrar.local_address().clone();
+    let builder = PoolElement::builder(&network, pool(), [at.clone()]);
+    let mut element = builder.listen((ONE, 0).into()).start().expect("a free port");
+    element.registered().await.expect("the registrar takes it");
+    let mut ours = new_user(&network, &at).open(pool()).await.expect("it is there");
+    let mut theirs = element.accept().await.expect("it runs");
+    assert!(matches!(ours.recv().await, Ok(SessionEvent::Connected(_))));
+    let mortal = UserMessage {
+        reliability: Reliability::Lifetime(Duration::from_millis(20)),
+        ..UserMessage::new(Ppid(2), b"news".as_slice())
+    };
+    let bulk = || UserMessage::new(Ppid(1), vec![7; 32 * 1024]);
+    for _ in 0..6 {
+        ours.send_message(bulk()).await.expect("there is room");
+    }
+    ours.send_message(mortal.clone()).await.expect("there is room");
+    pause(&network, 300).await;
+    let given_up = loop {
+        let next = select(Box::pin(ours.recv()), Box::pin(theirs.recv()));
+        match next.await {
+            Either::Left((Ok(SessionEvent::NotDelivered(message)), _)) => break message,
+            Either::Left((other, _)) => panic!("{other:?}"),
+            Either::Right((message, _)) => drop(message.expect("it lives")),
+        }
+    };
+    assert_eq!((given_up.ppid, &given_up.payload[..]), (Ppid(2), &b"news"[..]));
+    // The other way round.
+    for _ in 0..6 {
+        theirs.send_message(bulk()).await.expect("there is room");
+    }
+    theirs.send_message(mortal).await.expect("there is room");
+    pause(&network, 300).await;
+    let given_up = loop {
+        let next = select(Box::pin(theirs.recv()), Box::pin(ours.recv()));
+        match next.await {
+            Either::Left((Ok(Some(ElementEvent::NotDelivered(message))), _)) => break message,
+            // What is left of the bulk.
+            Either::Left((Ok(Some(ElementEvent::Message(_))), _)) => {}
+            Either::Left((other, _)) => panic!("{other:?}"),
+            Either::Right((message, _)) => drop(message.expect("it lives")),
+        }
+    };
+    assert_eq!((given_up.ppid, &given_up.payload[..]), (Ppid(2), &b"news"[..]));
 }
 
 /// A message whose end never comes is not delivered.

@@ -10,14 +10,15 @@ use futures::future::join_all;
 use super::any_address;
 use super::transport::{event, message, send};
 use crate::driver::{
-    ElementEvent, ElementSession, MessengerError, Network, PoolChange, PoolElement, PoolUser,
-    Registrar, Session, SessionClosed,
+    Correspondent, ElementEvent, ElementSession, MessengerError, Network, PoolChange, PoolElement,
+    PoolUser, Registrar, SentToAll, Session, SessionClosed,
 };
 use crate::protocol::HuntConfig;
 use crate::protocol::registrar::RegistrarConfig;
 use crate::protocol::session::{Event, SessionConfig, SessionError};
 use crate::protocol::user::{ResolveError, ResolveOptions};
 use crate::transport::{self, Memory, Purpose, SendError, Tcp, Transport};
+use crate::wire::asap::BusinessCard;
 use crate::wire::{
     Bytes, ErrorCause, PoolElementId, PoolHandle, Ppid, RegistrarId, TransportAddress,
     TransportProtocol, TransportUse, UserMessage, asap,
@@ -82,6 +83,7 @@ async fn count(mut session: ElementSession) {
                     break;
                 }
             }
+            ElementEvent::BusinessCard(_) | ElementEvent::NotDelivered(_) => {}
         }
     }
 }
@@ -370,19 +372,21 @@ pub async fn messages_reach_a_pool_without_a_session(network: Network) {
     let mut chosen = Vec::new();
     for _ in 0..6 {
         chosen.push(messenger.send(message()).await.expect("they are there"));
-        assert_eq!(messenger.recv().await.0, *chosen.last().expect("just pushed"));
+        let expected = Correspondent::Element(*chosen.last().expect("just pushed"));
+        assert_eq!(messenger.recv().await.0, expected);
     }
     assert_eq!(chosen[..3], chosen[3..], "in turn");
     let last = messenger.send_to_last(message()).await.expect("it is there");
     assert_eq!(Some(&last), chosen.last());
     messenger.send_to(chosen[0], message()).await.expect("it is there");
-    let all = messenger.send_to_all(message()).await.expect("they are there");
-    assert_eq!(all.len(), 3);
+    let SentToAll { reached: all, missed } =
+        messenger.send_to_all(message()).await.expect("they are there");
+    assert_eq!((all.len(), missed.len()), (3, 0));
     let mut heard = Vec::new();
     for _ in 0..5 {
         heard.push(messenger.recv().await.0);
     }
-    let times = |element| heard.iter().filter(|it| **it == element).count();
+    let times = |element| heard.iter().filter(|it| **it == Correspondent::Element(element)).count();
     assert_eq!([chosen[0], chosen[1], chosen[2]].map(times), [2, 1, 2]);
     // The last one dies: another gets the message.
     let index = counters.iter().position(|counter| Some(counter.identifier) == all.last().copied());
@@ -396,7 +400,65 @@ pub async fn messages_reach_a_pool_without_a_session(network: Network) {
             break;
         }
     }
-    assert_ne!(messenger.recv().await.0, killed.identifier);
+    assert_ne!(messenger.recv().await.0, Correspondent::Element(killed.identifier));
+    // By its address alone, in the pool or not.
+    let found = user.resolve(pool(), ResolveOptions::default()).await.expect("two are there");
+    let address = found[0].user_transport.address().expect("it has one").clone();
+    messenger.send_at(&address, message()).await.expect("somebody is there");
+    loop {
+        let (from, reply) = messenger.recv().await;
+        if from == Correspondent::Address(address.clone()) {
+            assert_eq!(reply.payload[..], 1_u64.to_be_bytes(), "a session of its own");
+            break;
+        }
+    }
+    let nobody = TransportAddress { port: 1, ..address };
+    let refused = messenger.send_at(&nobody, message()).await;
+    assert!(matches!(refused, Err(MessengerError::NotReached(_))), "{refused:?}");
+}
+
+/// A session may begin with a certain element; who is an element itself says who may go on in its
+/// place; what is remembered can be forgotten.
+pub async fn elements_are_chosen_and_named_and_answers_forgotten(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let at = registrar.local_address().clone();
+    let mut elements = Vec::new();
+    for identifier in 1..=3 {
+        let builder = PoolElement::builder(&network, pool(), [at.clone()])
+            .identifier(PoolElementId(identifier))
+            .listen(([127, 0, 0, 1], 0).into());
+        let element = builder.start().expect("a free port");
+        element.registered().await.expect("the registrar takes it");
+        elements.push(element);
+    }
+    let user = new_user(&network, &at);
+    let choose =
+        |identifier| move |config: SessionConfig| config.element(PoolElementId(identifier));
+    for identifier in [2, 3, 2, 1] {
+        let element = &mut elements[identifier as usize - 1];
+        let (session, accepted) =
+            futures::join!(user.open_configured(pool(), choose(identifier)), element.accept());
+        let (mut session, mut accepted) = (session.expect("there"), accepted.expect("it runs"));
+        assert_eq!(session.element(), Some(PoolElementId(identifier)));
+        let others = user.resolve(pool(), ResolveOptions::default()).await.expect("there");
+        session.send_business_card(pool(), others.clone()).await.expect("it lives");
+        let card = BusinessCard { pool_handle: pool(), elements: others };
+        assert_eq!(accepted.recv().await.expect("alive"), Some(ElementEvent::BusinessCard(card)));
+    }
+    let refused = user.open_configured(pool(), choose(9)).await.expect_err("there is no such");
+    assert_eq!(refused, SessionError::NotReached(PoolElementId(9)));
+
+    let remembered =
+        ResolveOptions { max_age: Duration::from_secs(600), ..ResolveOptions::default() };
+    let count = async || {
+        let found = user.resolve(pool(), remembered.clone()).await;
+        found.expect("it is there").len()
+    };
+    assert_eq!(count().await, 3);
+    assert!(elements.pop().expect("three are there").leave().await);
+    assert_eq!(count().await, 3, "as it was");
+    user.purge(pool()).await.expect("it runs");
+    assert_eq!(count().await, 2);
 }
 
 /// Who subscribes hears of elements that are there, come and go.

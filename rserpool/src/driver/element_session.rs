@@ -14,6 +14,7 @@ use super::timer::LazyTimer;
 use crate::log::{ANYBODY, warn_limited};
 use crate::protocol::session::{Incoming, classify};
 use crate::transport::{Connection, Event, SendError};
+use crate::wire::asap::BusinessCard;
 use crate::wire::parameter::Cookie;
 use crate::wire::{PoolElement, PoolHandle, Ppid, TransportAddress, UserMessage, asap};
 
@@ -48,6 +49,12 @@ pub enum ElementEvent {
     /// The session comes from another element, which left this cookie. It is what the pool
     /// user says that it is: nothing proves it.
     CookieEcho(Bytes),
+    /// The pool user is itself an element of a pool, and names others that may go on in its place
+    /// (RFC 5352 section 3.9). It is what the pool user says.
+    BusinessCard(BusinessCard),
+    /// A message of ours was given up: its [`Reliability`](crate::wire::Reliability) had an end, or
+    /// the connection has (RFC 5352 section 6.8). It is what the transport still had of it.
+    NotDelivered(UserMessage),
 }
 
 impl fmt::Debug for ElementSession {
@@ -115,7 +122,9 @@ impl ElementSession {
                         Incoming::CookieEcho(cookie) => {
                             return Poll::Ready(Ok(Some(ElementEvent::CookieEcho(cookie))));
                         }
-                        Incoming::BusinessCard(_) => {}
+                        Incoming::BusinessCard(card) => {
+                            return Poll::Ready(Ok(Some(ElementEvent::BusinessCard(card))));
+                        }
                         Incoming::Heartbeat | Incoming::HeartbeatReply => {}
                         Incoming::Cookie(_) => self.complain("a cookie, which users do not send"),
                         Incoming::Unexpected(reason) => self.complain(&reason),
@@ -127,8 +136,9 @@ impl ElementSession {
                 Event::Addresses { local, peer } => {
                     tracing::info!(%local, %peer, "addresses changed");
                 }
+                Event::SendFailed(message) if message.ppid == Ppid::ASAP => {}
                 Event::SendFailed(message) => {
-                    tracing::debug!(peer = %self.peer(), ppid = %message.ppid, "given up");
+                    return Poll::Ready(Ok(Some(ElementEvent::NotDelivered(message))));
                 }
                 Event::Established { .. } => {}
                 Event::Closed => self.end = Some(End::Closed),
@@ -213,7 +223,7 @@ impl ElementSession {
         elements: Vec<PoolElement>,
     ) -> Result<(), SendError> {
         let length = elements.len() * 64;
-        let message = asap::Message::from(asap::BusinessCard { pool_handle, elements });
+        let message = asap::Message::from(BusinessCard { pool_handle, elements });
         let payload = message.encode().map_err(|_| SendError::TooLong { length, limit: 65_535 })?;
         self.transmit(UserMessage::new(Ppid::ASAP, payload)).await
     }

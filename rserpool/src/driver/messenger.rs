@@ -12,7 +12,7 @@ use super::timer::LazyTimer;
 use super::{Network, PoolUser};
 use crate::protocol::user::{ResolveError, ResolveOptions};
 use crate::transport::{Connection, Endpoint, Event, Purpose, SendError};
-use crate::wire::{PoolElement, PoolElementId, PoolHandle, Ppid, UserMessage};
+use crate::wire::{PoolElement, PoolElementId, PoolHandle, Ppid, TransportAddress, UserMessage};
 
 /// How long an element may take to accept a connection: 5 s, as for sessions.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,11 +41,30 @@ pub struct Messenger {
     last: Option<PoolElementId>,
     /// Which connection was looked at last.
     turn: usize,
-    received: VecDeque<(PoolElementId, UserMessage)>,
+    received: VecDeque<(Correspondent, UserMessage)>,
+}
+
+/// Who a message goes to, or comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Correspondent {
+    /// An element of the pool.
+    Element(PoolElementId),
+    /// Whoever is at an address to which messages went.
+    Address(TransportAddress),
+}
+
+/// What became of a message to all elements of a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SentToAll {
+    /// The elements that it went to.
+    pub reached: Vec<PoolElementId>,
+    /// Those which could not be reached.
+    pub missed: Vec<PoolElementId>,
 }
 
 struct Open {
-    element: PoolElementId,
+    with: Correspondent,
     connection: Box<dyn Connection>,
     established: bool,
 }
@@ -60,6 +79,9 @@ pub enum MessengerError {
     /// None of the elements to which it was to go accepts a connection.
     #[error("no element of {0} can be reached")]
     NoElement(PoolHandle),
+    /// Nobody accepts a connection at the address.
+    #[error("nobody can be reached at {0}")]
+    NotReached(TransportAddress),
     /// The message is not one that the transport carries.
     #[error(transparent)]
     Message(#[from] SendError),
@@ -128,6 +150,28 @@ impl Messenger {
         Err(MessengerError::NoElement(self.handle.clone()))
     }
 
+    /// Sends a message to this address, whether an element of the pool is there or not (section
+    /// 6.5.4). Nothing is reported to the registrar.
+    ///
+    /// # Errors
+    ///
+    /// When it was not sent.
+    ///
+    /// # Cancel safety
+    ///
+    /// A message whose future is dropped was not sent.
+    pub async fn send_at(
+        &mut self,
+        address: &TransportAddress,
+        message: UserMessage,
+    ) -> Result<(), MessengerError> {
+        let with = Correspondent::Address(address.clone());
+        match self.send_over(with, address, &message).await? {
+            true => Ok(()),
+            false => Err(MessengerError::NotReached(address.clone())),
+        }
+    }
+
     /// Sends a message to the element to which the last one went; if there was none, or it cannot
     /// be reached any more, as [`Self::send`] does.
     ///
@@ -152,39 +196,35 @@ impl Messenger {
         self.send(message).await
     }
 
-    /// Sends a message to all elements of the pool that can be reached, as far as the registrar
-    /// lists them; to which.
+    /// Sends a message to all elements of the pool, as far as a registrar lists them: ours lists 128
+    /// at most.
     ///
     /// # Errors
     ///
-    /// When it was sent to none.
+    /// When there is none, or the message is not one that the transport carries.
     ///
     /// # Cancel safety
     ///
     /// With a future that is dropped, some may have got it.
-    pub async fn send_to_all(
-        &mut self,
-        message: UserMessage,
-    ) -> Result<Vec<PoolElementId>, MessengerError> {
-        let mut reached = Vec::new();
-        for element in self.resolve().await? {
-            if self.deliver(&element, &message).await? {
-                reached.push(element.identifier);
+    pub async fn send_to_all(&mut self, message: UserMessage) -> Result<SentToAll, MessengerError> {
+        let options = ResolveOptions { items: Some(u32::MAX), ..ResolveOptions::default() };
+        let mut sent = SentToAll::default();
+        for element in self.user.resolve(self.handle.clone(), options).await? {
+            match self.deliver(&element, &message).await? {
+                true => sent.reached.push(element.identifier),
+                false => sent.missed.push(element.identifier),
             }
         }
-        match reached.is_empty() {
-            true => Err(MessengerError::NoElement(self.handle.clone())),
-            false => Ok(reached),
-        }
+        Ok(sent)
     }
 
-    /// The next message of any element, and whose it is. Cookies and other things on the control
+    /// The next message, and whose it is. Cookies and other things on the control
     /// channel are left out.
     ///
     /// # Cancel safety
     ///
     /// Nothing is lost when the future is dropped.
-    pub async fn recv(&mut self) -> (PoolElementId, UserMessage) {
+    pub async fn recv(&mut self) -> (Correspondent, UserMessage) {
         poll_fn(|cx| {
             loop {
                 if let Some(received) = self.received.pop_front() {
@@ -207,25 +247,41 @@ impl Messenger {
         element: &PoolElement,
         message: &UserMessage,
     ) -> Result<bool, SendError> {
-        let message = data(message.clone())?;
         let identifier = element.identifier;
-        let address = element.user_transport.address();
-        let Some(address) = address.filter(|it| it.protocol == self.network.protocol()) else {
+        let Some(address) = element.user_transport.address() else { return Ok(false) };
+        let sent = self.send_over(Correspondent::Element(identifier), address, message).await?;
+        if sent {
+            self.last = Some(identifier);
+        } else {
+            let _ = self.user.report_unreachable(self.handle.clone(), identifier).await;
+        }
+        Ok(sent)
+    }
+
+    /// Sends a message over the connection to `with`, or a new one to `address`; whether it could be
+    /// reached.
+    async fn send_over(
+        &mut self,
+        with: Correspondent,
+        address: &TransportAddress,
+        message: &UserMessage,
+    ) -> Result<bool, SendError> {
+        let message = data(message.clone())?;
+        if address.protocol != self.network.protocol() {
             return Ok(false);
-        };
-        if !self.open.iter().any(|open| open.element == identifier) {
+        }
+        if !self.open.iter().any(|open| open.with == with) {
             if self.open.len() == MAX_CONNECTIONS {
                 self.open.remove(0);
             }
             let connection = self.endpoint.connect(address);
-            self.open.push(Open { element: identifier, connection, established: false });
+            self.open.push(Open { with: with.clone(), connection, established: false });
         }
         let deadline = self.network.now() + CONNECT_TIMEOUT;
         let mut timer = LazyTimer::default();
         let result = poll_fn(|cx| {
             loop {
-                let Some(index) = self.open.iter().position(|open| open.element == identifier)
-                else {
+                let Some(index) = self.open.iter().position(|open| open.with == with) else {
                     return Poll::Ready(Ok(false));
                 };
                 // What became of it comes first: who is gone takes everything, in vain.
@@ -250,19 +306,14 @@ impl Messenger {
                 return Poll::Ready(full);
             }
         });
-        let result = match result.await {
+        let sent = match result.await {
             Err(SendError::NotConnected) => Ok(false),
             result => result,
         };
-        match result {
-            Ok(true) => self.last = Some(identifier),
-            Ok(false) => {
-                self.open.retain(|open| open.element != identifier);
-                let _ = self.user.report_unreachable(self.handle.clone(), identifier).await;
-            }
-            Err(_) => {}
+        if sent == Ok(false) {
+            self.open.retain(|open| open.with != with);
         }
-        result
+        sent
     }
 
     /// Takes in one thing that happened on a connection, each in turn.
@@ -281,7 +332,7 @@ impl Messenger {
         match ready!(open.connection.poll_event(cx)) {
             Event::Established { .. } => open.established = true,
             Event::Message(message) if message.ppid == Ppid::ASAP => {}
-            Event::Message(message) => self.received.push_back((open.element, message)),
+            Event::Message(message) => self.received.push_back((open.with.clone(), message)),
             Event::Path { .. } | Event::Addresses { .. } | Event::SendFailed(_) => {}
             Event::Closed | Event::Lost(_) => {
                 self.open.remove(index);

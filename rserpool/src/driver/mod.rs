@@ -45,7 +45,7 @@ use crate::wire::{Ppid, RegistrarId, TransportAddress, TransportProtocol};
 pub use dump::{Dump, DumpError, dump};
 pub use element::{ElementControl, JoinError, PoolElement, PoolElementBuilder};
 pub use element_session::{ElementEvent, ElementSession};
-pub use messenger::{Messenger, MessengerError};
+pub use messenger::{Correspondent, Messenger, MessengerError, SentToAll};
 pub use registrar::Registrar;
 pub use requests::{NoRoom, RequestConfig, RequestError, RequestEvent, RequestSession};
 pub use serve::Stopping;

@@ -278,7 +278,11 @@ impl RequestSession {
                 self.to_send = self.client.replay().collect();
                 self.events.push_back(RequestEvent::FailoverCompleted { from, to });
             }
-            Event::Message(_) | Event::Connected(_) | Event::Closed | Event::Failed(_) => {}
+            Event::Message(_)
+            | Event::NotDelivered(_)
+            | Event::Connected(_)
+            | Event::Closed
+            | Event::Failed(_) => {}
         }
     }
 

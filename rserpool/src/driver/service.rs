@@ -161,6 +161,7 @@ impl<S: Service> Served<S> {
                 Ok(Some(ElementEvent::CookieEcho(_))) if handled > 1 => {
                     return tracing::warn!(%peer, "a cookie in the middle of a session");
                 }
+                Ok(Some(ElementEvent::BusinessCard(_) | ElementEvent::NotDelivered(_))) => Ok(()),
                 Ok(Some(ElementEvent::CookieEcho(cookie))) => {
                     match self.take_over(&cookie) {
                         Ok(taken) => (machine, lineage) = taken,

@@ -17,7 +17,10 @@ use crate::protocol::session::{self, Event, Output, SessionConfig, SessionError}
 use crate::protocol::user::ResolveError;
 use crate::protocol::{ConnectionEvent, ConnectionId};
 use crate::transport::{self, Connection, Endpoint, Purpose, SendError};
-use crate::wire::{PoolElementId, PoolHandle, Ppid, TransportProtocol, UserMessage};
+use crate::wire::asap::{self, BusinessCard};
+use crate::wire::{
+    EncodeError, PoolElement, PoolElementId, PoolHandle, Ppid, TransportProtocol, UserMessage,
+};
 
 /// How many events a session takes in that are not read yet while it waits to send.
 const MAX_EVENTS: usize = 64;
@@ -155,6 +158,30 @@ impl Session {
             }
         })
         .await
+    }
+
+    /// Tells the element that this program is an element of a pool itself, and which others may go
+    /// on in its place (RFC 5352 section 3.9). Where the session fails over, the next element is not
+    /// told by itself.
+    ///
+    /// # Errors
+    ///
+    /// When the session is over, or the card does not fit a message.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has told it, or not.
+    pub async fn send_business_card(
+        &mut self,
+        pool_handle: PoolHandle,
+        elements: Vec<PoolElement>,
+    ) -> Result<(), SessionClosed> {
+        let encoded = asap::Message::from(BusinessCard { pool_handle, elements }).encode();
+        let limit = usize::from(u16::MAX);
+        let payload = encoded
+            .map_err(|EncodeError::TooLong { length }| SendError::TooLong { length, limit })?;
+        let mut message = Some(UserMessage::new(Ppid::ASAP, payload));
+        poll_fn(|cx| self.poll_send(cx, &mut message)).await
     }
 
     /// What happens next, in the order in which it happened.
@@ -349,7 +376,9 @@ impl Session {
                 return;
             }
             transport::Event::SendFailed(message) => {
-                tracing::debug!(pool = %self.handle, ppid = %message.ppid, "given up");
+                if message.ppid != Ppid::ASAP {
+                    self.events.push_back(Event::NotDelivered(message));
+                }
                 return;
             }
             transport::Event::Closed => ConnectionEvent::Closed,

@@ -31,6 +31,7 @@ pub struct PoolUser {
 pub(super) enum Command {
     Resolve(PoolHandle, ResolveOptions, oneshot::Sender<Resolution>),
     Report(PoolHandle, PoolElementId),
+    Purge(PoolHandle),
     Subscribe(PoolHandle, Subscriber),
 }
 
@@ -120,6 +121,20 @@ impl PoolUser {
     ) -> Result<(), Stopped> {
         let report = Command::Report(handle, identifier);
         self.commands.clone().send(report).await.map_err(|_| Stopped)
+    }
+
+    /// Forgets what is remembered of a pool: the next resolution asks a registrar (RFC 5352 section
+    /// 6.4).
+    ///
+    /// # Errors
+    ///
+    /// When the user's task has stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has had it forgotten, or not.
+    pub async fn purge(&self, handle: PoolHandle) -> Result<(), Stopped> {
+        self.commands.clone().send(Command::Purge(handle)).await.map_err(|_| Stopped)
     }
 
     /// The changes of a pool as they happen, from what is there now on (RFC 5352 section 2.2.5):
@@ -231,6 +246,7 @@ impl Role for UserRole {
             Command::Report(handle, identifier) => {
                 self.machine.report_unreachable(now, handle, identifier);
             }
+            Command::Purge(handle) => self.machine.purge(&handle),
             Command::Subscribe(handle, subscriber) => {
                 // The first one begins; another is told of what there is by beginning again.
                 self.machine.unsubscribe(&handle);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::wire::TransportProtocol;
+use crate::wire::{PoolElementId, TransportProtocol};
 
 /// The settings of a session.
 #[derive(Debug, Clone)]
@@ -16,6 +16,7 @@ pub struct SessionConfig {
     pub(super) items: Option<u32>,
     pub(super) max_age: Duration,
     pub(super) heartbeat: Option<Duration>,
+    pub(super) element: Option<PoolElementId>,
 }
 
 impl SessionConfig {
@@ -31,7 +32,16 @@ impl SessionConfig {
             items: None,
             max_age: Duration::ZERO,
             heartbeat: None,
+            element: None,
         }
+    }
+
+    /// The element with which to begin, and no other: the pool's policy chooses it (RFC 5352 section
+    /// 6.5.3). A failover goes to any.
+    #[must_use]
+    pub fn element(mut self, identifier: PoolElementId) -> Self {
+        self.element = Some(identifier);
+        self
     }
 
     /// Which transport protocol's elements to try first, of those that are in use here: that

@@ -119,6 +119,9 @@ pub enum Event {
     Connected(PoolElementId),
     /// A message came.
     Message(UserMessage),
+    /// A message was given up: its [`Reliability`](crate::wire::Reliability) had an end, or the
+    /// connection has (RFC 5352 section 6.8). It is what the transport still had of it.
+    NotDelivered(UserMessage),
     /// The element is gone. What it was sent and did not answer it may have done, or not. Where
     /// failovers are not automatic, the session waits for the application to ask for one.
     FailoverStarted {
@@ -149,6 +152,9 @@ pub enum SessionError {
     /// None of the pool's elements accepted a connection for too long.
     #[error("no element of the pool accepts a connection")]
     NoElement,
+    /// The element that was chosen is not in the pool, or does not accept a connection.
+    #[error("element {0} of the pool cannot be reached")]
+    NotReached(PoolElementId),
     /// The pool's elements are served over a transport protocol that is not in use here.
     #[error("the pool is served over {0}, not over {1}")]
     OtherTransport(String, String),
@@ -299,6 +305,12 @@ impl Session {
             let transport = other.user_transport.to_string();
             let ours: Vec<_> = protocols.iter().map(ToString::to_string).collect();
             return self.fail(SessionError::OtherTransport(transport, ours.join(" or ")));
+        }
+        if let (Some(chosen), None) = (self.config.element, self.last) {
+            usable.retain(|element| element.identifier == chosen);
+            if usable.is_empty() {
+                return self.fail(SessionError::NotReached(chosen));
+            }
         }
         usable.sort_by_key(rank);
         self.known.clone_from(&usable);

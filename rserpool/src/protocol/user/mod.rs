@@ -224,6 +224,12 @@ impl User {
         request
     }
 
+    /// Forgets what is remembered of a pool (RFC 5352 section 6.4).
+    pub fn purge(&mut self, handle: &PoolHandle) {
+        self.out.begin();
+        self.cache.purge(handle);
+    }
+
     /// Reports that an element could not be reached, and does not offer it from the cache any
     /// more (RFC 5352 section 3.5).
     pub fn report_unreachable(
