@@ -98,7 +98,7 @@ fn the_handlespace_is_handed_out_page_by_page() {
 
 #[test]
 fn peers_are_told_lifetimes_in_the_unit_of_the_profile() {
-    for (profile, told) in Compatibility::ALL.into_iter().zip([90, 90_000, 90]) {
+    for (profile, told) in Compatibility::ALL.into_iter().zip([90_000, 90_000, 90]) {
         let mut world = World::default();
         let config = RegistrarConfig::new(RegistrarId(1), 1).enrp(address(0));
         let node = world.registrar(Registrar::new(config.compatibility(profile)));

@@ -591,3 +591,25 @@ fn who_is_heard_by_multicast_is_dialled_where_it_says_or_where_registrars_are() 
         assert_eq!(world.with_registrar(other).peers(), [OURS]);
     }
 }
+
+#[test]
+fn who_asks_for_the_table_again_and_again_is_named_once() {
+    let mut world = World::default();
+    let node = new_registrar(&mut world);
+    let on = peer(&mut world, node, 99);
+    world.run(SECOND * 4);
+    let mut told = Vec::new();
+    for round in 0..30 {
+        send_enrp(&mut world, on, presence(99, false));
+        let own_children_only = true;
+        let request = enrp::HandleTableRequest { own_children_only, route: route(99) };
+        send_enrp(&mut world, on, request);
+        world.run(SECOND * 2);
+        let restless = |event: &Event| {
+            matches!(event, Event::Registrar(registrar::Event::Misbehaved { reason, .. })
+                if reason.contains("again and again"))
+        };
+        told.extend(world.take_events(node).iter().any(restless).then_some(round));
+    }
+    assert_eq!(told, [7]);
+}

@@ -672,3 +672,62 @@ fn addresses_that_are_left_out_are_said() {
         assert_eq!(registered, address(99).addresses.to_vec());
     }
 }
+
+#[test]
+fn who_does_not_understand_a_keep_alive_is_asked_as_the_rfc_has_it() {
+    let mut world = World::default();
+    let registrar = world.registrar(new_registrar());
+    let on = world.connect(registrar);
+    send(&mut world, on, registration(8));
+    let named = |world: &mut World| {
+        let asked = answers(world).into_iter().find_map(|answer| match answer {
+            asap::Body::EndpointKeepAlive(asked) => Some(asked.identifier.is_some()),
+            _ => None,
+        });
+        asked.expect("a keep-alive")
+    };
+    world.run(SECOND * 8);
+    assert!(named(&mut world));
+    let error = || asap::Error { error: ErrorCause::InvalidValues(Bytes::new()).into() };
+    send(&mut world, on, error());
+    assert!(!named(&mut world), "at once");
+    // An element of a pool alone, as it is named by none.
+    let answer =
+        || asap::EndpointKeepAliveAck { pool_handle: handle(), identifier: PoolElementId(8) };
+    for _ in 0..3 {
+        send(&mut world, on, answer());
+        answers(&mut world);
+        world.run(SECOND * 8);
+        assert!(!named(&mut world), "and from now on");
+    }
+    send(&mut world, on, answer());
+    assert_eq!(removals(&mut world, registrar), []);
+    // An error is no answer, and is not asked about twice.
+    world.run(SECOND * 8);
+    answers(&mut world);
+    for _ in 0..3 {
+        send(&mut world, on, error());
+    }
+    assert_eq!(answers(&mut world), []);
+    world.run(SECOND * 6);
+    assert_eq!(removals(&mut world, registrar), [RemovalReason::KeepAliveTimeout]);
+}
+
+#[test]
+fn lengths_are_by_the_letter_where_that_is_asked_for() {
+    for profile in Compatibility::ALL {
+        let mut world = World::default();
+        let config = RegistrarConfig::new(RegistrarId(1), 1).ready_after(Duration::ZERO);
+        let registrar = world.registrar(Registrar::new(config.compatibility(profile)));
+        let on = world.connect(registrar);
+        send(&mut world, on, by_hand::registration("Hello", 8));
+        world.received.clear();
+        world.run(SECOND * 8);
+        let (_, asked) = world.received.first().expect("a keep-alive");
+        let length = u16::from_be_bytes([asked.payload[2], asked.payload[3]]);
+        // Header, registrar, and the handle: 9 bytes, and 3 of padding; and the element.
+        let expected = if profile == Compatibility::Rfc { 17 } else { 28 };
+        assert_eq!(length, expected, "{profile}");
+        assert_eq!(asked.payload.len() % 4, 0);
+    }
+}

@@ -74,6 +74,18 @@ impl Compatibility {
         }
     }
 
+    /// How long a registration is valid, as registrars tell each other. One of rsplib's drops an
+    /// element after so many milliseconds and asks for it again with each presence, so it is told
+    /// milliseconds; who reads seconds drops it later, which costs nothing, since that is for its home
+    /// to do.
+    #[must_use]
+    pub fn told_registration_life(self, lifetime: Duration) -> RegistrationLife {
+        match self {
+            Self::All | Self::Rsplib => Self::Rsplib.registration_life(lifetime),
+            Self::Rfc => self.registration_life(lifetime),
+        }
+    }
+
     /// How long a registration is valid that says `life`; `None` where it is for ever. Less than a
     /// second of rsplib's is taken for seconds: nobody registers for so short, and an element of
     /// another profile may be there.
@@ -140,6 +152,13 @@ impl Compatibility {
     #[must_use]
     pub fn suggests_takeover(self) -> bool {
         self == Self::All
+    }
+
+    /// Whether the length of a message has the padding of its last parameter in it, as rsplib has it;
+    /// by RFC 5354 section 4 it has not. Whatever a message says is understood.
+    #[must_use]
+    pub fn counts_last_padding(self) -> bool {
+        self != Self::Rfc
     }
 
     /// Whether a resolution says how many elements are wanted. The parameter is rsplib's; its

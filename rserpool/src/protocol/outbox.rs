@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::{ConnectionId, Output};
+use super::{Compatibility, ConnectionId, Output};
 use crate::wire::{EncodeError, Ppid, TransportAddress, UserMessage, asap, enrp};
 
 /// The one queue of a machine's outputs, so that their order survives. Its owner drains it
@@ -13,11 +13,12 @@ use crate::wire::{EncodeError, Ppid, TransportAddress, UserMessage, asap, enrp};
 pub(crate) struct Outbox<E> {
     queue: VecDeque<Output<E>>,
     connections: u64,
+    profile: Compatibility,
 }
 
 impl<E> Outbox<E> {
-    pub(crate) fn new() -> Self {
-        Self { queue: VecDeque::new(), connections: 0 }
+    pub(crate) fn new(profile: Compatibility) -> Self {
+        Self { queue: VecDeque::new(), connections: 0, profile }
     }
 
     /// Every input begins with this.
@@ -48,7 +49,8 @@ impl<E> Outbox<E> {
         connection: ConnectionId,
         message: impl Into<asap::Message>,
     ) -> Result<(), EncodeError> {
-        self.send_encoded(connection, Ppid::ASAP, message.into().encode()?);
+        let message = message.into().counting_padding(self.profile.counts_last_padding());
+        self.send_encoded(connection, Ppid::ASAP, message.encode()?);
         Ok(())
     }
 
@@ -73,7 +75,8 @@ impl<E> Outbox<E> {
         connection: ConnectionId,
         message: impl Into<enrp::Message>,
     ) -> Result<(), EncodeError> {
-        self.send_encoded(connection, Ppid::ENRP, message.into().encode()?);
+        let message = message.into().counting_padding(self.profile.counts_last_padding());
+        self.send_encoded(connection, Ppid::ENRP, message.encode()?);
         Ok(())
     }
 

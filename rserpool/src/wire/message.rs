@@ -160,6 +160,14 @@ impl<B: Body> Message<B> {
         writer.finish(!self.extras.length_without_padding)
     }
 
+    /// Whether the length in the header has the padding of the last parameter in it, as rsplib has it
+    /// and messages made here by default; by RFC 5354 section 4 it has not.
+    #[must_use]
+    pub fn counting_padding(mut self, counts: bool) -> Self {
+        self.extras.length_without_padding = !counts;
+        self
+    }
+
     /// The flags of the header, reserved ones included.
     #[must_use]
     pub fn flags(&self) -> u8 {

@@ -173,7 +173,7 @@ impl Element {
             hunt: Hunt::new(config.hunt.clone()),
             rng,
             timers: Timers::new(),
-            out: Outbox::new(),
+            out: Outbox::new(config.hunt.profile()),
             config,
         }
     }

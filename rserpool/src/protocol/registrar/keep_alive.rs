@@ -123,7 +123,8 @@ impl Registrar {
             };
             self.timers.set(Timer::KeepAlive(key), deadline);
             client.asked.insert(key);
-            let names_element = self.config.compatibility.keep_alive_names_element();
+            let names_element =
+                self.config.compatibility.keep_alive_names_element() && !client.strict;
             let message = EndpointKeepAlive {
                 home,
                 registrar: self.config.identifier,
@@ -132,6 +133,21 @@ impl Registrar {
             };
             self.out.send(connection, message);
         }
+    }
+
+    /// A client that was asked for elements reports an error. Where the keep-alives named these, which
+    /// RFC 5352 section 2.2.7 does not have, it is asked again as that has it, from now on. Whether
+    /// that was so.
+    pub(super) fn ask_strictly(&mut self, now: Instant, connection: ConnectionId) -> bool {
+        let named = self.config.compatibility.keep_alive_names_element();
+        let Some(client) = self.connections.get_mut(&connection) else { return false };
+        if !named || client.strict || client.asked.is_empty() {
+            return false;
+        }
+        client.strict = true;
+        client.queued.append(&mut client.asked);
+        self.send_queued_keep_alives(now, connection);
+        true
     }
 
     /// An element does not owe an answer over this connection any more.

@@ -43,6 +43,8 @@ pub(super) struct Link {
     pub(super) named: bool,
     /// What it is asked for page by page.
     pub(super) page: Option<Page>,
+    /// How many downloads began, and when the first of those that are counted did.
+    pub(super) downloads: (Instant, u32),
     /// When it was heard last.
     pub(super) heard: Instant,
     pub(super) complained: bool,
@@ -82,6 +84,7 @@ impl Registrar {
             peer: None,
             named: origin == LinkOrigin::Named,
             page: None,
+            downloads: (now, 0),
             heard: now,
             complained: false,
         };

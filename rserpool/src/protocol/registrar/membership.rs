@@ -121,6 +121,8 @@ pub(super) struct Client {
     pub(super) heard: Instant,
     /// Whether its first fault was told.
     pub(super) complained: bool,
+    /// Whether it does not understand keep-alives that name an element.
+    pub(super) strict: bool,
 }
 
 impl Client {
@@ -134,6 +136,7 @@ impl Client {
             queued: BTreeSet::new(),
             heard: now,
             complained: false,
+            strict: false,
         }
     }
 }

@@ -148,7 +148,7 @@ impl Registrar {
             unblocked: BTreeSet::new(),
             vacated: Vec::new(),
             timers: Timers::new(),
-            out: Outbox::new(),
+            out: Outbox::new(config.compatibility),
             config,
         }
     }
@@ -266,7 +266,9 @@ impl Registrar {
             Body::EndpointKeepAliveAck(ack) => self.handle_keep_alive_ack(now, from, &ack),
             Body::EndpointUnreachable(report) => self.handle_unreachable(now, from, &report),
             Body::Error(error) => {
-                self.complain(from, format!("reported an error: {}", error.error));
+                if !self.ask_strictly(now, from) {
+                    self.complain(from, format!("reported an error: {}", error.error));
+                }
             }
             other => {
                 let name = crate::wire::Body::name(&other);

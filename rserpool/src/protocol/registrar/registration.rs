@@ -152,7 +152,7 @@ impl Registrar {
         // To other registrars in the unit that they have.
         let life = self.config.compatibility.lifetime(value.registration_life);
         value.registration_life = life.map_or(RegistrationLife::INFINITE, |life| {
-            self.config.compatibility.registration_life(life)
+            self.config.compatibility.told_registration_life(life)
         });
         if self.config.compatibility.check(handle, Some(&value.policy)).is_err() {
             return Err(ErrorCause::InvalidValues(quote(handle)));

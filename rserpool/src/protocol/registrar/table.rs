@@ -17,6 +17,11 @@ const MAX_SIZE: usize = 8 * 1024;
 /// How long a peer may take to ask for the next page until the download is given up.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// So many downloads within so long are said: audits find a difference now and then, and no more.
+/// Not from the RFCs.
+const RESTLESS: u32 = 8;
+const RESTLESS_TIME: Duration = Duration::from_secs(30);
+
 /// How far a download is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Page {
@@ -43,6 +48,16 @@ impl Registrar {
         let Some(link) = self.peers.link_mut(from) else { return };
         let begun = link.page.take().filter(|page| page.own_children_only == own_children_only);
         let last = begun.map(|page| page.last);
+        if last.is_none() {
+            let (since, count) = link.downloads;
+            let counts = now < since + RESTLESS_TIME;
+            link.downloads = if counts { (since, count + 1) } else { (now, 1) };
+            if link.downloads.1 == RESTLESS {
+                let reason = "asks for the handle table again and again: what it hears of elements \
+                              does not stay with it. Registrars of rsplib want --compatibility rsplib";
+                self.complain_of_link(from, reason.to_owned());
+            }
+        }
         let (keys, more) = match own_children_only {
             true => one_page(self, host, self.handlespace.owned_by(self.config.identifier, last)),
             false => one_page(self, host, self.handlespace.all(last)),

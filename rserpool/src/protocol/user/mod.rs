@@ -172,7 +172,7 @@ impl User {
             hunt: Hunt::new(config.hunt.clone()),
             rng: StdRng::seed_from_u64(config.seed),
             timers: Timers::new(),
-            out: Outbox::new(),
+            out: Outbox::new(config.hunt.profile()),
             config,
         }
     }
