@@ -3,6 +3,7 @@
 pub mod adversary;
 pub mod by_hand;
 pub mod echo_pool;
+pub mod mutants;
 pub mod proportions;
 pub mod role;
 pub mod simulation;

@@ -406,3 +406,47 @@ fn an_element_follows_its_home_to_another_connection() {
     assert!(sent.iter().all(|(on, _)| *on == other), "{sent:?}");
     assert!(sent.iter().any(|(_, body)| matches!(body, Body::Registration(_))), "{sent:?}");
 }
+
+#[test]
+fn t5_doubles_up_to_retran_max() {
+    // One registrar, at which nobody answers.
+    let mut element = Watched::new(new_element(1));
+    let mut waits = Vec::new();
+    for _ in 0..6 {
+        let attempt = element.dialled[0];
+        let mut waited = 0;
+        while element.dialled == [attempt] {
+            element.run(SECOND);
+            waited += 1;
+            assert!(waited < 100, "{waits:?}");
+        }
+        // The next attempt may follow after a pause.
+        while element.dialled.is_empty() {
+            element.run(SECOND);
+        }
+        waits.push(waited);
+    }
+    assert_eq!(waits, [10, 20, 40, 60, 60, 60], "in seconds");
+}
+
+#[test]
+fn refusals_are_answers_and_no_attempts_in_vain() {
+    let mut element = Watched::new(new_element(1));
+    let identifier = element.machine.identifier();
+    let home = element.accept();
+    for _ in 0..10 {
+        let refusal = asap::RegistrationResponse {
+            reject: true,
+            pool_handle: handle(),
+            identifier,
+            error: Some(ErrorCause::LackOfResources.into()),
+        };
+        element.take_sent();
+        element.hear(home, refusal);
+        while !element.take_sent().iter().any(|(_, body)| matches!(body, Body::Registration(_))) {
+            element.run(SECOND);
+        }
+        assert!(!element.closed.contains(&home), "it stays with who answers");
+    }
+    assert!(!element.events.contains(&element::Event::NoRegistrar), "{:?}", element.events);
+}

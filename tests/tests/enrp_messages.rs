@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rserpool::driver::random_registrar_id;
 use rserpool::protocol::registrar::{self, RegistrarConfig};
-use rserpool::protocol::{ConnectionId, Machine, Registrar};
+use rserpool::protocol::{Compatibility, ConnectionId, Machine, Registrar};
 use rserpool::wire::enrp::{self, Body, HandleUpdate, Presence, Route, UpdateAction};
 use rserpool::wire::parameter::PeChecksum;
 use rserpool::wire::{
@@ -181,6 +181,23 @@ fn updates_are_for_all_and_strange_ones_change_nothing() {
     update(&mut world, on, 99, UpdateAction::Add, 7);
     update(&mut world, on, 99, UpdateAction::Other(5), 7);
     update(&mut world, on, 99, UpdateAction::Other(0xffff), 8);
+    assert_eq!(world.homes(node), [(7, 99)]);
+    // The reserved word is ignored.
+    let registration_10 = registration("Pool", 10);
+    let reserved = HandleUpdate {
+        takeover_suggested: false,
+        route: route(99),
+        action: UpdateAction::Add,
+        reserved: 7,
+        pool_handle: registration_10.pool_handle,
+        pool_element: PoolElement {
+            home_registrar: RegistrarId(99),
+            ..registration_10.pool_element
+        },
+    };
+    send_enrp(&mut world, on, reserved.clone());
+    assert_eq!(world.homes(node), [(7, 99), (10, 99)]);
+    send_enrp(&mut world, on, HandleUpdate { action: UpdateAction::Delete, ..reserved });
     assert_eq!(world.homes(node), [(7, 99)]);
     let asap = world.connect(node);
     send_asap(&mut world, asap, registration("Pool", 9));
@@ -612,4 +629,52 @@ fn who_asks_for_the_table_again_and_again_is_named_once() {
         told.extend(world.take_events(node).iter().any(restless).then_some(round));
     }
     assert_eq!(told, [7]);
+}
+
+#[test]
+fn of_two_who_take_over_the_smaller_identifier_yields() {
+    for (profile, ours, yields) in [
+        (Compatibility::All, 1, true),
+        (Compatibility::Rfc, 1, true),
+        (Compatibility::All, 500, false),
+        (Compatibility::Rsplib, 1, false),
+        (Compatibility::Rsplib, 500, true),
+    ] {
+        let mut world = World::default();
+        let config = RegistrarConfig::new(RegistrarId(ours), 1).enrp(address(0));
+        let node = world.registrar(Registrar::new(config.compatibility(profile)));
+        let from = |sender| Route { sender: RegistrarId(sender), receiver: RegistrarId(ours) };
+        let mut join = |identifier| {
+            let on = world.connect_for(Ppid::ENRP, node);
+            let route = from(identifier);
+            send_enrp(&mut world, on, Presence { route, ..presence(identifier, false) });
+            on
+        };
+        let (dead, other) = (join(98), join(99));
+        let registration = registration("Pool", 7);
+        let update = HandleUpdate {
+            takeover_suggested: false,
+            route: from(98),
+            action: UpdateAction::Add,
+            reserved: 0,
+            pool_handle: registration.pool_handle,
+            pool_element: PoolElement {
+                home_registrar: RegistrarId(98),
+                ..registration.pool_element
+            },
+        };
+        send_enrp(&mut world, dead, update);
+        for _ in 0..5 {
+            world.run(SECOND);
+            send_enrp(&mut world, other, Presence { route: from(99), ..presence(99, false) });
+        }
+        let initiated = |on: &[Body]| on.iter().any(|it| matches!(it, Body::InitTakeover(_)));
+        assert!(initiated(&take_enrp(&mut world, other)), "{profile}, {ours}");
+        assert!(initiated(&take_enrp(&mut world, dead)), "the target is asked as well");
+        let target = RegistrarId(98);
+        send_enrp(&mut world, other, enrp::InitTakeover { route: from(99), target });
+        let answer = take_enrp(&mut world, other);
+        let agreed = answer.iter().any(|it| matches!(it, Body::InitTakeoverAck(_)));
+        assert_eq!(agreed, yields, "{profile}, {ours}");
+    }
 }

@@ -260,7 +260,9 @@ fn what_does_not_fit_the_pool_is_refused_with_the_cause_of_the_rfc() {
     let mut foreign = registration(8);
     foreign.pool_element.user_transport =
         TransportAddress::tcp("10.0.0.1:7".parse().unwrap()).into();
-    assert!(matches!(refusal(&mut world, foreign), ErrorCause::InvalidValues(_)));
+    // The cause quotes the parameter (RFC 5354 section 3.12.3).
+    let ErrorCause::InvalidValues(quoted) = refusal(&mut world, foreign) else { panic!() };
+    assert_eq!(quoted[..], [0, 5, 0, 16, 0, 7, 0, 0, 0, 1, 0, 8, 10, 0, 0, 1]);
 
     let mut nameless = registration(8);
     nameless.pool_element.identifier = PoolElementId(0);
