@@ -676,5 +676,87 @@ fn of_two_who_take_over_the_smaller_identifier_yields() {
         let answer = take_enrp(&mut world, other);
         let agreed = answer.iter().any(|it| matches!(it, Body::InitTakeoverAck(_)));
         assert_eq!(agreed, yields, "{profile}, {ours}");
+        // Who has all agreements goes on, and says so to all.
+        send_enrp(&mut world, other, enrp::InitTakeoverAck { route: from(99), target });
+        let told = take_enrp(&mut world, other);
+        let took_over = told.iter().any(|it| matches!(it, Body::TakeoverServer(_)));
+        assert_eq!(took_over, !yields, "{profile}, {ours}: {told:?}");
     }
+}
+
+#[test]
+fn only_its_home_tells_of_an_element() {
+    let mut world = World::default();
+    let node = new_registrar(&mut world);
+    let (other, home) = (peer(&mut world, node, 98), peer(&mut world, node, 99));
+    update(&mut world, home, 99, UpdateAction::Add, 7);
+    // The other one says that it is gone, and tells of one whose home is not there.
+    let update = |action, identifier, home| {
+        let registration = registration("Pool", identifier);
+        HandleUpdate {
+            takeover_suggested: false,
+            route: route(98),
+            action,
+            reserved: 0,
+            pool_handle: registration.pool_handle,
+            pool_element: PoolElement {
+                home_registrar: RegistrarId(home),
+                ..registration.pool_element
+            },
+        }
+    };
+    send_enrp(&mut world, other, update(UpdateAction::Delete, 7, 99));
+    send_enrp(&mut world, other, update(UpdateAction::Add, 8, 99));
+    send_enrp(&mut world, other, update(UpdateAction::Add, 9, 0));
+    assert_eq!(world.homes(node), [(7, 99), (9, 98)]);
+}
+
+#[test]
+fn the_own_elements_are_those_of_this_registrar() {
+    let mut world = World::default();
+    let node = new_registrar(&mut world);
+    let asap = world.connect(node);
+    send_asap(&mut world, asap, registration("Pool", 1));
+    let on = peer(&mut world, node, 99);
+    update(&mut world, on, 99, UpdateAction::Add, 7);
+    for (own_children_only, expected) in [(true, vec![1]), (false, vec![1, 7])] {
+        let request = enrp::HandleTableRequest { own_children_only, route: route(99) };
+        send_enrp(&mut world, on, request);
+        let mut elements: Vec<_> = take_enrp(&mut world, on)
+            .into_iter()
+            .filter_map(|body| match body {
+                Body::HandleTableResponse(page) => Some(page.pools),
+                _ => None,
+            })
+            .flatten()
+            .flat_map(|pool| pool.elements)
+            .map(|element| element.identifier.0)
+            .collect();
+        elements.sort_unstable();
+        assert_eq!(elements, expected, "own only: {own_children_only}");
+    }
+}
+
+#[test]
+fn an_audit_removes_what_the_home_does_not_have() {
+    let mut world = World::default();
+    let node = new_registrar(&mut world);
+    let on = peer(&mut world, node, 99);
+    for identifier in [7, 8] {
+        update(&mut world, on, 99, UpdateAction::Add, identifier);
+    }
+    let only = registration("Pool", 7);
+    let element = PoolElement { home_registrar: RegistrarId(99), ..only.pool_element };
+    let pools = vec![enrp::PoolEntry { pool_handle: only.pool_handle, elements: vec![element] }];
+    // A checksum that is not that of the two.
+    let alive = || Presence { checksum: Some(PeChecksum(1)), ..presence(99, false) };
+    send_enrp(&mut world, on, alive());
+    let asked = take_enrp(&mut world, on);
+    let own = |body: &Body| matches!(body, Body::HandleTableRequest(it) if it.own_children_only);
+    assert!(asked.iter().any(own), "{asked:?}");
+    send_enrp(&mut world, on, page(99, false, pools));
+    world.run(SECOND * 2);
+    send_enrp(&mut world, on, Presence { checksum: None, ..presence(99, false) });
+    world.run(SECOND * 2);
+    assert_eq!(world.homes(node), [(7, 99)], "which may have come back within 3 s");
 }
