@@ -316,3 +316,23 @@ fn a_report_elsewhere_removes_nothing() {
     world.run(SECOND);
     assert_eq!(world.homes(two), [(7, 1)]);
 }
+
+#[test]
+fn nobody_else_takes_an_element_that_was_dialled() {
+    let mut world = World::default();
+    let registrar = world.registrar(Registrar::new(config()));
+    let element = world.member(8, &[registrar]);
+    world.run(SECOND);
+    // Its connection breaks; it stays silent, so that the registrar dials it.
+    world.pause(element);
+    world.disconnect(element);
+    world.run(SECOND);
+    let stranger = world.connect_from(77, Ppid::ASAP, registrar);
+    let mut claim = registration("Pool", 8);
+    claim.pool_element.user_transport = TransportAddress { port: 7, ..address(77) }.into();
+    send_asap(&mut world, stranger, claim);
+    match take_asap(&mut world, stranger).as_slice() {
+        [Body::RegistrationResponse(response)] => assert!(response.reject),
+        other => panic!("{other:?}"),
+    }
+}
