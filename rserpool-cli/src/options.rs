@@ -34,12 +34,15 @@ pub(crate) struct TransportOption {
 /// A transport protocol to choose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Protocol {
-    /// SCTP where there is SCTP, else TCP
+    /// SCTP where there is SCTP, else TCP; a registrar offers both then
     Auto,
     /// SCTP
     Sctp,
     /// TCP
     Tcp,
+    /// Both: a registrar offers both; others ask registrars over SCTP and use servers of both
+    #[value(name = "sctp,tcp")]
+    Both,
 }
 
 impl TransportOption {
@@ -49,11 +52,27 @@ impl TransportOption {
         self.network_on(Arc::new(runtime))
     }
 
+    /// The network for a runtime, on which everything that there is is offered to others, unless one
+    /// transport was chosen (RFC 5352 section 3.3).
+    pub(crate) fn offered_on(&self, runtime: Arc<dyn Runtime>) -> anyhow::Result<Network> {
+        match self.transport {
+            Protocol::Auto if sctp().is_ok() => {
+                Self { transport: Protocol::Both }.network_on(runtime)
+            }
+            Protocol::Auto | Protocol::Sctp | Protocol::Tcp | Protocol::Both => {
+                self.network_on(runtime)
+            }
+        }
+    }
+
     /// The network for a runtime.
     pub(crate) fn network_on(&self, runtime: Arc<dyn Runtime>) -> anyhow::Result<Network> {
         let tcp = Arc::new(Tcp::new());
         match (self.transport, sctp()) {
             (Protocol::Tcp, _) => Ok(Network::shared(runtime, tcp)),
+            (Protocol::Both, Ok(sctp)) => {
+                Ok(Network::shared(runtime, sctp).with_sessions_over(tcp))
+            }
             (_, Ok(sctp)) => {
                 tracing::info!("transport: SCTP");
                 Ok(Network::shared(runtime, sctp))
@@ -67,7 +86,7 @@ impl TransportOption {
                 }
                 Ok(Network::shared(runtime, tcp))
             }
-            (Protocol::Sctp, Err(error)) => bail!(
+            (Protocol::Sctp | Protocol::Both, Err(error)) => bail!(
                 "there is no SCTP: {error}; load the kernel's module with `modprobe sctp`, or use \
                  --transport tcp"
             ),

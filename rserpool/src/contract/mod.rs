@@ -12,6 +12,7 @@ mod replay;
 mod runtime;
 mod service;
 mod transport;
+mod transports;
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -27,6 +28,7 @@ pub use replay::*;
 pub use runtime::*;
 pub use service::*;
 pub use transport::*;
+pub use transports::*;
 
 /// Makes a test of every case, for each combination of a runtime and a transport.
 ///
@@ -49,6 +51,7 @@ macro_rules! contract_suite {
             a_session_reaches_an_element,
             a_session_outlives_its_element,
             a_session_goes_over_the_transport_of_its_pool,
+            a_registrar_offers_several_transports,
             a_program_may_be_an_element_and_a_user,
             open_sessions_go_on_when_their_element_has_left,
             data_are_not_sent_as_control,

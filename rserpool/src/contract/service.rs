@@ -36,7 +36,16 @@ pub(super) fn start_registrar(network: &Network, address: &TransportAddress) -> 
 /// An element that answers each message with the number of messages in the session so far, and
 /// leaves this number in the cookie.
 pub(super) async fn start_counter(network: &Network, registrar: &TransportAddress) -> Counter {
-    let builder = PoolElement::builder(network, pool(), [registrar.clone()]);
+    start_counter_of("ContractPool", network, registrar).await
+}
+
+pub(super) async fn start_counter_of(
+    pool: &str,
+    network: &Network,
+    registrar: &TransportAddress,
+) -> Counter {
+    let pool = pool.parse().expect("a handle");
+    let builder = PoolElement::builder(network, pool, [registrar.clone()]);
     let mut element = builder.listen(([127, 0, 0, 1], 0).into()).start().expect("a free port");
     let identifier = element.registered().await.expect("the registrar takes it");
     let (stop, stopped) = futures::channel::oneshot::channel::<bool>();
@@ -63,8 +72,8 @@ pub(super) async fn start_counter(network: &Network, registrar: &TransportAddres
 
 pub(super) struct Counter {
     pub(super) identifier: PoolElementId,
-    stop: futures::channel::oneshot::Sender<bool>,
-    done: futures::channel::oneshot::Receiver<bool>,
+    pub(super) stop: futures::channel::oneshot::Sender<bool>,
+    pub(super) done: futures::channel::oneshot::Receiver<bool>,
 }
 
 async fn count(mut session: ElementSession) {
@@ -90,7 +99,7 @@ async fn count(mut session: ElementSession) {
 
 /// Asks for the next number, as often as it takes, and returns it with the elements that the
 /// session moved through meanwhile.
-async fn next(session: &mut Session) -> (u64, Vec<(PoolElementId, PoolElementId)>) {
+pub(super) async fn next(session: &mut Session) -> (u64, Vec<(PoolElementId, PoolElementId)>) {
     let mut moves = Vec::new();
     session.send(Ppid(99), b"next".as_slice()).await.expect("the session lives");
     loop {

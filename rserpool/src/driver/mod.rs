@@ -59,7 +59,7 @@ pub use user::PoolUser;
 pub struct Network {
     runtime: Arc<dyn Runtime>,
     transport: Arc<dyn Transport>,
-    /// What sessions may use besides.
+    /// What registrars offer, and sessions may use, besides.
     others: Vec<Arc<dyn Transport>>,
 }
 
@@ -77,7 +77,8 @@ impl Network {
     }
 
     /// Has sessions use this transport as well, with pools that are served over it: a pool of TCP
-    /// servers whose registrars are asked over SCTP, for instance.
+    /// servers whose registrars are asked over SCTP, for instance. A registrar may offer its
+    /// protocols over it, see [`Registrar::start_at`].
     #[must_use]
     pub fn with_sessions_over(mut self, transport: Arc<dyn Transport>) -> Self {
         self.others.push(transport);
@@ -96,6 +97,11 @@ impl Network {
         self.transport.protocol()
     }
 
+    /// The protocols of all transports, that which is used towards registrars first.
+    pub fn protocols(&self) -> impl Iterator<Item = TransportProtocol> {
+        self.transports().map(|transport| transport.protocol())
+    }
+
     /// The transports of sessions, that of the network first.
     fn transports(&self) -> impl Iterator<Item = &Arc<dyn Transport>> {
         std::iter::once(&self.transport).chain(&self.others)
@@ -105,7 +111,8 @@ impl Network {
         self.runtime.now()
     }
 
-    /// An endpoint at `address`, for who speaks ASAP or ENRP without a state machine.
+    /// An endpoint at `address`, over the transport that it names, for who speaks ASAP or ENRP
+    /// without a state machine.
     ///
     /// # Errors
     ///
@@ -115,7 +122,10 @@ impl Network {
         purpose: Purpose,
         address: &TransportAddress,
     ) -> Result<Box<dyn Endpoint>, ListenError> {
-        let opened = self.transport.open(&self.runtime, purpose, Some(address));
+        let mut transports = self.transports();
+        let named = transports.find(|transport| transport.protocol() == address.protocol);
+        let transport = named.unwrap_or(&self.transport);
+        let opened = transport.open(&self.runtime, purpose, Some(address));
         opened.map_err(|error| ListenError { address: address.clone(), error })
     }
 

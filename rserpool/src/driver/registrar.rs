@@ -1,5 +1,6 @@
 //! A registrar that runs.
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ pub struct Registrar {
     ended: Ended,
     runtime: Arc<dyn Runtime>,
     identifier: RegistrarId,
-    local: TransportAddress,
+    local: Vec<TransportAddress>,
     enrp: Option<TransportAddress>,
 }
 
@@ -50,22 +51,53 @@ impl Registrar {
     pub fn start(
         network: &Network,
         address: &TransportAddress,
+        config: RegistrarConfig,
+    ) -> Result<Self, ListenError> {
+        Self::start_at(network, std::slice::from_ref(address), config)
+    }
+
+    /// The same over several transports of the network, at one of the addresses each: elements and
+    /// users of any of them share one handlespace (RFC 5352 section 3.3). ENRP is offered over all of
+    /// them as well; other registrars are told of the address that `config` has.
+    ///
+    /// # Errors
+    ///
+    /// When an address cannot be had, or there is none; nothing runs then.
+    pub fn start_at(
+        network: &Network,
+        addresses: &[TransportAddress],
         mut config: RegistrarConfig,
     ) -> Result<Self, ListenError> {
-        let asap = network.listen(ASAP, address)?;
-        let local = asap.local().unwrap_or(address).clone();
         let profile = config.profile();
-        let mut endpoints = vec![(Ppid::ASAP, asap)];
+        let (mut endpoints, mut local) = (Vec::new(), Vec::new());
+        for address in addresses {
+            let asap = network.listen(ASAP, address)?;
+            local.push(asap.local().unwrap_or(address).clone());
+            endpoints.push((Ppid::ASAP, asap));
+        }
+        let Some(first) = local.first() else {
+            let any = (std::net::Ipv4Addr::UNSPECIFIED, 0).into();
+            let address = TransportAddress::new(network.protocol(), any);
+            return Err(ListenError { address, error: io::ErrorKind::InvalidInput.into() });
+        };
         let mut multicast = Vec::new();
         if config.announces() {
             let groups = profile.announcement_groups();
-            multicast.extend(network.multicast(Ppid::ASAP, groups, Some(&local)));
-            let bound_to_all = local.addresses.iter().any(IpAddr::is_unspecified);
+            multicast.extend(network.multicast(Ppid::ASAP, groups, Some(first)));
+            let addresses = local.iter().flat_map(|local| &local.addresses);
+            let bound_to_all = addresses.copied().any(|address| address.is_unspecified());
             if profile.announces_transports() && !bound_to_all {
-                config = config.announce([local.clone()]);
+                config = config.announce(local.clone());
             }
         }
         if let Some(address) = config.enrp_transport().cloned() {
+            for other in &local {
+                if other.protocol != address.protocol {
+                    let address = TransportAddress { protocol: other.protocol, ..address.clone() };
+                    let enrp = network.listen(Purpose::Protocol(Ppid::ENRP), &address)?;
+                    endpoints.push((Ppid::ENRP, enrp));
+                }
+            }
             let enrp = network.listen(Purpose::Protocol(Ppid::ENRP), &address)?;
             config = config.enrp(interfaces::reachable(enrp.local().unwrap_or(&address)));
             if config.has_multicast_presence() {
@@ -90,9 +122,15 @@ impl Registrar {
         self.identifier
     }
 
-    /// Where it offers ASAP.
+    /// Where it offers ASAP: the first address.
     #[must_use]
     pub fn local_address(&self) -> &TransportAddress {
+        &self.local[0]
+    }
+
+    /// Where it offers ASAP, over each of its transports.
+    #[must_use]
+    pub fn local_addresses(&self) -> &[TransportAddress] {
         &self.local
     }
 

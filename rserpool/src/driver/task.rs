@@ -161,6 +161,25 @@ impl<R: Role> Task<R> {
         due.is_some_and(|due| due + TIMER_PATIENCE <= self.now)
     }
 
+    /// The endpoint that dials `to`: that of its transport, or the only one, which says what is
+    /// wrong.
+    fn endpoint_for(
+        &mut self,
+        protocol: Ppid,
+        to: &TransportAddress,
+    ) -> Option<&mut Box<dyn Endpoint>> {
+        let mut of_protocol = self.endpoints.iter_mut().filter(|(its, _)| *its == protocol);
+        let fits = |endpoint: &Gate<Box<dyn Endpoint>>| {
+            endpoint.source.local().is_some_and(|local| local.protocol == to.protocol)
+        };
+        let first = of_protocol.next()?;
+        if fits(&first.1) {
+            return Some(&mut first.1.source);
+        }
+        let other = of_protocol.find(|(_, endpoint)| fits(endpoint));
+        Some(&mut other.unwrap_or(first).1.source)
+    }
+
     /// Does what the machine wants done.
     fn drain(&mut self) {
         let (mut measured, mut events) = (Vec::new(), Vec::new());
@@ -168,9 +187,9 @@ impl<R: Role> Task<R> {
             while let Some(output) = self.role.machine().poll_output() {
                 match output {
                     Output::Connect { connection, protocol, to } => {
-                        let mut endpoints = self.endpoints.iter_mut();
-                        if let Some((_, endpoint)) = endpoints.find(|(its, _)| *its == protocol) {
-                            self.connections.insert(connection, endpoint.source.connect(&to));
+                        if let Some(endpoint) = self.endpoint_for(protocol, &to) {
+                            let dialled = endpoint.connect(&to);
+                            self.connections.insert(connection, dialled);
                         }
                     }
                     Output::Send { connection, message } => {

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use crate::handlespace::Checksum;
 use crate::wire::parameter::PeChecksum;
-use crate::wire::{PolicyParameters, PolicyType, PoolHandle, RegistrarId, RegistrationLife};
+use crate::wire::{
+    PolicyParameters, PolicyType, PoolHandle, RegistrarId, RegistrationLife, TransportProtocol,
+};
 
 /// The port of ASAP (RFC 5352 section 8.2).
 const ASAP_PORT: u16 = 3863;
@@ -175,6 +177,17 @@ impl Compatibility {
     pub fn max_increment(self, policy: PolicyType) -> Option<usize> {
         let all = self == Self::Rfc && policy == PolicyType::LEAST_USED_DEGRADATION;
         all.then_some(usize::MAX)
+    }
+
+    /// Whether an element that registers over this protocol is told which of its addresses were left
+    /// out (RFC 5352 section 2.2.3). One of rsplib's takes that for a refusal, and has no TCP.
+    #[must_use]
+    pub fn tells_left_out_addresses(self, protocol: TransportProtocol) -> bool {
+        match self {
+            Self::All => protocol == TransportProtocol::Tcp,
+            Self::Rsplib => false,
+            Self::Rfc => true,
+        }
     }
 
     /// The checksum of elements (RFC 5353 section 3.6.2), or as rsplib has it, which differs from

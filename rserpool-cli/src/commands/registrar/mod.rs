@@ -15,7 +15,7 @@ use clap::Args;
 use rserpool::driver::{Network, Registrar, random_registrar_id};
 use rserpool::protocol::registrar::RegistrarConfig;
 use rserpool::runtime::Runtime;
-use rserpool::wire::TransportAddress;
+use rserpool::wire::{TransportAddress, TransportProtocol};
 use serde_json::json;
 
 use crate::options::{self, CompatibilityOption, TransportOption};
@@ -64,11 +64,19 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let network = arguments.transport.network_on(runtime()?)?;
+    let network = arguments.transport.offered_on(runtime()?)?;
     let (first, further) = options::same_port(&arguments.asap, "--asap")?;
     let first = first.context("no address for ASAP")?;
     let mut address = TransportAddress::new(network.protocol(), first);
     address.addresses.extend(further);
+    // TCP has one address alone.
+    let addresses: Vec<_> = network
+        .protocols()
+        .map(|protocol| match protocol {
+            TransportProtocol::Tcp => TransportAddress::new(protocol, first),
+            protocol => TransportAddress { protocol, ..address.clone() },
+        })
+        .collect();
     let mut seed = [0; 8];
     let identifier = random_registrar_id();
     seed[..4].copy_from_slice(&identifier.0.to_be_bytes());
@@ -83,8 +91,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     let at = |address: &SocketAddr| TransportAddress::new(network.protocol(), *address);
     config = config.peers(arguments.peer.iter().map(at));
-    let registrar = start(&network, &address, config, &arguments)?;
-    let local = registrar.local_address();
+    let registrar = start(&network, &addresses, config, &arguments)?;
+    let local = registrar.local_addresses();
+    let asap = local.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
     let enrp = registrar.enrp_address();
     if arguments.json {
         let first = |address: &TransportAddress| {
@@ -93,13 +102,12 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         let identifier = identifier.to_string();
         announce!(
             "{}",
-            json!({ "identifier": identifier, "asap": first(local), "enrp": enrp.and_then(first) })
+            json!({ "identifier": identifier, "asap": local.first().and_then(first), "enrp": enrp.and_then(first) })
         );
     } else {
         let enrp = enrp.map(|enrp| format!(", ENRP at {enrp}")).unwrap_or_default();
-        announce!("registrar {identifier} offers ASAP at {local}{enrp}; Ctrl-C ends it");
+        announce!("registrar {identifier} offers ASAP at {asap}{enrp}; Ctrl-C ends it");
     }
-    let asap = local.to_string();
     tracing::info!(target: "rserpool::notice", registrar = %identifier, %asap, "started");
     tokio::select! {
         () = options::wait_for_end(arguments.until_eof) => {}
@@ -129,21 +137,22 @@ fn runtime() -> anyhow::Result<Arc<dyn Runtime>> {
 /// takes any: there may be several registrars on a host.
 fn start(
     network: &Network,
-    address: &TransportAddress,
+    addresses: &[TransportAddress],
     config: RegistrarConfig,
     arguments: &Arguments,
 ) -> anyhow::Result<Registrar> {
     // By default it is at the addresses of ASAP.
+    let address = addresses.first().context("no address for ASAP")?;
     let usual = TransportAddress { port: options::ENRP_PORT, ..address.clone() };
     let at = |address| TransportAddress::new(network.protocol(), address);
     let enrp = arguments.enrp.map_or(usual, at);
-    match Registrar::start(network, address, config.clone().enrp(enrp.clone())) {
+    match Registrar::start_at(network, addresses, config.clone().enrp(enrp.clone())) {
         Ok(registrar) => Ok(registrar),
         Err(error) if *error.address() != enrp => Err(options::explain_listen(error, "--asap")),
         Err(error) if arguments.enrp.is_some() => Err(options::explain_listen(error, "--enrp")),
         Err(_) => {
             let any = TransportAddress { port: 0, ..enrp };
-            Registrar::start(network, address, config.enrp(any))
+            Registrar::start_at(network, addresses, config.enrp(any))
                 .map_err(|error| options::explain_listen(error, "--asap"))
         }
     }

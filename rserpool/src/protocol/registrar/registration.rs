@@ -102,7 +102,8 @@ impl Registrar {
         match self.admit(now, from, peer, &pool_handle, pool_element, present) {
             Ok(left_out) => {
                 // That some of its addresses were left out (RFC 5352 section 2.2.3).
-                let error = left_out.map(OperationError::from);
+                let told = self.config.compatibility.tells_left_out_addresses(peer.protocol);
+                let error = left_out.filter(|_| told).map(OperationError::from);
                 self.out.send(
                     from,
                     asap::RegistrationResponse { reject: false, pool_handle, identifier, error },
