@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rserpool_tests::mutants;
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
@@ -56,7 +58,10 @@ fn faults(line: &str, root: &Path, texts: &HashMap<String, String>) -> Option<Ve
             Some((stem, function)) => {
                 texts.get(stem).is_some_and(|text| text.contains(&format!("fn {function}(")))
             }
-            None => test.starts_with("interop/") && root.join("tests").join(test).exists(),
+            None => match test.strip_prefix("mutant/") {
+                Some(name) => mutants::all().any(|mutant| mutant.name == name),
+                None => test.starts_with("interop/") && root.join("tests").join(test).exists(),
+            },
         };
         if !exists {
             faults.push(format!("there is no test {test}"));
@@ -81,6 +86,39 @@ fn all_that_it_names_exists() {
     }
     assert!(rows > 300, "{rows} rows");
     assert!(all.is_empty(), "{}", all.join("\n"));
+}
+
+#[test]
+fn each_fault_is_named_once_and_fits_the_code() {
+    let names: Vec<_> = mutants::all().map(|mutant| mutant.name).collect();
+    let mut different = names.clone();
+    different.sort();
+    different.dedup();
+    assert_eq!(different.len(), names.len());
+    for mutant in mutants::all() {
+        let text = fs::read_to_string(root().join(&mutant.file)).unwrap();
+        assert!(mutant.apply(&text).is_some(), "{}: {}", mutant.name, mutant.file);
+    }
+}
+
+/// How many requirements that are MUST are met, and how many of these withstand a fault.
+fn musts(document: &str) -> (usize, usize) {
+    let rows = document.lines().filter_map(|line| {
+        let cells: Vec<_> = line.strip_prefix("| ")?.split(" | ").collect();
+        let [_, level, _, does, _, tests] = cells[..] else { return None };
+        let met = !["**Deviates", "**Not done", "Not ours"].iter().any(|it| does.starts_with(it));
+        (level.starts_with("MUST") && met).then(|| tests.contains("`mutant/"))
+    });
+    rows.fold((0, 0), |(all, with), it| (all + 1, with + usize::from(it)))
+}
+
+#[test]
+fn it_says_how_many_requirements_withstand_a_fault() {
+    let document = fs::read_to_string(root().join("docs/CONFORMANCE.md")).unwrap();
+    let (all, with) = musts(&document);
+    let sentence = format!("Of {all} requirements that are MUST and met, {with} withstand a fault");
+    let words = document.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains(&sentence), "{sentence}");
 }
 
 /// What the summary says of the rows of one RFC: how many, met, deviating, not done, not ours,

@@ -668,7 +668,9 @@ fn of_two_who_take_over_the_smaller_identifier_yields() {
             world.run(SECOND);
             send_enrp(&mut world, other, Presence { route: from(99), ..presence(99, false) });
         }
-        let initiated = |on: &[Body]| on.iter().any(|it| matches!(it, Body::InitTakeover(_)));
+        let initiated = |on: &[Body]| {
+            on.iter().any(|it| matches!(it, Body::InitTakeover(init) if init.target.0 == 98))
+        };
         assert!(initiated(&take_enrp(&mut world, other)), "{profile}, {ours}");
         assert!(initiated(&take_enrp(&mut world, dead)), "the target is asked as well");
         let target = RegistrarId(98);
@@ -679,7 +681,8 @@ fn of_two_who_take_over_the_smaller_identifier_yields() {
         // Who has all agreements goes on, and says so to all.
         send_enrp(&mut world, other, enrp::InitTakeoverAck { route: from(99), target });
         let told = take_enrp(&mut world, other);
-        let took_over = told.iter().any(|it| matches!(it, Body::TakeoverServer(_)));
+        let took_over =
+            told.iter().any(|it| matches!(it, Body::TakeoverServer(it) if it.target == target));
         assert_eq!(took_over, !yields, "{profile}, {ours}: {told:?}");
     }
 }
