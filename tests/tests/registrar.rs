@@ -733,3 +733,21 @@ fn lengths_are_by_the_letter_where_that_is_asked_for() {
         assert_eq!(asked.payload.len() % 4, 0);
     }
 }
+
+#[test]
+fn a_claim_that_waits_is_older_than_what_the_owner_says() {
+    let mut world = World::default();
+    let registrar = world.registrar(new_registrar());
+    let [owner, claimant] = [world.connect(registrar), world.connect(registrar)];
+    let with_load = |load: u32| {
+        let mut with_load = registration(8);
+        with_load.pool_element.policy = PolicyParameters::least_used(load);
+        with_load
+    };
+    send(&mut world, owner, with_load(1));
+    send(&mut world, claimant, with_load(2));
+    send(&mut world, owner, with_load(3));
+    world.run(SECOND * 3);
+    let (_, element) = world.with_registrar(registrar).members().next().unwrap();
+    assert_eq!(element.policy, PolicyParameters::least_used(3));
+}

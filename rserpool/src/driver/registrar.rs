@@ -87,13 +87,14 @@ impl Registrar {
             let addresses = local.iter().flat_map(|local| &local.addresses);
             let bound_to_all = addresses.copied().any(|address| address.is_unspecified());
             if profile.announces_transports() && !bound_to_all {
-                config = config.announce(local.clone());
+                let announced = local.iter().take(profile.max_announced_transports());
+                config = config.announce(announced.cloned());
             }
         }
         if let Some(address) = config.enrp_transport().cloned() {
             for other in &local {
                 if other.protocol != address.protocol {
-                    let address = TransportAddress { protocol: other.protocol, ..address.clone() };
+                    let address = TransportAddress { port: address.port, ..other.clone() };
                     let enrp = network.listen(Purpose::Protocol(Ppid::ENRP), &address)?;
                     endpoints.push((Ppid::ENRP, enrp));
                 }

@@ -142,6 +142,13 @@ impl Compatibility {
         self != Self::Rsplib
     }
 
+    /// How many of a registrar's transports are in an announcement. rsplib cannot read one of TCP; who
+    /// looks for a registrar over another transport than the first takes the source of the datagram.
+    #[must_use]
+    pub fn max_announced_transports(self) -> usize {
+        if self == Self::Rfc { usize::MAX } else { 1 }
+    }
+
     /// Whether a keep-alive says for which element it is, since one association may serve
     /// several. RFC 5352 section 2.2.7 does not have it; rsplib does.
     #[must_use]

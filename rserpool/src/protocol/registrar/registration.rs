@@ -51,7 +51,9 @@ impl Registrar {
         }
         let present = self.handlespace.find(handle, identifier);
         match present.map(|key| (key, self.standing(key, from))) {
-            None | Some((_, Standing::Owner)) => {}
+            None => {}
+            // A claim that waits is older than this.
+            Some((key, Standing::Owner)) => self.refuse_claimant(key),
             Some((key, Standing::Claimant))
                 if self.claimants.get(&key).is_none_or(|claimant| claimant.from == from) =>
             {
@@ -199,11 +201,6 @@ impl Registrar {
                 element.state.watch = Watch::Home(Custody { came_from, ..Custody::default() });
             }
             self.schedule_keep_alive(now, key);
-        }
-        if let Some(custody) =
-            self.handlespace.get_mut(key).and_then(|element| element.state.custody_mut())
-        {
-            custody.registered = Some(now);
         }
         if self.note_scope(key, &value) && Scope::of(self.config.reached_at()) == Scope::Global {
             let name = ElementName { pool_handle: handle.clone(), identifier: value.identifier };

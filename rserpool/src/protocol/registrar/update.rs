@@ -19,10 +19,6 @@ use crate::wire::{Bytes, PoolElement, PoolHandle, Ppid, RegistrarId};
 /// elements find another registrar within a second or two.
 const UNCONFIRMED: Duration = Duration::from_secs(3);
 
-/// How long an update of one registration may be on its way while the element registers elsewhere.
-/// Not from the RFCs.
-const CROSSING: Duration = Duration::from_secs(2);
-
 impl Registrar {
     /// Tells all peers that an element of ours came or changed.
     pub(super) fn announce_element(&mut self, key: ElementKey) {
@@ -116,14 +112,10 @@ impl Registrar {
             // The home itself knows better, and so do we if that is us.
             return None;
         }
+        // Also where it is connected to us: the later registration wins, for its sender has just
+        // accepted it (RFC 5353 section 3.3.1).
         let was_ours = present.filter(|key| self.home_of(*key) == Some(ours));
-        if let Some(key) = was_ours {
-            if self.insists(now, key, sender) {
-                self.announce_element(key);
-                self.adopt(now, key);
-                return None;
-            }
-        } else if home == ours {
+        if was_ours.is_none() && home == ours {
             // We do not know it any more; the audit will tell the others.
             return None;
         }
@@ -182,27 +174,10 @@ impl Registrar {
         Some(key)
     }
 
-    /// Whether an element stays ours though `other` says that it is its home. The later registration
-    /// wins (RFC 5353 section 3.3.1): the element has moved, and its sender has just accepted it. Only
-    /// where it registered with both at about the same time is it not known which one is later, and
-    /// the larger identifier decides: one of the two has to yield, and not both.
-    fn insists(&self, now: Instant, key: ElementKey, other: RegistrarId) -> bool {
-        let Some(Watch::Home(custody)) = self.handlespace.get(key).map(|it| &it.state.watch) else {
-            return false;
-        };
-        let just_now = custody.registered.is_some_and(|registered| now < registered + CROSSING);
-        just_now
-            && self.config.identifier > other
-            && self.is_connected(key)
-            && self.leaving == Leaving::No
-    }
-
     /// Whether a peer has an element in its table that believes to be ours, and would not hear that
-    /// it is the peer's if we just took it in. So the peer is told that it is ours: either it
-    /// insists, and tells the element so, or it yields.
+    /// it is the peer's if we just took it in. So the peer is told that it is ours, and yields.
     fn contests(
         &mut self,
-        now: Instant,
         from: ConnectionId,
         sender: RegistrarId,
         handle: &PoolHandle,
@@ -211,10 +186,7 @@ impl Registrar {
         let Some(key) = self.handlespace.find(handle, value.identifier) else { return false };
         let both = self.home_of(key) == Some(self.config.identifier)
             && [RegistrarId(0), sender].contains(&value.home_registrar);
-        if !both || !self.is_connected(key) || self.insists(now, key, sender) {
-            return false;
-        }
-        if self.leaving != Leaving::No {
+        if !both || !self.is_connected(key) || self.leaving != Leaving::No {
             return false;
         }
         if let Some(update) = self.encode_update(UpdateAction::Add, false, key) {
@@ -305,7 +277,7 @@ impl Registrar {
         }
         for pool in page.pools {
             for element in pool.elements {
-                if !self.contests(now, from, sender, &pool.pool_handle, &element) {
+                if !self.contests(from, sender, &pool.pool_handle, &element) {
                     self.take_in(now, sender, host, &pool.pool_handle, element);
                 }
             }
