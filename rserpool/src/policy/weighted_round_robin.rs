@@ -203,7 +203,8 @@ impl Selector for Rounds {
     fn resume(&mut self, order: &[Member], complete: bool, rng: &mut dyn Rng) {
         if !complete {
             for member in order {
-                if self.take(*member).is_some() {
+                if self.entry(*member).is_some() {
+                    self.take(*member);
                     self.join(*member, 1);
                 }
             }
@@ -338,5 +339,21 @@ mod tests {
         pool.remove(Member(2));
         pool.remove(Member(1));
         assert_eq!(turns(&mut pool, 3), "aaa");
+    }
+
+    #[test]
+    fn a_part_of_the_pool_counts_once_each_but_weight_zero_stays_idle() {
+        for (complete, expected) in [(true, [5, 1, 0]), (false, [3, 3, 0])] {
+            let mut pool = pool(&[5, 1, 0]);
+            let order = [Member(0), Member(1), Member(2)];
+            pool.resume(&order, complete, &mut StdRng::seed_from_u64(1));
+            let chosen = turns(&mut pool, 6);
+            let times = ['a', 'b', 'c'].map(|name| chosen.matches(name).count());
+            assert_eq!(times, expected, "{chosen}");
+        }
+        let mut pool = pool(&[0, 0]);
+        let order = [Member(1), Member(0)];
+        pool.resume(&order, false, &mut StdRng::seed_from_u64(1));
+        assert_eq!(turns(&mut pool, 4), "abab");
     }
 }

@@ -78,8 +78,8 @@ impl Compatibility {
 
     /// How long a registration is valid, as registrars tell each other. One of rsplib's drops an
     /// element after so many milliseconds and asks for it again with each presence, so it is told
-    /// milliseconds; who reads seconds drops it later, which costs nothing, since that is for its home
-    /// to do.
+    /// milliseconds. Who reads seconds and takes the element over believes for longer that it stays;
+    /// but it asks whether it is alive, and our elements register again then.
     #[must_use]
     pub fn told_registration_life(self, lifetime: Duration) -> RegistrationLife {
         match self {

@@ -33,6 +33,9 @@ const MAX_REPORTS: usize = 64;
 /// have just started, and the elements may be on their way to it. Not from the RFCs.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// The most elements of an answer, as registrars have it by default.
+const MAX_ITEMS: usize = 128;
+
 /// How long the connection to the registrar is kept without need. Not from the RFCs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -320,7 +323,10 @@ impl User {
         match response.result {
             Resolved::Pool { policy, elements } => {
                 let asked = self.queries.get(&id).and_then(|query| query.items);
-                let complete = asked.is_none_or(|ItemCount(asked)| elements.len() < asked as usize);
+                // Registrars give 128 at most, ours and rsplib's, and not all who are not told a
+                // number give all.
+                let fewer = |ItemCount(asked)| elements.len() < (asked as usize).min(MAX_ITEMS);
+                let complete = asked.is_some_and(fewer);
                 let rng = &mut self.rng;
                 let mut answer = self.cache.entry(now, policy, elements, complete, rng);
                 // Each request has its own turn in the policy.
