@@ -142,6 +142,23 @@ fn a_failover_reports_resolves_connects_and_echoes_the_last_cookie_first() {
 }
 
 #[test]
+fn a_chosen_element_is_sought_in_the_whole_pool_and_others_stand_in_for_it() {
+    let configure = |config: SessionConfig| config.element(PoolElementId(2));
+    let session = Session::new(configure(SessionConfig::new([TransportProtocol::Tcp])));
+    let mut fixture = Fixture { session, now: World::default().now() };
+    fixture.session.start(fixture.now);
+    let all = ResolveOptions { items: Some(u32::MAX), ..ResolveOptions::default() };
+    assert_eq!(fixture.outputs(), [Output::Resolve(all)]);
+    assert_eq!(fixture.resolved(&[1, 2, 3]), [connect(1, 2)]);
+    fixture.established(1);
+    fixture.proven(1);
+    assert_eq!(fixture.lost(1).last(), Some(&resolve()));
+    // No registrar is there: the others of the pool are known all the same.
+    fixture.session.handle_resolution(fixture.now, Err(ResolveError::NoRegistrar(Vec::new())));
+    assert_eq!(fixture.outputs(), [connect(2, 1)]);
+}
+
+#[test]
 fn elements_that_do_not_accept_are_reported_and_the_pool_is_asked_again_in_the_end() {
     let mut fixture = Fixture::new();
     fixture.resolved(&[1, 2]);

@@ -306,14 +306,14 @@ impl Session {
             let ours: Vec<_> = protocols.iter().map(ToString::to_string).collect();
             return self.fail(SessionError::OtherTransport(transport, ours.join(" or ")));
         }
+        usable.sort_by_key(rank);
+        self.known.clone_from(&usable);
         if let (Some(chosen), None) = (self.config.element, self.last) {
             usable.retain(|element| element.identifier == chosen);
             if usable.is_empty() {
                 return self.fail(SessionError::NotReached(chosen));
             }
         }
-        usable.sort_by_key(rank);
-        self.known.clone_from(&usable);
         // Those which failed just now come last: they may be alive after all.
         let (failed, mut candidates): (VecDeque<_>, VecDeque<_>) =
             usable.into_iter().partition(|element| self.failed.contains(&element.identifier));
@@ -449,7 +449,9 @@ impl Session {
 
     /// At a registrar, not from a cache.
     fn resolve_options(&self) -> ResolveOptions {
-        ResolveOptions { items: self.config.items, ..ResolveOptions::default() }
+        // The one that was chosen may be any of the pool.
+        let all = self.config.element.filter(|_| self.last.is_none()).map(|_| u32::MAX);
+        ResolveOptions { items: all.or(self.config.items), ..ResolveOptions::default() }
     }
 
     fn fail(&mut self, error: SessionError) {
