@@ -191,6 +191,22 @@ fn an_operator_defines_a_policy() {
 }
 
 #[test]
+fn a_timer_without_sense_is_refused() {
+    for (option, value, expected) in [
+        ("--keep-alive-interval", "0", "at least 0.01 seconds"),
+        ("--announce-interval", "0.001", "at least 0.01 seconds"),
+        ("--heartbeat-cycle", "1e300", "from 0 to 31536000 seconds"),
+        ("--mentor-discovery", "-1", "from 0 to 31536000 seconds"),
+        ("--takeover-expiry", "NaN", "from 0 to 31536000 seconds"),
+        ("--max-time-last-heard", "soon", "not a number of seconds"),
+    ] {
+        let argument = format!("{option}={value}");
+        let complaint = complaint(run(&["registrar", &argument]), 2);
+        assert!(complaint.contains(expected), "{argument}: {complaint}");
+    }
+}
+
+#[test]
 fn rubbish_is_answered_and_logged_once_and_others_are_served() {
     let (registrar, address) = Background::registrar();
     let _server = Background::serve("echo", &address);

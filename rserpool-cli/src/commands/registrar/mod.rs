@@ -148,7 +148,9 @@ fn start(
     let enrp = arguments.enrp.map_or(usual, at);
     match Registrar::start_at(network, addresses, config.clone().enrp(enrp.clone())) {
         Ok(registrar) => Ok(registrar),
-        Err(error) if *error.address() != enrp => Err(options::explain_listen(error, "--asap")),
+        Err(error) if addresses.contains(error.address()) => {
+            Err(options::explain_listen(error, "--asap"))
+        }
         Err(error) if arguments.enrp.is_some() => Err(options::explain_listen(error, "--enrp")),
         Err(_) => {
             let any = TransportAddress { port: 0, ..enrp };

@@ -14,6 +14,8 @@ use rserpool::wire::{PolicyParameters, PolicyType};
 
 /// The longest rule.
 const MAX_LENGTH: usize = 1000;
+/// Three digits behind the point count in an order. Values beyond 9e15 are equal.
+const SCALE: f64 = 1000.0;
 /// The most words of an element's policy that it may use.
 const MAX_WORDS: usize = 64;
 
@@ -54,8 +56,9 @@ impl Rule {
         variables.max().map_or(0, |word| word + 1)
     }
 
-    fn degradation(&self, parameters: &PolicyParameters) -> u32 {
-        self.degradation.as_ref().map_or(0, |expression| word(expression.evaluate(parameters)))
+    fn degradation(&self, parameters: &PolicyParameters, scale: f64) -> u32 {
+        let degradation = self.degradation.as_ref();
+        degradation.map_or(0, |expression| word(expression.evaluate(parameters) * scale))
     }
 }
 
@@ -100,6 +103,10 @@ impl FromStr for Expression {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        // It would come after a minus sign, and from the left: not what one is used to.
+        if text.contains('^') {
+            return Err("there is no ^: write products".to_owned());
+        }
         // Words are variables, whose names may have anything between braces.
         let braced = text.replace("words[", "{words[").replace(']', "]}");
         let parsed = FlatEx::parse(&braced).map_err(|error| error.to_string())?;
@@ -144,14 +151,13 @@ impl Order for Rule {
     }
 
     fn key(&self, parameters: &PolicyParameters) -> u64 {
-        // With what is behind the point, and negative ones in front of the others. What is no
-        // number comes last.
+        // Negative ones in front of the others. What is no number comes last.
         let value = self.value.evaluate(parameters);
-        if value.is_nan() { u64::MAX } else { ((value * 1000.0).round() as i64).abs_diff(i64::MIN) }
+        if value.is_nan() { u64::MAX } else { ((value * SCALE).round() as i64).abs_diff(i64::MIN) }
     }
 
     fn degradation(&self, parameters: &PolicyParameters) -> u32 {
-        Self::degradation(self, parameters).saturating_mul(1000)
+        Self::degradation(self, parameters, SCALE)
     }
 }
 
@@ -169,7 +175,7 @@ impl Weight for Rule {
     }
 
     fn degradation(&self, parameters: &PolicyParameters) -> u32 {
-        Self::degradation(self, parameters)
+        Self::degradation(self, parameters, 1.0)
     }
 }
 
@@ -196,6 +202,8 @@ mod tests {
         assert!(key("7=order:words[0]*words[1]", &[u32::MAX; 2]) > key(rule, &[u32::MAX; 2]));
         let rule: Rule = rule.parse().unwrap();
         assert_eq!((Order::words(&rule), rule.policy_type), (2, PolicyType(0x8000_0001)));
+        let rule: Rule = "7=order:load;0.3".parse().unwrap();
+        assert_eq!(Order::degradation(&rule, &PolicyParameters::new(PolicyType(7), &[0])), 300);
     }
 
     #[test]
@@ -226,6 +234,7 @@ mod tests {
             ("7=order:(load", "parentheses"),
             ("7=order:load +", ""),
             ("7=order:", ""),
+            ("7=order:-load^2", "no ^"),
             ("7=order:load;", ""),
         ] {
             let error = text.parse::<Rule>().expect_err(text);

@@ -6,10 +6,25 @@ use clap::Args;
 use rserpool::protocol::Compatibility;
 use rserpool::protocol::registrar::RegistrarConfig;
 
+/// A year is more than any timer wants.
+const LONGEST: f64 = 365.0 * 24.0 * 60.0 * 60.0;
+
 /// Seconds, with a fraction where it matters.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+    if !(0.0..=LONGEST).contains(&seconds) {
+        return Err(format!("a timer has from 0 to {LONGEST} seconds"));
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+/// The same for what happens again and again.
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = seconds(text)?;
+    if interval < Duration::from_millis(10) {
+        return Err("an interval has at least 0.01 seconds".to_owned());
+    }
+    Ok(interval)
 }
 
 /// Timers, in seconds. On a slow network they want to be longer.
@@ -17,28 +32,28 @@ fn seconds(text: &str) -> Result<Duration, String> {
 #[command(next_help_heading = "Timers")]
 pub(super) struct TimerOptions {
     /// How often an element is asked whether it is alive
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "5")]
+    #[arg(long, value_name = "SECONDS", value_parser = interval, default_value = "5")]
     keep_alive_interval: Duration,
     /// How long it may take to answer
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "5")]
+    #[arg(long, value_name = "SECONDS", value_parser = interval, default_value = "5")]
     keep_alive_timeout: Duration,
     /// How often other registrars are told that this one is there: PEER-HEARTBEAT-CYCLE [default:
     /// 2, with --compatibility rfc 30]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = interval)]
     heartbeat_cycle: Option<Duration>,
     /// How long another registrar may be silent: MAX-TIME-LAST-HEARD [default: 3, with
     /// --compatibility rfc 61]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = interval)]
     max_time_last_heard: Option<Duration>,
     /// How long it may not answer then: MAX-TIME-NO-RESPONSE [default: 1.5, with --compatibility
     /// rfc 5]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = interval)]
     max_time_no_response: Option<Duration>,
     /// How long to look for a mentor
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "5")]
     mentor_discovery: Duration,
     /// How long other registrars may take to agree to a takeover
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "5")]
+    #[arg(long, value_name = "SECONDS", value_parser = interval, default_value = "5")]
     takeover_expiry: Duration,
     /// How long a registrar that starts alone does not say that a pool does not exist
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "3")]
@@ -48,10 +63,10 @@ pub(super) struct TimerOptions {
     first_message_timeout: Duration,
     /// How often the registrar announces itself, times the number of those heard:
     /// T6-Serverannounce
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "1")]
+    #[arg(long, value_name = "SECONDS", value_parser = interval, default_value = "1")]
     announce_interval: Duration,
     /// How long an announcement counts: T7-ENRPoutdate
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "5")]
+    #[arg(long, value_name = "SECONDS", value_parser = interval, default_value = "5")]
     announce_outdate: Duration,
 }
 
