@@ -248,7 +248,10 @@ impl Messenger {
         message: &UserMessage,
     ) -> Result<bool, SendError> {
         let identifier = element.identifier;
-        let Some(address) = element.user_transport.address() else { return Ok(false) };
+        let address = element.user_transport.address();
+        let Some(address) = address.filter(|it| it.protocol == self.network.protocol()) else {
+            return Ok(false);
+        };
         let sent = self.send_over(Correspondent::Element(identifier), address, message).await?;
         if sent {
             self.last = Some(identifier);

@@ -15,7 +15,7 @@ use crate::protocol::Machine;
 use crate::protocol::registrar::{self, RegistrarConfig};
 use crate::runtime::Runtime;
 use crate::transport::{Purpose, interfaces};
-use crate::wire::{Ppid, RegistrarId, TransportAddress};
+use crate::wire::{Ppid, RegistrarId, TransportAddress, TransportProtocol};
 
 /// A registrar that runs in the background until this handle is dropped.
 #[derive(Debug)]
@@ -92,15 +92,18 @@ impl Registrar {
             }
         }
         if let Some(address) = config.enrp_transport().cloned() {
-            for other in &local {
-                if other.protocol != address.protocol {
-                    let address = TransportAddress { port: address.port, ..other.clone() };
-                    let enrp = network.listen(Purpose::Protocol(Ppid::ENRP), &address)?;
-                    endpoints.push((Ppid::ENRP, enrp));
-                }
-            }
             let enrp = network.listen(Purpose::Protocol(Ppid::ENRP), &address)?;
-            config = config.enrp(interfaces::reachable(enrp.local().unwrap_or(&address)));
+            let bound = enrp.local().unwrap_or(&address).clone();
+            config = config.enrp(interfaces::reachable(&bound));
+            for other in local.iter().filter(|other| other.protocol != address.protocol) {
+                // The same, as far as the transport has it.
+                let mut address = TransportAddress { protocol: other.protocol, ..bound.clone() };
+                if other.protocol == TransportProtocol::Tcp {
+                    address.addresses.truncate(1);
+                }
+                let enrp = network.listen(Purpose::Protocol(Ppid::ENRP), &address)?;
+                endpoints.push((Ppid::ENRP, enrp));
+            }
             if config.has_multicast_presence() {
                 let groups = profile.presence_groups();
                 let local = enrp.local().unwrap_or(&address);
