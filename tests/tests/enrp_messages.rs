@@ -521,6 +521,9 @@ fn the_only_other_registrar_may_object_to_its_takeover() {
     // Silent for MAX-TIME-LAST-HEARD, and then for MAX-TIME-NO-RESPONSE.
     world.run(Duration::from_millis(4600));
     assert!(initiated(&mut world));
+    // Who was not asked has no say.
+    let stranger = enrp::InitTakeoverAck { route: route(77), target: RegistrarId(99) };
+    send_enrp(&mut world, on, stranger);
     assert_eq!(world.homes(node), [(7, 99)]);
     send_enrp(&mut world, on, presence(99, false));
     world.run(SECOND * 2);
@@ -537,7 +540,7 @@ fn the_only_other_registrar_may_object_to_its_takeover() {
 #[test]
 fn an_element_that_has_moved_is_not_pulled_back() {
     let route = Route { sender: RegistrarId(99), receiver: RegistrarId(500) };
-    for age in [Duration::ZERO, SECOND * 2] {
+    for (age, expected) in [(Duration::ZERO, 500), (SECOND / 5, 99), (SECOND * 2, 99)] {
         let mut world = World::default();
         let config = RegistrarConfig::new(RegistrarId(500), 1).enrp(address(0));
         let node = world.registrar(Registrar::new(config));
@@ -560,7 +563,7 @@ fn an_element_that_has_moved_is_not_pulled_back() {
             },
         };
         send_enrp(&mut world, on, update);
-        assert_eq!(world.homes(node), [(7, 99)], "after {age:?}");
+        assert_eq!(world.homes(node), [(7, expected)], "after {age:?}");
     }
 }
 

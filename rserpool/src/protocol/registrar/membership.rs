@@ -33,6 +33,8 @@ pub(super) struct Custody {
     pub(super) keep_alive: KeepAlive,
     /// Whether it is yet to be told that we are its home.
     pub(super) claim: bool,
+    /// When it registered with us last; never where we took it over.
+    pub(super) registered: Option<Instant>,
     /// Its home before it came to us by itself, if it had one.
     pub(super) came_from: Option<RegistrarId>,
     /// The hosts that reported it as unreachable since it answered last.

@@ -36,8 +36,8 @@ use super::{
 };
 use crate::handlespace::{Checksum, ElementKey, Handlespace};
 use crate::wire::{
-    PoolElement, PoolHandle, Ppid, RegistrarId, TransportAddress, UserMessage, asap, asap::Body,
-    enrp::UpdateAction,
+    ErrorCause, PoolElement, PoolHandle, Ppid, RegistrarId, TransportAddress, UserMessage, asap,
+    asap::Body, enrp::UpdateAction,
 };
 use announce::Announcements;
 use dials::Dials;
@@ -202,14 +202,17 @@ impl Registrar {
         }
         let Some(client) = self.connections.get_mut(&from) else { return };
         client.heard = now;
+        let host = client.host;
         match receive_from_client(&mut self.out, from, message) {
             Ok(Received::Message(body)) => {
                 self.process(now, from, body);
             }
             Ok(Received::Refused(reason)) => self.complain(from, reason),
             Err(bad) => {
+                let allowed = self.allows(now, host, Limit::Registrations);
+                let cause = if allowed { bad.cause } else { ErrorCause::LackOfResources };
                 self.complain(from, bad.reason);
-                self.refuse(from, &bad.pool_handle, bad.identifier, bad.cause);
+                self.refuse(from, &bad.pool_handle, bad.identifier, cause);
             }
         }
     }

@@ -202,6 +202,11 @@ impl Registrar {
             }
             self.schedule_keep_alive(now, key);
         }
+        if let Some(custody) =
+            self.handlespace.get_mut(key).and_then(|element| element.state.custody_mut())
+        {
+            custody.registered = Some(now);
+        }
         if self.note_scope(key, &value) && Scope::of(self.config.reached_at()) == Scope::Global {
             let name = ElementName { pool_handle: handle.clone(), identifier: value.identifier };
             self.out.event(Event::Near(name, peer.clone()));

@@ -93,8 +93,8 @@ impl Registrar {
     pub(super) fn handle_init_takeover_ack(&mut self, now: Instant, ack: &InitTakeoverAck) {
         let Some(peer) = self.peers.known.get_mut(&ack.target) else { return };
         if let Status::TakingOver { pending, .. } = &mut peer.status {
-            pending.remove(&ack.route.sender);
-            if pending.is_empty() {
+            // Who was not asked has no say.
+            if pending.remove(&ack.route.sender) && pending.is_empty() {
                 self.complete_takeover(now, ack.target);
             }
         }

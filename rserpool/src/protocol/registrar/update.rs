@@ -19,6 +19,9 @@ use crate::wire::{Bytes, PoolElement, PoolHandle, Ppid, RegistrarId};
 /// elements find another registrar within a second or two.
 const UNCONFIRMED: Duration = Duration::from_secs(3);
 
+/// How long an update may be on its way. Not from the RFCs.
+const TRANSIT: Duration = Duration::from_millis(100);
+
 impl Registrar {
     /// Tells all peers that an element of ours came or changed.
     pub(super) fn announce_element(&mut self, key: ElementKey) {
@@ -115,7 +118,13 @@ impl Registrar {
         // Also where it is connected to us: the later registration wins, for its sender has just
         // accepted it (RFC 5353 section 3.3.1).
         let was_ours = present.filter(|key| self.home_of(*key) == Some(ours));
-        if was_ours.is_none() && home == ours {
+        if let Some(key) = was_ours {
+            if self.insists(now, key, sender) {
+                self.announce_element(key);
+                self.adopt(now, key);
+                return None;
+            }
+        } else if home == ours {
             // We do not know it any more; the audit will tell the others.
             return None;
         }
@@ -172,6 +181,20 @@ impl Registrar {
         self.note_scope(key, &value);
         self.answer_deferred(now, handle);
         Some(key)
+    }
+
+    /// Whether an element stays ours though `other` tells that it has registered there: it registered
+    /// with us so lately that it is not known which was later. One of the two has to yield, and not
+    /// both: they would find out with the next audit.
+    fn insists(&self, now: Instant, key: ElementKey, other: RegistrarId) -> bool {
+        let Some(Watch::Home(custody)) = self.handlespace.get(key).map(|it| &it.state.watch) else {
+            return false;
+        };
+        let just_now = custody.registered.is_some_and(|registered| now < registered + TRANSIT);
+        just_now
+            && self.config.identifier > other
+            && self.is_connected(key)
+            && self.leaving == Leaving::No
     }
 
     /// Whether a peer has an element in its table that believes to be ours, and would not hear that
