@@ -1,6 +1,7 @@
 //! What a registrar does not take from others, and does not blame them for.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rserpool::protocol::registrar::{Event as Told, Limits, RegistrarConfig};
@@ -315,6 +316,35 @@ fn a_report_elsewhere_removes_nothing() {
     send_asap(&mut world, user, EndpointUnreachable { pool_handle, identifier });
     world.run(SECOND);
     assert_eq!(world.homes(two), [(7, 1)]);
+}
+
+/// It is asked by the registrar that was told of it, and offered in its turn again.
+#[test]
+fn an_element_of_another_registrar_that_was_reported_but_answers_is_offered_again() {
+    let mut world = World::default();
+    let one = world.join(1, &[]);
+    let two = world.join(2, &[one]);
+    world.run(SECOND);
+    world.member(7, &[one]);
+    world.member(8, &[one]);
+    world.run(SECOND);
+    let user = world.connect(two);
+    let pool_handle = resolution().pool_handle;
+    let identifier = PoolElementId(7);
+    send_asap(&mut world, user, EndpointUnreachable { pool_handle, identifier });
+    world.run(SECOND);
+    let mut first = BTreeSet::new();
+    for _ in 0..2 {
+        send_asap(&mut world, user, resolution());
+        match take_asap(&mut world, user).as_slice() {
+            [Body::HandleResolutionResponse(response)] => match &response.result {
+                Resolved::Pool { elements, .. } => first.insert(elements[0].identifier.0),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        };
+    }
+    assert_eq!(first, BTreeSet::from([7, 8]));
 }
 
 #[test]
