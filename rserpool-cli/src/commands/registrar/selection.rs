@@ -26,10 +26,10 @@ pub(super) struct SelectionOptions {
     #[arg(long, value_name = "MS", default_value_t = 50)]
     distance_step: u64,
     /// A policy of one's own: NUMBER=order:EXPR selects the elements with the smallest value first,
-    /// NUMBER=weight:EXPR draws them in proportion to it. EXPR has words[0], words[1] ... of the
-    /// element's policy, load (words[0]), numbers, + - * / ( ), min, max, sqrt, ln ...; behind a
-    /// semicolon, a second one is what each selection adds to the order or takes off the weight. May
-    /// be repeated
+    /// NUMBER=weight:EXPR draws them in proportion to it. EXPR has `words[0]`, `words[1]` ... of the
+    /// element's policy, `load` (which is `words[0]`), numbers, + - * / ( ), min, max, sqrt, ln ...;
+    /// behind a semicolon, a second one is what each selection adds to the order or takes off the
+    /// weight. May be repeated
     #[arg(long, value_name = "NUMBER=KIND:EXPR")]
     define_policy: Vec<Rule>,
 }
