@@ -309,6 +309,8 @@ fn a_user_takes_an_error_for_what_it_is() {
     let options = ResolveOptions::default();
     user.act(|user, now| user.resolve(now, handle(), &options));
     user.hear(home, error());
+    let answered = |event: &user::Event| matches!(event, user::Event::Resolved { .. });
+    assert!(!user.events.iter().any(answered));
     user.hear(home, pool(vec![member(1, "RoundRobin")]));
     let answer = user.events.pop();
     assert!(matches!(answer, Some(user::Event::Resolved { result: Ok(_), .. })), "{answer:?}");

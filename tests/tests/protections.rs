@@ -318,6 +318,36 @@ fn a_report_elsewhere_removes_nothing() {
     assert_eq!(world.homes(two), [(7, 1)]);
 }
 
+/// Who reports it again and again does not flood it (RFC 5355 section 2.14.3).
+#[test]
+fn an_element_that_answers_is_asked_once_a_second_however_many_report_it() {
+    let mut world = World::default();
+    let registrar = world.registrar(Registrar::new(config()));
+    let element = world.connect(registrar);
+    send_asap(&mut world, element, registration("Pool", 7));
+    take_asap(&mut world, element);
+    let pool_handle = resolution().pool_handle;
+    let identifier = PoolElementId(7);
+    let mut asked = Vec::new();
+    for _ in 0..2 {
+        for host in 50..70 {
+            let user = world.connect_from(host, Ppid::ASAP, registrar);
+            let report = EndpointUnreachable { pool_handle: pool_handle.clone(), identifier };
+            send_asap(&mut world, user, report);
+            let bodies = take_asap(&mut world, element);
+            let keep_alive = |body: &&Body| matches!(body, Body::EndpointKeepAlive(_));
+            asked.push(bodies.iter().filter(keep_alive).count());
+            for _ in bodies {
+                let pool_handle = pool_handle.clone();
+                send_asap(&mut world, element, EndpointKeepAliveAck { pool_handle, identifier });
+            }
+        }
+        world.run(Duration::from_millis(1100));
+        take_asap(&mut world, element);
+    }
+    assert_eq!(asked.iter().sum::<usize>(), 2, "{asked:?}");
+}
+
 /// It is asked by the registrar that was told of it, and offered in its turn again.
 #[test]
 fn an_element_of_another_registrar_that_was_reported_but_answers_is_offered_again() {

@@ -85,6 +85,7 @@ impl Copy {
         command.args(["test", "-q", "--locked"]).current_dir(&self.code);
         match mutant.test.as_str() {
             "lib" => command.args(["-p", "rserpool", "--lib"]),
+            "contract" => command.args(["-p", "rserpool-tokio", "--test", "contract"]),
             test => command.args(["-p", "rserpool-tests", "--test", test]),
         };
         command.args(build_only.then_some("--no-run"));
