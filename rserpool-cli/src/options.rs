@@ -3,7 +3,6 @@
 use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
@@ -144,7 +143,7 @@ impl RegistrarOption {
     /// has just started may take 5 s to say that there is no such pool.
     pub(crate) fn user(&self, network: &Network) -> anyhow::Result<PoolUser> {
         let user = PoolUser::configured(network, self.hunt(network), |config| {
-            config.request_timeout(Duration::from_secs(3)).max_request_retransmit(1)
+            config.max_request_retransmit(1)
         });
         Ok(user?)
     }

@@ -5,11 +5,11 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use rserpool::protocol::element;
+use rserpool::protocol::element::{self, ElementConfig};
 use rserpool::protocol::registrar::{Registrar, RegistrarConfig};
 use rserpool::protocol::user::{self, ResolveError, ResolveOptions, UserConfig};
 use rserpool::protocol::{
-    ConnectionEvent, ConnectionId, Element, HuntConfig, Machine, Output, User,
+    Compatibility, ConnectionEvent, ConnectionId, Element, HuntConfig, Machine, Output, User,
 };
 use rserpool::wire::asap::{self, Body, Resolved};
 use rserpool::wire::{
@@ -17,7 +17,7 @@ use rserpool::wire::{
     UserMessage,
 };
 use rserpool_tests::by_hand::registration;
-use rserpool_tests::echo_pool::{handle, new_element, new_user};
+use rserpool_tests::echo_pool::{handle, hunt, new_element, new_user, service};
 use rserpool_tests::world::{World, address};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -219,6 +219,31 @@ fn what_is_not_answered_goes_to_the_next_registrar_and_never_twice_to_one() {
     assert_eq!(resolved.count(), 1);
     user.run(SECOND * 600);
     assert_eq!(user.take_sent(), []);
+}
+
+#[test]
+fn a_registrar_has_as_long_to_answer_as_the_profile_says() {
+    for (profile, request, registration) in
+        [(Compatibility::All, 3, 5), (Compatibility::Rsplib, 3, 5), (Compatibility::Rfc, 15, 30)]
+    {
+        let hunt = || hunt(&[0]).compatibility(profile);
+        let mut user = Watched::new(User::new(UserConfig::new(hunt(), 1)));
+        let home = user.accept();
+        let options = ResolveOptions::default();
+        user.act(|user, now| user.resolve(now, handle(), &options));
+        user.run(SECOND * request - SECOND / 10);
+        assert!(!user.closed.contains(&home), "{profile}: T1");
+        user.run(SECOND / 5);
+        assert!(user.closed.contains(&home), "{profile}: T1");
+
+        let config = ElementConfig::new(handle(), service(), hunt(), 1);
+        let mut element = Watched::new(Element::new(config));
+        let home = element.accept();
+        element.run(SECOND * registration - SECOND / 10);
+        assert!(!element.closed.contains(&home), "{profile}: T2");
+        element.run(SECOND / 5);
+        assert!(element.closed.contains(&home), "{profile}: T2");
+    }
 }
 
 #[test]

@@ -114,6 +114,23 @@ fn peers_hear_a_heartbeat_that_wants_no_reply_and_the_silent_ones_are_asked() {
 }
 
 #[test]
+fn by_the_rfc_a_peer_may_be_silent_for_a_minute() {
+    let mut world = World::default();
+    let config = RegistrarConfig::new(OURS, 1).enrp(address(0));
+    let node = world.registrar(Registrar::new(config.compatibility(Compatibility::Rfc)));
+    let on = peer(&mut world, node, 99);
+    let mut asked = |duration| {
+        world.run(duration);
+        let bodies = take_enrp(&mut world, on);
+        let wants_reply = |body: &Body| matches!(body, Body::Presence(it) if it.reply_required);
+        (bodies.iter().any(wants_reply), world.with_registrar(node).peers().len())
+    };
+    assert_eq!(asked(SECOND * 60), (false, 1));
+    assert_eq!(asked(SECOND * 2), (true, 1));
+    assert_eq!(asked(SECOND * 5), (false, 0));
+}
+
+#[test]
 fn who_joins_has_nothing_to_give_yet() {
     let mut world = World::default();
     // It waits for a mentor who does not come.
@@ -652,7 +669,9 @@ fn of_two_who_take_over_the_smaller_identifier_yields() {
     ] {
         let mut world = World::default();
         let config = RegistrarConfig::new(RegistrarId(ours), 1).enrp(address(0));
-        let node = world.registrar(Registrar::new(config.compatibility(profile)));
+        let [cycle, last_heard, no_response] = Compatibility::default().heartbeat();
+        let config = config.compatibility(profile).heartbeat(cycle, last_heard, no_response);
+        let node = world.registrar(Registrar::new(config));
         let from = |sender| Route { sender: RegistrarId(sender), receiver: RegistrarId(ours) };
         let mut join = |identifier| {
             let on = world.connect_for(Ppid::ENRP, node);

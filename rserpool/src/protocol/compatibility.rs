@@ -177,6 +177,28 @@ impl Compatibility {
         self != Self::Rfc
     }
 
+    /// How long a registrar may take to answer a user: T1-ENRPrequest of RFC 5352 section 7.1, or
+    /// rsplib's.
+    #[must_use]
+    pub fn request_timeout(self) -> Duration {
+        Duration::from_secs(if self == Self::Rfc { 15 } else { 3 })
+    }
+
+    /// How long a registrar may take to answer a registration or a deregistration: T2-registration and
+    /// T3-deregistration of RFC 5352 section 7.1, or ours.
+    #[must_use]
+    pub fn registration_timeout(self) -> Duration {
+        Duration::from_secs(if self == Self::Rfc { 30 } else { 5 })
+    }
+
+    /// What registrars expect of each other: PEER-HEARTBEAT-CYCLE, MAX-TIME-LAST-HEARD and
+    /// MAX-TIME-NO-RESPONSE of RFC 5353 section 4.2, or ours.
+    #[must_use]
+    pub fn heartbeat(self) -> [Duration; 3] {
+        let seconds = if self == Self::Rfc { [30.0, 61.0, 5.0] } else { [2.0, 3.0, 1.5] };
+        seconds.map(Duration::from_secs_f64)
+    }
+
     /// How many elements of an answer count as selected, where that is not for the policy to say. RFC
     /// 5356 section 5.2.2 degrades all that are returned; then all degrade alike as soon as an
     /// answer has the whole pool, and the order stays what it was.

@@ -10,7 +10,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rserpool::protocol::element::ElementConfig;
 use rserpool::protocol::registrar::RegistrarConfig;
 use rserpool::protocol::user::{RequestId, ResolveError, ResolveOptions, UserConfig};
-use rserpool::protocol::{Element, HuntConfig, Registrar, User, user};
+use rserpool::protocol::{Compatibility, Element, HuntConfig, Registrar, User, user};
 use rserpool::wire::{
     PolicyParameters, PoolElement, PoolElementId, PoolHandle, Ppid, RegistrarId, TransportAddress,
 };
@@ -168,7 +168,9 @@ impl Cluster {
             member.wants = true;
             Role::Element(Box::new(self.element(host, seed)))
         } else {
-            Role::User(Box::new(User::new(UserConfig::new(self.hunt(), seed))))
+            let timeout = Compatibility::default().request_timeout();
+            let config = UserConfig::new(self.hunt(), seed).request_timeout(timeout);
+            Role::User(Box::new(User::new(config)))
         };
         let skew = self.plan.skew;
         let speed = self.rng.random_range(1_000_000 - skew..=1_000_000 + skew);
@@ -191,8 +193,11 @@ impl Cluster {
         let identifier = RegistrarId(u32::try_from(number).expect("28 bits"));
         let address = self.address(host);
         let peers = self.well_known().iter().filter(|other| **other != host);
+        // The rules are about our timers, with whatever profile.
+        let [cycle, last_heard, no_response] = Compatibility::default().heartbeat();
         let mut config = RegistrarConfig::new(identifier, seed)
             .compatibility(self.plan.compatibility)
+            .heartbeat(cycle, last_heard, no_response)
             .enrp(address.clone())
             .peers(peers.map(|other| self.address(*other)));
         if self.plan.discovery.multicast() {
@@ -205,7 +210,9 @@ impl Cluster {
         let member = &self.elements[&host];
         let address = self.address(host);
         let service = TransportAddress { port: 7, ..address.clone() };
+        let timeout = Compatibility::default().registration_timeout();
         let mut config = ElementConfig::new(handle(member.pool), service, self.hunt(), seed)
+            .timeouts(timeout, timeout)
             .policy(member.policy.clone())
             .asap_transport(address);
         if let Some(identifier) = member.fixed {

@@ -72,11 +72,7 @@ pub(super) struct TimerOptions {
 
 impl TimerOptions {
     pub(super) fn apply(&self, config: RegistrarConfig, profile: Compatibility) -> RegistrarConfig {
-        let defaults = match profile {
-            Compatibility::Rfc => [30.0, 61.0, 5.0],
-            _ => [2.0, 3.0, 1.5],
-        };
-        let [cycle, last_heard, no_response] = defaults.map(Duration::from_secs_f64);
+        let [cycle, last_heard, no_response] = profile.heartbeat();
         config
             .keep_alive(self.keep_alive_interval, self.keep_alive_timeout)
             .heartbeat(

@@ -36,6 +36,7 @@ impl ElementConfig {
         hunt: HuntConfig,
         seed: u64,
     ) -> Self {
+        let timeout = hunt.profile().registration_timeout();
         Self {
             pool_handle,
             identifier: None,
@@ -45,8 +46,8 @@ impl ElementConfig {
             lifetime: Duration::from_secs(90),
             hunt,
             seed,
-            registration_timeout: Duration::from_secs(5),
-            deregistration_timeout: Duration::from_secs(5),
+            registration_timeout: timeout,
+            deregistration_timeout: timeout,
             max_registration_attempts: 2,
             load_interval: Duration::from_millis(100),
         }
@@ -84,7 +85,8 @@ impl ElementConfig {
     }
 
     /// How long a registrar may take to answer a registration, T2-registration, and a
-    /// deregistration, T3-deregistration: 5 s, ours, where RFC 5352 section 7.1 has 30 s.
+    /// deregistration, T3-deregistration: 5 s, ours, or with
+    /// [`Compatibility::Rfc`](crate::protocol::Compatibility::Rfc) the 30 s of RFC 5352 section 7.1.
     #[must_use]
     pub fn timeouts(mut self, registration: Duration, deregistration: Duration) -> Self {
         (self.registration_timeout, self.deregistration_timeout) = (registration, deregistration);

@@ -44,6 +44,8 @@ impl RegistrarConfig {
     /// drawn at random (RFC 5353 section 3.2.1), whose random choices follow from `seed`.
     #[must_use]
     pub fn new(identifier: RegistrarId, seed: u64) -> Self {
+        let compatibility = Compatibility::default();
+        let [heartbeat, max_time_last_heard, max_time_no_response] = compatibility.heartbeat();
         Self {
             identifier,
             seed,
@@ -61,13 +63,13 @@ impl RegistrarConfig {
             announced: None,
             announce_interval: Duration::from_secs(1),
             announce_outdate: Duration::from_secs(5),
-            compatibility: Compatibility::default(),
+            compatibility,
             enrp: None,
             peers: Vec::new(),
             multicast_presence: false,
-            heartbeat: Duration::from_secs(2),
-            max_time_last_heard: Duration::from_secs(3),
-            max_time_no_response: Duration::from_millis(1500),
+            heartbeat,
+            max_time_last_heard,
+            max_time_no_response,
             mentor_discovery: Duration::from_secs(5),
             takeover_expiry: Duration::from_secs(5),
         }
@@ -147,11 +149,13 @@ impl RegistrarConfig {
         self
     }
 
-    /// With which implementations to be compatible: all of them.
+    /// With which implementations to be compatible: all of them. It brings its own
+    /// [`Self::heartbeat`], which another one may follow.
     #[must_use]
     pub fn compatibility(mut self, profile: Compatibility) -> Self {
         self.compatibility = profile;
-        self
+        let [cycle, max_last_heard, max_no_response] = profile.heartbeat();
+        self.heartbeat(cycle, max_last_heard, max_no_response)
     }
 
     /// Where other registrars reach this one (RFC 5353): nowhere, so that it stays alone.
@@ -183,7 +187,8 @@ impl RegistrarConfig {
 
     /// How often peers are told that we are there, PEER-HEARTBEAT-CYCLE: 2 s, about rsplib's; how
     /// long one may be silent, MAX-TIME-LAST-HEARD: 3 s; and how long for it may not answer then,
-    /// MAX-TIME-NO-RESPONSE: 1.5 s, both ours. RFC 5353 section 4.2 has 30 s, 61 s and 5 s.
+    /// MAX-TIME-NO-RESPONSE: 1.5 s, both ours. With [`Compatibility::Rfc`], they are the 30 s, 61 s and
+    /// 5 s of RFC 5353 section 4.2.
     ///
     /// A peer that goes silent is dead when the last two are over, 4.5 s after it was heard last;
     /// its elements are taken over as soon as the other peers agree. One that was killed is dead

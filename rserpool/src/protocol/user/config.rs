@@ -22,11 +22,12 @@ impl UserConfig {
     /// choices follow from `seed`.
     #[must_use]
     pub fn new(hunt: HuntConfig, seed: u64) -> Self {
+        let request_timeout = hunt.profile().request_timeout();
         Self {
             hunt,
             seed,
             policies: Policies::default(),
-            request_timeout: Duration::from_secs(3),
+            request_timeout,
             max_request_retransmit: 2,
             cache_capacity: 1024,
             items: 32,
@@ -49,8 +50,8 @@ impl UserConfig {
         self
     }
 
-    /// How long a registrar may take to answer: T1-ENRPrequest, 3 s, rsplib's, where RFC 5352
-    /// section 7.1 has 15 s.
+    /// How long a registrar may take to answer, T1-ENRPrequest: 3 s, rsplib's, or with
+    /// [`Compatibility::Rfc`](crate::protocol::Compatibility::Rfc) the 15 s of RFC 5352 section 7.1.
     #[must_use]
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
