@@ -44,17 +44,17 @@ pub struct Messenger {
     received: VecDeque<(Correspondent, UserMessage)>,
 }
 
-/// Who a message goes to, or comes from.
+/// The other end of a message without a session: an element, or an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Correspondent {
     /// An element of the pool.
     Element(PoolElementId),
-    /// Whoever is at an address to which messages went.
+    /// The program at an address to which messages were sent.
     Address(TransportAddress),
 }
 
-/// What became of a message to all elements of a pool.
+/// The outcome of a message to all elements of a pool.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SentToAll {
     /// The elements that it went to.

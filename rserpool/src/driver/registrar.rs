@@ -56,9 +56,10 @@ impl Registrar {
         Self::start_at(network, std::slice::from_ref(address), config)
     }
 
-    /// The same over several transports of the network, at one of the addresses each: elements and
-    /// users of any of them share one handlespace (RFC 5352 section 3.3). ENRP is offered over all of
-    /// them as well; other registrars are told of the address that `config` has.
+    /// Starts a registrar that offers ASAP over several transports of the network, at one of
+    /// `addresses` each. Elements and users of any of them share one handlespace (RFC 5352 section 3.3).
+    /// ENRP is offered over all of them as well; other registrars are told of the address that `config`
+    /// has.
     ///
     /// # Errors
     ///
@@ -106,8 +107,7 @@ impl Registrar {
             }
             if config.has_multicast_presence() {
                 let groups = profile.presence_groups();
-                let local = enrp.local().unwrap_or(&address);
-                multicast.extend(network.multicast(Ppid::ENRP, groups, Some(local)));
+                multicast.extend(network.multicast(Ppid::ENRP, groups, Some(&bound)));
             }
             endpoints.push((Ppid::ENRP, enrp));
         }
@@ -126,13 +126,13 @@ impl Registrar {
         self.identifier
     }
 
-    /// Where it offers ASAP: the first address.
+    /// The first address at which it offers ASAP.
     #[must_use]
     pub fn local_address(&self) -> &TransportAddress {
         &self.local[0]
     }
 
-    /// Where it offers ASAP, over each of its transports.
+    /// The addresses at which it offers ASAP, one for each transport.
     #[must_use]
     pub fn local_addresses(&self) -> &[TransportAddress] {
         &self.local

@@ -267,7 +267,7 @@ impl<T> Handlespace<T> {
         Ok(key)
     }
 
-    /// What an element would be kept as, if it were of the kind of its pool.
+    /// Encodes an element as it would be kept, if it were of the kind of its pool.
     ///
     /// # Errors
     ///

@@ -116,7 +116,7 @@ pub trait Selector: fmt::Debug + Send {
     }
 }
 
-/// What a selection is to give, and to whom.
+/// The request of a selection: the number of elements, and the user who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Wanted {
@@ -126,7 +126,7 @@ pub struct Wanted {
     /// one for those that are built in: the pool user goes to the first, and to others only if it
     /// fails.
     pub max_increment: Option<usize>,
-    /// Who asks. None at a pool user, which chooses for itself.
+    /// The address of the user who asks; none where a pool user selects for itself.
     pub asker: Option<Asker>,
 }
 
@@ -145,14 +145,14 @@ impl Wanted {
         Self { items, max_increment: None, asker: None }
     }
 
-    /// The same, of which so many count as selected, whatever the policy says.
+    /// Sets how many of the elements count as selected, whatever the policy says.
     #[must_use]
     pub fn max_increment(mut self, elements: Option<usize>) -> Self {
         self.max_increment = elements;
         self
     }
 
-    /// The same for a pool user at `address`.
+    /// Sets the address of the pool user who asks.
     #[must_use]
     pub fn for_asker(mut self, address: IpAddr) -> Self {
         self.asker = Some(Asker { address });

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Limit;
 use crate::wire::{PoolElementId, PoolHandle, RegistrarId, TransportAddress, asap};
 
-/// What a registrar tells its owner, for logs and statistics.
+/// An event that a registrar tells its owner, for logs and statistics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
