@@ -101,6 +101,7 @@ async fn draw(
     let mut session = user.open_requests(pool.clone(), RequestConfig::default().limit(8)).await?;
     let rows: Vec<u16> = (first..HEIGHT).step_by(4).collect();
     let (mut asked, mut lines) = (0, Vec::new());
+    let mut kills = first < 2;
     while lines.len() < rows.len() {
         while asked < rows.len() && session.submit(rows[asked].to_be_bytes().to_vec()).is_ok() {
             asked += 1;
@@ -112,7 +113,8 @@ async fn draw(
             }
             _ => {}
         }
-        if first < 2 && lines.len() == 20 {
+        if kills && lines.len() == 20 {
+            kills = false;
             let mut servers = servers.borrow_mut();
             let serving = |(it, _): &(PoolElementId, _)| session.element() == Some(*it);
             if let Some(at) = servers.iter().position(serving) {
