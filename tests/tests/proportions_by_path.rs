@@ -1,0 +1,172 @@
+//! The policies from end to end by real handles: whichever way a program uses a pool, it is given
+//! the elements that the policy selects (RFC 5356).
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rserpool::cookie::{KeyRing, Seal};
+use rserpool::driver::{
+    ElementEvent, InvalidState, Network, PoolElement, PoolUser, Registrar, RequestConfig, Service,
+    ServiceConfig, random_registrar_id,
+};
+use rserpool::protocol::registrar::{Limits, RegistrarConfig};
+use rserpool::protocol::user::ResolveOptions;
+use rserpool::transport::Memory;
+use rserpool::wire::{PoolElementId, PoolHandle, Ppid, TransportAddress, UserMessage};
+use rserpool_tests::proportions::{CASES, Case, SESSIONS, chi_squared};
+use rserpool_tokio::TokioRuntime;
+use rserpool_tower::PoolService;
+use tower::{Service as _, ServiceExt, service_fn};
+
+/// What a right selection exceeds once in a million times, with two degrees of freedom: the seeds
+/// of the handles are random.
+const LIMIT: f64 = 27.63;
+
+/// The ways to use a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Path {
+    Resolve { max_age: Duration },
+    Session,
+    Messenger,
+    Requests,
+    Tower { max_age: Duration },
+}
+
+const PATHS: [Path; 7] = [
+    Path::Resolve { max_age: Duration::ZERO },
+    Path::Resolve { max_age: Duration::MAX },
+    Path::Session,
+    Path::Messenger,
+    Path::Requests,
+    Path::Tower { max_age: Duration::ZERO },
+    Path::Tower { max_age: Duration::MAX },
+];
+
+struct Echo;
+
+impl Service for Echo {
+    async fn handle(&mut self, body: Bytes) -> Bytes {
+        body
+    }
+
+    fn save(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn restore(&mut self, _: &[u8]) -> Result<(), InvalidState> {
+        Ok(())
+    }
+}
+
+/// Sends back what comes over the element's sessions.
+async fn echo(mut element: PoolElement) {
+    while let Ok(mut session) = element.accept().await {
+        tokio::spawn(async move {
+            while let Ok(Some(event)) = session.recv().await {
+                if let ElementEvent::Message(message) = event {
+                    let _ = session.send(message.ppid, message.payload).await;
+                }
+            }
+        });
+    }
+}
+
+/// Starts three elements with the values of the case; their identifiers and, for tower, their ports
+/// are 1, 2 and 3.
+async fn start(
+    network: &Network,
+    at: &TransportAddress,
+    pool: &PoolHandle,
+    case: Case,
+    path: Path,
+) {
+    for (number, values) in (1..).zip(case.servers) {
+        let mut builder = PoolElement::builder(network, pool.clone(), [at.clone()])
+            .identifier(PoolElementId(number))
+            .policy(values.parse().unwrap())
+            .listen(([127, 0, 0, 1], 0).into());
+        if matches!(path, Path::Tower { .. }) {
+            let port = u16::try_from(number).unwrap();
+            builder = builder.serving_at(TransportAddress::tcp(([127, 0, 0, 1], port).into()));
+        }
+        let element = builder.start().unwrap();
+        element.registered().await.unwrap();
+        if path == Path::Requests {
+            let config = ServiceConfig::new(Seal::new(pool.clone(), KeyRing::generate()));
+            tokio::spawn(element.serve(config, || Echo, pending::<()>(), Duration::ZERO));
+        } else {
+            tokio::spawn(echo(element));
+        }
+    }
+}
+
+/// How often a user that goes that way meets each element of the pool.
+async fn count(user: &PoolUser, pool: &PoolHandle, path: Path) -> [u32; 3] {
+    let mut counts = [0; 3];
+    let mut met = |PoolElementId(element)| counts[element as usize - 1] += 1;
+    let mut messenger = user.messenger(pool.clone()).unwrap();
+    let address = |address: SocketAddr| async move {
+        let port = u32::from(address.port());
+        Ok::<_, Infallible>(service_fn(move |()| async move {
+            Ok::<_, Infallible>(PoolElementId(port))
+        }))
+    };
+    let mut tower = PoolService::new(user.clone(), pool.clone(), service_fn(address));
+    for _ in 0..SESSIONS {
+        match path {
+            Path::Resolve { max_age } => {
+                let options = ResolveOptions { max_age, ..ResolveOptions::default() };
+                met(user.resolve(pool.clone(), options).await.unwrap()[0].identifier);
+            }
+            Path::Session => {
+                let session = user.open(pool.clone()).await.unwrap();
+                met(session.element().unwrap());
+                session.close().await;
+            }
+            Path::Messenger => {
+                let message = UserMessage::new(Ppid(7), b"there".as_slice());
+                met(messenger.send(message).await.unwrap());
+                assert_eq!(messenger.recv().await.1.payload, "there");
+            }
+            Path::Requests => {
+                let session = user.open_requests(pool.clone(), RequestConfig::default()).await;
+                let mut session = session.unwrap();
+                assert_eq!(session.request(b"there".as_slice()).await.unwrap(), "there");
+                met(session.element().unwrap());
+                session.close().await;
+            }
+            Path::Tower { max_age } => {
+                tower = tower.max_age(max_age);
+                met(tower.ready().await.unwrap().call(()).await.unwrap());
+            }
+        }
+    }
+    counts
+}
+
+#[tokio::test]
+async fn programs_meet_the_elements_that_the_policy_selects() {
+    let network = Network::new(TokioRuntime::current(), Memory::new());
+    let any = TransportAddress::new(network.protocol(), ([127, 0, 0, 1], 0).into());
+    let limits = Limits::default()
+        .registrations(100_000)
+        .resolutions(1_000_000)
+        .connections_per_host(100_000);
+    let config = RegistrarConfig::new(random_registrar_id(), 1).limits(limits);
+    let registrar = Registrar::start(&network, &any, config.ready_after(Duration::ZERO)).unwrap();
+    let at = registrar.local_address();
+    for case in CASES {
+        for (number, path) in PATHS.into_iter().enumerate() {
+            let pool: PoolHandle = format!("{}-{number}", case.policy()).parse().unwrap();
+            start(&network, at, &pool, case, path).await;
+            let user = PoolUser::new(&network, [at.clone()]).unwrap();
+            let counts = count(&user, &pool, path).await;
+            let found = chi_squared(&counts, &case.expected());
+            assert!(found < LIMIT, "{case:?}, {path:?}: {counts:?}");
+        }
+    }
+}
