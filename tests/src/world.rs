@@ -242,6 +242,12 @@ impl World {
         ours
     }
 
+    /// Whether a connection of the test has another end.
+    #[must_use]
+    pub fn is_open(&self, on: ConnectionId) -> bool {
+        self.other_end((TEST, on)).is_some()
+    }
+
     /// Sends a message on a connection of the test.
     pub fn send(&mut self, on: ConnectionId, message: UserMessage) {
         let end = self.other_end((TEST, on)).expect("an open connection");

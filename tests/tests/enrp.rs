@@ -6,6 +6,7 @@ use std::time::Duration;
 use rserpool::protocol::registrar::{self, RegistrarConfig};
 use rserpool::protocol::user::{self, ResolveOptions, UserConfig};
 use rserpool::protocol::{Compatibility, ConnectionId, HuntConfig, Registrar, User};
+use rserpool::wire::asap::EndpointUnreachable;
 use rserpool::wire::enrp::{self, Body, Route};
 use rserpool::wire::parameter::PeChecksum;
 use rserpool::wire::{
@@ -295,6 +296,37 @@ fn one_of_the_others_takes_over() {
             .map(|(_, home)| home)
             .collect();
         assert_eq!(taken.len(), 1, "one registrar took them over");
+    }
+}
+
+/// A registrar asks an element of another one, since a user reported it, and takes over from that
+/// one before there is an answer. Whether the element lives decides, not that it was reported.
+#[test]
+fn an_element_that_is_being_asked_is_taken_over() {
+    for lives in [true, false] {
+        let mut world = World::default();
+        let one = world.join(1, &[]);
+        let two = world.join(2, &[one]);
+        world.run(SECOND);
+        let element = world.member(7, &[one, two]);
+        world.run(SECOND);
+        world.pause(element);
+        let user = world.connect(two);
+        let (pool_handle, identifier) = ("Pool".parse().unwrap(), PoolElementId(7));
+        send_asap(&mut world, user, EndpointUnreachable { pool_handle, identifier });
+        world.run(SECOND / 10);
+        world.kill(one);
+        world.run(SECOND / 10);
+        assert_eq!(world.homes(two), [(7, 2)], "it is taken over");
+        if lives {
+            world.resume(element);
+            world.run(SECOND * 60);
+            assert_eq!(world.homes(two), [(7, 2)]);
+            assert!(registered(&mut world, element));
+        } else {
+            world.run(SECOND * 20);
+            assert_eq!(world.homes(two), []);
+        }
     }
 }
 

@@ -91,6 +91,42 @@ fn changes_that_come_thick_are_told_together_and_the_last_one_in_any_case() {
     assert!(told[1].iter().all(|element| element.policy == quarter));
 }
 
+/// Between a change and its being told, another user subscribes: it is given the change with its
+/// answer, and the first one is told of it nevertheless.
+#[test]
+fn a_subscriber_that_comes_while_a_change_waits_misses_nothing() {
+    let mut world = World::default();
+    let registrar = world.registrar(new_registrar());
+    let element = world.element(loaded(1, &[registrar]));
+    let users = [world.user(new_user(&[registrar])), world.user(new_user(&[registrar]))];
+    world.run(SECOND);
+    subscribe(&mut world, users[0]);
+    world.run(SECOND);
+    told(&mut world, users[0]);
+    let loads = |world: &mut World, user| -> Vec<u32> {
+        told(world, user).iter().map(|pool| pool[0].policy.words()[0] >> 24).collect()
+    };
+    // Told at once.
+    load(&mut world, element, 0.25);
+    assert_eq!(loads(&mut world, users[0]), [0x40]);
+    // Half an interval later, the next change waits.
+    world.run(Duration::from_millis(120));
+    load(&mut world, element, 0.5);
+    world.run(Duration::from_millis(20));
+    load(&mut world, element, 0.75);
+    world.run(Duration::from_millis(20));
+    subscribe(&mut world, users[1]);
+    world.run(SECOND);
+    assert_eq!(loads(&mut world, users[0]).last(), Some(&0xbf));
+    assert_eq!(loads(&mut world, users[1]).last(), Some(&0xbf));
+    // Both are subscribed to what follows.
+    load(&mut world, element, 0.125);
+    world.run(SECOND);
+    for user in users {
+        assert_eq!(loads(&mut world, user).last(), Some(&0x20));
+    }
+}
+
 #[test]
 fn a_load_is_told_at_most_every_tenth_of_a_second_and_the_last_one_in_any_case() {
     let mut world = World::default();

@@ -121,6 +121,8 @@ pub struct Footprint {
     pub subscriptions: usize,
     /// Hosts whose requests are being counted, to limit them.
     pub counted_hosts: usize,
+    /// Elements of peers that do not fit the pool of their handle, and are kept beside it.
+    pub rivals: usize,
 }
 
 /// What the driver needs of a state machine that talks to registrars or is one.

@@ -252,6 +252,7 @@ impl Cluster {
             let configured = self.well_known().len();
             if registrar.elements() > 0
                 || footprint.waiting + footprint.counted_hosts + footprint.subscriptions > 0
+                || footprint.rivals > 0
                 || footprint.connections > 2 * peers + configured
                 || footprint.timers > 3 * peers + 2
             {

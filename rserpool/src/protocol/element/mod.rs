@@ -207,6 +207,7 @@ impl Element {
             waiting: 0,
             subscriptions: 0,
             counted_hosts: 0,
+            rivals: 0,
         }
     }
 

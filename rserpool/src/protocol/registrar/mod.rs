@@ -187,6 +187,7 @@ impl Registrar {
             waiting: self.deferred.len(),
             subscriptions: self.subscriptions.len(),
             counted_hosts: self.shares.watched(),
+            rivals: self.rivals.len(),
         }
     }
 

@@ -19,67 +19,112 @@ const MAX_RIVALS: usize = 4096;
 /// The elements that do not fit their pools.
 #[derive(Debug, Default)]
 pub(super) struct Rivals {
-    pools: BTreeMap<PoolHandle, BTreeMap<PoolElementId, PoolElement>>,
+    pools: BTreeMap<PoolHandle, Beside>,
     count: usize,
 }
 
-impl Rivals {
-    fn insert(&mut self, handle: &PoolHandle, value: PoolElement) {
-        let present = self.pools.get(handle);
-        let known = present.is_some_and(|elements| elements.contains_key(&value.identifier));
-        if known || self.count < MAX_RIVALS {
-            self.count += usize::from(!known);
-            let elements = self.pools.entry(handle.clone()).or_default();
-            elements.insert(value.identifier, value);
+/// The elements that are kept beside one pool.
+#[derive(Debug, Default)]
+struct Beside {
+    elements: BTreeMap<PoolElementId, PoolElement>,
+    /// The number of elements of each kind and home registrar.
+    kinds: BTreeMap<PoolKind, BTreeMap<RegistrarId, usize>>,
+}
+
+/// The number of elements of a pool, and the largest identifier of their home registrars: the
+/// larger one stays.
+type Strength = (usize, RegistrarId);
+
+impl Beside {
+    fn insert(&mut self, value: PoolElement) {
+        self.remove(value.identifier);
+        let homes = self.kinds.entry(PoolKind::of(&value)).or_default();
+        *homes.entry(value.home_registrar).or_default() += 1;
+        self.elements.insert(value.identifier, value);
+    }
+
+    fn remove(&mut self, identifier: PoolElementId) {
+        let Some(value) = self.elements.remove(&identifier) else { return };
+        let kind = PoolKind::of(&value);
+        let Some(homes) = self.kinds.get_mut(&kind) else { return };
+        if let Some(count) = homes.get_mut(&value.home_registrar) {
+            *count -= 1;
+            if *count == 0 {
+                homes.remove(&value.home_registrar);
+            }
+        }
+        if homes.is_empty() {
+            self.kinds.remove(&kind);
         }
     }
 
-    /// An element is gone that `home` had told of.
+    fn strength(&self, kind: PoolKind) -> Option<Strength> {
+        let homes = self.kinds.get(&kind)?;
+        Some((homes.values().sum(), *homes.last_key_value()?.0))
+    }
+}
+
+impl Rivals {
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    fn insert(&mut self, handle: &PoolHandle, value: PoolElement) {
+        let present = self.pools.get(handle);
+        let known = present.is_some_and(|pool| pool.elements.contains_key(&value.identifier));
+        if known || self.count < MAX_RIVALS {
+            self.count += usize::from(!known);
+            self.pools.entry(handle.clone()).or_default().insert(value);
+        }
+    }
+
+    /// Removes an element that `home` deleted.
     pub(super) fn remove(
         &mut self,
         handle: &PoolHandle,
         identifier: PoolElementId,
         home: RegistrarId,
     ) {
-        let Some(elements) = self.pools.get_mut(handle) else { return };
-        if elements.get(&identifier).is_some_and(|element| element.home_registrar == home) {
-            elements.remove(&identifier);
+        let Some(pool) = self.pools.get_mut(handle) else { return };
+        if pool.elements.get(&identifier).is_some_and(|element| element.home_registrar == home) {
+            pool.remove(identifier);
             self.count -= 1;
-            if elements.is_empty() {
+            if pool.elements.is_empty() {
                 self.pools.remove(handle);
             }
         }
     }
 
-    /// A registrar is gone.
+    /// Removes all elements of a registrar.
     pub(super) fn forget_home(&mut self, home: RegistrarId) {
         if self.count > 0 {
             let count = &mut self.count;
-            self.pools.retain(|_, elements| {
-                let before = elements.len();
-                elements.retain(|_, element| element.home_registrar != home);
-                *count -= before - elements.len();
-                !elements.is_empty()
+            self.pools.retain(|_, pool| {
+                let its = pool.elements.values().filter(|value| value.home_registrar == home);
+                for identifier in its.map(|value| value.identifier).collect::<Vec<_>>() {
+                    pool.remove(identifier);
+                    *count -= 1;
+                }
+                !pool.elements.is_empty()
             });
         }
     }
 
     fn take(&mut self, handle: &PoolHandle) -> Vec<PoolElement> {
-        let elements = self.pools.remove(handle).unwrap_or_default();
-        self.count -= elements.len();
-        elements.into_values().collect()
+        let pool = self.pools.remove(handle).unwrap_or_default();
+        self.count -= pool.elements.len();
+        pool.elements.into_values().collect()
     }
 
-    /// The kind that most of the elements beside this pool have, and how many they are.
-    fn strongest(&self, handle: &PoolHandle) -> Option<(PoolKind, usize, RegistrarId)> {
-        let mut kinds: BTreeMap<PoolKind, (usize, RegistrarId)> = BTreeMap::new();
-        for element in self.pools.get(handle)?.values() {
-            let entry = kinds.entry(PoolKind::of(element)).or_insert((0, RegistrarId(0)));
-            entry.0 += 1;
-            entry.1 = entry.1.max(element.home_registrar);
-        }
-        let strongest = kinds.into_iter().max_by_key(|(kind, strength)| (*strength, *kind));
-        strongest.map(|(kind, (count, home))| (kind, count, home))
+    /// Returns the strength of the pool that the elements of this kind would be.
+    fn strength(&self, handle: &PoolHandle, kind: PoolKind) -> Option<Strength> {
+        self.pools.get(handle)?.strength(kind)
+    }
+
+    /// Returns the kind of the strongest pool that is kept beside this one.
+    fn strongest(&self, handle: &PoolHandle) -> Option<PoolKind> {
+        let pool = self.pools.get(handle)?;
+        pool.kinds.keys().copied().max_by_key(|kind| (pool.strength(*kind), *kind))
     }
 }
 
@@ -90,8 +135,9 @@ impl Registrar {
         if self.handlespace.could_take(handle, &value).is_err() {
             return;
         }
+        let kind = PoolKind::of(&value);
         self.rivals.insert(handle, value);
-        let Some((_, count, home)) = self.rivals.strongest(handle) else { return };
+        let Some((count, home)) = self.rivals.strength(handle, kind) else { return };
         let size = self.handlespace.pool_size(handle);
         let stays = match count.cmp(&size) {
             std::cmp::Ordering::Less => true,
@@ -109,7 +155,7 @@ impl Registrar {
 
     /// A pool is gone: what was kept beside it takes its place.
     pub(super) fn admit_rivals(&mut self, now: Instant, handle: &PoolHandle) {
-        let Some((kind, ..)) = self.rivals.strongest(handle) else { return };
+        let Some(kind) = self.rivals.strongest(handle) else { return };
         for element in self.rivals.take(handle) {
             let home = element.home_registrar;
             if PoolKind::of(&element) == kind {

@@ -190,6 +190,7 @@ impl User {
                 + self.reports.len(),
             subscriptions: self.subscriptions.len(),
             counted_hosts: 0,
+            rivals: 0,
         }
     }
 
