@@ -299,6 +299,34 @@ fn one_of_the_others_takes_over() {
     }
 }
 
+/// An element that was taken over loses the connection that its new home made, while an answer is
+/// due over it: the element may only have moved.
+#[test]
+fn a_connection_that_breaks_after_a_takeover_is_no_death() {
+    let mut world = World::default();
+    let one = world.join(1, &[]);
+    let config = RegistrarConfig::new(RegistrarId(2), 2).enrp(address(1)).peers([address(0)]);
+    let two = world.registrar(Registrar::new(config.keep_alive(SECOND, SECOND * 5)));
+    world.run(SECOND);
+    // It knows no other registrar, so that the new one has to connect to it.
+    let element = world.member(7, &[one]);
+    world.run(SECOND);
+    world.kill(one);
+    world.run(SECOND);
+    assert_eq!(world.homes(two), [(7, 2)]);
+    world.pause(element);
+    // It has been asked by then.
+    world.run(SECOND * 2);
+    for _ in 0..3 {
+        world.disconnect(element);
+        world.resume(element);
+        world.run(SECOND / 10);
+        assert_eq!(world.homes(two), [(7, 2)]);
+    }
+    world.run(SECOND * 60);
+    assert_eq!(world.homes(two), [(7, 2)]);
+}
+
 /// A registrar asks an element of another one, since a user reported it, and takes over from that
 /// one before there is an answer. Whether the element lives decides, not that it was reported.
 #[test]

@@ -97,33 +97,39 @@ fn changes_that_come_thick_are_told_together_and_the_last_one_in_any_case() {
 fn a_subscriber_that_comes_while_a_change_waits_misses_nothing() {
     let mut world = World::default();
     let registrar = world.registrar(new_registrar());
-    let element = world.element(loaded(1, &[registrar]));
+    let elements = [1, 2].map(|seed| world.element(loaded(seed, &[registrar])));
     let users = [world.user(new_user(&[registrar])), world.user(new_user(&[registrar]))];
     world.run(SECOND);
     subscribe(&mut world, users[0]);
     world.run(SECOND);
     told(&mut world, users[0]);
-    let loads = |world: &mut World, user| -> Vec<u32> {
-        told(world, user).iter().map(|pool| pool[0].policy.words()[0] >> 24).collect()
+    let loads = |world: &mut World, user| -> Vec<Vec<u32>> {
+        let mut told = told(world, user);
+        let load = |element: &PoolElement| element.policy.words()[0] >> 24;
+        told.iter_mut()
+            .map(|pool| {
+                let mut loads: Vec<_> = pool.iter().map(load).collect();
+                loads.sort_unstable();
+                loads
+            })
+            .collect()
     };
-    // Told at once.
-    load(&mut world, element, 0.25);
-    assert_eq!(loads(&mut world, users[0]), [0x40]);
-    // Half an interval later, the next change waits.
-    world.run(Duration::from_millis(120));
-    load(&mut world, element, 0.5);
+    load(&mut world, elements[0], 0.25);
+    assert_eq!(loads(&mut world, users[0]), [[0, 0x40]], "told at once");
     world.run(Duration::from_millis(20));
-    load(&mut world, element, 0.75);
+    load(&mut world, elements[1], 0.5);
     world.run(Duration::from_millis(20));
+    assert_eq!(loads(&mut world, users[0]).len(), 0, "it is too soon");
     subscribe(&mut world, users[1]);
+    assert_eq!(loads(&mut world, users[1]), [[0x40, 0x80]]);
     world.run(SECOND);
-    assert_eq!(loads(&mut world, users[0]).last(), Some(&0xbf));
-    assert_eq!(loads(&mut world, users[1]).last(), Some(&0xbf));
+    assert_eq!(loads(&mut world, users[0]), [[0x40, 0x80]]);
     // Both are subscribed to what follows.
-    load(&mut world, element, 0.125);
+    told(&mut world, users[1]);
+    load(&mut world, elements[0], 0.125);
     world.run(SECOND);
     for user in users {
-        assert_eq!(loads(&mut world, user).last(), Some(&0x20));
+        assert_eq!(loads(&mut world, user), [[0x20, 0x80]]);
     }
 }
 
