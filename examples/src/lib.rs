@@ -6,10 +6,10 @@ use std::future::Future;
 
 use clap::{Parser, ValueEnum};
 use futures::future::{AbortHandle, abortable};
-use rserpool::driver::{Network, Registrar, random_registrar_id};
-use rserpool::protocol::registrar::RegistrarConfig;
+use rserpool::proto::registrar::RegistrarConfig;
+use rserpool::proto::wire::TransportAddress;
 use rserpool::transport::Tcp;
-use rserpool::wire::TransportAddress;
+use rserpool::{Network, Registrar, random_registrar_id};
 use rserpool_smol::SmolRuntime;
 use rserpool_tokio::TokioRuntime;
 

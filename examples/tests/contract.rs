@@ -1,6 +1,6 @@
 //! The contract suite on the runtime of the example.
 
-use rserpool::driver::Network;
+use rserpool::Network;
 use rserpool::transport::Tcp;
 use rserpool_examples::own_runtime::ThreadPerTask;
 

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rserpool::wire::{Bytes, asap::Message};
+use rserpool::proto::wire::{Bytes, asap::Message};
 
 fuzz_target!(|data: &[u8]| {
     let bytes = Bytes::copy_from_slice(data);

@@ -3,9 +3,9 @@
 
 use arbitrary::Unstructured;
 use libfuzzer_sys::fuzz_target;
-use rserpool::protocol::element::ElementConfig;
-use rserpool::protocol::{Element, HuntConfig};
-use rserpool::wire::PoolElementId;
+use rserpool::proto::element::ElementConfig;
+use rserpool::proto::{Element, HuntConfig};
+use rserpool::proto::wire::PoolElementId;
 use rserpool_fuzz::{Player, address, handle};
 
 fuzz_target!(|data: &[u8]| {

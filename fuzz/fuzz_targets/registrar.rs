@@ -3,9 +3,9 @@
 
 use arbitrary::Unstructured;
 use libfuzzer_sys::fuzz_target;
-use rserpool::protocol::Registrar;
-use rserpool::protocol::registrar::{Limits, RegistrarConfig};
-use rserpool::wire::RegistrarId;
+use rserpool::proto::Registrar;
+use rserpool::proto::registrar::{Limits, RegistrarConfig};
+use rserpool::proto::wire::RegistrarId;
 use rserpool_fuzz::{Player, address};
 
 fuzz_target!(|data: &[u8]| {

@@ -7,8 +7,8 @@ use std::time::SystemTime;
 
 use libfuzzer_sys::fuzz_target;
 use rserpool::cookie::{KeyRing, Seal, clear_part};
-use rserpool::protocol::replay::{Action, Client, Frame, Server};
-use rserpool::wire::Bytes;
+use rserpool::proto::replay::{Action, Client, Frame, Server};
+use rserpool::proto::wire::Bytes;
 
 static SEAL: LazyLock<Seal> =
     LazyLock::new(|| Seal::new("Pool".parse().expect("a handle"), KeyRing::generate()));

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use arbitrary::Unstructured;
 use libfuzzer_sys::fuzz_target;
-use rserpool::protocol::session::{Output, SessionConfig};
-use rserpool::protocol::user::ResolveError;
-use rserpool::protocol::{ConnectionEvent, ConnectionId, Session};
-use rserpool::wire::asap::{Body, Resolved};
-use rserpool::wire::{Ppid, TransportProtocol, UserMessage};
+use rserpool::proto::session::{Output, SessionConfig};
+use rserpool::proto::user::ResolveError;
+use rserpool::proto::{ConnectionEvent, ConnectionId, Session};
+use rserpool::proto::wire::asap::{Body, Resolved};
+use rserpool::proto::wire::{Ppid, TransportProtocol, UserMessage};
 use rserpool_fuzz::{address, asap, handle};
 
 fuzz_target!(|data: &[u8]| {

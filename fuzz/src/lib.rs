@@ -5,11 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use rserpool::protocol::{ConnectionEvent, ConnectionId, Machine, Output};
-use rserpool::wire::asap::{self, Resolved};
-use rserpool::wire::enrp::{self, Route, UpdateAction};
-use rserpool::wire::parameter::{Cookie, ItemCount, PeChecksum};
-use rserpool::wire::{
+use rserpool::proto::{ConnectionEvent, ConnectionId, Machine, Output};
+use rserpool::proto::wire::asap::{self, Resolved};
+use rserpool::proto::wire::enrp::{self, Route, UpdateAction};
+use rserpool::proto::wire::parameter::{Cookie, ItemCount, PeChecksum};
+use rserpool::proto::wire::{
     Bytes, ErrorCause, OperationError, PolicyParameters, PolicyType, PoolElement, PoolElementId,
     PoolHandle, Ppid, RegistrarId, RegistrationLife, ServerInformation, TransportAddress,
     TransportUse, UserMessage,

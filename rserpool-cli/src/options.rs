@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use rserpool::driver::{ListenError, Network, PoolUser};
-use rserpool::protocol::{Compatibility, HuntConfig};
+use rserpool::proto::wire::{PoolElementId, PoolHandle, TransportAddress};
+use rserpool::proto::{Compatibility, HuntConfig};
 use rserpool::runtime::Runtime;
 use rserpool::transport::{Tcp, Transport};
-use rserpool::wire::{PoolElementId, PoolHandle, TransportAddress};
+use rserpool::{ListenError, Network, PoolUser};
 use rserpool_tokio::TokioRuntime;
 
 /// The port of ASAP (RFC 5352 section 8.2).
@@ -177,7 +177,7 @@ fn address_or_port(text: &str, port: u16) -> Result<SocketAddr, String> {
 
 /// Reads a pool handle.
 pub(crate) fn pool_handle(text: &str) -> Result<PoolHandle, String> {
-    text.parse().map_err(|error: rserpool::wire::InvalidPoolHandle| error.to_string())
+    text.parse().map_err(|error: rserpool::proto::wire::InvalidPoolHandle| error.to_string())
 }
 
 /// Reads an identifier: a number that is not zero, or hexadecimal digits after 0x.

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, bail, ensure};
-use rserpool::driver::Network;
-use rserpool::wire::{PoolHandle, TransportProtocol};
+use rserpool::Network;
+use rserpool::proto::wire::{PoolHandle, TransportProtocol};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};

@@ -2,7 +2,7 @@
 #![cfg(unix)]
 
 use futures::executor::block_on;
-use rserpool::driver::Network;
+use rserpool::Network;
 use rserpool::transport::{Memory, Tcp};
 use rserpool_cli::single_thread::SingleThread;
 

@@ -1,7 +1,7 @@
 //! Runs [`rserpool`] on [smol](https://docs.rs/smol).
 //!
 //! ```
-//! use rserpool::driver::Network;
+//! use rserpool::Network;
 //! use rserpool::transport::Tcp;
 //! use rserpool_smol::SmolRuntime;
 //!

@@ -1,6 +1,6 @@
 //! The contract suite on smol.
 
-use rserpool::driver::Network;
+use rserpool::Network;
 use rserpool::transport::{Memory, Tcp};
 use rserpool_smol::SmolRuntime;
 

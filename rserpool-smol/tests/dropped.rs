@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use rserpool::driver::{Network, PoolElement, PoolUser, Registrar};
-use rserpool::protocol::registrar::RegistrarConfig;
-use rserpool::protocol::session::SessionConfig;
-use rserpool::protocol::user::ResolveOptions;
+use rserpool::proto::registrar::RegistrarConfig;
+use rserpool::proto::session::SessionConfig;
+use rserpool::proto::user::ResolveOptions;
+use rserpool::proto::wire::{PoolHandle, Ppid, RegistrarId, TransportAddress};
 use rserpool::transport::Tcp;
-use rserpool::wire::{PoolHandle, Ppid, RegistrarId, TransportAddress};
+use rserpool::{Network, PoolElement, PoolUser, Registrar};
 use rserpool_smol::SmolRuntime;
 use smol::Executor;
 

@@ -1,7 +1,7 @@
 //! Runs [`rserpool`] on [tokio](https://tokio.rs).
 //!
 //! ```
-//! use rserpool::driver::Network;
+//! use rserpool::Network;
 //! use rserpool::transport::Tcp;
 //! use rserpool_tokio::TokioRuntime;
 //!

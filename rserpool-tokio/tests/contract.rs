@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use rserpool::driver::Network;
+use rserpool::Network;
 use rserpool::transport::{Memory, Tcp};
 use rserpool_tokio::TokioRuntime;
 

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use futures::FutureExt;
-use rserpool::driver::{Network, PoolElement, PoolUser, Registrar, Session, Stopped};
-use rserpool::protocol::registrar::RegistrarConfig;
-use rserpool::protocol::session::SessionConfig;
-use rserpool::protocol::user::ResolveOptions;
+use rserpool::proto::registrar::RegistrarConfig;
+use rserpool::proto::session::SessionConfig;
+use rserpool::proto::user::ResolveOptions;
+use rserpool::proto::wire::{PoolHandle, Ppid, RegistrarId, TransportAddress};
 use rserpool::transport::Tcp;
-use rserpool::wire::{PoolHandle, Ppid, RegistrarId, TransportAddress};
+use rserpool::{Network, PoolElement, PoolUser, Registrar, Session, Stopped};
 use rserpool_tokio::TokioRuntime;
 use tokio::runtime::{Builder, Runtime};
 

@@ -11,9 +11,9 @@ use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
-use rserpool::driver::PoolUser;
-use rserpool::protocol::user::{ResolveError, ResolveOptions};
-use rserpool::wire::{PoolElementId, PoolHandle};
+use rserpool::PoolUser;
+use rserpool::proto::user::{ResolveError, ResolveOptions};
+use rserpool::proto::wire::{PoolElementId, PoolHandle};
 use tokio::net::TcpStream;
 use tower::Service;
 

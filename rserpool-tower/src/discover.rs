@@ -8,8 +8,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures::Stream;
-use rserpool::driver::{PoolChange, Subscription};
-use rserpool::wire::PoolElementId;
+use rserpool::proto::wire::PoolElementId;
+use rserpool::{PoolChange, Subscription};
 use tower::discover::Change;
 
 use super::addresses;

@@ -11,14 +11,14 @@
 //! A gRPC client over a pool, two lines changed:
 //!
 //! ```no_run
-//! use rserpool::driver::{Network, PoolUser};
+//! use rserpool::{Network, PoolUser};
 //! use rserpool::transport::Tcp;
 //! use rserpool_tokio::TokioRuntime;
 //! use rserpool_tower::PoolConnector;
 //!
 //! # async fn client() -> Result<(), Box<dyn std::error::Error>> {
 //! let network = Network::new(TokioRuntime::current(), Tcp::new());
-//! let user = PoolUser::new(&network, ["127.0.0.1:3863".parse().map(rserpool::wire::TransportAddress::tcp)?])?;
+//! let user = PoolUser::new(&network, ["127.0.0.1:3863".parse().map(rserpool::proto::wire::TransportAddress::tcp)?])?;
 //! let connector = PoolConnector::new(user, "GreeterPool".parse()?);
 //! let channel = tonic::transport::Endpoint::from_static("http://GreeterPool")
 //!     .connect_with_connector_lazy(connector);
@@ -28,8 +28,8 @@
 //! ```
 //!
 //! The servers are what they are, and join the pool by a
-//! [`PoolElement`](rserpool::driver::PoolElement) that
-//! [registers their address](rserpool::driver::PoolElementBuilder::serving_at).
+//! [`PoolElement`](rserpool::PoolElement) that
+//! [registers their address](rserpool::PoolElementBuilder::serving_at).
 
 mod connector;
 mod discover;
@@ -37,7 +37,7 @@ mod service;
 
 use std::net::SocketAddr;
 
-use rserpool::wire::{PoolElement, TransportProtocol};
+use rserpool::proto::wire::{PoolElement, TransportProtocol};
 
 pub use connector::{ConnectError, PoolConnector, PoolStream};
 pub use discover::PoolDiscover;

@@ -8,9 +8,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use rserpool::driver::PoolUser;
-use rserpool::protocol::user::{ResolveError, ResolveOptions};
-use rserpool::wire::{PoolElement, PoolElementId, PoolHandle};
+use rserpool::PoolUser;
+use rserpool::proto::user::{ResolveError, ResolveOptions};
+use rserpool::proto::wire::{PoolElement, PoolElementId, PoolHandle};
 use tower::{Service, ServiceExt};
 
 use super::addresses;

@@ -9,10 +9,10 @@
 //! A server:
 //!
 //! ```no_run
-//! use rserpool::driver::{ElementEvent, Network, PoolElement};
+//! use rserpool::{ElementEvent, Network, PoolElement};
 //!
 //! # async fn server(network: Network) -> Result<(), Box<dyn std::error::Error>> {
-//! # let registrar = rserpool::wire::TransportAddress::tcp("127.0.0.1:3863".parse()?);
+//! # let registrar = rserpool::proto::wire::TransportAddress::tcp("127.0.0.1:3863".parse()?);
 //! let mut element = PoolElement::builder(&network, "EchoPool".parse()?, [registrar]).start()?;
 //! loop {
 //!     let mut session = element.accept().await?;
@@ -30,12 +30,12 @@
 //! And its client:
 //!
 //! ```no_run
-//! use rserpool::driver::{Network, PoolUser};
-//! use rserpool::protocol::session::Event;
-//! use rserpool::wire::Ppid;
+//! use rserpool::{Network, PoolUser};
+//! use rserpool::proto::session::Event;
+//! use rserpool::proto::wire::Ppid;
 //!
 //! # async fn client(network: Network) -> Result<(), Box<dyn std::error::Error>> {
-//! # let registrar = rserpool::wire::TransportAddress::tcp("127.0.0.1:3863".parse()?);
+//! # let registrar = rserpool::proto::wire::TransportAddress::tcp("127.0.0.1:3863".parse()?);
 //! let user = PoolUser::new(&network, [registrar])?;
 //! let mut session = user.open("EchoPool".parse()?).await?;
 //! session.send(Ppid::NONE, "hello").await?;
@@ -51,32 +51,67 @@
 //! # }
 //! ```
 //!
-//! A [`Network`](driver::Network) is a runtime and a transport. The runtimes are in the crates
-//! `rserpool-tokio` and `rserpool-smol`; [`runtime::Runtime`] says what one of your own needs.
+//! A [`Network`] is a runtime and a transport. The runtimes are in the crates `rserpool-tokio` and
+//! `rserpool-smol`; [`runtime::Runtime`] says what one of your own needs.
 //!
-//! | module | what is in it |
+//! | handle | what it is |
 //! |---|---|
-//! | [`driver`] | what programs use: registrar, pool element, pool user, session |
+//! | [`Registrar`] | a registrar that runs in the background |
+//! | [`PoolElement`] | a member of a pool, registered as long as it lives; accepts sessions |
+//! | [`PoolUser`] | resolves pool handles, opens sessions |
+//! | [`Subscription`] | the changes of a pool, as they happen |
+//! | [`Session`] | a pool user's session, which fails over |
+//! | [`ElementSession`] | the same session as the element that serves it sees it |
+//! | [`Messenger`] | messages to a pool without a session |
+//! | [`RequestSession`] | a session of requests and replies, each answered exactly once |
+//! | [`Service`] | what answers them |
+//!
+//! | module | contents |
+//! |---|---|
 //! | [`cookie`] | cookies that clients carry and cannot read or change |
-//! | [`policy`] | selection policies, and how to write one |
-//! | [`protocol`] | the state machines, without any I/O |
-//! | [`handlespace`] | pools and elements |
-//! | [`wire`] | messages and bytes |
+//! | [`proto`] | the crate `rserpool-proto`: messages, policies, the handlespace and the state machines |
 //! | [`transport`], [`runtime`] | what carries and runs it all |
 
 // Elsewhere this crate's enums are non-exhaustive, and a wildcard is what one has to write.
 #![warn(clippy::wildcard_enum_match_arm)]
 
+mod acceptor;
+mod connections;
 #[cfg(feature = "contract")]
 pub mod contract;
-pub mod cookie;
-pub mod driver;
-pub mod handlespace;
+mod dump;
+mod element;
+mod element_session;
+mod gate;
 mod log;
-pub mod policy;
-pub mod protocol;
+mod messenger;
+mod network;
+mod registrar;
 pub mod runtime;
+mod service;
+mod session;
+mod subscription;
 #[cfg(target_os = "linux")]
 mod sys;
+mod task;
+mod timer;
 pub mod transport;
-pub mod wire;
+mod user;
+
+pub use dump::{Dump, DumpError, dump};
+pub use element::{ElementControl, JoinError, PoolElement, PoolElementBuilder};
+pub use element_session::{ElementEvent, ElementSession};
+pub use messenger::{Correspondent, Messenger, MessengerError, SentToAll};
+pub use network::{ListenError, Network, Stopped, random_registrar_id};
+pub use registrar::Registrar;
+#[doc(no_inline)]
+pub use rserpool_proto as proto;
+pub use service::cookie;
+pub use service::requests::{NoRoom, RequestConfig, RequestError, RequestEvent, RequestSession};
+pub use service::serve::Stopping;
+pub use service::{InvalidState, Service, ServiceConfig};
+pub use session::{Session, SessionClosed};
+pub use subscription::{PoolChange, Subscription};
+pub use user::PoolUser;
+
+pub(crate) use network::{ASAP, random_seed};

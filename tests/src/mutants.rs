@@ -7,7 +7,7 @@ pub struct Mutant {
     pub name: String,
     /// Where it is put, from the root of the repository on.
     pub file: String,
-    /// The test that finds it: one of `tests/tests`, "lib", or "contract".
+    /// The test that finds it: one of `rserpool-proto/tests`, "lib", or "contract".
     pub test: String,
     old: String,
     new: String,

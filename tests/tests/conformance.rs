@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rserpool_proto::testing::proportions;
 use rserpool_tests::mutants;
 
 fn root() -> PathBuf {
@@ -220,4 +221,13 @@ fn each_promise_names_a_test_that_exists() {
         count += 1;
     }
     assert!(count >= 10);
+}
+
+#[test]
+fn the_table_of_proportions_is_what_is_measured() {
+    let document = include_str!("../../docs/CONFORMANCE.md");
+    assert!(
+        document.contains(&proportions::table()),
+        "put in the output of `cargo run --release -p rserpool-tests --bin proportions`"
+    );
 }

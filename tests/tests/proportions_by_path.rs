@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rserpool::cookie::{KeyRing, Seal};
-use rserpool::driver::{
+use rserpool::transport::Memory;
+use rserpool::{
     ElementEvent, InvalidState, Network, PoolElement, PoolUser, Registrar, RequestConfig, Service,
     ServiceConfig, random_registrar_id,
 };
-use rserpool::protocol::registrar::{Limits, RegistrarConfig};
-use rserpool::protocol::user::ResolveOptions;
-use rserpool::transport::Memory;
-use rserpool::wire::{PoolElementId, PoolHandle, Ppid, TransportAddress, UserMessage};
-use rserpool_tests::proportions::{CASES, Case, SESSIONS, chi_squared};
+use rserpool_proto::registrar::{Limits, RegistrarConfig};
+use rserpool_proto::testing::proportions::{CASES, Case, SESSIONS, chi_squared};
+use rserpool_proto::user::ResolveOptions;
+use rserpool_proto::wire::{PoolElementId, PoolHandle, Ppid, TransportAddress, UserMessage};
 use rserpool_tokio::TokioRuntime;
 use rserpool_tower::PoolService;
 use tower::{Service as _, ServiceExt, service_fn};

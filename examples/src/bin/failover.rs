@@ -7,12 +7,12 @@
 
 use futures::channel::oneshot;
 use futures::future::select;
-use rserpool::driver::{
+use rserpool::proto::registrar::RegistrarConfig;
+use rserpool::proto::session::Event;
+use rserpool::proto::wire::{PoolElementId, PoolHandle, Ppid, TransportAddress};
+use rserpool::{
     ElementEvent, ElementSession, Network, PoolElement, PoolUser, Registrar, random_registrar_id,
 };
-use rserpool::protocol::registrar::RegistrarConfig;
-use rserpool::protocol::session::Event;
-use rserpool::wire::{PoolElementId, PoolHandle, Ppid, TransportAddress};
 
 fn main() -> anyhow::Result<()> {
     rserpool_examples::run(failover)

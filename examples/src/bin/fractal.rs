@@ -14,11 +14,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::{AbortHandle, try_join_all};
 use rserpool::cookie::{KeyRing, Seal};
-use rserpool::driver::{
+use rserpool::proto::wire::{PoolElementId, PoolHandle, TransportAddress};
+use rserpool::{
     InvalidState, Network, PoolElement, PoolUser, RequestConfig, RequestEvent, Service,
     ServiceConfig,
 };
-use rserpool::wire::{PoolElementId, PoolHandle, TransportAddress};
 use rserpool_examples::{spawn_mortal, start_registrar};
 
 const WIDTH: u16 = 480;

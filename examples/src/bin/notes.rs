@@ -14,9 +14,9 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures::future::AbortHandle;
 use rserpool::cookie::{KeyRing, Lineage, Seal};
-use rserpool::driver::{ElementEvent, ElementSession, Network, PoolElement, PoolUser, Session};
-use rserpool::protocol::session::Event;
-use rserpool::wire::{PoolElementId, PoolHandle, Ppid, TransportAddress};
+use rserpool::proto::session::Event;
+use rserpool::proto::wire::{PoolElementId, PoolHandle, Ppid, TransportAddress};
+use rserpool::{ElementEvent, ElementSession, Network, PoolElement, PoolUser, Session};
 use rserpool_examples::{spawn_mortal, start_registrar};
 
 fn main() -> anyhow::Result<()> {

@@ -6,10 +6,10 @@
 //! cargo run -p rserpool-examples --bin own_runtime -- --runtime smol
 //! ```
 
-use rserpool::driver::{ElementEvent, Network, PoolElement, PoolUser};
-use rserpool::protocol::session::Event;
+use rserpool::proto::session::Event;
+use rserpool::proto::wire::{PoolHandle, Ppid};
 use rserpool::transport::Tcp;
-use rserpool::wire::{PoolHandle, Ppid};
+use rserpool::{ElementEvent, Network, PoolElement, PoolUser};
 use rserpool_examples::own_runtime::ThreadPerTask;
 use rserpool_examples::start_registrar;
 

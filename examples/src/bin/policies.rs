@@ -8,12 +8,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rserpool::driver::{Network, PoolElement, PoolUser, Registrar, random_registrar_id};
-use rserpool::policy::{ByOrder, ByWeight, Order, Policies, Weight};
-use rserpool::protocol::HuntConfig;
-use rserpool::protocol::registrar::RegistrarConfig;
-use rserpool::protocol::user::ResolveOptions;
-use rserpool::wire::{PolicyParameters, PolicyType, PoolElementId, PoolHandle, TransportAddress};
+use rserpool::proto::HuntConfig;
+use rserpool::proto::policy::{ByOrder, ByWeight, Order, Policies, Weight};
+use rserpool::proto::registrar::RegistrarConfig;
+use rserpool::proto::user::ResolveOptions;
+use rserpool::proto::wire::{
+    PolicyParameters, PolicyType, PoolElementId, PoolHandle, TransportAddress,
+};
+use rserpool::{Network, PoolElement, PoolUser, Registrar, random_registrar_id};
 
 /// Servers say what a request costs and how long it takes; cheap ones come first, and of these
 /// the fast ones.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use futures::future::try_join_all;
-use rserpool::driver::Network;
-use rserpool::wire::{PolicyParameters, PoolHandle, TransportAddress};
+use rserpool::Network;
+use rserpool::proto::wire::{PolicyParameters, PoolHandle, TransportAddress};
 use serde_json::json;
 
 use super::cpu;

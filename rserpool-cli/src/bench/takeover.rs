@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use rserpool::driver::{DumpError, Network, dump};
-use rserpool::transport::{Connection, Endpoint, Event, Purpose};
-use rserpool::wire::asap::{Body, EndpointKeepAliveAck, Message, Registration};
-use rserpool::wire::{
+use rserpool::proto::wire::asap::{Body, EndpointKeepAliveAck, Message, Registration};
+use rserpool::proto::wire::{
     PolicyParameters, PoolElement, PoolElementId, PoolHandle, Ppid, RegistrarId, RegistrationLife,
     TransportAddress, TransportUse, UserMessage,
 };
+use rserpool::transport::{Connection, Endpoint, Event, Purpose};
+use rserpool::{DumpError, Network, dump};
 use serde_json::json;
 
 use crate::options::TransportOption;

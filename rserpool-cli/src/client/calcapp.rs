@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use clap::Args;
-use rserpool::driver::Session;
-use rserpool::protocol::session::Event;
-use rserpool::wire::PoolHandle;
+use rserpool::Session;
+use rserpool::proto::session::Event;
+use rserpool::proto::wire::PoolHandle;
 use tokio::time::Instant;
 
 use super::Service;

@@ -6,8 +6,8 @@ mod pingpong;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use rserpool::driver::Session;
-use rserpool::wire::PoolHandle;
+use rserpool::Session;
+use rserpool::proto::wire::PoolHandle;
 
 use crate::commands::terminal::explain_session;
 use crate::options::{self, RegistrarOption, TransportOption};

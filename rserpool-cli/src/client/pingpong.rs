@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use clap::Args;
-use rserpool::protocol::session::Event;
-use rserpool::wire::PoolHandle;
+use rserpool::proto::session::Event;
+use rserpool::proto::wire::PoolHandle;
 use tokio::time::MissedTickBehavior;
 
 use super::Service;

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use rserpool::driver::{Dump, DumpError, dump};
-use rserpool::wire::TransportAddress;
+use rserpool::proto::wire::TransportAddress;
+use rserpool::{Dump, DumpError, dump};
 
 use crate::options::{self, TransportOption};
 

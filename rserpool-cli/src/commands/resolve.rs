@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 use futures::StreamExt;
-use rserpool::driver::{PoolChange, PoolUser};
-use rserpool::protocol::user::{ResolveError, ResolveOptions};
-use rserpool::wire::{PoolElementId, PoolHandle};
+use rserpool::proto::user::{ResolveError, ResolveOptions};
+use rserpool::proto::wire::{PoolElementId, PoolHandle};
+use rserpool::{PoolChange, PoolUser};
 use serde_json::json;
 
 use crate::options::{self, RegistrarOption, TransportOption};

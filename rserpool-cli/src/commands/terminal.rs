@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use rserpool::driver::{Session, SessionClosed};
-use rserpool::protocol::session::{Event, SessionError};
-use rserpool::wire::{PoolHandle, Ppid};
+use rserpool::proto::session::{Event, SessionError};
+use rserpool::proto::wire::{PoolHandle, Ppid};
+use rserpool::{Session, SessionClosed};
 use tokio::sync::mpsc;
 
 use super::resolve::explain_resolve;

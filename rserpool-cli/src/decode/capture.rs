@@ -8,7 +8,7 @@ use etherparse::{
 use pcap_file::DataLink;
 use pcap_file::pcap::PcapParser;
 use pcap_file::pcapng::{Block, PcapNgParser};
-use rserpool::wire::{Bytes, Ppid};
+use rserpool::proto::wire::{Bytes, Ppid};
 
 use super::sctp::Reassembler;
 

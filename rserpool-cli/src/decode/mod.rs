@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
-use rserpool::wire::{Body, Bytes, DecodeError, Message, Ppid, asap, enrp};
+use rserpool::proto::wire::{Body, Bytes, DecodeError, Message, Ppid, asap, enrp};
 
 use print::Printer;
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use rserpool::wire::{Bytes, Ppid};
+use rserpool::proto::wire::{Bytes, Ppid};
 
 const COMMON_HEADER: usize = 12;
 const CHUNK_HEADER: usize = 4;

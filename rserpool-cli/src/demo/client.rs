@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use rserpool::driver::{PoolUser, RequestError, RequestEvent, RequestSession};
-use rserpool::protocol::user::ResolveOptions;
+use rserpool::proto::user::ResolveOptions;
+use rserpool::{PoolUser, RequestError, RequestEvent, RequestSession};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use rserpool::driver::{PoolUser, RequestConfig};
-use rserpool::wire::{PoolHandle, TransportAddress};
+use rserpool::proto::wire::{PoolHandle, TransportAddress};
+use rserpool::{PoolUser, RequestConfig};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;

@@ -7,8 +7,8 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use rserpool::driver::{ElementEvent, ElementSession};
-use rserpool::wire::{Bytes, Ppid};
+use rserpool::proto::wire::{Bytes, Ppid};
+use rserpool::{ElementEvent, ElementSession};
 use tokio::sync::watch;
 use tokio::time::Instant;
 

@@ -1,7 +1,7 @@
 //! Character generator.
 
-use rserpool::driver::ElementSession;
-use rserpool::wire::{Bytes, Ppid};
+use rserpool::ElementSession;
+use rserpool::proto::wire::{Bytes, Ppid};
 
 use super::Broken;
 

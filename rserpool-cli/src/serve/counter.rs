@@ -3,8 +3,8 @@
 //! That the count goes on when a server dies, with no request counted twice, is the framework's
 //! work, not this file's.
 
-use rserpool::driver::{InvalidState, Service};
-use rserpool::wire::Bytes;
+use rserpool::proto::wire::Bytes;
+use rserpool::{InvalidState, Service};
 
 /// The count of one session.
 #[derive(Debug, Default)]

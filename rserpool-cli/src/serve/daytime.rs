@@ -1,7 +1,7 @@
 //! Daytime.
 
-use rserpool::driver::ElementSession;
-use rserpool::wire::Ppid;
+use rserpool::ElementSession;
+use rserpool::proto::wire::Ppid;
 
 use super::Broken;
 

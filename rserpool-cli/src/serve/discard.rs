@@ -1,6 +1,6 @@
 //! Discard.
 
-use rserpool::driver::ElementSession;
+use rserpool::ElementSession;
 
 use super::Broken;
 

@@ -1,6 +1,6 @@
 //! Echo.
 
-use rserpool::driver::{ElementEvent, ElementSession};
+use rserpool::{ElementEvent, ElementSession};
 
 use super::Broken;
 

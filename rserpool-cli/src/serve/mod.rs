@@ -17,9 +17,9 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use rserpool::cookie::{KeyRing, Seal};
-use rserpool::driver::{ElementControl, ElementSession, JoinError, PoolElement, ServiceConfig};
+use rserpool::proto::wire::{ErrorCause, PolicyParameters, PoolElementId, PoolHandle};
 use rserpool::transport::SendError;
-use rserpool::wire::{ErrorCause, PolicyParameters, PoolElementId, PoolHandle};
+use rserpool::{ElementControl, ElementSession, JoinError, PoolElement, ServiceConfig};
 use serde_json::json;
 use tokio::sync::watch;
 

@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::channel::oneshot;
+use rserpool_proto::registrar::RegistrarConfig;
+use rserpool_proto::session::Event;
+use rserpool_proto::user::{ResolveError, ResolveOptions};
+use rserpool_proto::wire::{PolicyParameters, PoolElementId, Ppid, RegistrarId, UserMessage};
 
 use super::service::{new_user, pause, pool, start_registrar};
 use super::{any_address, replay, service};
 use crate::cookie::KeyRing;
-use crate::driver::{
+use crate::{
     Correspondent, ElementEvent, ElementSession, Network, PoolChange, PoolElement, PoolUser,
     Registrar, RequestConfig, RequestEvent, SentToAll, Session, SessionClosed, dump,
 };
-use crate::protocol::registrar::RegistrarConfig;
-use crate::protocol::session::Event;
-use crate::protocol::user::{ResolveError, ResolveOptions};
-use crate::wire::{PolicyParameters, PoolElementId, Ppid, RegistrarId, UserMessage};
 
 /// Makes the future again and again, polls it once more each time, with pauses, and drops it,
 /// until it is ready: so it is dropped at each of the points where it waits.

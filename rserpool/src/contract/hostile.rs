@@ -1,16 +1,17 @@
 //! What anyone may send to a registrar.
 
-use super::service::{new_user, start_registrar};
-use super::transport::{event, message, send};
-use super::{any_address, pause};
-use crate::driver::Network;
-use crate::protocol::user::{ResolveError, ResolveOptions};
-use crate::transport::{Connection, Event, Purpose};
-use crate::wire::asap::{Body, HandleResolution, Message, Registration, Resolved};
-use crate::wire::{
+use rserpool_proto::user::{ResolveError, ResolveOptions};
+use rserpool_proto::wire::asap::{Body, HandleResolution, Message, Registration, Resolved};
+use rserpool_proto::wire::{
     PolicyParameters, PolicyType, PoolElement, PoolElementId, PoolHandle, Ppid, RegistrarId,
     RegistrationLife, TransportAddress, TransportProtocol, TransportUse, UserMessage,
 };
+
+use super::service::{new_user, start_registrar};
+use super::transport::{event, message, send};
+use super::{any_address, pause};
+use crate::Network;
+use crate::transport::{Connection, Event, Purpose};
 
 const ASAP: Purpose = Purpose::Protocol(Ppid::ASAP);
 

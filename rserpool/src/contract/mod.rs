@@ -16,8 +16,9 @@ mod transports;
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use crate::driver::Network;
-use crate::wire::TransportAddress;
+use rserpool_proto::wire::TransportAddress;
+
+use crate::Network;
 
 pub use cancellation::*;
 pub use hostile::*;

@@ -4,14 +4,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use futures::future::{Either, select};
+use rserpool_proto::session::Event as SessionEvent;
+use rserpool_proto::wire::{Ppid, Reliability, TransportAddress, UserMessage};
 
 use super::any_address;
 use super::service::{new_user, pause, pool, start_registrar};
 use super::transport::{connect, event, message, send};
-use crate::driver::{ElementEvent, Network, PoolElement, SessionClosed};
-use crate::protocol::session::Event as SessionEvent;
 use crate::transport::{Connection, Endpoint, Event, Paths, Purpose, SendError};
-use crate::wire::{Ppid, Reliability, TransportAddress, UserMessage};
+use crate::{ElementEvent, Network, PoolElement, SessionClosed};
 
 const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
 const TWO: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::channel::oneshot;
+use rserpool_proto::user::ResolveOptions;
+use rserpool_proto::wire::{
+    PolicyParameters, PolicyType, PoolElementId, PoolHandle, Ppid, TransportAddress, UserMessage,
+};
 
 use super::any_address;
 use super::service::{new_user, start_registrar};
 use crate::cookie::{KeyRing, Seal};
-use crate::driver::{
+use crate::{
     ElementEvent, InvalidState, Network, PoolElement, RequestConfig, Service, ServiceConfig,
-};
-use crate::protocol::user::ResolveOptions;
-use crate::wire::{
-    PolicyParameters, PolicyType, PoolElementId, PoolHandle, Ppid, TransportAddress, UserMessage,
 };
 
 /// A multiple of the sum of the weights 1, 2 and 3.

@@ -5,16 +5,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::channel::oneshot;
 use futures::future::{AbortHandle, abortable};
+use rserpool_proto::replay::{RefusalReason, RequestNumber};
+use rserpool_proto::wire::{PoolElementId, TransportAddress};
 
 use super::any_address;
 use super::service::{new_user, pause, pool, start_registrar};
 use crate::cookie::{KeyRing, Seal};
-use crate::driver::{
+use crate::{
     InvalidState, Network, PoolElement, PoolUser, RequestConfig, RequestError, RequestEvent,
     RequestSession, Service, ServiceConfig,
 };
-use crate::protocol::replay::{RefusalReason, RequestNumber};
-use crate::wire::{PoolElementId, TransportAddress};
 
 /// Replies with how many requests there were, after a while.
 struct Counter {

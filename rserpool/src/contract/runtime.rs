@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::channel::mpsc;
 
-use crate::driver::Network;
+use crate::Network;
 
 /// A timer is never early, and a reset one has its new deadline, later or sooner.
 pub async fn timers_fire_in_time_and_can_be_reset(network: Network) {

@@ -6,22 +6,22 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::StreamExt;
 use futures::future::join_all;
+use rserpool_proto::HuntConfig;
+use rserpool_proto::registrar::RegistrarConfig;
+use rserpool_proto::session::{Event, SessionConfig, SessionError};
+use rserpool_proto::user::{ResolveError, ResolveOptions};
+use rserpool_proto::wire::asap::BusinessCard;
+use rserpool_proto::wire::{
+    Bytes, ErrorCause, PoolElementId, PoolHandle, Ppid, RegistrarId, TransportAddress,
+    TransportProtocol, TransportUse, UserMessage, asap,
+};
 
 use super::any_address;
 use super::transport::{event, message, send};
-use crate::driver::{
+use crate::transport::{self, Memory, Purpose, SendError, Tcp, Transport};
+use crate::{
     Correspondent, ElementEvent, ElementSession, MessengerError, Network, PoolChange, PoolElement,
     PoolUser, Registrar, SentToAll, Session, SessionClosed,
-};
-use crate::protocol::HuntConfig;
-use crate::protocol::registrar::RegistrarConfig;
-use crate::protocol::session::{Event, SessionConfig, SessionError};
-use crate::protocol::user::{ResolveError, ResolveOptions};
-use crate::transport::{self, Memory, Purpose, SendError, Tcp, Transport};
-use crate::wire::asap::BusinessCard;
-use crate::wire::{
-    Bytes, ErrorCause, PoolElementId, PoolHandle, Ppid, RegistrarId, TransportAddress,
-    TransportProtocol, TransportUse, UserMessage, asap,
 };
 
 pub(super) fn pool() -> PoolHandle {

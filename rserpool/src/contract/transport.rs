@@ -4,11 +4,12 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
+use rserpool_proto::wire::{Ppid, TransportAddress, UserMessage};
+
 use super::any_address;
 use super::service::pause;
-use crate::driver::Network;
+use crate::Network;
 use crate::transport::{Connection, Endpoint, Event, Purpose, SendError};
-use crate::wire::{Ppid, TransportAddress, UserMessage};
 
 pub(super) async fn event(connection: &mut dyn Connection) -> Event {
     poll_fn(|cx| connection.poll_event(cx)).await

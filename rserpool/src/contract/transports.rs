@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rserpool_proto::registrar::RegistrarConfig;
+use rserpool_proto::user::ResolveOptions;
+use rserpool_proto::wire::{PoolHandle, RegistrarId, TransportProtocol};
+
 use super::any_address;
 use super::service::{new_user, next, pause, start_counter, start_counter_of};
-use crate::driver::{Network, Registrar};
-use crate::protocol::registrar::RegistrarConfig;
-use crate::protocol::user::ResolveOptions;
 use crate::transport::{Memory, Tcp, Transport};
-use crate::wire::{PoolHandle, RegistrarId, TransportProtocol};
+use crate::{Network, Registrar};
 
 /// One handlespace, whichever transport elements and users come over.
 pub async fn a_registrar_offers_several_transports(network: Network) {

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use crate::wire::parameter::Addresses;
-use crate::wire::{TransportAddress, TransportProtocol};
+use rserpool_proto::wire::parameter::Addresses;
+use rserpool_proto::wire::{TransportAddress, TransportProtocol};
 
 /// The addresses of the interfaces that may have other hosts behind them.
 fn outside() -> impl Iterator<Item = IpAddr> {

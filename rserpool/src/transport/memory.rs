@@ -9,10 +9,10 @@ use std::task::{Context, Poll, ready};
 
 use futures::channel::mpsc;
 use futures::stream::StreamExt;
+use rserpool_proto::wire::{TransportAddress, TransportProtocol, UserMessage};
 
 use super::{Connection, Endpoint, Event, Purpose, SendError, Transport};
 use crate::runtime::Runtime;
-use crate::wire::{TransportAddress, TransportProtocol, UserMessage};
 
 /// How many messages wait on a connection, and how many connections to be accepted.
 const CAPACITY: usize = 64;

@@ -19,8 +19,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rserpool_proto::wire::{Ppid, TransportAddress, TransportProtocol, UserMessage};
+
 use crate::runtime::Runtime;
-use crate::wire::{Ppid, TransportAddress, TransportProtocol, UserMessage};
 
 pub use memory::Memory;
 #[cfg(target_os = "linux")]
@@ -213,7 +214,7 @@ pub enum Event {
         /// The other end.
         peer: TransportAddress,
     },
-    /// A message was given up: its [`Reliability`](crate::wire::Reliability) had an end, or the
+    /// A message was given up: its [`Reliability`](rserpool_proto::wire::Reliability) had an end, or the
     /// connection has. The bytes are those that the transport still had.
     SendFailed(UserMessage),
     /// The peer closed in good order. The last event.

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use rserpool_proto::wire::{Ppid, TransportAddress, UserMessage};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::interfaces;
 use crate::runtime::{Interest, RegisteredSocket, Runtime};
-use crate::wire::{Ppid, TransportAddress, UserMessage};
 
 /// How far messages go: as far as rsplib's.
 const TIME_TO_LIVE: u32 = 30;

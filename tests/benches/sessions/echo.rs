@@ -4,9 +4,9 @@ use std::future::Future;
 use std::time::Instant;
 
 use bytes::Bytes;
-use rserpool::driver::{ElementEvent, ElementSession, Network, Session};
-use rserpool::protocol::session::Event;
-use rserpool::wire::Ppid;
+use rserpool::{ElementEvent, ElementSession, Network, Session};
+use rserpool_proto::session::Event;
+use rserpool_proto::wire::Ppid;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 

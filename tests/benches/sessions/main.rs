@@ -15,10 +15,10 @@ mod memory;
 
 use std::sync::Arc;
 
-use rserpool::driver::{Network, PoolElement, PoolUser, Registrar, random_registrar_id};
-use rserpool::protocol::registrar::RegistrarConfig;
 use rserpool::transport::{Memory, Tcp, Transport};
-use rserpool::wire::{PoolHandle, TransportAddress};
+use rserpool::{Network, PoolElement, PoolUser, Registrar, random_registrar_id};
+use rserpool_proto::registrar::RegistrarConfig;
+use rserpool_proto::wire::{PoolHandle, TransportAddress};
 use rserpool_smol::SmolRuntime;
 use rserpool_tokio::TokioRuntime;
 

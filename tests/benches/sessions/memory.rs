@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicIsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rserpool::driver::Network;
-use rserpool::protocol::session::SessionConfig;
-use rserpool::wire::Ppid;
+use rserpool::Network;
+use rserpool_proto::session::SessionConfig;
+use rserpool_proto::wire::Ppid;
 
 use super::{pool, start};
 

@@ -10,9 +10,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use rserpool::wire::asap::{self, Body};
-use rserpool::wire::{RegistrationLife, TransportAddress};
-use rserpool_tests::by_hand::registration;
+use rserpool_proto::testing::by_hand::registration;
+use rserpool_proto::wire::asap::{self, Body};
+use rserpool_proto::wire::{RegistrationLife, TransportAddress};
 
 /// The elements of a pool.
 const POOL_SIZE: u32 = 1000;

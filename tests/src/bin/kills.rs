@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use futures::StreamExt;
-use rserpool::driver::{Network, PoolChange, PoolElement, PoolUser};
 use rserpool::transport::Tcp;
-use rserpool::wire::parameter::ItemCount;
-use rserpool::wire::{PoolElementId, PoolHandle, TransportAddress, asap};
+use rserpool::{Network, PoolChange, PoolElement, PoolUser};
+use rserpool_proto::wire::parameter::ItemCount;
+use rserpool_proto::wire::{PoolElementId, PoolHandle, TransportAddress, asap};
 use rserpool_tokio::TokioRuntime;
 
 /// The elements of a pool.

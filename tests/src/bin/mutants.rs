@@ -84,9 +84,12 @@ impl Copy {
         let mut command = Command::new(env!("CARGO"));
         command.args(["test", "-q", "--locked"]).current_dir(&self.code);
         match mutant.test.as_str() {
-            "lib" => command.args(["-p", "rserpool", "--lib"]),
+            "lib" => {
+                let package = mutant.file.split('/').next().unwrap_or_default();
+                command.args(["-p", package, "--lib"])
+            }
             "contract" => command.args(["-p", "rserpool-tokio", "--test", "contract"]),
-            test => command.args(["-p", "rserpool-tests", "--test", test]),
+            test => command.args(["-p", "rserpool-proto", "--test", test]),
         };
         command.args(build_only.then_some("--no-run"));
         command.env("CARGO_TARGET_DIR", &self.target).env("RUSTFLAGS", "-Awarnings");

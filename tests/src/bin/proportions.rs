@@ -4,5 +4,5 @@
 use std::io::{self, Write};
 
 fn main() -> io::Result<()> {
-    io::stdout().write_all(rserpool_tests::proportions::table().as_bytes())
+    io::stdout().write_all(rserpool_proto::testing::proportions::table().as_bytes())
 }

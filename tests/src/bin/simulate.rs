@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use rserpool::wire::Ppid;
-use rserpool_tests::simulation::{self, Tally};
+use rserpool_proto::testing::simulation::{self, Tally};
+use rserpool_proto::wire::Ppid;
 
 /// Registrars, elements and users under faults drawn at random, in virtual time.
 ///

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use rserpool::driver::{Network, Registrar, random_registrar_id};
-use rserpool::protocol::registrar::RegistrarConfig;
+use rserpool::proto::registrar::RegistrarConfig;
+use rserpool::proto::wire::{TransportAddress, TransportProtocol};
 use rserpool::runtime::Runtime;
-use rserpool::wire::{TransportAddress, TransportProtocol};
+use rserpool::{Network, Registrar, random_registrar_id};
 use serde_json::json;
 
 use crate::options::{self, CompatibilityOption, TransportOption};

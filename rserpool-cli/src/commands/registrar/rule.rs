@@ -3,14 +3,14 @@
 //! An expression, not a module to load: it is checked when it is read, is bounded by what it is (no
 //! loops, no memory of its own), cannot end the registrar, and needs no compiler at the operator's
 //! place. It is evaluated once for each registration, not for each selection. Who needs more writes a
-//! [`SelectionPolicy`](rserpool::policy::SelectionPolicy) and a registrar of five lines.
+//! [`SelectionPolicy`](rserpool::proto::policy::SelectionPolicy) and a registrar of five lines.
 
 use std::str::FromStr;
 use std::sync::Arc;
 
 use exmex::prelude::*;
-use rserpool::policy::{ByOrder, ByWeight, Order, Policies, Weight};
-use rserpool::wire::{PolicyParameters, PolicyType};
+use rserpool::proto::policy::{ByOrder, ByWeight, Order, Policies, Weight};
+use rserpool::proto::wire::{PolicyParameters, PolicyType};
 
 /// The longest rule.
 const MAX_LENGTH: usize = 1000;

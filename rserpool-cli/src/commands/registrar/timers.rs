@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use clap::Args;
-use rserpool::protocol::Compatibility;
-use rserpool::protocol::registrar::RegistrarConfig;
+use rserpool::proto::Compatibility;
+use rserpool::proto::registrar::RegistrarConfig;
 
 /// A year is more than any timer wants.
 const LONGEST: f64 = 365.0 * 24.0 * 60.0 * 60.0;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::wire::parameter::Addresses;
+use rserpool_proto::wire::parameter::Addresses;
 
 const FAMILY_4: u16 = libc::AF_INET as u16;
 const FAMILY_6: u16 = libc::AF_INET6 as u16;

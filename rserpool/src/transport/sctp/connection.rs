@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use rserpool_proto::wire::{Ppid, TransportAddress, UserMessage};
 use socket2::{MsgHdr, Socket};
 
 use super::Sctp;
@@ -19,7 +20,6 @@ use super::receiver::{Piece, Receiver};
 use crate::runtime::{Interest, RegisteredSocket, Runtime};
 use crate::sys::AssociationId;
 use crate::transport::{Connection, Event, Paths, Purpose, SendError};
-use crate::wire::{Ppid, TransportAddress, UserMessage};
 
 /// From how much unsent data on a connection is not ready for more.
 const WRITE_LIMIT: usize = 256 * 1024;

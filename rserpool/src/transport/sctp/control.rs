@@ -3,8 +3,9 @@
 
 use std::mem::size_of;
 
+use rserpool_proto::wire::{Ppid, Reliability, UserMessage};
+
 use crate::sys::{AssociationId, IPPROTO_SCTP};
-use crate::wire::{Ppid, Reliability, UserMessage};
 
 const SNDINFO: i32 = 2;
 const RCVINFO: i32 = 3;
@@ -72,13 +73,13 @@ fn make(
     put(&[0; 4]);
     put(&association.to_ne_bytes());
     let (policy, value) = match reliability {
-        Reliability::Full => (PR_NONE, 0),
         Reliability::Lifetime(lifetime) => {
             // Zero would be no limit.
             let milliseconds = lifetime.as_millis().max(1);
             (PR_LIFETIME, u32::try_from(milliseconds).unwrap_or(u32::MAX))
         }
         Reliability::Retransmissions(times) => (PR_RETRANSMISSIONS, times),
+        Reliability::Full | _ => (PR_NONE, 0),
     };
     put(&(HEADER + PRINFO_LENGTH).to_ne_bytes());
     put(&IPPROTO_SCTP.to_ne_bytes());

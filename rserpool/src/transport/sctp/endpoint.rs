@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
+use rserpool_proto::wire::{TransportAddress, TransportProtocol};
 use socket2::{Domain, MsgHdr, Socket, Type};
 
 use super::connection::{SctpConnection, Style};
@@ -14,7 +15,6 @@ use super::{Sctp, address, control, domain, options};
 use crate::runtime::{RegisteredSocket, Runtime};
 use crate::sys::{self, AssociationId};
 use crate::transport::{Connection, Endpoint, Purpose, is_shortage};
-use crate::wire::{TransportAddress, TransportProtocol};
 
 #[derive(Debug)]
 pub(super) struct SctpEndpoint {

@@ -27,9 +27,9 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use super::{Endpoint, Purpose, Transport};
 use crate::runtime::Runtime;
 use crate::sys;
-use crate::wire::{TransportAddress, TransportProtocol};
 use endpoint::SctpEndpoint;
 use options::Timing;
+use rserpool_proto::wire::{TransportAddress, TransportProtocol};
 
 /// How many associations wait to be accepted.
 const BACKLOG: i32 = 1024;

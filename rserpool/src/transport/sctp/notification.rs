@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
+use rserpool_proto::wire::{Ppid, UserMessage};
 
 use super::{address, control};
 use crate::sys::AssociationId;
-use crate::wire::{Ppid, UserMessage};
 
 const ASSOCIATION_CHANGE: u16 = 0x8001;
 const PEER_ADDRESS_CHANGE: u16 = 0x8002;

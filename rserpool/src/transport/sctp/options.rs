@@ -4,11 +4,11 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use rserpool_proto::wire::{TransportAddress, TransportProtocol};
 use socket2::Socket;
 
 use super::{Sctp, address};
 use crate::sys::{self, AssociationId};
-use crate::wire::{TransportAddress, TransportProtocol};
 
 const RTO_INFO: i32 = 0;
 const ASSOCIATION_INFO: i32 = 1;

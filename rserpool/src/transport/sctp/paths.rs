@@ -4,10 +4,11 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use rserpool_proto::wire::TransportAddress;
+
 use super::connection::SctpConnection;
 use super::{address, options};
 use crate::transport::Paths;
-use crate::wire::TransportAddress;
 
 impl Paths for SctpConnection {
     fn local(&self) -> io::Result<TransportAddress> {

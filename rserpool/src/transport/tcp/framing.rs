@@ -22,10 +22,10 @@
 use std::io;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use rserpool_proto::wire::{Ppid, UserMessage, padded};
 
 use super::outgoing::Outgoing;
 use crate::transport::SendError;
-use crate::wire::{Ppid, UserMessage, padded};
 
 /// The length of a frame's header.
 const HEADER: usize = 8;

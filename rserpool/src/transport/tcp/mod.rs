@@ -18,9 +18,9 @@ use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
 use super::{Connection, Endpoint, Event, Purpose, SendError, Transport};
 use crate::runtime::{Interest, RegisteredSocket, Runtime};
-use crate::wire::{TransportAddress, TransportProtocol, UserMessage};
 use framing::{Frame, Framing};
 use outgoing::Outgoing;
+use rserpool_proto::wire::{TransportAddress, TransportProtocol, UserMessage};
 
 /// How much is read at a time.
 const READ_SIZE: usize = 64 * 1024;

@@ -1,0 +1,576 @@
+//! The pool element's side towards its registrar (RFC 5352 section 3).
+
+mod config;
+mod registration;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::{
+    ConnectionEvent, ConnectionId, Footprint, Hunt, HuntProgress, Incompatible, Machine, Outbox,
+    Output, Received, Timers, receive,
+};
+use crate::wire::{
+    OperationError, PolicyParameters, PoolElementId, PoolHandle, Ppid, RegistrarId,
+    TransportAddress, UserMessage, asap, asap::Body,
+};
+use registration::draw_identifier;
+
+pub use config::ElementConfig;
+
+/// How long a member that is refused waits before it registers again, doubled up to
+/// RETRAN.max (RFC 5352 section 7.3); ours.
+const RETRY_DELAY: Duration = Duration::from_secs(2);
+
+/// The most connections from registrars; ours. There are as many as there are registrars that
+/// look after the element.
+const MAX_ACCEPTED: usize = 64;
+
+/// How often to ask to be deregistered, each time another registrar if there is one; ours.
+const MAX_DEREGISTRATION_ATTEMPTS: u32 = 2;
+
+/// How long who connects may take to send a keep-alive; ours.
+const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often it looks whether its host has other addresses, over a transport that goes on with
+/// those; ours.
+const ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A pool element: it registers, stays registered, answers keep-alives, and finds another
+/// registrar when its own is gone.
+#[derive(Debug)]
+pub struct Element {
+    config: ElementConfig,
+    identifier: PoolElementId,
+    identifiers_drawn: u32,
+    policy: PolicyParameters,
+    /// When it registered with another load last.
+    load_told: Option<Instant>,
+    state: State,
+    home: Option<Home>,
+    /// How the last home registrar was reached, and where.
+    last_home: Option<(TransportAddress, TransportAddress)>,
+    /// Registrations sent since the last answer.
+    attempts: u32,
+    /// Whether a registrar may hold a registration of ours.
+    claimed: bool,
+    /// Whether it was a member before: then a refusal is not the end.
+    was_member: bool,
+    /// How often it was refused since.
+    refusals: u32,
+    /// How long to wait after the next refusal.
+    retry_delay: Duration,
+    /// Connections from outside.
+    accepted: BTreeMap<ConnectionId, Accepted>,
+    hunt: Hunt,
+    rng: StdRng,
+    timers: Timers<Timer>,
+    out: Outbox<Event>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Not a member, and about to become one.
+    Joining,
+    Registered,
+    /// Refused for a reason that trying again does not mend.
+    Rejected,
+    Leaving,
+    Left,
+}
+
+/// A connection from outside: from a registrar, as far as anybody knows.
+#[derive(Debug)]
+struct Accepted {
+    host: IpAddr,
+    /// Whether its first fault was logged.
+    complained: bool,
+}
+
+/// The connection to the home registrar.
+#[derive(Debug)]
+struct Home {
+    connection: ConnectionId,
+    local: TransportAddress,
+    peer: TransportAddress,
+    /// Known from its keep-alives.
+    registrar: Option<RegistrarId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Timer {
+    /// T2-registration.
+    Registration,
+    /// T3-deregistration.
+    Deregistration,
+    /// T4-reregistration.
+    Reregistration,
+    /// The load changed, and it is too soon to tell.
+    Load,
+    /// The addresses of this host may be others.
+    Addresses,
+    FirstMessage(ConnectionId),
+}
+
+/// What a pool element tells its owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "drivers handle each")]
+pub enum Event {
+    /// It is a member of the pool.
+    Registered {
+        /// Its identifier.
+        identifier: PoolElementId,
+        /// Its home registrar's address.
+        registrar: TransportAddress,
+    },
+    /// The registrar does not take it: at once, or after 14 seconds where another element has the
+    /// identifier that was chosen for it. It tries again, for the pool may change.
+    Rejected(OperationError),
+    /// The registrar cannot take it now, or refused to let it go. It tries again.
+    Refused(OperationError),
+    /// The compatibility profile forbids its pool handle or its policy. Nothing was sent: it
+    /// stays what it was, with the policy that it had.
+    Incompatible(Incompatible),
+    /// It is registered, but not as it asked: some of its addresses were left out (RFC 5352
+    /// section 2.2.3).
+    AddressesLeftOut(OperationError),
+    /// Another registrar is its home now (RFC 5352 section 3.5).
+    HomeChanged(RegistrarId),
+    /// The home registrar reported an error that belongs to no request.
+    RegistrarError(OperationError),
+    /// Somebody sent what is not ASAP.
+    Misbehaved(String),
+    /// The home registrar is gone, or does not answer; another is looked for.
+    RegistrarLost,
+    /// None was found so far; the search goes on.
+    NoRegistrar,
+    /// The registrar dropped it, since it was too late to renew its registration. It
+    /// registers again.
+    Expired,
+    /// It left the pool. The last event.
+    Deregistered {
+        /// Whether the registrar said so; else the registration has yet to expire.
+        confirmed: bool,
+    },
+}
+
+impl Element {
+    /// An element that is not registered yet.
+    #[must_use]
+    pub fn new(config: ElementConfig) -> Self {
+        let mut rng = StdRng::seed_from_u64(config.seed);
+        let identifier = config.identifier.unwrap_or_else(|| draw_identifier(&mut rng));
+        Self {
+            identifier,
+            identifiers_drawn: 0,
+            policy: config.policy.clone(),
+            load_told: None,
+            state: State::Joining,
+            home: None,
+            last_home: None,
+            attempts: 0,
+            claimed: false,
+            was_member: false,
+            refusals: 0,
+            retry_delay: RETRY_DELAY,
+            accepted: BTreeMap::new(),
+            hunt: Hunt::new(config.hunt.clone()),
+            rng,
+            timers: Timers::new(),
+            out: Outbox::new(config.hunt.profile()),
+            config,
+        }
+    }
+
+    /// The identifier in the pool.
+    #[must_use]
+    pub fn identifier(&self) -> PoolElementId {
+        self.identifier
+    }
+
+    /// The pool.
+    #[must_use]
+    pub fn pool_handle(&self) -> &PoolHandle {
+        &self.config.pool_handle
+    }
+
+    /// Whether the element is a member of its pool, as far as it knows.
+    #[must_use]
+    pub fn is_registered(&self) -> bool {
+        self.state == State::Registered
+    }
+
+    /// How much it holds.
+    #[must_use]
+    pub fn footprint(&self) -> Footprint {
+        let home = self.home.as_ref().map(|home| home.connection);
+        let dialled = home.is_some_and(|home| !self.accepted.contains_key(&home));
+        Footprint {
+            connections: self.accepted.len() + self.hunt.attempts() + usize::from(dialled),
+            timers: self.timers.len(),
+            waiting: 0,
+            subscriptions: 0,
+            counted_hosts: 0,
+            rivals: 0,
+        }
+    }
+
+    /// Registers with another policy or other values, a new load for instance.
+    pub fn set_policy(&mut self, now: Instant, policy: PolicyParameters) {
+        self.out.begin();
+        if let Err(error) = self.check(&policy) {
+            return self.out.event(Event::Incompatible(error));
+        }
+        self.policy = policy;
+        match self.state {
+            State::Rejected => {
+                self.state = State::Joining;
+                self.register(now);
+            }
+            // Where a registration is on its way, it has the old values, and another follows.
+            State::Registered | State::Joining if self.home.is_some() => self.register(now),
+            State::Registered | State::Joining | State::Leaving | State::Left => {}
+        }
+    }
+
+    /// Registers with another load, from 0.0 to 1.0, if the policy has one: at once, or when the
+    /// last time was [`ElementConfig::load_interval`] ago. Other loads may come until then.
+    pub fn set_load(&mut self, now: Instant, load: f64) {
+        self.out.begin();
+        let Some(policy) = self.policy.with_load(load) else { return };
+        if policy == self.policy {
+            return;
+        }
+        self.policy = policy;
+        match self.load_told.map(|told| told + self.config.load_interval) {
+            Some(next) if now < next => self.timers.set(Timer::Load, next),
+            _ => self.tell_load(now),
+        }
+    }
+
+    fn tell_load(&mut self, now: Instant) {
+        if self.state == State::Registered && self.home.is_some() {
+            self.load_told = Some(now);
+            self.register(now);
+        }
+    }
+
+    fn check(&self, policy: &PolicyParameters) -> Result<(), Incompatible> {
+        self.config.hunt.profile().check(&self.config.pool_handle, Some(policy))
+    }
+
+    /// Leaves the pool.
+    pub fn deregister(&mut self, now: Instant) {
+        self.out.begin();
+        match self.state {
+            State::Leaving | State::Left => {}
+            State::Rejected => self.leave(true),
+            State::Joining if !self.claimed => self.leave(true),
+            State::Registered | State::Joining => {
+                self.state = State::Leaving;
+                self.attempts = 0;
+                self.timers.cancel(Timer::Registration);
+                self.timers.cancel(Timer::Reregistration);
+                self.timers.set(Timer::Deregistration, now + self.config.deregistration_timeout);
+                self.send_deregistration();
+            }
+        }
+    }
+
+    fn start_hunt(&mut self, now: Instant) {
+        self.hunt.start(now, &mut self.out, &mut self.rng);
+    }
+
+    /// The home registrar is gone or does not answer: another one is looked for (RFC 5352
+    /// section 3.6).
+    fn lose_home(&mut self, now: Instant) {
+        if let Some(home) = self.home.take() {
+            self.forget(home.connection);
+            self.out.abort(home.connection);
+        }
+        self.timers.cancel(Timer::Registration);
+        self.timers.cancel(Timer::Reregistration);
+        match self.state {
+            State::Joining | State::Registered => {
+                self.state = State::Joining;
+                self.out.event(Event::RegistrarLost);
+                self.start_hunt(now);
+            }
+            State::Leaving => self.start_hunt(now),
+            State::Rejected | State::Left => {}
+        }
+    }
+
+    #[allow(clippy::wildcard_enum_match_arm, reason = "all other messages are not for elements")]
+    fn process(&mut self, now: Instant, from: ConnectionId, body: Body) {
+        match body {
+            Body::RegistrationResponse(response) => {
+                self.handle_registration_response(now, from, response);
+            }
+            Body::DeregistrationResponse(response) => {
+                self.handle_deregistration_response(now, from, response);
+            }
+            Body::EndpointKeepAlive(keep_alive) => self.handle_keep_alive(now, from, &keep_alive),
+            Body::Error(error) => {
+                self.out.event(Event::RegistrarError(error.error));
+            }
+            other => {
+                let message = crate::wire::Body::name(&other);
+                tracing::debug!(message, "ignored: not for pool elements");
+            }
+        }
+    }
+
+    /// A connection is over, which may have come from outside.
+    fn forget(&mut self, connection: ConnectionId) {
+        self.accepted.remove(&connection);
+        self.timers.cancel(Timer::FirstMessage(connection));
+    }
+
+    /// Closes the oldest connection from outside, of the host that has the most, so that nobody can
+    /// keep registrars out by connecting.
+    fn make_room(&mut self) {
+        let mut hosts: BTreeMap<IpAddr, Vec<ConnectionId>> = BTreeMap::new();
+        for (connection, accepted) in &self.accepted {
+            if !self.is_home(*connection) {
+                hosts.entry(accepted.host).or_default().push(*connection);
+            }
+        }
+        let most = hosts.into_values().max_by_key(Vec::len);
+        if let Some(oldest) = most.and_then(|connections| connections.first().copied()) {
+            self.forget(oldest);
+            self.out.abort(oldest);
+        }
+    }
+
+    /// Registers again where it is reached elsewhere now, and asks again later.
+    fn handle_addresses(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        local: TransportAddress,
+        peer: TransportAddress,
+    ) {
+        let Some(home) = self.home.as_mut().filter(|home| home.connection == connection) else {
+            return;
+        };
+        self.timers.set(Timer::Addresses, now + ADDRESS_INTERVAL);
+        let moved = !same_addresses(&home.local, &local);
+        (home.local, home.peer) = (local.clone(), peer.clone());
+        self.last_home = Some((local, peer));
+        if moved && matches!(self.state, State::Joining | State::Registered) {
+            self.register(now);
+        }
+    }
+
+    fn is_home(&self, connection: ConnectionId) -> bool {
+        self.home.as_ref().is_some_and(|home| home.connection == connection)
+    }
+
+    /// Answers a keep-alive, and changes the home registrar where its H flag says so (RFC 5352
+    /// section 3.4).
+    fn handle_keep_alive(
+        &mut self,
+        now: Instant,
+        from: ConnectionId,
+        keep_alive: &asap::EndpointKeepAlive,
+    ) {
+        let ours = keep_alive.pool_handle == self.config.pool_handle
+            && keep_alive.identifier.is_none_or(|identifier| identifier == self.identifier);
+        if !ours || self.state == State::Left {
+            return;
+        }
+        let ack = asap::EndpointKeepAliveAck {
+            pool_handle: self.config.pool_handle.clone(),
+            identifier: self.identifier,
+        };
+        self.out.send(from, ack);
+        match &mut self.home {
+            Some(home) if home.connection == from => {
+                home.registrar = Some(keep_alive.registrar);
+                // It became our home again, and what it knows of us may be old.
+                if keep_alive.home && matches!(self.state, State::Joining | State::Registered) {
+                    self.register(now);
+                }
+            }
+            // Another registrar, or the same one, which lost the connection that we believe in.
+            Some(home) if keep_alive.home => {
+                self.out.event(Event::HomeChanged(keep_alive.registrar));
+                let old = std::mem::replace(&mut home.connection, from);
+                home.registrar = Some(keep_alive.registrar);
+                self.forget(old);
+                self.out.close(old);
+                // The new home knows the element as it was when its last home told others of it.
+                if matches!(self.state, State::Joining | State::Registered) {
+                    self.register(now);
+                }
+            }
+            None if keep_alive.home && matches!(self.state, State::Joining | State::Registered) => {
+                // It looks for a registrar, and here is one that knows it.
+                let Some((local, peer)) = self.last_home.clone() else { return };
+                self.out.event(Event::HomeChanged(keep_alive.registrar));
+                self.hunt.stop(&mut self.out);
+                let registrar = Some(keep_alive.registrar);
+                self.home = Some(Home { connection: from, local, peer, registrar });
+                self.register(now);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Machine for Element {
+    type Event = Event;
+
+    fn start(&mut self, now: Instant) {
+        self.out.begin();
+        if let Err(error) = self.check(&self.policy) {
+            self.state = State::Rejected;
+            return self.out.event(Event::Incompatible(error));
+        }
+        self.start_hunt(now);
+    }
+
+    fn accept(&mut self, now: Instant, _: Ppid, peer: TransportAddress) -> ConnectionId {
+        self.out.begin();
+        let connection = self.out.name_connection();
+        if self.accepted.len() >= MAX_ACCEPTED {
+            self.make_room();
+        }
+        let host = peer.addresses.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        self.accepted.insert(connection, Accepted { host, complained: false });
+        self.timers.set(Timer::FirstMessage(connection), now + FIRST_MESSAGE_TIMEOUT);
+        connection
+    }
+
+    fn handle_crowded(&mut self, _: Instant) {
+        self.out.begin();
+        self.make_room();
+    }
+
+    fn handle_message(&mut self, now: Instant, from: ConnectionId, message: UserMessage) {
+        self.out.begin();
+        match receive(&mut self.out, from, &message) {
+            Received::Message(body) => {
+                self.timers.cancel(Timer::FirstMessage(from));
+                self.process(now, from, body);
+            }
+            Received::Refused(reason) => {
+                let accepted = self.accepted.get_mut(&from);
+                if accepted.is_none_or(|its| !std::mem::replace(&mut its.complained, true)) {
+                    self.out.event(Event::Misbehaved(reason));
+                }
+            }
+        }
+    }
+
+    fn handle_connection(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        event: ConnectionEvent,
+    ) {
+        self.out.begin();
+        match event {
+            ConnectionEvent::Established { local, peer } => {
+                if self.hunt.handle_established(now, connection, &mut self.out).is_none() {
+                    return;
+                }
+                self.last_home = Some((local.clone(), peer.clone()));
+                self.home = Some(Home { connection, local, peer, registrar: None });
+                match self.state {
+                    State::Leaving => self.send_deregistration(),
+                    State::Joining | State::Registered => self.register(now),
+                    State::Rejected | State::Left => {}
+                }
+            }
+            ConnectionEvent::Addresses { local, peer } => {
+                self.handle_addresses(now, connection, local, peer);
+            }
+            ConnectionEvent::Closed
+            | ConnectionEvent::Lost
+            | ConnectionEvent::Refused
+            | ConnectionEvent::Impossible => {
+                self.forget(connection);
+                match self.hunt.handle_failed(now, connection, &mut self.out) {
+                    HuntProgress::GoesOn => {}
+                    HuntProgress::NobodyFound => self.out.event(Event::NoRegistrar),
+                    HuntProgress::NotOurs if self.is_home(connection) => {
+                        self.home = None;
+                        self.lose_home(now);
+                    }
+                    HuntProgress::NotOurs => {}
+                }
+            }
+        }
+    }
+
+    fn handle_announcement(
+        &mut self,
+        now: Instant,
+        source: TransportAddress,
+        message: UserMessage,
+    ) {
+        self.out.begin();
+        self.hunt.handle_announcement(now, source, &message, &mut self.out, &mut self.rng);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.out.begin();
+        self.hunt.handle_timeout(now, &mut self.out, &mut self.rng);
+        while let Some(timer) = self.timers.pop(now) {
+            match timer {
+                Timer::Registration => {
+                    if self.attempts >= self.config.max_registration_attempts {
+                        self.attempts = 0;
+                        self.out.event(Event::NoRegistrar);
+                    }
+                    self.lose_home(now);
+                }
+                Timer::Deregistration => {
+                    self.attempts += 1;
+                    if self.home.is_none() || self.attempts >= MAX_DEREGISTRATION_ATTEMPTS {
+                        self.leave(false);
+                    } else {
+                        self.lose_home(now);
+                        let next = now + self.config.deregistration_timeout;
+                        self.timers.set(Timer::Deregistration, next);
+                    }
+                }
+                Timer::Reregistration => self.register(now),
+                Timer::Load => self.tell_load(now),
+                Timer::Addresses => {
+                    if let Some(home) = &self.home {
+                        self.out.ask_addresses(home.connection);
+                    }
+                }
+                Timer::FirstMessage(connection) => {
+                    self.accepted.remove(&connection);
+                    self.out.abort(connection);
+                }
+            }
+        }
+    }
+
+    fn poll_output(&mut self) -> Option<Output<Event>> {
+        self.out.poll()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        [self.timers.next(), self.hunt.poll_timeout()].into_iter().flatten().min()
+    }
+}
+
+/// Whether the addresses are the same, in any order.
+fn same_addresses(one: &TransportAddress, other: &TransportAddress) -> bool {
+    let sorted = |address: &TransportAddress| {
+        let mut addresses = address.addresses.to_vec();
+        addresses.sort_unstable();
+        addresses
+    };
+    sorted(one) == sorted(other)
+}

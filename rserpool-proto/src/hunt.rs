@@ -1,0 +1,415 @@
+//! The search for a home registrar (RFC 5352 section 3.6), which elements and users share.
+
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+
+use super::{Compatibility, ConnectionId, Outbox, announcement};
+use crate::wire::{Ppid, RegistrarId, TransportAddress, TransportProtocol, UserMessage};
+
+/// The most connections that a hunt makes at a time (RFC 5352 section 3.6, SH1).
+const MAX_ATTEMPTS: usize = 3;
+
+/// How long an attempt may take where others wait for their turn; ours.
+const TURN: Duration = Duration::from_secs(1);
+
+/// The longest pause while registrars have not been looked for long: one may be about to start
+/// again, and it waits for its elements. Not from the RFCs.
+const MAX_PAUSE_AT_FIRST: Duration = Duration::from_secs(1);
+
+/// How long that is.
+const AT_FIRST: Duration = Duration::from_secs(60);
+
+/// The most registrars remembered from announcements; ours, since anyone can announce.
+const MAX_ANNOUNCED: usize = 64;
+
+/// The most addresses remembered of one of them; ours.
+const MAX_ADDRESSES: usize = 16;
+
+/// Where to look for registrars, how patiently, and of which implementations they may be.
+#[derive(Debug, Clone)]
+pub struct HuntConfig {
+    registrars: Vec<TransportAddress>,
+    listen: bool,
+    server_hunt: Duration,
+    server_hunt_max: Duration,
+    outdate: Duration,
+    retry_delay: Duration,
+    compatibility: Compatibility,
+}
+
+impl Default for HuntConfig {
+    fn default() -> Self {
+        Self {
+            registrars: Vec::new(),
+            listen: false,
+            server_hunt: Duration::from_secs(10),
+            server_hunt_max: Duration::from_secs(60),
+            outdate: Duration::from_secs(5),
+            retry_delay: Duration::from_millis(250),
+            compatibility: Compatibility::default(),
+        }
+    }
+}
+
+impl HuntConfig {
+    /// Looks for registrars at these addresses.
+    #[must_use]
+    pub fn new(registrars: impl IntoIterator<Item = TransportAddress>) -> Self {
+        Self { registrars: registrars.into_iter().collect(), ..Self::default() }
+    }
+
+    /// How long a registrar may take to accept a connection before others are tried:
+    /// T5-Serverhunt, 10 s, doubled each time up to `max`, RETRAN.max, 60 s (RFC 5352 section
+    /// 7).
+    #[must_use]
+    pub fn server_hunt_timeout(mut self, first: Duration, max: Duration) -> Self {
+        (self.server_hunt, self.server_hunt_max) = (first, max);
+        self
+    }
+
+    /// How long an announcement is believed: T7-ENRPoutdate, 5 s (RFC 5352 section 7.1).
+    #[must_use]
+    pub fn announcement_lifetime(mut self, lifetime: Duration) -> Self {
+        self.outdate = lifetime;
+        self
+    }
+
+    /// Sets how long to wait when all registrars refused, doubled each time up to T5-Serverhunt, but
+    /// to 1 s at the most in the first minute. Default: 250 ms. Not from the RFCs: a registrar that
+    /// starts again waits for its elements.
+    #[must_use]
+    pub fn retry_delay(mut self, delay: Duration) -> Self {
+        self.retry_delay = delay;
+        self
+    }
+
+    /// Also listens for registrars that announce themselves in the local network: not.
+    #[must_use]
+    pub fn listen_for_announcements(mut self) -> Self {
+        self.listen = true;
+        self
+    }
+
+    /// With which implementations to be compatible: all of them.
+    #[must_use]
+    pub fn compatibility(mut self, profile: Compatibility) -> Self {
+        self.compatibility = profile;
+        self
+    }
+
+    /// Returns the compatibility profile.
+    #[must_use]
+    pub fn profile(&self) -> Compatibility {
+        self.compatibility
+    }
+
+    /// Returns whether announcements of registrars are listened to.
+    #[must_use]
+    pub fn listens(&self) -> bool {
+        self.listen
+    }
+
+    /// The configured registrars.
+    #[must_use]
+    pub fn registrars(&self) -> &[TransportAddress] {
+        &self.registrars
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Hunt {
+    config: HuntConfig,
+    announced: Vec<Announced>,
+    running: bool,
+    /// Since when there has been no registrar that answered.
+    searching_since: Option<Instant>,
+    /// The last registrar that accepted a connection, and when, unless it also answered something.
+    unproven: Option<(TransportAddress, Instant)>,
+    /// Those that accepted and hung up soon after. They are tried after a pause, the others at
+    /// once.
+    fickle: Vec<TransportAddress>,
+    attempts: Vec<(ConnectionId, TransportAddress)>,
+    /// Addresses that this round has yet to try.
+    untried: Vec<TransportAddress>,
+    /// T5-Serverhunt for the next attempts.
+    timeout: Duration,
+    /// The pause before the next round.
+    delay: Duration,
+    /// When the attempts, or the pause, are over.
+    deadline: Option<Instant>,
+}
+
+/// What an event means to the owner of a hunt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HuntProgress {
+    /// The connection is none of the hunt's.
+    NotOurs,
+    /// Others are still tried.
+    GoesOn,
+    /// All registrars refused; they are tried again after a pause.
+    NobodyFound,
+}
+
+#[derive(Debug)]
+struct Announced {
+    registrar: RegistrarId,
+    address: TransportAddress,
+    heard: Instant,
+}
+
+impl Announced {
+    /// Whether that is its address, or another one of the same SCTP endpoint: two associations
+    /// with one would get in each other's way.
+    fn is_at(&self, address: &TransportAddress) -> bool {
+        let sctp = self.address.protocol == TransportProtocol::Sctp;
+        let same = self.address.protocol == address.protocol && self.address.port == address.port;
+        same && (sctp || self.address == *address)
+    }
+
+    fn merge(&mut self, address: &TransportAddress) {
+        for address in &address.addresses {
+            let addresses = &mut self.address.addresses;
+            if addresses.len() < MAX_ADDRESSES && !addresses.contains(address) {
+                addresses.push(*address);
+            }
+        }
+    }
+}
+
+impl Hunt {
+    pub(crate) fn new(config: HuntConfig) -> Self {
+        Self {
+            announced: Vec::new(),
+            running: false,
+            searching_since: None,
+            unproven: None,
+            fickle: Vec::new(),
+            attempts: Vec::new(),
+            untried: Vec::new(),
+            timeout: config.server_hunt,
+            delay: config.retry_delay,
+            deadline: None,
+            config,
+        }
+    }
+
+    /// How many connections are being made.
+    pub(crate) fn attempts(&self) -> usize {
+        self.attempts.len()
+    }
+
+    /// When to call [`Self::handle_timeout`] next.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Starts the search, unless it is running.
+    pub(crate) fn start<E>(&mut self, now: Instant, out: &mut Outbox<E>, rng: &mut StdRng) {
+        if std::mem::replace(&mut self.running, true) {
+            return;
+        }
+        self.searching_since.get_or_insert(now);
+        if let Some((address, found)) = self.unproven.take()
+            && now < found + self.delay
+        {
+            self.fickle.push(address);
+        }
+        self.round(now, out, rng);
+    }
+
+    fn round<E>(&mut self, now: Instant, out: &mut Outbox<E>, rng: &mut StdRng) {
+        self.announced.retain(|known| now < known.heard + self.config.outdate);
+        self.untried = self.config.registrars.clone();
+        for known in &self.announced {
+            if !self.untried.iter().any(|address| address.reaches_same(&known.address)) {
+                self.untried.push(known.address.clone());
+            }
+        }
+        let fickle = &self.fickle;
+        self.untried.retain(|address| !fickle.iter().any(|its| its.reaches_same(address)));
+        // Any order would do; by chance, the registrars share the load.
+        self.untried.shuffle(rng);
+        self.fill(out);
+        self.set_timer(now);
+    }
+
+    fn fill<E>(&mut self, out: &mut Outbox<E>) {
+        while self.attempts.len() < MAX_ATTEMPTS
+            && let Some(address) = self.untried.pop()
+        {
+            self.attempts.push((out.connect(Ppid::ASAP, address.clone()), address));
+        }
+    }
+
+    fn set_timer(&mut self, now: Instant) {
+        let wait = if self.attempts.is_empty() || !self.fickle.is_empty() {
+            let delay = self.delay;
+            let at_first = self.searching_since.is_none_or(|since| now < since + AT_FIRST);
+            let longest = match at_first {
+                true => MAX_PAUSE_AT_FIRST.min(self.config.server_hunt),
+                false => self.config.server_hunt,
+            };
+            self.delay = (delay * 2).min(longest);
+            delay
+        } else if self.untried.is_empty() {
+            self.timeout
+        } else {
+            TURN
+        };
+        self.deadline = Some(now + wait);
+    }
+
+    /// A registrar accepted: it is the home registrar, the other attempts are given up.
+    pub(crate) fn handle_established<E>(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        out: &mut Outbox<E>,
+    ) -> Option<TransportAddress> {
+        let index = self.attempts.iter().position(|(attempt, _)| *attempt == connection)?;
+        let (_, address) = self.attempts.swap_remove(index);
+        self.stop(out);
+        self.unproven = Some((address.clone(), now));
+        Some(address)
+    }
+
+    /// The registrar that was found answered.
+    pub(crate) fn handle_answer(&mut self) {
+        self.unproven = None;
+        self.searching_since = None;
+        self.fickle.clear();
+        self.timeout = self.config.server_hunt;
+        self.delay = self.config.retry_delay;
+    }
+
+    /// A connection failed: if it was an attempt, another address is tried.
+    pub(crate) fn handle_failed<E>(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        out: &mut Outbox<E>,
+    ) -> HuntProgress {
+        let attempt = self.attempts.iter().position(|(attempt, _)| *attempt == connection);
+        let Some(index) = attempt else { return HuntProgress::NotOurs };
+        self.attempts.swap_remove(index);
+        self.fill(out);
+        if !self.attempts.is_empty() {
+            return HuntProgress::GoesOn;
+        }
+        self.set_timer(now);
+        HuntProgress::NobodyFound
+    }
+
+    /// T5-Serverhunt expired, or the pause before the next round is over.
+    pub(crate) fn handle_timeout<E>(
+        &mut self,
+        now: Instant,
+        out: &mut Outbox<E>,
+        rng: &mut StdRng,
+    ) {
+        if self.deadline.is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        if !self.attempts.is_empty() && !self.fickle.is_empty() {
+            // The pause is over for these, while the others are still tried.
+            if self.attempts.len() == MAX_ATTEMPTS {
+                let (oldest, _) = self.attempts.remove(0);
+                out.abort(oldest);
+            }
+            self.untried.append(&mut self.fickle);
+            self.fill(out);
+            return self.set_timer(now);
+        }
+        self.fickle.clear();
+        if !self.attempts.is_empty() {
+            if self.untried.is_empty() {
+                self.timeout = (self.timeout * 2).min(self.config.server_hunt_max);
+            }
+            for (connection, _) in self.attempts.drain(..) {
+                out.abort(connection);
+            }
+            self.fill(out);
+            if !self.attempts.is_empty() {
+                self.set_timer(now);
+                return;
+            }
+        }
+        self.round(now, out, rng);
+    }
+
+    pub(crate) fn stop<E>(&mut self, out: &mut Outbox<E>) {
+        self.running = false;
+        self.deadline = None;
+        self.untried.clear();
+        for (connection, _) in self.attempts.drain(..) {
+            out.abort(connection);
+        }
+    }
+
+    /// Something came to a multicast group. If a registrar announced itself that was not known, a
+    /// hunt tries it at once, or when it is its turn.
+    pub(crate) fn handle_announcement<E>(
+        &mut self,
+        now: Instant,
+        mut source: TransportAddress,
+        message: &UserMessage,
+        out: &mut Outbox<E>,
+        rng: &mut StdRng,
+    ) {
+        let Some(announce) = announcement(message) else { return };
+        source.port = self.config.compatibility.announced_port(source.port);
+        let registrar = announce.registrar;
+        // Without transport parameters it is at the source (RFC 5352 section 3.6).
+        let mut addresses = announce.transports;
+        addresses.retain(|address| address.protocol == source.protocol);
+        if addresses.is_empty() {
+            addresses.push(source);
+        }
+        let mut is_new = false;
+        for address in addresses {
+            let known = self
+                .announced
+                .iter_mut()
+                .find(|known| known.registrar == registrar && known.is_at(&address));
+            match known {
+                Some(known) => {
+                    known.heard = now;
+                    known.merge(&address);
+                }
+                None => {
+                    self.announced.retain(|known| now < known.heard + self.config.outdate);
+                    if self.announced.len() < MAX_ANNOUNCED {
+                        self.announced.push(Announced { registrar, address, heard: now });
+                        is_new = true;
+                    }
+                }
+            }
+        }
+        if !is_new || !self.running {
+            return;
+        }
+        if self.attempts.is_empty() {
+            return self.round(now, out, rng);
+        }
+        // Those that are being tried may hang for long.
+        let waiting = self.attempts.iter().map(|(_, address)| address);
+        let waiting: Vec<_> = waiting.chain(&self.untried).chain(&self.fickle).collect();
+        let mut new: Vec<_> = self
+            .announced
+            .iter()
+            .filter(|known| known.registrar == registrar)
+            .filter(|known| !waiting.iter().any(|its| its.reaches_same(&known.address)))
+            .map(|known| known.address.clone())
+            .collect();
+        // Behind those which wait already, for anyone can announce.
+        new.truncate(MAX_ANNOUNCED.saturating_sub(self.untried.len()));
+        self.untried.splice(..0, new);
+        self.fill(out);
+        if !self.untried.is_empty() {
+            let turn = now + TURN;
+            self.deadline = Some(self.deadline.map_or(turn, |deadline| deadline.min(turn)));
+        }
+    }
+}

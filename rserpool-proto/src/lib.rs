@@ -1,0 +1,56 @@
+//! The protocols of Reliable Server Pooling (RFC 5351 to 5356) without any I/O: messages, selection
+//! policies, the handlespace, and the state machines of registrars, pool elements, pool users and
+//! sessions.
+//!
+//! Programs use the crate `rserpool`, which runs these machines on a runtime and a transport. This
+//! crate is for those who write a driver of their own, test a policy, or read and write messages.
+//!
+//! # State machines
+//!
+//! Each is a plain struct. Inputs are `handle_*` methods, which take the time; outputs are read by
+//! [`Machine::poll_output`] and [`Machine::poll_timeout`]. Drain the outputs after each input.
+//! Nothing here reads a clock, opens a socket or draws randomness that was not seeded: the same seed
+//! and the same inputs give the same run.
+//!
+//! | module | contents |
+//! |---|---|
+//! | [`wire`] | messages and bytes (RFC 5352 to 5354) |
+//! | [`policy`] | selection policies (RFC 5356), and the traits for one of your own |
+//! | [`handlespace`] | pools and their elements |
+//! | [`registrar`] | the registrar: ASAP towards elements and users, ENRP towards other registrars |
+//! | [`element`], [`user`] | the two kinds of clients of a registrar |
+//! | [`session`] | sessions between users and elements, with failover and cookies |
+//! | [`replay`] | requests that are answered exactly once |
+
+// Elsewhere this crate's enums are non-exhaustive, and a wildcard is what one has to write.
+#![warn(clippy::wildcard_enum_match_arm)]
+
+mod compatibility;
+pub mod element;
+pub mod handlespace;
+mod hunt;
+mod machine;
+mod outbox;
+pub mod policy;
+mod receive;
+pub mod registrar;
+pub mod replay;
+pub mod session;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod timers;
+pub mod user;
+pub mod wire;
+
+pub use compatibility::{Compatibility, Incompatible, UnknownProfile};
+pub use element::Element;
+pub use hunt::HuntConfig;
+pub use machine::{ConnectionEvent, ConnectionId, Footprint, Machine, Output};
+pub use registrar::Registrar;
+pub use session::Session;
+pub use user::User;
+
+pub(crate) use hunt::{Hunt, HuntProgress};
+pub(crate) use outbox::Outbox;
+pub(crate) use receive::{Received, announcement, receive, receive_enrp, receive_from_client};
+pub(crate) use timers::Timers;

@@ -1,0 +1,346 @@
+//! Pool member selection policies (RFC 5356), and the way to write one's own.
+//!
+//! A [`SelectionPolicy`] is shared by everyone; it makes the [`Selector`] that holds the state
+//! of one pool. Most policies are one of two things, and for both there is a helper that
+//! leaves a dozen lines to write:
+//!
+//! - an [`Order`]: the smallest key is selected first, and round robin decides among equals;
+//! - a [`Weight`]: elements are drawn at random in proportion to their weights.
+//!
+//! The same object chooses at the registrar, among all elements of a pool, and at the pool
+//! user. That uses each answer as it came, for the registrar has chosen already; only when it uses an
+//! answer again, from its cache, does it choose among those that the registrar gave it.
+//!
+//! ```
+//! use rserpool_proto::policy::{ByOrder, Order, Policies};
+//! use rserpool_proto::wire::{PolicyParameters, PolicyType};
+//!
+//! /// Elements say how far away they are; the nearest is best.
+//! #[derive(Debug)]
+//! struct Nearest;
+//!
+//! impl Order for Nearest {
+//!     fn policy_type(&self) -> PolicyType {
+//!         PolicyType(0x8000_0001)
+//!     }
+//!
+//!     fn words(&self) -> usize {
+//!         1
+//!     }
+//!
+//!     fn key(&self, parameters: &PolicyParameters) -> u64 {
+//!         u64::from(parameters.words()[0])
+//!     }
+//! }
+//!
+//! let policies = Policies::default().with(ByOrder(Nearest));
+//! # let nearest = PolicyParameters::new(PolicyType(0x8000_0001), &[3]);
+//! # assert!(policies.validate(&nearest).is_ok());
+//! ```
+
+mod extension;
+mod least_used;
+mod order;
+mod priority;
+mod random;
+mod round_robin;
+mod weight;
+mod weighted_round_robin;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rand::Rng;
+
+use crate::wire::{PolicyParameters, PolicyType};
+
+pub use extension::{
+    LeastUsedDegradationDpf, LeastUsedDpf, PriorityLeastUsedDegradation,
+    RandomizedLeastUsedDegradation, RandomizedPriorityLeastUsed,
+    RandomizedPriorityLeastUsedDegradation, WeightedRandomDpf,
+};
+pub use least_used::{LeastUsed, LeastUsedDegradation, PriorityLeastUsed, RandomizedLeastUsed};
+pub use order::{ByOrder, Order};
+pub use priority::Priority;
+pub use random::{Random, WeightedRandom};
+pub use round_robin::RoundRobin;
+pub use weight::{ByWeight, Weight};
+pub use weighted_round_robin::WeightedRoundRobin;
+
+/// An element of one pool, as its selector knows it: a small number, unique in the pool as
+/// long as the element is in it, and reused afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Member(pub u32);
+
+/// A way to select pool elements.
+pub trait SelectionPolicy: fmt::Debug + Send + Sync + 'static {
+    /// The number under which elements register for this policy.
+    fn policy_type(&self) -> PolicyType;
+
+    /// Checks what an element says about itself. Selectors see no other parameters than those
+    /// that passed.
+    ///
+    /// # Errors
+    ///
+    /// When the policy cannot work with these parameters; the registration is then refused.
+    fn validate(&self, parameters: &PolicyParameters) -> Result<(), InvalidPolicy>;
+
+    /// The state for a pool without elements.
+    fn new_selector(self: Arc<Self>) -> Box<dyn Selector>;
+}
+
+/// The state of a policy for one pool.
+pub trait Selector: fmt::Debug + Send {
+    /// An element joined the pool.
+    fn insert(&mut self, member: Member, parameters: &PolicyParameters);
+
+    /// An element registered again.
+    fn update(&mut self, member: Member, parameters: &PolicyParameters);
+
+    /// An element left the pool.
+    fn remove(&mut self, member: Member);
+
+    /// Appends up to as many elements as are wanted to `selected`, none twice, in the order in
+    /// which the pool user shall try them. Fewer only where the pool does not have more to offer.
+    fn select(&mut self, wanted: Wanted, rng: &mut dyn Rng, selected: &mut Vec<Member>);
+
+    /// At a pool user, after all elements of a registrar's answer were inserted in its `order`: the
+    /// answer is about to be used as it is, and what is selected next shall be what comes after it.
+    /// The answer has all elements of the pool, or is not `complete`: then the registrar has chosen
+    /// them by their weights, and these do not count again. Where this does nothing, which is the
+    /// default, the selector goes by the parameters alone, as if it had not selected yet.
+    fn resume(&mut self, order: &[Member], complete: bool, rng: &mut dyn Rng) {
+        let _ = (order, complete, rng);
+    }
+}
+
+/// The request of a selection: the number of elements, and the user who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Wanted {
+    /// How many elements, at most.
+    pub items: usize,
+    /// How many of them count as selected, the first first; `None` is the policy's choice, which is
+    /// one for those that are built in: the pool user goes to the first, and to others only if it
+    /// fails.
+    pub max_increment: Option<usize>,
+    /// The address of the user who asks; none where a pool user selects for itself.
+    pub asker: Option<Asker>,
+}
+
+/// The pool user that asks a registrar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Asker {
+    /// The address that it is connected from: the first one, if it has several.
+    pub address: IpAddr,
+}
+
+impl Wanted {
+    /// So many elements, of which as many count as selected as the policy has it.
+    #[must_use]
+    pub fn items(items: usize) -> Self {
+        Self { items, max_increment: None, asker: None }
+    }
+
+    /// Sets how many of the elements count as selected, whatever the policy says.
+    #[must_use]
+    pub fn max_increment(mut self, elements: Option<usize>) -> Self {
+        self.max_increment = elements;
+        self
+    }
+
+    /// Sets the address of the pool user who asks.
+    #[must_use]
+    pub fn for_asker(mut self, address: IpAddr) -> Self {
+        self.asker = Some(Asker { address });
+        self
+    }
+}
+
+/// Policy parameters that a policy cannot work with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidPolicy {
+    /// There are fewer values than the policy has.
+    #[error("the policy needs {needed} values, {given} were given")]
+    MissingValues {
+        /// How many 32-bit words it needs.
+        needed: usize,
+        /// How many there are.
+        given: usize,
+    },
+    /// A value is outside of what the policy allows.
+    #[error("a value of the policy is out of range")]
+    OutOfRange,
+}
+
+pub(crate) fn require_words(
+    needed: usize,
+    parameters: &PolicyParameters,
+) -> Result<(), InvalidPolicy> {
+    let given = parameters.words().len();
+    if given < needed { Err(InvalidPolicy::MissingValues { needed, given }) } else { Ok(()) }
+}
+
+/// The policies that a registrar or a pool user knows.
+///
+/// Elements with another policy are not refused: their parameters are relayed as they came,
+/// and they are selected round robin.
+#[derive(Debug, Clone)]
+pub struct Policies {
+    known: BTreeMap<PolicyType, Arc<dyn SelectionPolicy>>,
+    fallback: Arc<dyn SelectionPolicy>,
+}
+
+impl Default for Policies {
+    /// The built-in policies: all of RFC 5356, and those that rsplib has beyond.
+    fn default() -> Self {
+        Self { known: BTreeMap::new(), fallback: Arc::new(ByOrder(RoundRobin)) }
+            .with(ByOrder(RoundRobin))
+            .with(WeightedRoundRobin)
+            .with(ByOrder(Priority))
+            .with(ByOrder(LeastUsed))
+            .with(ByOrder(LeastUsedDegradation))
+            .with(ByOrder(PriorityLeastUsed))
+            .with(ByWeight(Random))
+            .with(ByWeight(WeightedRandom))
+            .with(ByWeight(RandomizedLeastUsed))
+            .with(ByWeight(RandomizedPriorityLeastUsed))
+            .with(ByWeight(RandomizedLeastUsedDegradation))
+            .with(ByOrder(PriorityLeastUsedDegradation))
+            .with(ByWeight(RandomizedPriorityLeastUsedDegradation))
+            .with(ByWeight(WeightedRandomDpf))
+            .with(ByOrder(LeastUsedDpf))
+            .with(ByOrder(LeastUsedDegradationDpf))
+    }
+}
+
+impl Policies {
+    /// These and `policy`, which replaces one of the same number.
+    #[must_use]
+    pub fn with(mut self, policy: impl SelectionPolicy) -> Self {
+        self.known.insert(policy.policy_type(), Arc::new(policy));
+        self
+    }
+
+    fn get(&self, policy_type: PolicyType) -> &Arc<dyn SelectionPolicy> {
+        self.known.get(&policy_type).unwrap_or(&self.fallback)
+    }
+
+    /// Checks what an element says about itself.
+    ///
+    /// # Errors
+    ///
+    /// When its policy is known and cannot work with these parameters.
+    pub fn validate(&self, parameters: &PolicyParameters) -> Result<(), InvalidPolicy> {
+        self.get(parameters.policy_type()).validate(parameters)
+    }
+
+    /// The state for a pool with the policy `policy_type`.
+    #[must_use]
+    pub fn new_selector(&self, policy_type: PolicyType) -> Box<dyn Selector> {
+        Arc::clone(self.get(policy_type)).new_selector()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    fn pool(elements: &[PolicyParameters]) -> Box<dyn Selector> {
+        let mut selector = Policies::default().new_selector(elements[0].policy_type());
+        for (member, parameters) in (0..).map(Member).zip(elements) {
+            selector.insert(member, parameters);
+        }
+        selector
+    }
+
+    fn select(selector: &mut dyn Selector, count: usize, rng: &mut StdRng) -> Vec<u32> {
+        let mut selected = Vec::new();
+        selector.select(Wanted::items(count), rng, &mut selected);
+        selected.into_iter().map(|Member(number)| number).collect()
+    }
+
+    #[test]
+    fn round_robin_advances_by_one_whatever_was_asked_for() {
+        let rng = &mut StdRng::seed_from_u64(1);
+        let mut pool = pool(&vec![PolicyParameters::round_robin(); 3]);
+        let lists: Vec<_> = (0..4).map(|_| select(&mut *pool, 2, rng)).collect();
+        assert_eq!(lists, [[0, 1], [1, 2], [2, 0], [0, 1]]);
+        assert_eq!(select(&mut *pool, 9, rng), [1, 2, 0]);
+        pool.remove(Member(2));
+        assert_eq!(select(&mut *pool, 9, rng), [0, 1]);
+        pool.insert(Member(2), &PolicyParameters::round_robin());
+        assert_eq!(select(&mut *pool, 1, rng), [1]);
+    }
+
+    #[test]
+    fn least_used_is_ascending_and_round_robin_among_equals() {
+        let rng = &mut StdRng::seed_from_u64(1);
+        let mut pool = pool(&[70, 10, 50, 10].map(PolicyParameters::least_used));
+        assert_eq!(select(&mut *pool, 4, rng), [1, 3, 2, 0]);
+        assert_eq!(select(&mut *pool, 4, rng), [3, 1, 2, 0]);
+        pool.update(Member(0), &PolicyParameters::least_used(0));
+        assert_eq!(select(&mut *pool, 2, rng), [0, 1]);
+    }
+
+    #[test]
+    fn degradation_counts_each_selection_until_the_next_registration() {
+        let rng = &mut StdRng::seed_from_u64(1);
+        let degrading = |load, degradation| {
+            PolicyParameters::new(PolicyType::LEAST_USED_DEGRADATION, &[load, degradation])
+        };
+        let mut pool = pool(&[degrading(10, 10), degrading(25, 1)]);
+        let picks: Vec<_> = (0..4).map(|_| select(&mut *pool, 1, rng)[0]).collect();
+        assert_eq!(picks, [0, 0, 1, 1]);
+        pool.update(Member(0), &degrading(10, 10));
+        assert_eq!(select(&mut *pool, 2, rng), [0, 1]);
+    }
+
+    #[test]
+    fn priority_prefers_the_largest_number() {
+        let rng = &mut StdRng::seed_from_u64(1);
+        let mut pool = pool(&[1, 9, 5].map(|n| PolicyParameters::new(PolicyType::PRIORITY, &[n])));
+        assert_eq!(select(&mut *pool, 3, rng), [1, 2, 0]);
+        assert_eq!(select(&mut *pool, 1, rng), [1]);
+    }
+
+    #[test]
+    fn random_draws_each_element_once_and_zero_weights_never() {
+        let rng = &mut StdRng::seed_from_u64(1);
+        let mut even = pool(&vec![PolicyParameters::new(PolicyType::RANDOM, &[]); 5]);
+        for _ in 0..100 {
+            let mut selected = select(&mut *even, 5, rng);
+            selected.sort_unstable();
+            assert_eq!(selected, [0, 1, 2, 3, 4]);
+        }
+        let weighted = |n| PolicyParameters::new(PolicyType::WEIGHTED_RANDOM, &[n]);
+        let mut uneven = pool(&[0, 1, 3].map(weighted));
+        let mut drawn = [0; 3];
+        for _ in 0..4000 {
+            drawn[select(&mut *uneven, 1, rng)[0] as usize] += 1;
+        }
+        assert_eq!(drawn[0], 0);
+        assert!((2850..3150).contains(&drawn[2]), "{drawn:?}");
+        assert_eq!(select(&mut *uneven, 3, rng).len(), 2);
+        let mut idle = select(&mut *pool(&[0, 0].map(weighted)), 2, rng);
+        idle.sort_unstable();
+        assert_eq!(idle, [0, 1], "better than nobody");
+    }
+
+    #[test]
+    fn short_parameters_are_refused_and_unknown_policies_are_not() {
+        let policies = Policies::default();
+        assert_eq!(
+            policies.validate(&PolicyParameters::new(PolicyType::LEAST_USED, &[])),
+            Err(InvalidPolicy::MissingValues { needed: 1, given: 0 })
+        );
+        assert!(policies.validate(&PolicyParameters::new(PolicyType(0x8765_4321), &[])).is_ok());
+    }
+}

@@ -1,0 +1,259 @@
+//! What a registrar can be told.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use super::Limits;
+use crate::Compatibility;
+use crate::policy::Policies;
+use crate::wire::{RegistrarId, TransportAddress};
+
+/// The settings of a registrar.
+#[derive(Debug, Clone)]
+pub struct RegistrarConfig {
+    pub(super) identifier: RegistrarId,
+    pub(super) seed: u64,
+    pub(super) policies: Policies,
+    pub(super) limits: Limits,
+    pub(super) default_items: u32,
+    pub(super) max_items: u32,
+    pub(super) max_increment: Option<usize>,
+    pub(super) distance_step: Duration,
+    pub(super) max_bad_pe_reports: usize,
+    pub(super) keep_alive_interval: Duration,
+    pub(super) keep_alive_timeout: Duration,
+    pub(super) first_message_timeout: Duration,
+    pub(super) ready_after: Duration,
+    /// Where, as announcements have it. None where there are none.
+    pub(super) announced: Option<Vec<TransportAddress>>,
+    pub(super) announce_interval: Duration,
+    pub(super) announce_outdate: Duration,
+    pub(super) compatibility: Compatibility,
+    pub(super) enrp: Option<TransportAddress>,
+    pub(super) peers: Vec<TransportAddress>,
+    pub(super) multicast_presence: bool,
+    pub(super) heartbeat: Duration,
+    pub(super) max_time_last_heard: Duration,
+    pub(super) max_time_no_response: Duration,
+    pub(super) mentor_discovery: Duration,
+    pub(super) takeover_expiry: Duration,
+}
+
+impl RegistrarConfig {
+    /// The defaults for a registrar called `identifier`, which must not be zero and should be
+    /// drawn at random (RFC 5353 section 3.2.1), whose random choices follow from `seed`.
+    #[must_use]
+    pub fn new(identifier: RegistrarId, seed: u64) -> Self {
+        let compatibility = Compatibility::default();
+        let [heartbeat, max_time_last_heard, max_time_no_response] = compatibility.heartbeat();
+        Self {
+            identifier,
+            seed,
+            policies: Policies::default(),
+            limits: Limits::default(),
+            default_items: 32,
+            max_items: 128,
+            max_increment: None,
+            distance_step: Duration::from_millis(50),
+            max_bad_pe_reports: 3,
+            keep_alive_interval: Duration::from_secs(5),
+            keep_alive_timeout: Duration::from_secs(5),
+            first_message_timeout: Duration::from_secs(10),
+            ready_after: Duration::from_secs(3),
+            announced: None,
+            announce_interval: Duration::from_secs(1),
+            announce_outdate: Duration::from_secs(5),
+            compatibility,
+            enrp: None,
+            peers: Vec::new(),
+            multicast_presence: false,
+            heartbeat,
+            max_time_last_heard,
+            max_time_no_response,
+            mentor_discovery: Duration::from_secs(5),
+            takeover_expiry: Duration::from_secs(5),
+        }
+    }
+
+    /// The policies that the registrar selects by: the built-in ones.
+    #[must_use]
+    pub fn policies(mut self, policies: Policies) -> Self {
+        self.policies = policies;
+        self
+    }
+
+    /// Sets the most that one host may take, and all of them.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How many elements of an answer count as selected, whatever their policy says: rsplib's
+    /// MaxIncrement. None, the default, leaves it to the policy, which is 1 for those that are built
+    /// in; in the profile of the RFCs, all elements of an answer degrade where RFC 5356 section
+    /// 5.2.2 says so.
+    #[must_use]
+    pub fn max_increment(mut self, elements: Option<usize>) -> Self {
+        self.max_increment = elements;
+        self
+    }
+
+    /// What the distances of elements are multiples of, for the policies with a delay penalty
+    /// factor: 50 ms, rsplib's.
+    #[must_use]
+    pub fn distance_step(mut self, step: Duration) -> Self {
+        self.distance_step = step;
+        self
+    }
+
+    /// How many elements a resolution returns that asks for no number, 32, and the most that
+    /// any returns, 128: ours, for RFC 5352 section 3.3 would list all. rsplib has 3 and 128.
+    #[must_use]
+    pub fn items(mut self, default: u32, max: u32) -> Self {
+        (self.default_items, self.max_items) = (default, max);
+        self
+    }
+
+    /// Sets after how many hosts reported an element as unreachable it has only a second left to
+    /// answer a keep-alive: MAX-BAD-PE-REPORT. Default: 3 (RFC 5353 section 4.2). An answer clears
+    /// the reports, and one that answers stays, however many report it (RFC 5352 section 3.5).
+    #[must_use]
+    pub fn max_bad_pe_reports(mut self, reports: usize) -> Self {
+        self.max_bad_pe_reports = reports;
+        self
+    }
+
+    /// How often elements are asked whether they are alive, 5 s, varied by 50 % (RFC 5352
+    /// section 3.5), and how long they may take to answer, 5 s. Both values are rsplib's.
+    #[must_use]
+    pub fn keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
+        (self.keep_alive_interval, self.keep_alive_timeout) = (interval, timeout);
+        self
+    }
+
+    /// Sets how long another registrar that connects may take to say who it is. Default: 10 s. Not
+    /// from the RFCs: registrars speak first. Elements and users may be silent; see [`Limits`].
+    #[must_use]
+    pub fn first_message_timeout(mut self, timeout: Duration) -> Self {
+        self.first_message_timeout = timeout;
+        self
+    }
+
+    /// Sets how long a registrar that has just started, and learns nothing from others, waits until
+    /// it says that a pool does not exist. Default: 3 s. Not from the RFCs: elements that lost
+    /// their registrar look for another at least once a second.
+    #[must_use]
+    pub fn ready_after(mut self, time: Duration) -> Self {
+        self.ready_after = time;
+        self
+    }
+
+    /// With which implementations to be compatible: all of them. It brings its own
+    /// [`Self::heartbeat`], which another one may follow.
+    #[must_use]
+    pub fn compatibility(mut self, profile: Compatibility) -> Self {
+        self.compatibility = profile;
+        let [cycle, max_last_heard, max_no_response] = profile.heartbeat();
+        self.heartbeat(cycle, max_last_heard, max_no_response)
+    }
+
+    /// Where other registrars reach this one (RFC 5353): nowhere, so that it stays alone.
+    #[must_use]
+    pub fn enrp(mut self, transport: TransportAddress) -> Self {
+        self.enrp = Some(transport);
+        self
+    }
+
+    /// Other registrars, where they offer ENRP: none. One of them becomes the mentor (RFC 5353
+    /// section 3.2.2); they are looked for as long as we run. Needs [`Self::enrp`].
+    #[must_use]
+    pub fn peers(mut self, peers: impl IntoIterator<Item = TransportAddress>) -> Self {
+        self.peers = peers.into_iter().collect();
+        self
+    }
+
+    /// Tells others by multicast that we are there, and listens for those who do (RFC 5353
+    /// section 3.1): not. Needs [`Self::enrp`].
+    #[must_use]
+    pub fn multicast_presence(mut self) -> Self {
+        self.multicast_presence = true;
+        self
+    }
+
+    /// Returns whether presence is told and heard by multicast.
+    #[must_use]
+    pub fn has_multicast_presence(&self) -> bool {
+        self.multicast_presence
+    }
+
+    /// How often peers are told that we are there, PEER-HEARTBEAT-CYCLE: 2 s, about rsplib's; how
+    /// long one may be silent, MAX-TIME-LAST-HEARD: 3 s; and how long for it may not answer then,
+    /// MAX-TIME-NO-RESPONSE: 1.5 s, both ours. With [`Compatibility::Rfc`], they are the 30 s, 61 s and
+    /// 5 s of RFC 5353 section 4.2.
+    ///
+    /// A peer that goes silent is dead when the last two are over, 4.5 s after it was heard last;
+    /// its elements are taken over as soon as the other peers agree. One that was killed is dead
+    /// when its host refuses a connection, at once.
+    #[must_use]
+    pub fn heartbeat(
+        mut self,
+        cycle: Duration,
+        max_last_heard: Duration,
+        max_no_response: Duration,
+    ) -> Self {
+        self.heartbeat = cycle;
+        self.max_time_last_heard = max_last_heard;
+        self.max_time_no_response = max_no_response;
+        self
+    }
+
+    /// How long to look for a mentor before we go on alone, 5 s, and how long peers may take to
+    /// agree to a takeover before they are asked again, 5 s. Both are rsplib's.
+    #[must_use]
+    pub fn patience(mut self, mentor_discovery: Duration, takeover_expiry: Duration) -> Self {
+        (self.mentor_discovery, self.takeover_expiry) = (mentor_discovery, takeover_expiry);
+        self
+    }
+
+    /// Returns the address at which ENRP is offered, if it is.
+    #[must_use]
+    pub fn enrp_transport(&self) -> Option<&TransportAddress> {
+        self.enrp.as_ref()
+    }
+
+    /// An address that says how far others are that reach this registrar.
+    pub(super) fn reached_at(&self) -> IpAddr {
+        let enrp = self.enrp.as_ref().and_then(|enrp| enrp.addresses.first().copied());
+        enrp.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+
+    /// Returns the compatibility profile.
+    #[must_use]
+    pub fn profile(&self) -> Compatibility {
+        self.compatibility
+    }
+
+    /// How often the registrar announces itself, T6-Serverannounce, 1 s, times the number of
+    /// registrars heard; and how long one counts that was not heard again, T7-ENRPoutdate, 5 s (RFC
+    /// 5352 sections 3.6 and 7.1).
+    #[must_use]
+    pub fn announce_timers(mut self, interval: Duration, outdate: Duration) -> Self {
+        (self.announce_interval, self.announce_outdate) = (interval, outdate);
+        self
+    }
+
+    /// Returns whether the registrar announces itself.
+    #[must_use]
+    pub fn announces(&self) -> bool {
+        self.announced.is_some()
+    }
+
+    /// Announces the registrar at `transports`, see [`Self::announce_timers`]. Without this there are
+    /// no announcements.
+    #[must_use]
+    pub fn announce(mut self, transports: impl IntoIterator<Item = TransportAddress>) -> Self {
+        self.announced = Some(transports.into_iter().collect());
+        self
+    }
+}

@@ -1,0 +1,264 @@
+//! The connections to other registrars: who is connected to whom, and how that came to be.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use super::membership::host_of;
+use super::peers::Status;
+use super::shares::Limit;
+use super::table::Page;
+use super::{Event, Registrar, Timer};
+use crate::wire::{Ppid, RegistrarId, TransportAddress};
+use crate::{ConnectionEvent, ConnectionId};
+
+/// The most links of one host, and of all. Not from the RFCs: two registrars may connect to each
+/// other at a time, and there may be several on a host.
+const MAX_LINKS_OF_HOST: usize = 64;
+const MAX_LINKS: usize = 1024;
+
+/// The most links that are being made because a peer named an address.
+const MAX_NAMED_DIALS: usize = 16;
+
+/// How a link came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LinkOrigin {
+    Accepted,
+    /// We were told of the address by the configuration, or by the registrar itself.
+    Dialled,
+    /// We were told of the address by another registrar.
+    Named,
+}
+
+/// A connection to a peer, or to where one should be.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) address: TransportAddress,
+    pub(super) established: bool,
+    /// Whether we made it.
+    pub(super) dialled: bool,
+    /// Who is at its other end, once it said so.
+    pub(super) peer: Option<RegistrarId>,
+    /// Whether a peer named its address.
+    pub(super) named: bool,
+    /// What it is asked for page by page.
+    pub(super) page: Option<Page>,
+    /// How many downloads began, and when the first of those that are counted did.
+    pub(super) downloads: (Instant, u32),
+    /// When it was heard last.
+    pub(super) heard: Instant,
+    pub(super) complained: bool,
+}
+
+impl Registrar {
+    pub(super) fn accept_link(&mut self, now: Instant, address: TransportAddress) -> ConnectionId {
+        let connection = self.out.name_connection();
+        let host = host_of(&address);
+        #[allow(clippy::iter_over_hash_type, reason = "they are counted")]
+        let same = self.peers.links.values().filter(|link| host_of(&link.address) == host).count();
+        if same >= MAX_LINKS_OF_HOST || self.peers.links.len() >= MAX_LINKS {
+            self.hit(Limit::Peers, host);
+            self.out.abort(connection);
+        } else if self.takes_connection(host) {
+            self.add_link(now, connection, address, LinkOrigin::Accepted);
+            let deadline = now + self.config.first_message_timeout;
+            self.timers.set(Timer::FirstMessage(connection), deadline);
+        } else {
+            self.out.abort(connection);
+        }
+        connection
+    }
+
+    fn add_link(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        address: TransportAddress,
+        origin: LinkOrigin,
+    ) {
+        let dialled = origin != LinkOrigin::Accepted;
+        let link = Link {
+            address,
+            established: !dialled,
+            dialled,
+            peer: None,
+            named: origin == LinkOrigin::Named,
+            page: None,
+            downloads: (now, 0),
+            heard: now,
+            complained: false,
+        };
+        self.peers.links.insert(connection, link);
+    }
+
+    /// Connects to a peer, unless we are connected to it.
+    pub(super) fn dial_peer(&mut self, now: Instant, address: &TransportAddress) {
+        let ours = self.config.enrp.as_ref().is_some_and(|ours| ours.reaches_same(address));
+        if !ours && !self.peers.reaches(address) {
+            self.make_link(now, address, LinkOrigin::Dialled);
+        }
+    }
+
+    /// Connects to an address that a peer named, of which so many are tried at a time.
+    pub(super) fn dial_named(&mut self, now: Instant, by: IpAddr, address: &TransportAddress) {
+        let ours = self.config.enrp.as_ref().is_some_and(|ours| ours.reaches_same(address));
+        if ours || self.peers.reaches(address) {
+            return;
+        }
+        #[allow(clippy::iter_over_hash_type, reason = "they are counted")]
+        let named = self.peers.links.values().filter(|link| link.named && link.peer.is_none());
+        if named.count() >= MAX_NAMED_DIALS {
+            self.hit(Limit::Dials, by);
+        } else if self.allows(now, by, Limit::Dials) {
+            self.make_link(now, address, LinkOrigin::Named);
+        }
+    }
+
+    fn make_link(&mut self, now: Instant, address: &TransportAddress, origin: LinkOrigin) {
+        let full = self.peers.links.len() >= MAX_LINKS && !self.is_configured(address);
+        if self.peers.is_dialled(address) || full {
+            return;
+        }
+        let connection = self.out.connect(Ppid::ENRP, address.clone());
+        self.add_link(now, connection, address.clone(), origin);
+    }
+
+    /// Whether an address is that of a configured peer's host.
+    fn is_configured(&self, address: &TransportAddress) -> bool {
+        self.config.peers.iter().any(|peer| peer.shares_address(address))
+    }
+
+    /// Whether a peer was configured, as far as its host tells.
+    pub(super) fn is_configured_host(&self, host: IpAddr) -> bool {
+        self.config.peers.iter().any(|peer| peer.addresses.contains(&host))
+    }
+
+    /// Connects to those peers that we should be connected to and are not.
+    pub(super) fn dial_peers(&mut self, now: Instant) {
+        let unconnected = self.peers.known.values().filter(|peer| peer.connection.is_none());
+        let mut addresses: Vec<_> = unconnected.filter_map(|peer| peer.transport.clone()).collect();
+        addresses.extend(self.config.peers.iter().cloned());
+        for address in addresses {
+            self.dial_peer(now, &address);
+        }
+    }
+
+    pub(super) fn handle_link_established(
+        &mut self,
+        connection: ConnectionId,
+        address: TransportAddress,
+    ) {
+        self.peers.silent.retain(|silent| !silent.reaches_same(&address));
+        if let Some(link) = self.peers.links.get_mut(&connection) {
+            link.established = true;
+            link.address = address;
+            self.send_presence(connection, RegistrarId(0), true);
+        }
+    }
+
+    /// A connection is over, or was not to be had.
+    pub(super) fn handle_link_over(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        event: &ConnectionEvent,
+    ) {
+        self.timers.cancel(Timer::FirstMessage(connection));
+        self.timers.cancel(Timer::Page(connection));
+        let Some(link) = self.forget_link(connection) else { return };
+        if !link.established {
+            self.note_silent(&link.address);
+        }
+        let identifier = link.peer.or_else(|| {
+            // One that we dialled, and who should have been there.
+            let mut known = self.peers.known.iter();
+            let meant = known.find(|(_, peer)| {
+                peer.transport.as_ref().is_some_and(|at| at.reaches_same(&link.address))
+            });
+            meant.map(|(identifier, _)| *identifier)
+        });
+        let Some(identifier) = identifier else { return self.handle_no_mentor(now) };
+        let others = self.peers.links.iter();
+        let other = others
+            .filter(|(_, link)| link.established && link.peer == Some(identifier))
+            .map(|(connection, _)| *connection)
+            .max();
+        let Some(peer) = self.peers.known.get_mut(&identifier) else { return };
+        let downloading = peer.download.is_some_and(|its| its.connection == connection);
+        if downloading {
+            peer.download = None;
+        }
+        if peer.connection.is_none_or(|its| its == connection) {
+            peer.connection = other;
+        }
+        peer.stale = true;
+        let address = peer.transport.clone();
+        let lost = peer.connection.is_none() && peer.status != Status::Inactive;
+        let again = link.peer.is_some() && (lost || *event == ConnectionEvent::Lost);
+        if downloading {
+            self.abandon_download(now, identifier);
+        }
+        match address {
+            // A registrar that was killed refuses the connection, and is known to be dead. One
+            // that lives may not know yet that this connection is over; it sends to us over the
+            // new one from then on.
+            Some(address) if again => self.make_link(now, &address, LinkOrigin::Dialled),
+            _ if lost => self.handle_peer_dead(now, identifier),
+            _ => {}
+        }
+    }
+
+    /// A connection could not be made: told once where a peer was configured.
+    fn note_silent(&mut self, address: &TransportAddress) {
+        let silent = &mut self.peers.silent;
+        if self.config.peers.contains(address) && !silent.contains(address) {
+            silent.push(address.clone());
+            self.out.event(Event::PeerSilent(address.clone()));
+        }
+    }
+
+    pub(super) fn forget_link(&mut self, connection: ConnectionId) -> Option<Link> {
+        self.timers.cancel(Timer::FirstMessage(connection));
+        self.timers.cancel(Timer::Page(connection));
+        let link = self.peers.links.remove(&connection)?;
+        if !link.dialled {
+            self.shares.close_connection(host_of(&link.address));
+        }
+        Some(link)
+    }
+
+    /// Where two registrars connected to each other at a time, the smaller identifier closes what
+    /// is not needed.
+    pub(super) fn close_surplus_links(&mut self) {
+        let ours = self.config.identifier;
+        let used: BTreeSet<_> = self
+            .peers
+            .known
+            .values()
+            .flat_map(|peer| [peer.connection, peer.download.map(|its| its.connection)])
+            .collect();
+        let mut surplus: Vec<_> = self
+            .peers
+            .links
+            .iter()
+            .filter(|(id, link)| link.page.is_none() && !used.contains(&Some(**id)))
+            .filter_map(|(id, link)| Some((*id, link.peer.filter(|peer| ours < *peer)?)))
+            .collect();
+        surplus.sort_unstable();
+        for (connection, identifier) in surplus {
+            let Some(peer) = self.peers.known.get_mut(&identifier) else { continue };
+            // What it sends over this link is lost.
+            peer.stale = true;
+            self.forget_link(connection);
+            self.out.close(connection);
+        }
+    }
+
+    pub(super) fn complain_of_link(&mut self, about: ConnectionId, reason: String) {
+        if let Some(link) = self.peers.links.get_mut(&about)
+            && !std::mem::replace(&mut link.complained, true)
+        {
+            self.out.event(Event::Misbehaved { peer: link.address.clone(), reason });
+        }
+    }
+}

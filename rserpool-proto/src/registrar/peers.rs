@@ -1,0 +1,354 @@
+//! The other registrars of the operational scope: the peer list, presence, and the detection of
+//! failures (RFC 5353 section 3.4).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::time::Instant;
+
+use super::links::Link;
+use super::membership::host_of;
+use super::shares::Limit;
+use super::{Event, Registrar, Timer};
+use crate::wire::enrp::{Body, Route};
+use crate::wire::{RegistrarId, ServerInformation, TransportAddress, UserMessage};
+use crate::{ConnectionId, Received, receive_enrp};
+
+/// The most peers that were not configured. Not from the RFCs: anyone can claim to be one, and each
+/// is told of every change.
+const MAX_PEERS: usize = 128;
+
+/// The peer list, and the connections to peers.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    pub(super) known: BTreeMap<RegistrarId, Peer>,
+    pub(super) links: HashMap<ConnectionId, Link>,
+    /// The configured peers that did not accept a connection when that was tried last.
+    pub(super) silent: Vec<TransportAddress>,
+}
+
+/// A registrar that we know.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// Where it offers ENRP, if it said so.
+    pub(super) transport: Option<TransportAddress>,
+    /// The established connection that we send over.
+    pub(super) connection: Option<ConnectionId>,
+    /// When a message of it came last, or when we began to wait for one.
+    pub(super) last_heard: Instant,
+    pub(super) status: Status,
+    /// The host that it was heard from, or that spoke of it.
+    pub(super) host: Option<IpAddr>,
+    /// The download of its elements.
+    pub(super) download: Option<Download>,
+    /// Whether updates of it may have been lost, which a checksum need not show: we did not
+    /// know it yet, or a connection to it broke.
+    pub(super) stale: bool,
+}
+
+/// A download of a peer's elements, or of all that it knows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Download {
+    pub(super) connection: ConnectionId,
+    /// How many elements came.
+    pub(super) elements: usize,
+}
+
+/// What we think of a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Status {
+    Active,
+    /// Not heard for too long, and asked for its presence.
+    Suspected,
+    /// Dead, and we want its elements; these peers have yet to agree (RFC 5353 section 3.5.1).
+    TakingOver {
+        pending: BTreeSet<RegistrarId>,
+        /// How often they were asked.
+        asked: u32,
+    },
+    /// Dead, as another says who takes over its elements.
+    Inactive,
+}
+
+impl Peers {
+    pub(super) fn has_link(&self, connection: ConnectionId) -> bool {
+        self.links.contains_key(&connection)
+    }
+
+    pub(super) fn links(&self) -> usize {
+        self.links.len()
+    }
+
+    /// Forgets all peers, and the connections to them, which are returned.
+    pub(super) fn forget_links(&mut self) -> Vec<ConnectionId> {
+        self.known.clear();
+        self.links.drain().map(|(connection, _)| connection).collect()
+    }
+
+    /// The host at the other end of a link.
+    pub(super) fn host_of_link(&self, connection: ConnectionId) -> Option<IpAddr> {
+        self.links.get(&connection).map(|link| host_of(&link.address))
+    }
+
+    /// The host that a peer was heard from.
+    pub(super) fn host_of(&self, peer: RegistrarId) -> Option<IpAddr> {
+        self.known.get(&peer)?.host
+    }
+
+    /// The links over which no peer has spoken, their hosts, and since when.
+    pub(super) fn silent_links(&self) -> impl Iterator<Item = (IpAddr, (Instant, ConnectionId))> {
+        let links = self.links.iter().filter(|(_, link)| !link.dialled && link.peer.is_none());
+        links.map(|(connection, link)| (host_of(&link.address), (link.heard, *connection)))
+    }
+
+    pub(super) fn link_mut(&mut self, connection: ConnectionId) -> Option<&mut Link> {
+        self.links.get_mut(&connection)
+    }
+
+    /// The peers that live, and the connections to them.
+    pub(super) fn active(&self) -> impl Iterator<Item = (RegistrarId, ConnectionId)> {
+        self.known.iter().filter_map(|(identifier, peer)| match peer.status {
+            Status::Active | Status::Suspected => Some((*identifier, peer.connection?)),
+            Status::TakingOver { .. } | Status::Inactive => None,
+        })
+    }
+
+    /// The connections to all peers, also to those that seem to be dead: they may not be.
+    pub(super) fn connected(&self) -> Vec<ConnectionId> {
+        self.known.values().filter_map(|peer| peer.connection).collect()
+    }
+
+    /// Whether an answer of somebody whom we dialled is still to come.
+    pub(super) fn is_dialling(&self) -> bool {
+        #[allow(clippy::iter_over_hash_type, reason = "any will do")]
+        self.links.values().any(|link| link.dialled && link.peer.is_none())
+    }
+
+    /// All that are known, and where: as they said, or as we reached them.
+    pub(super) fn server_information(&self) -> Vec<ServerInformation> {
+        let dialled = |peer: &Peer| {
+            let link = self.links.get(&peer.connection?)?;
+            link.dialled.then(|| link.address.clone())
+        };
+        let peers = self.known.iter();
+        peers
+            .filter_map(|(registrar, peer)| {
+                let transport = peer.transport.clone().or_else(|| dialled(peer))?;
+                Some(ServerInformation { registrar: *registrar, transport })
+            })
+            .collect()
+    }
+
+    /// Whether a connection to this address is being made.
+    #[allow(clippy::iter_over_hash_type, reason = "any will do")]
+    pub(super) fn is_dialled(&self, address: &TransportAddress) -> bool {
+        self.links.values().any(|link| !link.established && link.address.reaches_same(address))
+    }
+
+    /// Whether there is, or will be, a connection to this address.
+    pub(super) fn reaches(&self, address: &TransportAddress) -> bool {
+        let known = |link: &Link| match link.peer.and_then(|peer| self.known.get(&peer)) {
+            Some(peer) => {
+                peer.transport.as_ref().is_some_and(|transport| transport.reaches_same(address))
+            }
+            None => false,
+        };
+        #[allow(clippy::iter_over_hash_type, reason = "any will do")]
+        self.links
+            .values()
+            .any(|link| link.dialled && link.address.reaches_same(address) || known(link))
+    }
+}
+
+impl Registrar {
+    pub(super) fn handle_enrp(&mut self, now: Instant, from: ConnectionId, message: &UserMessage) {
+        match receive_enrp(&mut self.out, from, message, self.config.identifier) {
+            Received::Message(body) => self.process_enrp(now, from, body),
+            Received::Refused(reason) => self.complain_of_link(from, reason),
+        }
+    }
+
+    fn process_enrp(&mut self, now: Instant, from: ConnectionId, body: Body) {
+        let Some(route) = body.route() else { return };
+        if !self.identify(now, from, route) {
+            return;
+        }
+        self.timers.cancel(Timer::FirstMessage(from));
+        let sender = route.sender;
+        match body {
+            Body::Presence(presence) => self.handle_presence(now, from, presence),
+            Body::ListRequest(_) => self.handle_list_request(from, sender),
+            Body::ListResponse(list) => self.handle_list_response(now, from, list),
+            Body::HandleTableRequest(request) => {
+                self.handle_handle_table_request(now, from, &request);
+            }
+            Body::HandleTableResponse(page) => self.handle_handle_table_response(now, from, page),
+            Body::HandleUpdate(update) => self.handle_handle_update(now, from, update),
+            Body::InitTakeover(init) => self.handle_init_takeover(now, from, &init),
+            Body::InitTakeoverAck(ack) => self.handle_init_takeover_ack(now, &ack),
+            Body::TakeoverServer(takeover) => self.handle_takeover_server(now, &takeover),
+            Body::Error(error) => {
+                self.complain_of_link(from, format!("reported an error: {}", error.error));
+            }
+            Body::Unknown(_) => {}
+        }
+    }
+
+    /// Notes who is at the other end of a link. A peer that was not known is asked for its
+    /// presence (RFC 5353 section 3.4.1). False where the message is not for us.
+    fn identify(&mut self, now: Instant, from: ConnectionId, route: Route) -> bool {
+        let ours = self.config.identifier;
+        if route.sender == ours || route.sender == RegistrarId(0) {
+            self.complain_of_link(from, format!("calls itself {}", route.sender));
+            return false;
+        }
+        if route.receiver != ours && route.receiver != RegistrarId(0) {
+            self.complain_of_link(from, format!("sent a message for {}", route.receiver));
+            return false;
+        }
+        let Some(link) = self.peers.links.get_mut(&from) else { return false };
+        link.heard = now;
+        let (asked, new) = (link.dialled, link.peer.is_none());
+        let address = link.address.clone();
+        let host = host_of(&address);
+        if link.peer.is_some_and(|peer| peer != route.sender) {
+            self.complain_of_link(from, format!("changed its identifier to {}", route.sender));
+            return false;
+        }
+        // Whoever connects may call itself as it likes, but not by the name of one that is at
+        // another address.
+        let known = self.peers.known.get(&route.sender);
+        let elsewhere = known
+            .and_then(|peer| peer.transport.as_ref())
+            .is_some_and(|its| !asked && !its.shares_address(&address));
+        if new && elsewhere {
+            let reason = format!("calls itself {}, which is at another address", route.sender);
+            self.complain_of_link(from, reason);
+            return false;
+        }
+        if known.is_some() {
+            self.heard(now, route.sender);
+        } else if self.add_peer(now, route.sender, Some(host)) {
+            if !asked {
+                self.send_presence(from, route.sender, true);
+            }
+        } else {
+            self.complain_of_link(from, "is one peer too many".to_owned());
+            return false;
+        }
+        if let Some(link) = self.peers.links.get_mut(&from) {
+            link.peer = Some(route.sender);
+        }
+        if let Some(peer) = self.peers.known.get_mut(&route.sender) {
+            if new {
+                peer.host = Some(host);
+            }
+            // If there is another one, this is newer, and perhaps the only one that works: unless
+            // it is from somewhere else, which anyone could make.
+            let newer =
+                new && peer.transport.as_ref().is_some_and(|its| its.shares_address(&address));
+            if peer.connection.is_none() || newer {
+                peer.connection = Some(from);
+            }
+        }
+        if new {
+            self.out.event(Event::PeerConnected(route.sender, address));
+        }
+        self.consider_mentor(now, route.sender, from);
+        true
+    }
+
+    /// Adds a peer to the list. If it is only said to be there, by `host`, it has to be heard in
+    /// time, or its elements are taken over. False where there are too many.
+    pub(super) fn add_peer(
+        &mut self,
+        now: Instant,
+        identifier: RegistrarId,
+        host: Option<IpAddr>,
+    ) -> bool {
+        let configured = host.is_some_and(|host| self.is_configured_host(host));
+        if !configured && !self.make_room_for_peer(now, host) {
+            return false;
+        }
+        let peer = Peer {
+            transport: None,
+            connection: None,
+            last_heard: now,
+            status: Status::Active,
+            host,
+            download: None,
+            stale: true,
+        };
+        self.peers.known.insert(identifier, peer);
+        self.timers.set(Timer::Peer(identifier), now + self.config.max_time_last_heard);
+        self.out.event(Event::PeerFound(identifier, host));
+        true
+    }
+
+    /// Whether there is room for another peer of this host: the host with the most has to give up
+    /// one if this has clearly fewer.
+    fn make_room_for_peer(&mut self, now: Instant, host: Option<IpAddr>) -> bool {
+        let mut hosts: BTreeMap<Option<IpAddr>, Vec<RegistrarId>> = BTreeMap::new();
+        for (identifier, peer) in &self.peers.known {
+            if !peer.host.is_some_and(|host| self.is_configured_host(host)) {
+                hosts.entry(peer.host).or_default().push(*identifier);
+            }
+        }
+        let count: usize = hosts.values().map(Vec::len).sum();
+        let ours = hosts.get(&host).map_or(0, Vec::len);
+        if count < MAX_PEERS && ours < MAX_PEERS / 2 {
+            return true;
+        }
+        let most = hosts.into_values().max_by_key(Vec::len).unwrap_or_default();
+        let at = host.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
+        self.hit(Limit::Peers, at);
+        match most.last() {
+            Some(victim) if most.len() > ours + 1 => {
+                let elements: Vec<_> = self.handlespace.owned_by(*victim, None).collect();
+                for key in elements {
+                    self.remove_of_another(now, key);
+                }
+                self.forget_peer(now, *victim);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a peer was heard so lately that it cannot be taken for dead.
+    pub(super) fn is_heard(&self, now: Instant, identifier: RegistrarId) -> bool {
+        self.peers.known.get(&identifier).is_some_and(|peer| {
+            peer.status == Status::Active && now < peer.last_heard + self.config.max_time_last_heard
+        })
+    }
+
+    pub(super) fn heard(&mut self, now: Instant, identifier: RegistrarId) {
+        let Some(peer) = self.peers.known.get_mut(&identifier) else { return };
+        peer.last_heard = now;
+        if peer.status == Status::Suspected {
+            peer.status = Status::Active;
+            self.timers.set(Timer::Peer(identifier), now + self.config.max_time_last_heard);
+        }
+    }
+
+    /// Forgets a peer that is dead, and closes the connections to it: if it lives after all, it
+    /// learns that it has missed something.
+    pub(super) fn forget_peer(&mut self, now: Instant, identifier: RegistrarId) {
+        let Some(peer) = self.peers.known.remove(&identifier) else { return };
+        self.rivals.forget_home(identifier);
+        self.timers.cancel(Timer::Peer(identifier));
+        self.timers.cancel(Timer::Download(identifier));
+        let links = self.peers.links.iter().filter(|(_, link)| link.peer == Some(identifier));
+        let mut links: Vec<_> = links.map(|(connection, _)| *connection).collect();
+        links.sort_unstable();
+        for connection in links {
+            self.forget_link(connection);
+            self.out.close(connection);
+        }
+        self.out.event(Event::PeerLost(identifier, peer.host));
+        self.handle_mentor_refused(now, identifier);
+    }
+
+    pub(super) fn route(&self, receiver: RegistrarId) -> Route {
+        Route { sender: self.config.identifier, receiver }
+    }
+}

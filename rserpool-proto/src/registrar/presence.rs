@@ -1,0 +1,194 @@
+//! What tells registrars of each other, and that they are there: presence and lists (RFC 5353
+//! sections 3.2.2 and 3.4).
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use rand::RngExt;
+
+use super::membership::host_of;
+use super::peers::Status;
+use super::{Registrar, Timer};
+use crate::ConnectionId;
+use crate::compatibility::ENRP_PORT;
+use crate::wire::enrp::{self, Body, Presence};
+use crate::wire::{Ppid, RegistrarId, ServerInformation, TransportAddress, UserMessage};
+
+impl Registrar {
+    /// The presence for a host, or for everyone.
+    fn presence(
+        &self,
+        to: Option<IpAddr>,
+        receiver: RegistrarId,
+        reply_required: bool,
+    ) -> Presence {
+        let registrar = self.config.identifier;
+        let transport = self.config.enrp.clone();
+        Presence {
+            reply_required,
+            route: self.route(receiver),
+            checksum: Some(self.checksum_for(to)),
+            server: transport.map(|transport| ServerInformation { registrar, transport }),
+        }
+    }
+
+    pub(super) fn send_presence(
+        &mut self,
+        to: ConnectionId,
+        receiver: RegistrarId,
+        reply_required: bool,
+    ) {
+        let host = self.peers.host_of_link(to);
+        let presence = self.presence(host, receiver, reply_required);
+        self.out.send_enrp(to, presence);
+    }
+
+    /// PEER-HEARTBEAT-CYCLE is over: our presence goes to all peers (RFC 5353 section 3.4.2).
+    pub(super) fn handle_heartbeat(&mut self, now: Instant) {
+        self.close_surplus_links();
+        self.announce_presence();
+        self.dial_peers(now);
+        self.ask_for_others();
+        let cycle = self.spread_a_little(self.config.heartbeat);
+        self.timers.set(Timer::Heartbeat, now + cycle);
+    }
+
+    /// Asks one peer for those that it knows: some may have been out of reach when we joined, or
+    /// joined while we were.
+    fn ask_for_others(&mut self) {
+        let peers: Vec<_> = self.peers.active().collect();
+        if self.knows_others() && !peers.is_empty() {
+            let (peer, connection) = peers[self.rng.random_range(0..peers.len())];
+            let route = self.route(peer);
+            self.out.send_enrp(connection, enrp::ListRequest { route });
+        }
+    }
+
+    /// Tells all peers that we are there.
+    pub(super) fn announce_presence(&mut self) {
+        let peers: Vec<_> =
+            self.peers.known.iter().map(|(id, peer)| (*id, peer.connection)).collect();
+        for (identifier, connection) in peers {
+            if let Some(connection) = connection {
+                self.send_presence(connection, identifier, false);
+            }
+        }
+        if self.config.multicast_presence {
+            let presence = enrp::Message::from(self.presence(None, RegistrarId(0), false));
+            match presence.encode() {
+                Ok(payload) => self.out.announce(UserMessage::new(Ppid::ENRP, payload)),
+                Err(error) => tracing::warn!(%error, "the presence is too long"),
+            }
+        }
+    }
+
+    pub(super) fn handle_presence(&mut self, now: Instant, from: ConnectionId, presence: Presence) {
+        let sender = presence.route.sender;
+        let Some(peer) = self.peers.known.get_mut(&sender) else { return };
+        if let Some(server) = presence.server
+            && server.registrar == sender
+        {
+            peer.transport = Some(server.transport);
+        }
+        if matches!(peer.status, Status::TakingOver { .. } | Status::Inactive) {
+            // It lives, whoever wanted its elements (RFC 5353 section 3.5.1).
+            peer.status = Status::Active;
+            self.timers.set(Timer::Peer(sender), now + self.config.max_time_last_heard);
+        }
+        if presence.reply_required {
+            self.send_presence(from, sender, false);
+        }
+        if let Some(checksum) = presence.checksum {
+            self.audit(now, sender, checksum);
+        }
+    }
+
+    /// A registrar told everyone that it is there. One that we do not know is asked who it is.
+    pub(super) fn handle_multicast_presence(
+        &mut self,
+        now: Instant,
+        source: &TransportAddress,
+        message: &UserMessage,
+    ) {
+        let Ok(message) = enrp::Message::decode(&message.payload) else { return };
+        let Body::Presence(presence) = message.body else { return };
+        let sender = presence.route.sender;
+        let ours = self.config.identifier;
+        if self.config.enrp.is_none() || [ours, RegistrarId(0)].contains(&sender) {
+            return;
+        }
+        if self.peers.known.contains_key(&sender) {
+            return self.heard(now, sender);
+        }
+        // Its addresses are its own affair, but that it can be reached where this came from is
+        // known.
+        let mut address = match presence.server {
+            Some(server) => server.transport,
+            // Where it is by default (RFC 5353 section 5.3).
+            None => TransportAddress { port: ENRP_PORT, ..source.clone() },
+        };
+        if address.protocol != source.protocol {
+            return;
+        }
+        if !address.addresses.iter().any(|its| source.addresses.contains(its)) {
+            address.addresses.clone_from(&source.addresses);
+        }
+        self.dial_named(now, host_of(source), &address);
+    }
+
+    /// It is time to look whether a peer is still there (RFC 5353 section 3.4.3).
+    pub(super) fn handle_peer_timer(&mut self, now: Instant, identifier: RegistrarId) {
+        let Some(peer) = self.peers.known.get_mut(&identifier) else { return };
+        let silent_from = peer.last_heard + self.config.max_time_last_heard;
+        match &peer.status {
+            Status::Active if now < silent_from => {
+                self.timers.set(Timer::Peer(identifier), silent_from);
+            }
+            Status::Active | Status::Inactive => {
+                // One that nobody took over after all is looked after again.
+                peer.status = Status::Suspected;
+                let deadline = now + self.config.max_time_no_response;
+                self.timers.set(Timer::Peer(identifier), deadline);
+                match (peer.connection, peer.transport.clone()) {
+                    (Some(connection), _) => self.send_presence(connection, identifier, true),
+                    (None, Some(address)) => self.dial_peer(now, &address),
+                    (None, None) => {}
+                }
+            }
+            Status::Suspected => self.handle_peer_dead(now, identifier),
+            Status::TakingOver { .. } => self.begin_takeover(now, identifier),
+        }
+    }
+
+    pub(super) fn handle_list_request(&mut self, from: ConnectionId, sender: RegistrarId) {
+        let mut servers = self.peers.server_information();
+        servers.retain(|server| server.registrar != sender);
+        let reject = !self.knows_others();
+        if reject {
+            servers.clear();
+        }
+        let response = enrp::ListResponse { reject, route: self.route(sender), servers };
+        if let Err(error) = self.out.try_send_enrp(from, response) {
+            self.complain_of_link(from, format!("the peer list does not fit: {error}"));
+        }
+    }
+
+    pub(super) fn handle_list_response(
+        &mut self,
+        now: Instant,
+        from: ConnectionId,
+        list: enrp::ListResponse,
+    ) {
+        let Some(host) = self.peers.host_of_link(from) else { return };
+        for server in list.servers {
+            let ours = self.config.identifier;
+            if server.registrar != ours && !self.peers.known.contains_key(&server.registrar) {
+                // It counts as a peer once it says so itself.
+                self.dial_named(now, host, &server.transport);
+            }
+        }
+        if list.reject {
+            self.handle_mentor_refused(now, list.route.sender);
+        }
+    }
+}

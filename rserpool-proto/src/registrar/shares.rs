@@ -1,0 +1,405 @@
+//! How much one host may take, and all of them together (RFC 5352 section 9.1, RFC 5355).
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::membership::Origin;
+use super::{Event, Registrar, Timer};
+use crate::handlespace::ElementKey;
+use crate::wire::{PoolElement, PoolHandle, quote};
+
+/// How much of a rate a host may use at once: that of one second.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// How many connections are closed at a time when there are too many.
+const MAX_CLOSED: usize = 16;
+
+/// The most of each thing that one host may have, and all hosts together. Whoever has more is
+/// refused; nothing that is there is taken away for it.
+///
+/// The defaults are not from the RFCs: a busy honest host does not reach them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub(super) connections_per_host: usize,
+    pub(super) elements_per_host: usize,
+    pub(super) elements: usize,
+    pub(super) bytes_per_host: usize,
+    pub(super) bytes: usize,
+    pub(super) subscriptions_per_host: usize,
+    pub(super) resolutions: u32,
+    pub(super) reports: u32,
+    pub(super) registrations: u32,
+    pub(super) pages: u32,
+    pub(super) dials: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_per_host: 32_768,
+            elements_per_host: 1_000_000,
+            elements: 2_000_000,
+            bytes_per_host: 128 * 1024 * 1024,
+            bytes: 256 * 1024 * 1024,
+            subscriptions_per_host: 16_384,
+            resolutions: 10_000,
+            reports: 100,
+            registrations: 50_000,
+            pages: 1_000,
+            dials: 100,
+        }
+    }
+}
+
+/// What is limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(clippy::exhaustive_enums, reason = "drivers handle each")]
+pub enum Limit {
+    /// Connections of one host.
+    Connections,
+    /// Elements, or their bytes, of one host or of all.
+    Elements,
+    /// Subscriptions of one host, of one connection or of all.
+    Subscriptions,
+    /// Resolutions of one host in a second.
+    Resolutions,
+    /// Reports of unreachable elements of one host in a second.
+    Reports,
+    /// Registrations of one host in a second.
+    Registrations,
+    /// Pages of the handlespace for one host in a second.
+    Pages,
+    /// Addresses that one peer names, and that are dialled, in a second.
+    Dials,
+    /// Other registrars.
+    Peers,
+}
+
+impl Limit {
+    const COUNT: usize = 9;
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connections => "connections",
+            Self::Elements => "elements",
+            Self::Subscriptions => "subscriptions",
+            Self::Resolutions => "resolutions per second",
+            Self::Reports => "reports per second",
+            Self::Registrations => "registrations per second",
+            Self::Pages => "pages of the handlespace per second",
+            Self::Dials => "addresses to dial per second",
+            Self::Peers => "peers",
+        })
+    }
+}
+
+impl Limits {
+    /// Sets how many connections one host may have. Default: 32,768.
+    #[must_use]
+    pub fn connections_per_host(mut self, connections: usize) -> Self {
+        self.connections_per_host = connections;
+        self
+    }
+
+    /// Sets how many pool elements one host may register, or tell of as a peer, and how many there
+    /// may be in all. Default: 1,000,000 and 2,000,000.
+    #[must_use]
+    pub fn elements(mut self, per_host: usize, total: usize) -> Self {
+        (self.elements_per_host, self.elements) = (per_host, total);
+        self
+    }
+
+    /// Sets how many bytes the elements of one host may take, and those of all, as parameters
+    /// with their handles. Default: 128 MiB and 256 MiB.
+    #[must_use]
+    pub fn bytes(mut self, per_host: usize, total: usize) -> Self {
+        (self.bytes_per_host, self.bytes) = (per_host, total);
+        self
+    }
+
+    /// Sets how many pools one host may be subscribed to, over all of its connections. Default:
+    /// 16,384.
+    #[must_use]
+    pub fn subscriptions_per_host(mut self, subscriptions: usize) -> Self {
+        self.subscriptions_per_host = subscriptions;
+        self
+    }
+
+    /// Sets how many handles the users of one host may resolve each second. Default: 10,000 (RFC
+    /// 5352 section 9.1, threat 8). More are refused for lack of resources.
+    #[must_use]
+    pub fn resolutions(mut self, per_second: u32) -> Self {
+        self.resolutions = per_second;
+        self
+    }
+
+    /// Sets how many elements the users of one host may report as unreachable each second.
+    /// Default: 100 (RFC 5352 section 9.1, threat 9). More are ignored.
+    #[must_use]
+    pub fn reports(mut self, per_second: u32) -> Self {
+        self.reports = per_second;
+        self
+    }
+
+    /// Sets how many registrations, renewals included, one host may send each second. Default:
+    /// 50,000. More are refused for lack of resources.
+    #[must_use]
+    pub fn registrations(mut self, per_second: u32) -> Self {
+        self.registrations = per_second;
+        self
+    }
+
+    /// Sets how many pages of the handlespace one host may ask for each second. Default: 1,000,
+    /// which is up to 128,000 elements. More are refused.
+    #[must_use]
+    pub fn pages(mut self, per_second: u32) -> Self {
+        self.pages = per_second;
+        self
+    }
+
+    /// Sets how many addresses that one peer names may be dialled each second. Default: 100.
+    #[must_use]
+    pub fn dials(mut self, per_second: u32) -> Self {
+        self.dials = per_second;
+        self
+    }
+
+    fn rate(&self, limit: Limit) -> Option<u32> {
+        match limit {
+            Limit::Resolutions => Some(self.resolutions),
+            Limit::Reports => Some(self.reports),
+            Limit::Registrations => Some(self.registrations),
+            Limit::Pages => Some(self.pages),
+            Limit::Dials => Some(self.dials),
+            Limit::Connections | Limit::Elements | Limit::Subscriptions | Limit::Peers => None,
+        }
+    }
+}
+
+/// What an element costs whom.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Charge(Option<(IpAddr, u32)>);
+
+/// What each host has, of those that have anything or used anything lately.
+#[derive(Debug, Default)]
+pub(super) struct Shares {
+    hosts: HashMap<IpAddr, Share>,
+    bytes: usize,
+    hits: [u64; Limit::COUNT],
+}
+
+#[derive(Debug, Default)]
+struct Share {
+    connections: usize,
+    elements: usize,
+    bytes: usize,
+    subscriptions: usize,
+    /// Until when the allowance of each rate is used, if nothing is left unused.
+    used_until: [Option<Instant>; Limit::COUNT],
+    watched: bool,
+}
+
+impl Share {
+    fn is_empty(&self) -> bool {
+        self.connections + self.elements + self.subscriptions == 0
+    }
+}
+
+impl Shares {
+    /// How many hosts have rates that are being counted.
+    pub(super) fn watched(&self) -> usize {
+        self.hosts.values().filter(|share| share.watched).count()
+    }
+
+    fn credit(&mut self, host: IpAddr, give_back: impl FnOnce(&mut Share)) {
+        if let Some(share) = self.hosts.get_mut(&host) {
+            give_back(share);
+            if share.is_empty() && !share.watched {
+                self.hosts.remove(&host);
+                if self.hosts.len() * 8 < self.hosts.capacity() {
+                    self.hosts.shrink_to(2 * self.hosts.len());
+                }
+            }
+        }
+    }
+
+    pub(super) fn close_connection(&mut self, host: IpAddr) {
+        self.credit(host, |share| share.connections -= 1);
+    }
+
+    pub(super) fn unsubscribe(&mut self, host: IpAddr, count: usize) {
+        self.credit(host, |share| share.subscriptions -= count);
+    }
+
+    /// An element is gone, or somebody else pays for it.
+    pub(super) fn discharge(&mut self, charge: Charge) {
+        let Some((host, bytes)) = charge.0 else { return };
+        let bytes = bytes as usize;
+        self.bytes -= bytes;
+        self.credit(host, |share| {
+            share.elements -= 1;
+            share.bytes -= bytes;
+        });
+    }
+}
+
+impl Registrar {
+    /// Notes that somebody met a limit.
+    pub(super) fn hit(&mut self, limit: Limit, host: IpAddr) {
+        self.shares.hits[limit as usize] += 1;
+        self.out.event(Event::LimitHit(limit, host));
+    }
+
+    /// Returns how often each limit was met.
+    #[must_use]
+    pub fn hits(&self, limit: Limit) -> u64 {
+        self.shares.hits[limit as usize]
+    }
+
+    /// Whether a host may do this now, and counts it.
+    pub(super) fn allows(&mut self, now: Instant, host: IpAddr, limit: Limit) -> bool {
+        let Some(per_second) = self.config.limits.rate(limit) else { return true };
+        let share = self.shares.hosts.entry(host).or_default();
+        if !std::mem::replace(&mut share.watched, true) {
+            self.timers.set(Timer::Host(host), now + 2 * WINDOW);
+        }
+        let until = share.used_until[limit as usize].get_or_insert(now);
+        let next = (*until).max(now) + WINDOW / per_second.max(1);
+        let allowed = next <= now + WINDOW;
+        if allowed {
+            *until = next;
+        } else {
+            self.hit(limit, host);
+        }
+        allowed
+    }
+
+    /// Stops counting what a host does that has its whole allowance again.
+    pub(super) fn handle_host_timer(&mut self, now: Instant, host: IpAddr) {
+        let Some(share) = self.shares.hosts.get_mut(&host) else { return };
+        if share.used_until.iter().flatten().all(|until| *until <= now) {
+            share.watched = false;
+            share.used_until = Default::default();
+            self.shares.credit(host, |_| {});
+        } else {
+            self.timers.set(Timer::Host(host), now + 2 * WINDOW);
+        }
+    }
+
+    /// Whether a host may have another connection, which is counted then.
+    pub(super) fn takes_connection(&mut self, host: IpAddr) -> bool {
+        let share = self.shares.hosts.entry(host).or_default();
+        let allowed = share.connections < self.config.limits.connections_per_host;
+        if allowed {
+            share.connections += 1;
+        } else {
+            self.hit(Limit::Connections, host);
+        }
+        allowed
+    }
+
+    /// Whether a host may subscribe to another pool, which is counted then.
+    pub(super) fn takes_subscription(&mut self, host: IpAddr) -> bool {
+        let share = self.shares.hosts.entry(host).or_default();
+        let allowed = share.subscriptions < self.config.limits.subscriptions_per_host;
+        if allowed {
+            share.subscriptions += 1;
+        } else {
+            self.hit(Limit::Subscriptions, host);
+        }
+        allowed
+    }
+
+    /// Whether this host, or all together, have as much as they may.
+    fn is_full(&self, host: IpAddr) -> bool {
+        let limits = &self.config.limits;
+        let share = self.shares.hosts.get(&host);
+        self.handlespace.len() >= limits.elements
+            || self.shares.bytes >= limits.bytes
+            || share.is_some_and(|share| {
+                share.elements >= limits.elements_per_host || share.bytes >= limits.bytes_per_host
+            })
+    }
+
+    /// Whether there is room for an element with these values that this host pays for: a new one, or
+    /// the one at `present` if it would pay more for that.
+    pub(super) fn has_room(
+        &mut self,
+        host: IpAddr,
+        present: Option<ElementKey>,
+        handle: &PoolHandle,
+        value: &PoolElement,
+    ) -> bool {
+        let full = self.is_full(host)
+            && present.is_none_or(|key| self.pays_more(key, host, handle, value));
+        if full {
+            self.hit(Limit::Elements, host);
+        }
+        !full
+    }
+
+    /// Whether a host would pay more for an element with these values than it does.
+    fn pays_more(
+        &self,
+        key: ElementKey,
+        host: IpAddr,
+        handle: &PoolHandle,
+        value: &PoolElement,
+    ) -> bool {
+        let Some(element) = self.handlespace.get(key) else { return true };
+        let Some((payer, paid)) = element.state.charge.0 else { return true };
+        let size = handle.as_bytes().len() + quote(value).len();
+        payer != host || size > paid as usize + 3
+    }
+
+    /// An element is new, or has other values: `host` pays for it.
+    pub(super) fn recharge(&mut self, key: ElementKey, host: IpAddr) {
+        let Some(handle) = self.handlespace.handle_of(key).map(|handle| handle.as_bytes().len())
+        else {
+            return;
+        };
+        let Some(element) = self.handlespace.get_mut(key) else { return };
+        let size = handle + element.encoded().as_bytes().len();
+        // No element is larger than some thousand bytes.
+        let size = u32::try_from(size).unwrap_or(u32::MAX);
+        let before = element.state.charge.0;
+        if before == Some((host, size)) {
+            return;
+        }
+        let old = std::mem::replace(&mut element.state.charge, Charge(Some((host, size))));
+        // Added before it is taken away, so that the host is not forgotten meanwhile.
+        let share = self.shares.hosts.entry(host).or_default();
+        share.elements += 1;
+        share.bytes += size as usize;
+        self.shares.bytes += size as usize;
+        self.shares.discharge(old);
+    }
+
+    /// There are too many connections, or no descriptors for more: the longest silent ones which
+    /// serve no element are closed, of the host that has the most of those.
+    pub(super) fn close_silent(&mut self, now: Instant) {
+        let clients = self
+            .connections
+            .iter()
+            .filter(|(_, client)| client.origin == Origin::Accepted && client.elements.is_empty());
+        let clients = clients
+            .map(|(connection, client)| (client.host, (client.heard, *connection)))
+            .chain(self.peers.silent_links());
+        let mut hosts: BTreeMap<IpAddr, Vec<_>> = BTreeMap::new();
+        for (host, connection) in clients {
+            hosts.entry(host).or_default().push(connection);
+        }
+        let most = hosts.into_iter().max_by_key(|(_, connections)| connections.len());
+        let Some((host, mut silent)) = most else { return };
+        silent.sort_unstable();
+        silent.truncate(MAX_CLOSED);
+        self.out.event(Event::Crowded { host, closed: silent.len() });
+        for (_, connection) in silent {
+            self.drop_connection(now, connection);
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Users that are told of every change of a pool (the S bit of handle resolution, RFC 5352
+//! sections 2.2.5 and 2.2.6).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::scope::Scope;
+use super::shares::Limit;
+use super::{Registrar, Timer};
+use crate::ConnectionId;
+use crate::handlespace::{Element, ElementKey};
+use crate::wire::asap::{HandleResolution, HandleResolutionResponse, Resolved};
+use crate::wire::{Bytes, ErrorCause, PoolHandle, Ppid};
+
+/// How often, at the most, a pool's subscribers are told of changes; ours. Each time they are
+/// told all of the pool.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// The most elements that they are told of; ours. Always the same ones, so that none seems to
+/// come and go.
+const MAX_ELEMENTS: usize = 1024;
+
+/// The most pools that one connection, and all of them together, may have subscribed to; ours.
+const MAX_OF_CONNECTION: usize = 64;
+const MAX_SUBSCRIPTIONS: usize = 65_536;
+
+/// Who is told of what.
+#[derive(Debug, Default)]
+pub(super) struct Subscriptions {
+    pools: BTreeMap<PoolHandle, Subscribed>,
+    by_connection: BTreeMap<ConnectionId, BTreeSet<PoolHandle>>,
+    count: usize,
+    /// Pools whose subscribers are to be told now.
+    due: BTreeSet<PoolHandle>,
+    /// Pools whose subscribers are to be told then: it is too soon after the last time.
+    later: BTreeSet<(Instant, PoolHandle)>,
+}
+
+#[derive(Debug)]
+struct Subscribed {
+    users: BTreeSet<ConnectionId>,
+    /// When they were told last.
+    told: Instant,
+    /// Whether they are yet to be told of a change.
+    changed: bool,
+}
+
+impl Subscriptions {
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// A pool changed.
+    pub(super) fn note(&mut self, handle: &PoolHandle) {
+        if let Some(subscribed) = self.pools.get_mut(handle)
+            && !std::mem::replace(&mut subscribed.changed, true)
+        {
+            self.due.insert(handle.clone());
+        }
+    }
+
+    fn forget(&mut self, handle: &PoolHandle, subscribed: &Subscribed) {
+        if subscribed.changed {
+            self.due.remove(handle);
+            self.later.remove(&(subscribed.told + INTERVAL, handle.clone()));
+        }
+    }
+
+    /// A user is gone. To how many pools it was subscribed.
+    pub(super) fn remove_user(&mut self, user: ConnectionId) -> usize {
+        let handles = self.by_connection.remove(&user).unwrap_or_default();
+        self.count -= handles.len();
+        for handle in &handles {
+            if let Some(subscribed) = self.pools.get_mut(handle) {
+                subscribed.users.remove(&user);
+                if subscribed.users.is_empty()
+                    && let Some(subscribed) = self.pools.remove(handle)
+                {
+                    self.forget(handle, &subscribed);
+                }
+            }
+        }
+        handles.len()
+    }
+
+    /// A pool is gone, and with it all subscriptions to it. Who had them.
+    fn remove_pool(&mut self, handle: &PoolHandle) -> BTreeSet<ConnectionId> {
+        let Some(subscribed) = self.pools.remove(handle) else { return BTreeSet::new() };
+        self.forget(handle, &subscribed);
+        for user in &subscribed.users {
+            self.count -= 1;
+            if let Some(pools) = self.by_connection.get_mut(user) {
+                pools.remove(handle);
+                if pools.is_empty() {
+                    self.by_connection.remove(user);
+                }
+            }
+        }
+        subscribed.users
+    }
+}
+
+impl Registrar {
+    /// Answers who wants to be told of changes, and remembers that. False where that is not to be
+    /// had: then it is a resolution like all others.
+    pub(super) fn subscribe(
+        &mut self,
+        now: Instant,
+        from: ConnectionId,
+        request: &HandleResolution,
+    ) -> bool {
+        let handle = &request.pool_handle;
+        if self.handlespace.is_unknown(handle) || !self.add_subscriber(now, handle, from) {
+            return false;
+        }
+        let Some(host) = self.connections.get(&from).map(|client| client.host) else {
+            return false;
+        };
+        if let Some(all) = self.all_of(handle, Scope::of(host)) {
+            self.out.send_encoded(from, Ppid::ASAP, all);
+        }
+        true
+    }
+
+    /// Whether there was room.
+    fn add_subscriber(&mut self, now: Instant, handle: &PoolHandle, user: ConnectionId) -> bool {
+        let Some(host) = self.connections.get(&user).map(|client| client.host) else {
+            return false;
+        };
+        let pools = self.subscriptions.by_connection.get(&user);
+        if pools.is_some_and(|pools| pools.contains(handle)) {
+            return true;
+        }
+        let full = pools.is_some_and(|pools| pools.len() >= MAX_OF_CONNECTION);
+        if full || self.subscriptions.count >= MAX_SUBSCRIPTIONS {
+            self.hit(Limit::Subscriptions, host);
+            return false;
+        }
+        if !self.takes_subscription(host) {
+            return false;
+        }
+        let subscriptions = &mut self.subscriptions;
+        subscriptions.by_connection.entry(user).or_default().insert(handle.clone());
+        subscriptions.count += 1;
+        let fresh = Subscribed { users: BTreeSet::new(), told: now, changed: false };
+        subscriptions.pools.entry(handle.clone()).or_insert(fresh).users.insert(user);
+        true
+    }
+
+    /// All of a pool, as its subscribers so far away are told.
+    fn all_of(&self, handle: &PoolHandle, asker: Scope) -> Option<Bytes> {
+        let policy = self.handlespace.policy_type(handle)?;
+        let leads_there = |key: &ElementKey| {
+            self.near.is_empty() || self.near.get(key).is_none_or(|scope| *scope >= asker)
+        };
+        let members = self.handlespace.members(handle).filter(leads_there).take(MAX_ELEMENTS);
+        let elements = members.filter_map(|key| self.handlespace.get(key)).map(Element::encoded);
+        Some(HandleResolutionResponse::encode_pool(true, handle, policy, elements))
+    }
+
+    /// Tells subscribers of what has changed, but not too often. Every input ends with this.
+    pub(super) fn tell_subscribers(&mut self, now: Instant) {
+        while let Some((due, _)) = self.subscriptions.later.first()
+            && *due <= now
+            && let Some((_, handle)) = self.subscriptions.later.pop_first()
+        {
+            self.subscriptions.due.insert(handle);
+        }
+        if self.subscriptions.due.is_empty() && self.subscriptions.later.is_empty() {
+            return;
+        }
+        for handle in std::mem::take(&mut self.subscriptions.due) {
+            if self.handlespace.is_unknown(&handle) {
+                self.end_subscriptions(&handle);
+                continue;
+            }
+            let Some(subscribed) = self.subscriptions.pools.get_mut(&handle) else { continue };
+            if now < subscribed.told + INTERVAL {
+                self.subscriptions.later.insert((subscribed.told + INTERVAL, handle));
+                continue;
+            }
+            (subscribed.told, subscribed.changed) = (now, false);
+            let users = subscribed.users.clone();
+            // What is told to many is encoded once.
+            let mut encoded: BTreeMap<Scope, Bytes> = BTreeMap::new();
+            for user in users {
+                let Some(host) = self.connections.get(&user).map(|client| client.host) else {
+                    continue;
+                };
+                let scope = Scope::of(host);
+                if !encoded.contains_key(&scope)
+                    && let Some(all) = self.all_of(&handle, scope)
+                {
+                    encoded.insert(scope, all);
+                }
+                if let Some(all) = encoded.get(&scope) {
+                    self.out.send_encoded(user, Ppid::ASAP, all.clone());
+                }
+            }
+        }
+        match self.subscriptions.later.first() {
+            Some((next, _)) => self.timers.set(Timer::Subscriptions, *next),
+            None => self.timers.cancel(Timer::Subscriptions),
+        }
+    }
+
+    /// There is nothing to tell of a pool that is gone; its users have to ask anew.
+    fn end_subscriptions(&mut self, handle: &PoolHandle) {
+        for user in self.subscriptions.remove_pool(handle) {
+            if let Some(host) = self.connections.get(&user).map(|client| client.host) {
+                self.shares.unsubscribe(host, 1);
+            }
+            let result = Resolved::Error(ErrorCause::UnknownPoolHandle.into());
+            let (pool_handle, subscribed) = (handle.clone(), false);
+            self.out.send(user, HandleResolutionResponse { subscribed, pool_handle, result });
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Taking over the elements of a dead registrar (RFC 5353 section 3.5).
+
+use std::time::Instant;
+
+use super::membership::{Custody, Origin, Remote, Watch};
+use super::peers::Status;
+use super::{Event, Registrar, Timer};
+use crate::ConnectionId;
+use crate::handlespace::ElementKey;
+use crate::wire::RegistrarId;
+use crate::wire::enrp::{InitTakeover, InitTakeoverAck, TakeoverServer};
+
+/// How often peers are asked to agree that were not configured.
+const MAX_ASKED: u32 = 2;
+
+impl Registrar {
+    /// A peer is dead, as far as we can see.
+    pub(super) fn handle_peer_dead(&mut self, now: Instant, identifier: RegistrarId) {
+        let Some(peer) = self.peers.known.get(&identifier) else { return };
+        if matches!(peer.status, Status::Active | Status::Suspected) {
+            if self.handlespace.owned_by(identifier, None).next().is_some() {
+                self.out.event(Event::PeerDead(identifier));
+            }
+            self.begin_takeover(now, identifier);
+            self.complete_takeovers(now, identifier);
+        }
+    }
+
+    /// Asks all living peers whether we may take over its elements (RFC 5353 section 3.5.1), also
+    /// anew where not all answered in time.
+    pub(super) fn begin_takeover(&mut self, now: Instant, target: RegistrarId) {
+        if self.handlespace.owned_by(target, None).next().is_none() {
+            return self.forget_peer(now, target);
+        }
+        let Some(peer) = self.peers.known.get_mut(&target) else { return };
+        let asked = match &peer.status {
+            Status::TakingOver { asked, .. } => asked + 1,
+            Status::Active | Status::Suspected | Status::Inactive => 0,
+        };
+        peer.status = Status::TakingOver { pending: Default::default(), asked };
+        let to_target = peer.connection;
+        let mut others: Vec<_> = self.peers.active().collect();
+        if asked >= MAX_ASKED {
+            // Strangers cannot keep a takeover from its end by their silence.
+            others.retain(|(other, _)| {
+                self.peers.host_of(*other).is_some_and(|host| self.is_configured_host(host))
+            });
+        }
+        let Some(peer) = self.peers.known.get_mut(&target) else { return };
+        let pending = others.iter().map(|(identifier, _)| *identifier).collect();
+        peer.status = Status::TakingOver { pending, asked };
+        if others.is_empty() && (asked > 0 || to_target.is_none()) {
+            return self.complete_takeover(now, target);
+        }
+        // The target itself may object, also where there is nobody else to agree.
+        let patience = match others.is_empty() {
+            true => self.config.max_time_no_response,
+            false => self.config.takeover_expiry,
+        };
+        for (receiver, connection) in
+            others.into_iter().chain(to_target.map(|connection| (target, connection)))
+        {
+            let message = InitTakeover { route: self.route(receiver), target };
+            self.out.send_enrp(connection, message);
+        }
+        self.timers.set(Timer::Peer(target), now + patience);
+    }
+
+    pub(super) fn handle_init_takeover(
+        &mut self,
+        now: Instant,
+        from: ConnectionId,
+        init: &InitTakeover,
+    ) {
+        let (sender, target) = (init.route.sender, init.target);
+        if target == self.config.identifier {
+            // We are not dead.
+            return self.announce_presence();
+        }
+        let yields = self.config.compatibility.yields(self.config.identifier, sender);
+        if let Some(peer) = self.peers.known.get_mut(&target) {
+            if matches!(peer.status, Status::TakingOver { .. }) && !yields {
+                return;
+            }
+            peer.status = Status::Inactive;
+            // The sender may die before it is done.
+            self.timers.set(Timer::Peer(target), now + self.config.takeover_expiry * 2);
+        }
+        let ack = InitTakeoverAck { route: self.route(sender), target };
+        self.out.send_enrp(from, ack);
+    }
+
+    pub(super) fn handle_init_takeover_ack(&mut self, now: Instant, ack: &InitTakeoverAck) {
+        let Some(peer) = self.peers.known.get_mut(&ack.target) else { return };
+        if let Status::TakingOver { pending, .. } = &mut peer.status {
+            // Who was not asked has no say.
+            if pending.remove(&ack.route.sender) && pending.is_empty() {
+                self.complete_takeover(now, ack.target);
+            }
+        }
+    }
+
+    /// A peer whose answer a takeover waited for is gone.
+    pub(super) fn complete_takeovers(&mut self, now: Instant, without: RegistrarId) {
+        let waiting: Vec<_> = self
+            .peers
+            .known
+            .iter_mut()
+            .filter_map(|(target, peer)| {
+                let Status::TakingOver { pending, .. } = &mut peer.status else { return None };
+                (pending.remove(&without) && pending.is_empty()).then_some(*target)
+            })
+            .collect();
+        for target in waiting {
+            self.complete_takeover(now, target);
+        }
+    }
+
+    /// All agreed: the elements are ours (RFC 5353 section 3.5.2).
+    fn complete_takeover(&mut self, now: Instant, target: RegistrarId) {
+        let peers: Vec<_> = self.peers.active().collect();
+        let dead = self.peers.known.get(&target).and_then(|peer| peer.connection);
+        for (receiver, connection) in
+            peers.into_iter().chain(dead.map(|connection| (target, connection)))
+        {
+            let message = TakeoverServer { route: self.route(receiver), target };
+            self.out.send_enrp(connection, message);
+        }
+        let elements: Vec<_> = self.handlespace.owned_by(target, None).collect();
+        self.out.event(Event::TookOver { registrar: target, elements: elements.len() });
+        self.forget_peer(now, target);
+        self.tell_of_those_who_came(target);
+        for key in elements {
+            self.handlespace.set_home(key, self.config.identifier);
+            self.adopt(now, key);
+        }
+        self.complete_takeovers(now, target);
+    }
+
+    /// What the dead one said last of an element may have come later, elsewhere, than what we said
+    /// when the element had come to us. Who believes it now takes the element for one of those
+    /// that we took over, as it was then: no audit would find that, so it is told again.
+    fn tell_of_those_who_came(&mut self, from: RegistrarId) {
+        let ours: Vec<_> = self.handlespace.owned_by(self.config.identifier, None).collect();
+        for key in ours {
+            let Some(custody) =
+                self.handlespace.get_mut(key).and_then(|element| element.state.custody_mut())
+            else {
+                continue;
+            };
+            if custody.came_from == Some(from) {
+                custody.came_from = None;
+                self.announce_element(key);
+            }
+        }
+    }
+
+    /// An element is ours from now on: it is told so, and has to answer.
+    pub(super) fn adopt(&mut self, now: Instant, key: ElementKey) {
+        let Some(element) = self.handlespace.get_mut(key) else { return };
+        match &mut element.state.watch {
+            Watch::Home(custody) => custody.claim = true,
+            watch @ Watch::Elsewhere(_) => {
+                *watch = Watch::Home(Custody { claim: true, ..Custody::default() });
+            }
+        }
+        let life = self.config.compatibility.lifetime(element.value().registration_life);
+        self.handlespace.set_lifetime(key, now, life);
+        self.send_keep_alive(now, key);
+    }
+
+    /// An element is another registrar's from now on.
+    pub(super) fn yield_element(&mut self, now: Instant, key: ElementKey, home: RegistrarId) {
+        self.handlespace.set_home(key, home);
+        self.release(now, key);
+    }
+
+    /// Stops looking after an element. Its own connection to us stays with it until it closes
+    /// that, as it does when it hears of its new home.
+    pub(super) fn release(&mut self, now: Instant, key: ElementKey) {
+        self.timers.cancel(Timer::KeepAlive(key));
+        self.dials.forget(key);
+        self.handlespace.cancel_lifetime(key);
+        self.refuse_claimant(key);
+        let Some(element) = self.handlespace.get_mut(key) else { return };
+        element.state.watch = Watch::Elsewhere(Remote::default());
+        let Some(connection) = element.state.connection else { return };
+        let client = self.connections.get(&connection);
+        if client.is_some_and(|client| client.origin == Origin::Accepted) {
+            self.settle_keep_alive(now, connection, key);
+        } else {
+            element.state.connection = None;
+            self.detach(key, Some(connection));
+        }
+    }
+
+    /// A registrar says that it has taken over the elements of another. That is believed if the
+    /// other is silent as far as we can see; if not, the audit shows what its elements think.
+    pub(super) fn handle_takeover_server(&mut self, now: Instant, takeover: &TakeoverServer) {
+        let (sender, target) = (takeover.route.sender, takeover.target);
+        if target == self.config.identifier {
+            if !self.was_silent(now) {
+                return self.announce_presence();
+            }
+            // Those elements that stay with us will say so.
+            self.out.event(Event::TakenOver { by: sender });
+            let elements: Vec<_> = self.handlespace.owned_by(target, None).collect();
+            for key in elements {
+                self.yield_element(now, key, sender);
+            }
+            return;
+        }
+        if self.is_heard(now, target) {
+            return;
+        }
+        let elements: Vec<_> = self.handlespace.owned_by(target, None).collect();
+        for key in elements {
+            self.handlespace.set_home(key, sender);
+        }
+        self.forget_peer(now, target);
+        self.complete_takeovers(now, target);
+    }
+}

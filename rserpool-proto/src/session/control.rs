@@ -1,0 +1,61 @@
+//! The control channel of a session (RFC 5352 section 3.8): ASAP messages among the data.
+
+use bytes::Bytes;
+
+use crate::receive::{Received, receive_control};
+use crate::wire::asap::{self, Body, BusinessCard, SessionHeartbeat};
+use crate::wire::{Ppid, UserMessage};
+
+/// What a message of a session is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "drivers handle each")]
+pub enum Incoming {
+    /// The application's.
+    Data(UserMessage),
+    /// State to keep for the element that takes over.
+    Cookie(Bytes),
+    /// The state that the last element left.
+    CookieEcho(Bytes),
+    /// Who may take over.
+    BusinessCard(BusinessCard),
+    /// The other program asks whether this one is there, and gets an answer.
+    Heartbeat,
+    /// The other program is there.
+    HeartbeatReply,
+    /// Nothing that belongs on a control channel; why.
+    Unexpected(String),
+}
+
+/// A heartbeat, or the answer to one.
+pub(super) fn heartbeat_message(reply: bool) -> Option<UserMessage> {
+    let encoded = asap::Message::from(SessionHeartbeat { reply }).encode();
+    encoded.ok().map(|payload| UserMessage::new(Ppid::ASAP, payload))
+}
+
+/// Tells control from data by the payload protocol identifier, and what its sender is to be
+/// told, if it is nothing that we know (RFC 5352 section 2.2.14).
+#[must_use]
+pub fn classify(message: UserMessage) -> (Incoming, Option<UserMessage>) {
+    if message.ppid != Ppid::ASAP {
+        return (Incoming::Data(message), None);
+    }
+    let (received, answer) = receive_control(&message);
+    if let Received::Message(Body::SessionHeartbeat(heartbeat)) = &received {
+        return match heartbeat.reply {
+            true => (Incoming::HeartbeatReply, None),
+            false => (Incoming::Heartbeat, heartbeat_message(true)),
+        };
+    }
+    #[allow(clippy::wildcard_enum_match_arm, reason = "all others are for registrars")]
+    let incoming = match received {
+        Received::Message(Body::Cookie(message)) => Incoming::Cookie(message.cookie.0),
+        Received::Message(Body::CookieEcho(message)) => Incoming::CookieEcho(message.cookie.0),
+        Received::Message(Body::BusinessCard(card)) => Incoming::BusinessCard(card),
+        Received::Message(Body::Error(error)) => Incoming::Unexpected(error.error.to_string()),
+        Received::Message(other) => {
+            Incoming::Unexpected(crate::wire::Body::name(&other).to_owned())
+        }
+        Received::Refused(reason) => Incoming::Unexpected(reason),
+    };
+    (incoming, answer.map(|answer| UserMessage::new(Ppid::ASAP, answer)))
+}

@@ -1,0 +1,84 @@
+//! The pool "EchoPool" and those who have to do with it.
+
+use std::time::Duration;
+
+use crate::element::ElementConfig;
+use crate::registrar::RegistrarConfig;
+use crate::user::{self, ResolveError, ResolveOptions, UserConfig};
+use crate::wire::{PoolElementId, PoolHandle, RegistrarId, TransportAddress};
+use crate::{Element, HuntConfig, Registrar, User};
+
+use crate::testing::world::{Event, NodeId, World, address};
+
+/// Its handle.
+#[must_use]
+pub fn handle() -> PoolHandle {
+    "EchoPool".parse().expect("a pool handle")
+}
+
+/// Where its elements serve: at the address that they come from.
+#[must_use]
+pub fn service() -> TransportAddress {
+    TransportAddress { addresses: Default::default(), ..TransportAddress::tcp(([0; 4], 7).into()) }
+}
+
+/// A registrar with the defaults.
+#[must_use]
+pub fn new_registrar() -> Registrar {
+    let config = RegistrarConfig::new(RegistrarId(1), 1);
+    Registrar::new(config.ready_after(Duration::ZERO))
+}
+
+/// Looks for these registrars.
+#[must_use]
+pub fn hunt(registrars: &[NodeId]) -> HuntConfig {
+    HuntConfig::new(registrars.iter().map(|host| address(*host)))
+}
+
+/// An element that is told of these registrars.
+#[must_use]
+pub fn element_config(seed: u64, registrars: &[NodeId]) -> ElementConfig {
+    ElementConfig::new(handle(), service(), hunt(registrars), seed).asap_transport(address(0))
+}
+
+/// An element that is told of the first registrar.
+#[must_use]
+pub fn new_element(seed: u64) -> Element {
+    Element::new(element_config(seed, &[0]))
+}
+
+/// A user that is told of these registrars.
+#[must_use]
+pub fn new_user(registrars: &[NodeId]) -> User {
+    User::new(UserConfig::new(hunt(registrars), 5))
+}
+
+/// Resolves at once; the identifiers, in order.
+///
+/// # Errors
+///
+/// What the user says.
+pub fn resolve(world: &mut World, user: NodeId) -> Result<Vec<PoolElementId>, ResolveError> {
+    resolve_with(world, user, &ResolveOptions::default())
+}
+
+/// Resolves with other options; the identifiers, in order.
+///
+/// # Errors
+///
+/// What the user says.
+pub fn resolve_with(
+    world: &mut World,
+    user: NodeId,
+    options: &ResolveOptions,
+) -> Result<Vec<PoolElementId>, ResolveError> {
+    world.take_events(user);
+    world.with_user(user, |user, now| user.resolve(now, handle(), options));
+    world.run(Duration::ZERO);
+    let events = world.take_events(user);
+    let resolved = events.into_iter().find_map(|event| match event {
+        Event::User(user::Event::Resolved { result, .. }) => Some(result),
+        _ => None,
+    });
+    Ok(resolved.expect("an answer")?.iter().map(|element| element.identifier).collect())
+}

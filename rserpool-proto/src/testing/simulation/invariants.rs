@@ -1,0 +1,294 @@
+//! What has to be true when nothing bad has happened for a while.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::Registrar;
+use crate::handlespace::Checksum;
+use crate::wire::{PolicyParameters, PoolElement, PoolElementId, PoolHandle, Ppid, RegistrarId};
+
+use super::cluster::{Cluster, handle};
+use super::network::HostId;
+use crate::testing::adversary;
+use crate::testing::role::Role;
+
+/// How long nothing has happened to a host that is steady: more than it may take until everything
+/// is as it should be.
+const STEADY: Duration = Duration::from_secs(60);
+
+/// How long it may take to ask an element, which may have to be connected to.
+const MISSING: Duration = Duration::from_millis(1500);
+
+/// Hosts that hear each other.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) registrars: Vec<HostId>,
+    pub(super) elements: Vec<HostId>,
+    pub(super) users: Vec<HostId>,
+}
+
+impl Cluster {
+    /// The parts that the network consists of, of those where there are registrars that can be
+    /// found.
+    pub(super) fn parts(&self) -> Vec<Part> {
+        let running: Vec<_> =
+            (0..self.network.hosts().len()).filter(|h| self.network.is_running(*h)).collect();
+        let mut left: BTreeSet<_> = running.into_iter().collect();
+        let mut parts = Vec::new();
+        while let Some(first) = left.first().copied() {
+            let hosts: BTreeSet<_> = left
+                .iter()
+                .copied()
+                .filter(|other| *other == first || self.network.reach(first, *other))
+                .collect();
+            left.retain(|host| !hosts.contains(host));
+            let of = |role: &[HostId]| role.iter().copied().filter(|h| hosts.contains(h)).collect();
+            let members = self.elements.iter().filter(|(_, member)| member.wants);
+            let members: Vec<_> = members.map(|(host, _)| *host).collect();
+            parts.push(Part {
+                registrars: of(&self.registrars),
+                elements: of(&members),
+                users: of(&self.users),
+            });
+        }
+        let found = |part: &Part| {
+            !part.registrars.is_empty()
+                && (self.plan.discovery.multicast()
+                    || part.registrars.iter().any(|host| self.well_known().contains(host)))
+        };
+        parts.retain(found);
+        parts
+    }
+
+    fn registrar_at(&self, host: HostId) -> &Registrar {
+        self.network.role(host).and_then(Role::registrar).expect("a registrar runs there")
+    }
+
+    /// The elements that a part has, by pool and identifier, with their policies.
+    pub(super) fn truth(
+        &self,
+        part: &Part,
+    ) -> BTreeMap<(PoolHandle, PoolElementId), PolicyParameters> {
+        let of = |host: &HostId| {
+            let element = self.network.role(*host).and_then(Role::element).expect("it runs");
+            let member = &self.elements[host];
+            ((handle(member.pool), element.identifier()), member.policy.clone())
+        };
+        part.elements.iter().map(of).collect()
+    }
+
+    /// Whether all registrars of each part know the truth, and nothing else; else what is wrong.
+    pub(super) fn agreement(&self) -> Result<(), String> {
+        self.parts().iter().try_for_each(|part| self.agree(part))
+    }
+
+    fn agree(&self, part: &Part) -> Result<(), String> {
+        let name = |host: HostId| &self.network.hosts()[host].name;
+        let truth = self.truth(part);
+        let identifiers: BTreeSet<RegistrarId> =
+            part.registrars.iter().map(|host| self.registrar_at(*host).identifier()).collect();
+        for host in &part.elements {
+            let element = self.network.role(*host).and_then(Role::element).expect("it runs");
+            if !element.is_registered() && !self.plan.quarrel {
+                return Err(format!("{} is not registered", name(*host)));
+            }
+        }
+        let mut first: Option<(HostId, Known)> = None;
+        for host in part.registrars.iter().copied() {
+            let registrar = self.registrar_at(host);
+            let mut known = known(registrar);
+            for home in &identifiers {
+                let mut sum = Checksum::default();
+                let owned = known.iter().filter(|(_, element)| element.home_registrar == *home);
+                owned.for_each(|((pool, identifier), _)| sum.add(pool, *identifier));
+                if registrar.checksum(*home) != sum {
+                    return Err(format!("{} has a wrong checksum of {home}", name(host)));
+                }
+            }
+            // Those of adversaries may be there or not.
+            known.retain(|(_, identifier), _| !adversary::is_own(*identifier));
+            let found: BTreeMap<_, _> =
+                known.iter().map(|(key, element)| (key.clone(), element.policy.clone())).collect();
+            let right = if self.plan.quarrel {
+                found.iter().all(|(key, policy)| truth.get(key) == Some(policy))
+            } else {
+                found == truth
+            };
+            if !right {
+                let wrong = describe_difference(&found, &truth);
+                return Err(format!("{} is wrong about {wrong}", name(host)));
+            }
+            let lost = known.values().find(|e| !identifiers.contains(&e.home_registrar));
+            if let Some(lost) = lost {
+                let (element, home) = (lost.identifier, lost.home_registrar);
+                return Err(format!(
+                    "{}: {element} has the home {home}, which is none",
+                    name(host)
+                ));
+            }
+            let peers: BTreeSet<_> = registrar.peers().into_iter().collect();
+            let mut others = identifiers.clone();
+            others.remove(&registrar.identifier());
+            if peers != others {
+                return Err(format!(
+                    "{} ({}) has the peers {peers:?}, not {others:?}",
+                    name(host),
+                    registrar.identifier()
+                ));
+            }
+            match &first {
+                Some((other, theirs)) if *theirs != known => {
+                    let differing = known.iter().zip(theirs).find(|(one, two)| one != two);
+                    return Err(format!(
+                        "{} and {} differ: {differing:?}",
+                        name(host),
+                        name(*other)
+                    ));
+                }
+                Some(_) => {}
+                None => first = Some((host, known)),
+            }
+        }
+        Ok(())
+    }
+
+    /// At all times, whatever happens to others: an element that runs and is heard, and that a
+    /// registrar has which does and is, is not missing there for longer than it takes to ask it.
+    pub(super) fn check_steady(&mut self) {
+        let now = self.network.now();
+        let since = now.saturating_sub(STEADY);
+        // What adversaries over ENRP say is believed.
+        let believed = self.plan.adversary == Some(Ppid::ENRP);
+        if self.plan.quarrel || believed || now < STEADY || !self.network.whole_since(since) {
+            self.present.clear();
+            return self.missing.clear();
+        }
+        let steady = |host: &HostId| {
+            self.network.is_running(*host) && self.network.hosts()[*host].disturbed <= since
+        };
+        let registrars: Vec<_> = self.registrars.iter().copied().filter(steady).collect();
+        let elements: Vec<_> = self
+            .elements
+            .iter()
+            .filter(|(host, member)| member.wants && steady(host))
+            .map(|(host, member)| (*host, handle(member.pool)))
+            .collect();
+        let (mut missing, mut all_present) = (BTreeMap::new(), BTreeSet::new());
+        for registrar in registrars {
+            let known = self.registrar_at(registrar);
+            let present: BTreeSet<_> =
+                known.members().map(|(pool, element)| (pool.clone(), element.identifier)).collect();
+            for (host, pool) in &elements {
+                let element = self.network.role(*host).and_then(Role::element).expect("it runs");
+                let key = (registrar, *host);
+                if !element.is_registered() {
+                    continue;
+                }
+                if present.contains(&(pool.clone(), element.identifier())) {
+                    all_present.insert(key);
+                } else if self.present.contains(&key) {
+                    all_present.insert(key);
+                    let since = self.missing.get(&key).copied().unwrap_or(now);
+                    missing.insert(key, since);
+                }
+            }
+        }
+        (self.missing, self.present) = (missing, all_present);
+        let too_long = self.missing.iter().find(|(_, since)| now - **since >= MISSING);
+        if let Some(((registrar, element), since)) = too_long {
+            let hosts = self.network.hosts();
+            let (registrar, element) = (&hosts[*registrar].name, &hosts[*element].name);
+            let text = format!("{registrar} does not have {element} since {since:?}");
+            self.network.violate(text);
+        }
+    }
+
+    /// Whether each element is asked by its home registrar alone.
+    pub(super) fn check_keep_alives(&self) -> Result<(), String> {
+        if self.plan.adversary.is_some() {
+            // Others ask as well, once elements are reported.
+            return Ok(());
+        }
+        for part in self.parts() {
+            for registrar in &part.registrars {
+                let identifier = self.registrar_at(*registrar).identifier();
+                let homes: BTreeMap<_, _> = known(self.registrar_at(*registrar))
+                    .into_iter()
+                    .map(|(key, element)| (key, element.home_registrar))
+                    .collect();
+                for (from, to) in &self.network.traffic.keep_alives {
+                    let element = self.network.role(*to).and_then(Role::element);
+                    let (true, Some(element), Some(member)) =
+                        (from == registrar, element, self.elements.get(to))
+                    else {
+                        continue;
+                    };
+                    let home = homes.get(&(handle(member.pool), element.identifier()));
+                    if home.is_some_and(|home| *home != identifier) {
+                        let hosts = self.network.hosts();
+                        let (from, to) = (&hosts[*from].name, &hosts[*to].name);
+                        return Err(format!(
+                            "{from} sends keep-alives to {to}, not being its home"
+                        ));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is left when all elements and users are gone.
+    pub(super) fn check_leaks(&self) -> Result<(), String> {
+        for host in &self.registrars {
+            let Some(registrar) = self.network.role(*host).and_then(Role::registrar) else {
+                continue;
+            };
+            let name = &self.network.hosts()[*host].name;
+            let footprint = registrar.footprint();
+            // Two peers may connect to each other at a time, and those who are not there are tried
+            // again and again. Each peer has its timers, and the registrar one for presence and
+            // one for announcements.
+            let peers = registrar.peers().len();
+            let configured = self.well_known().len();
+            if registrar.elements() > 0
+                || footprint.waiting + footprint.counted_hosts + footprint.subscriptions > 0
+                || footprint.rivals > 0
+                || footprint.connections > 2 * peers + configured
+                || footprint.timers > 3 * peers + 2
+            {
+                let elements = registrar.elements();
+                return Err(format!(
+                    "{name} still holds {elements} elements and {footprint:?}, with {peers} peers: {}",
+                    self.network.connections(*host).join(", ")
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+type Known = BTreeMap<(PoolHandle, PoolElementId), PoolElement>;
+
+fn known(registrar: &Registrar) -> Known {
+    let members = registrar.members();
+    members.map(|(pool, element)| ((pool.clone(), element.identifier), element.clone())).collect()
+}
+
+fn describe_difference(
+    found: &BTreeMap<(PoolHandle, PoolElementId), PolicyParameters>,
+    truth: &BTreeMap<(PoolHandle, PoolElementId), PolicyParameters>,
+) -> String {
+    for ((pool, identifier), policy) in truth {
+        match found.get(&(pool.clone(), *identifier)) {
+            None => return format!("{pool}/{identifier}, which it does not know"),
+            Some(other) if other != policy => {
+                return format!("{pool}/{identifier}: {other}, not {policy}");
+            }
+            Some(_) => {}
+        }
+    }
+    let ghost = found.keys().find(|key| !truth.contains_key(key));
+    ghost.map_or_else(String::new, |(pool, identifier)| {
+        format!("{pool}/{identifier}, which is not there")
+    })
+}

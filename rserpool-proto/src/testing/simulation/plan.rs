@@ -1,0 +1,210 @@
+//! What a seed draws before anything runs.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::Compatibility;
+use crate::wire::{PolicyParameters, Ppid, TransportProtocol};
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, RngExt};
+
+use super::network::Weather;
+
+/// How registrars are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Discovery {
+    /// Everyone knows the addresses of all registrars.
+    Configured,
+    /// Everyone knows one or two, and these know the others.
+    WellKnown(usize),
+    /// Nobody knows any: they announce themselves.
+    Multicast,
+    /// Everyone knows one, and all announce themselves.
+    Both,
+}
+
+impl Discovery {
+    pub(super) fn multicast(self) -> bool {
+        matches!(self, Self::Multicast | Self::Both)
+    }
+
+    /// How many of `registrars` are known to everyone.
+    pub(super) fn known(self, registrars: usize) -> usize {
+        match self {
+            Self::Configured => registrars,
+            Self::WellKnown(known) => known.min(registrars),
+            Self::Multicast => 0,
+            Self::Both => 1,
+        }
+    }
+}
+
+/// What can happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fault {
+    /// A process is killed; its host closes its connections.
+    Kill,
+    /// A host loses its power: nobody is told.
+    PowerLoss,
+    /// A process that was killed, or a host without power, starts again.
+    Restart,
+    /// A process stops for a while.
+    Pause,
+    /// A connection breaks.
+    Break,
+    /// Packets from one host to another are lost, not those of the other direction.
+    OneWayCut,
+    /// The hosts are parted in two.
+    Partition,
+    /// All packets get through again.
+    Mend,
+    /// A registrar leaves in good order.
+    Leave,
+}
+
+impl Fault {
+    pub(super) const ALL: [Self; 9] = [
+        Self::Kill,
+        Self::PowerLoss,
+        Self::Restart,
+        Self::Pause,
+        Self::Break,
+        Self::OneWayCut,
+        Self::Partition,
+        Self::Mend,
+        Self::Leave,
+    ];
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kill => "process killed",
+            Self::PowerLoss => "host without power",
+            Self::Restart => "started again",
+            Self::Pause => "process stopped for a while",
+            Self::Break => "connection broken",
+            Self::OneWayCut => "deaf in one direction",
+            Self::Partition => "network parted",
+            Self::Mend => "network mended",
+            Self::Leave => "registrar left",
+        })
+    }
+}
+
+/// A pool and what its elements are like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Selection {
+    RoundRobin,
+    LeastUsed,
+    Weighted,
+}
+
+impl Selection {
+    pub(super) fn draw(rng: &mut StdRng) -> Self {
+        let all = [Self::RoundRobin, Self::LeastUsed, Self::Weighted];
+        *all.choose(rng).expect("there are some")
+    }
+
+    /// The policy of an element, with values drawn.
+    pub(super) fn policy(self, rng: &mut StdRng) -> PolicyParameters {
+        match self {
+            Self::RoundRobin => PolicyParameters::round_robin(),
+            Self::LeastUsed => PolicyParameters::least_used(rng.next_u32()),
+            Self::Weighted => {
+                let weight = rng.random_range(1..100);
+                format!("WeightedRandom:{weight}").parse().expect("a policy")
+            }
+        }
+    }
+}
+
+/// What a run is like.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) protocol: TransportProtocol,
+    pub(super) discovery: Discovery,
+    pub(super) compatibility: Compatibility,
+    pub(super) registrars: usize,
+    pub(super) elements: usize,
+    pub(super) users: usize,
+    pub(super) pools: Vec<Selection>,
+    /// Whether elements of a pool have policies of different kinds, of which a pool takes one: the
+    /// first here may not be the first there.
+    pub(super) quarrel: bool,
+    pub(super) weather: Weather,
+    /// Whether there are hosts that do what they like, and over which protocol.
+    pub(super) adversary: Option<Ppid>,
+    /// How much faster or slower than true a clock may be, in parts of a million.
+    pub(super) skew: u32,
+    /// Which faults there are in this run.
+    pub(super) faults: Vec<Fault>,
+    /// How many times faults come and are waited out.
+    pub(super) rounds: usize,
+    pub(super) faults_each: usize,
+    /// How long it is between two faults, at most.
+    pub(super) pause: Duration,
+}
+
+impl Plan {
+    pub(super) fn draw(rng: &mut StdRng) -> Self {
+        let protocol =
+            if rng.random_bool(0.6) { TransportProtocol::Sctp } else { TransportProtocol::Tcp };
+        let discovery = match rng.random_range(0..4) {
+            0 => Discovery::Configured,
+            1 => Discovery::WellKnown(rng.random_range(1..=2)),
+            2 => Discovery::Multicast,
+            _ => Discovery::Both,
+        };
+        let compatibility = match rng.random_range(0..8) {
+            0 => Compatibility::Rfc,
+            1 => Compatibility::Rsplib,
+            _ => Compatibility::All,
+        };
+        let pools = (0..rng.random_range(1..=3)).map(|_| Selection::draw(rng)).collect();
+        // A mixture of few kinds of faults finds what a mixture of all of them hides.
+        let mut faults: Vec<_> = Fault::ALL.into_iter().filter(|_| rng.random_bool(0.6)).collect();
+        if faults.is_empty() {
+            faults.push(Fault::Kill);
+        }
+        Self {
+            adversary: None,
+            protocol,
+            discovery,
+            compatibility,
+            registrars: rng.random_range(1..=5),
+            elements: rng.random_range(1..=10),
+            users: rng.random_range(0..=3),
+            pools,
+            quarrel: rng.random_bool(0.1),
+            weather: weather(protocol, rng),
+            skew: *[0, 100, 10_000, 50_000].choose(rng).expect("there are some"),
+            faults,
+            rounds: rng.random_range(1..=3),
+            faults_each: rng.random_range(1..=12),
+            pause: Duration::from_millis(rng.random_range(10..8_000)),
+        }
+    }
+}
+
+fn weather(protocol: TransportProtocol, rng: &mut StdRng) -> Weather {
+    let fastest = Duration::from_micros(rng.random_range(20..20_000));
+    let slowest = fastest + Duration::from_micros(rng.random_range(1..50_000));
+    let seconds = Duration::from_secs_f64;
+    // As our transports are set: SCTP gives up after some seconds, TCP after half a minute.
+    let (silence, connecting) = if protocol == TransportProtocol::Tcp {
+        (seconds(10.0)..seconds(35.0), seconds(30.0))
+    } else {
+        (seconds(1.5)..seconds(4.0), seconds(4.0))
+    };
+    Weather {
+        latency: fastest..slowest,
+        silence,
+        connecting,
+        retransmission: seconds(2.0),
+        loss: rng.random_range(0.0..0.3),
+        duplication: rng.random_range(0.0..0.2),
+        disorder: Duration::from_millis(rng.random_range(1..2_000)),
+    }
+}

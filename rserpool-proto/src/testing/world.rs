@@ -1,0 +1,464 @@
+//! A network of state machines in virtual time: messages arrive at once and in order, nothing
+//! happens but what a test asks for.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::element::ElementConfig;
+use crate::registrar::RegistrarConfig;
+use crate::wire::{PoolElementId, Ppid, RegistrarId, TransportAddress, UserMessage};
+use crate::{ConnectionEvent, ConnectionId, Element, HuntConfig, Machine, Output, Registrar, User};
+
+use crate::testing::role::Role;
+
+pub use crate::testing::role::Event;
+
+/// A machine of the network.
+pub type NodeId = usize;
+
+#[derive(Debug)]
+struct Node {
+    role: Role,
+    address: TransportAddress,
+    state: NodeState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NodeState {
+    Running,
+    /// Neither reads nor runs; its connections stay.
+    Paused,
+    Dead,
+}
+
+type End = (NodeId, ConnectionId);
+
+#[derive(Debug)]
+enum Delivery {
+    Message(End, UserMessage),
+    Connection(End, ConnectionEvent),
+    Connect(End, Ppid, TransportAddress),
+}
+
+/// The network.
+#[derive(Debug)]
+pub struct World {
+    now: Instant,
+    start: Instant,
+    nodes: Vec<Node>,
+    links: Vec<(End, End)>,
+    /// How long it is to any other host and back, as far as anybody is told.
+    pub round_trip: Option<Duration>,
+    /// Whether the transport is one whose connections go on when addresses change.
+    pub follows_addresses: bool,
+    deliveries: VecDeque<Delivery>,
+    held: Vec<Delivery>,
+    /// What all machines told, and when.
+    pub events: Vec<(Duration, NodeId, Event)>,
+    /// Messages that came for connections which the test made.
+    pub received: Vec<(ConnectionId, UserMessage)>,
+    /// How many handle tables were asked for.
+    pub requests: usize,
+    /// Announcements of registrars, and when.
+    pub announced: Vec<(Duration, NodeId, UserMessage)>,
+}
+
+/// The node that stands for the test itself.
+const TEST: NodeId = usize::MAX;
+
+impl Default for World {
+    fn default() -> Self {
+        #[allow(clippy::disallowed_methods, reason = "any instant will do")]
+        let start = Instant::now();
+        Self {
+            now: start,
+            start,
+            nodes: Vec::new(),
+            links: Vec::new(),
+            round_trip: None,
+            follows_addresses: false,
+            deliveries: VecDeque::new(),
+            held: Vec::new(),
+            events: Vec::new(),
+            received: Vec::new(),
+            requests: 0,
+            announced: Vec::new(),
+        }
+    }
+}
+
+/// The address of the host number `host`.
+#[must_use]
+pub fn address(host: usize) -> TransportAddress {
+    let host = u8::try_from(host).expect("fewer than 256 hosts");
+    TransportAddress::tcp(SocketAddr::from(([10, 0, 0, host], 3863)))
+}
+
+impl World {
+    /// Adds a registrar on the next host.
+    pub fn registrar(&mut self, registrar: Registrar) -> NodeId {
+        self.add(Role::Registrar(Box::new(registrar)))
+    }
+
+    /// Adds a pool element on the next host.
+    pub fn element(&mut self, element: Element) -> NodeId {
+        self.add(Role::Element(Box::new(element)))
+    }
+
+    /// Adds a pool user on the next host.
+    pub fn user(&mut self, user: User) -> NodeId {
+        self.add(Role::User(Box::new(user)))
+    }
+
+    /// Adds a registrar with that identifier, which is told of those.
+    pub fn join(&mut self, identifier: u32, peers: &[NodeId]) -> NodeId {
+        let host = self.hosts();
+        let config = RegistrarConfig::new(RegistrarId(identifier), u64::from(identifier))
+            .enrp(address(host))
+            .peers(peers.iter().map(|peer| address(*peer)));
+        self.registrar(Registrar::new(config))
+    }
+
+    /// Adds an element with that identifier to the pool "Pool", which is told of those
+    /// registrars.
+    pub fn member(&mut self, identifier: u32, registrars: &[NodeId]) -> NodeId {
+        let host = self.hosts();
+        let service = TransportAddress { port: 7, ..address(host) };
+        let hunt = HuntConfig::new(registrars.iter().map(|host| address(*host)));
+        let pool = "Pool".parse().expect("a pool handle");
+        let config = ElementConfig::new(pool, service, hunt, u64::from(identifier))
+            .identifier(PoolElementId(identifier))
+            .asap_transport(address(host));
+        self.element(Element::new(config))
+    }
+
+    fn add(&mut self, role: Role) -> NodeId {
+        let id = self.nodes.len();
+        self.nodes.push(Node { role, address: address(id), state: NodeState::Running });
+        let now = self.now;
+        self.nodes[id].role.start(now);
+        self.settle(id);
+        id
+    }
+
+    /// How many hosts there are; the next one has this number.
+    #[must_use]
+    pub fn hosts(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Does something to an element.
+    pub fn with_element<R>(
+        &mut self,
+        id: NodeId,
+        act: impl FnOnce(&mut Element, Instant) -> R,
+    ) -> R {
+        let Role::Element(element) = &mut self.nodes[id].role else { panic!("no element") };
+        let result = act(element, self.now);
+        self.settle(id);
+        result
+    }
+
+    /// Does something to a registrar.
+    pub fn with_registrar_mut<R>(
+        &mut self,
+        id: NodeId,
+        act: impl FnOnce(&mut Registrar, Instant) -> R,
+    ) -> R {
+        let Role::Registrar(registrar) = &mut self.nodes[id].role else { panic!("no registrar") };
+        let result = act(registrar, self.now);
+        self.settle(id);
+        result
+    }
+
+    /// Does something to a user.
+    pub fn with_user<R>(&mut self, id: NodeId, act: impl FnOnce(&mut User, Instant) -> R) -> R {
+        let Role::User(user) = &mut self.nodes[id].role else { panic!("no user") };
+        let result = act(user, self.now);
+        self.settle(id);
+        result
+    }
+
+    /// How many elements a registrar has.
+    #[must_use]
+    pub fn elements(&self, id: NodeId) -> usize {
+        self.with_registrar(id).elements()
+    }
+
+    /// The identifiers of the elements that a registrar has, and of their home registrars.
+    #[must_use]
+    pub fn homes(&self, id: NodeId) -> Vec<(u32, u32)> {
+        let mut homes: Vec<_> = self
+            .with_registrar(id)
+            .members()
+            .map(|(_, element)| (element.identifier.0, element.home_registrar.0))
+            .collect();
+        homes.sort_unstable();
+        homes
+    }
+
+    /// A registrar.
+    #[must_use]
+    pub fn with_registrar(&self, id: NodeId) -> &Registrar {
+        self.nodes[id].role.registrar().expect("a registrar")
+    }
+
+    /// Connects the test to a node, for ASAP.
+    pub fn connect(&mut self, to: NodeId) -> ConnectionId {
+        self.connect_for(Ppid::ASAP, to)
+    }
+
+    /// Connects the test to a node.
+    pub fn connect_for(&mut self, protocol: Ppid, to: NodeId) -> ConnectionId {
+        self.connect_from(99, protocol, to)
+    }
+
+    /// Connects the test to a node, from the address of that host.
+    pub fn connect_from(&mut self, host: usize, protocol: Ppid, to: NodeId) -> ConnectionId {
+        self.connect_at(address(host), protocol, to)
+    }
+
+    /// Connects the test to a node, from that address.
+    pub fn connect_at(
+        &mut self,
+        from: TransportAddress,
+        protocol: Ppid,
+        to: NodeId,
+    ) -> ConnectionId {
+        let now = self.now;
+        let theirs = self.nodes[to].role.accept(now, protocol, from);
+        let ours = ConnectionId(1000 + self.links.len() as u64);
+        self.links.push(((TEST, ours), (to, theirs)));
+        self.settle(to);
+        ours
+    }
+
+    /// Whether a connection of the test has another end.
+    #[must_use]
+    pub fn is_open(&self, on: ConnectionId) -> bool {
+        self.other_end((TEST, on)).is_some()
+    }
+
+    /// Sends a message on a connection of the test.
+    pub fn send(&mut self, on: ConnectionId, message: UserMessage) {
+        let end = self.other_end((TEST, on)).expect("an open connection");
+        self.deliveries.push_back(Delivery::Message(end, message));
+        self.run(Duration::ZERO);
+    }
+
+    /// Breaks the connections of a node and ends it, as SIGKILL does.
+    pub fn kill(&mut self, id: NodeId) {
+        self.nodes[id].state = NodeState::Dead;
+        let (broken, kept) = std::mem::take(&mut self.links)
+            .into_iter()
+            .partition(|(one, other)| one.0 == id || other.0 == id);
+        self.links = kept;
+        let broken: Vec<(End, End)> = broken;
+        for (one, other) in broken {
+            let survivor = if one.0 == id { other } else { one };
+            self.deliveries.push_back(Delivery::Connection(survivor, ConnectionEvent::Lost));
+        }
+    }
+
+    /// Breaks the connections of a node, which lives on.
+    pub fn disconnect(&mut self, id: NodeId) {
+        let state = self.nodes[id].state;
+        let ends: Vec<_> = self.links.iter().flat_map(|(one, other)| [*one, *other]).collect();
+        self.kill(id);
+        self.nodes[id].state = state;
+        for end in ends.into_iter().filter(|end| end.0 == id) {
+            self.deliveries.push_back(Delivery::Connection(end, ConnectionEvent::Lost));
+        }
+    }
+
+    /// Stops a node for a while, as SIGSTOP does.
+    pub fn pause(&mut self, id: NodeId) {
+        self.nodes[id].state = NodeState::Paused;
+    }
+
+    /// Lets a paused node go on, or a dead one accept connections again.
+    pub fn resume(&mut self, id: NodeId) {
+        self.nodes[id].state = NodeState::Running;
+        self.deliveries.extend(self.held.drain(..));
+    }
+
+    /// Gives a host other addresses. Its connections go on, and their other ends are told.
+    pub fn readdress(&mut self, id: NodeId, address: TransportAddress) {
+        self.nodes[id].address = address;
+        let links = self.links.iter().flat_map(|(one, other)| [(*one, *other), (*other, *one)]);
+        let others: Vec<_> = links.filter(|(end, _)| end.0 == id).map(|(_, other)| other).collect();
+        for other in others {
+            let event = self.addresses_between(other.0, id);
+            self.deliveries.push_back(Delivery::Connection(other, event));
+        }
+    }
+
+    fn addresses_between(&self, id: NodeId, other: NodeId) -> ConnectionEvent {
+        let address = |id: NodeId| self.nodes[id].address.clone();
+        ConnectionEvent::Addresses { local: address(id), peer: address(other) }
+    }
+
+    fn other_end(&self, end: End) -> Option<End> {
+        self.links.iter().find_map(|(one, other)| match end {
+            end if end == *one => Some(*other),
+            end if end == *other => Some(*one),
+            _ => None,
+        })
+    }
+
+    /// Does what a node wants done.
+    fn settle(&mut self, id: NodeId) {
+        let (mut measured, mut events) = (Vec::new(), Vec::new());
+        loop {
+            let Some(output) = self.nodes[id].role.poll_output() else {
+                if let Some((connection, time)) = measured.pop() {
+                    self.nodes[id].role.handle_round_trip(self.now, connection, time);
+                } else if let Some((connection, event)) = events.pop() {
+                    self.nodes[id].role.handle_connection(self.now, connection, event);
+                } else {
+                    break;
+                }
+                continue;
+            };
+            let at = self.now - self.start;
+            match output {
+                Output::Connect { connection, protocol, to } => {
+                    self.deliveries.push_back(Delivery::Connect((id, connection), protocol, to));
+                }
+                Output::Send { connection, message } => {
+                    let table_request = (message.ppid, message.payload[0]) == (Ppid::ENRP, 2);
+                    self.requests += usize::from(table_request);
+                    if let Some(end) = self.other_end((id, connection)) {
+                        self.deliveries.push_back(Delivery::Message(end, message));
+                    }
+                }
+                Output::Close { connection, abort } => {
+                    let end = (id, connection);
+                    self.held.retain(
+                        |held| !matches!(held, Delivery::Connect(held, ..) if *held == end),
+                    );
+                    if let Some(other) = self.other_end(end) {
+                        self.links.retain(|(one, two)| *one != end && *two != end);
+                        let event =
+                            if abort { ConnectionEvent::Lost } else { ConnectionEvent::Closed };
+                        self.deliveries.push_back(Delivery::Connection(other, event));
+                    }
+                }
+                Output::Measure(connection) => {
+                    if let Some(time) = self.round_trip {
+                        measured.push((connection, time));
+                    }
+                }
+                Output::Addresses(connection) => {
+                    if self.follows_addresses
+                        && let Some((other, _)) = self.other_end((id, connection))
+                    {
+                        events.push((connection, self.addresses_between(id, other)));
+                    }
+                }
+                Output::Announce(message) => self.announced.push((at, id, message)),
+                Output::Event(event) => self.events.push((at, id, event)),
+            }
+        }
+    }
+
+    fn deliver(&mut self, delivery: Delivery) {
+        let now = self.now;
+        let target = match &delivery {
+            Delivery::Message((id, _), _) | Delivery::Connection((id, _), _) => *id,
+            Delivery::Connect(_, _, to) => {
+                match self.nodes.iter().position(|node| node.address.reaches_same(to)) {
+                    Some(id) => id,
+                    None => return self.refuse(delivery),
+                }
+            }
+        };
+        if target == TEST {
+            if let Delivery::Message((_, connection), message) = delivery {
+                self.received.push((connection, message));
+            }
+            return;
+        }
+        match (self.nodes[target].state, delivery) {
+            (NodeState::Paused, delivery) => self.held.push(delivery),
+            (NodeState::Dead, delivery @ Delivery::Connect(..)) => self.refuse(delivery),
+            (NodeState::Dead, _) => {}
+            (NodeState::Running, Delivery::Message((id, connection), message)) => {
+                let node = &mut self.nodes[id];
+                node.role.handle_message(now, connection, message);
+                self.settle(id);
+            }
+            (NodeState::Running, Delivery::Connection((id, connection), event)) => {
+                let node = &mut self.nodes[id];
+                node.role.handle_connection(now, connection, event);
+                self.settle(id);
+            }
+            (NodeState::Running, Delivery::Connect(end, protocol, _)) => {
+                let peer = TransportAddress { port: 40_000, ..self.nodes[end.0].address.clone() };
+                let node = &mut self.nodes[target];
+                let theirs = node.role.accept(now, protocol, peer.clone());
+                let local = node.address.clone();
+                self.links.push((end, (target, theirs)));
+                self.settle(target);
+                let event = ConnectionEvent::Established { local: peer, peer: local };
+                self.deliveries.push_back(Delivery::Connection(end, event));
+            }
+        }
+    }
+
+    fn refuse(&mut self, delivery: Delivery) {
+        if let Delivery::Connect(end, ..) = delivery {
+            self.deliveries.push_back(Delivery::Connection(end, ConnectionEvent::Refused));
+        }
+    }
+
+    /// Lets `duration` pass.
+    pub fn run(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        let mut steps = (self.now, 0_u32);
+        loop {
+            // Whoever is busy without end at one point of time would keep the test there.
+            steps = if steps.0 == self.now { (self.now, steps.1 + 1) } else { (self.now, 0) };
+            assert!(steps.1 < 100_000, "no end at {:?}", self.now - self.start);
+            let mut delivered = 0;
+            while let Some(delivery) = self.deliveries.pop_front() {
+                delivered += 1;
+                assert!(delivered < 100_000, "no end of {delivery:?}");
+                self.deliver(delivery);
+            }
+            let next = self
+                .nodes
+                .iter_mut()
+                .enumerate()
+                .filter(|(_, node)| node.state == NodeState::Running)
+                .filter_map(|(id, node)| node.role.poll_timeout().map(|time| (time, id)))
+                .min();
+            match next {
+                Some((time, id)) if time <= end => {
+                    self.now = self.now.max(time);
+                    let now = self.now;
+                    self.nodes[id].role.handle_timeout(now);
+                    self.settle(id);
+                }
+                _ => break,
+            }
+        }
+        self.now = end;
+    }
+
+    /// The events of a node so far, which are forgotten then.
+    pub fn take_events(&mut self, id: NodeId) -> Vec<Event> {
+        let (taken, kept) =
+            std::mem::take(&mut self.events).into_iter().partition(|(_, node, _)| *node == id);
+        self.events = kept;
+        let taken: Vec<(Duration, NodeId, Event)> = taken;
+        taken.into_iter().map(|(_, _, event)| event).collect()
+    }
+}

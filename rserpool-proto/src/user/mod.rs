@@ -1,0 +1,498 @@
+//! The pool user's side towards its registrar (RFC 5352 section 3).
+
+mod cache;
+mod config;
+mod subscription;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::{
+    ConnectionEvent, ConnectionId, Footprint, Hunt, HuntProgress, Incompatible, Machine, Outbox,
+    Output, Received, Timers, receive,
+};
+use crate::wire::asap::{Body, EndpointUnreachable, HandleResolution, Resolved};
+use crate::wire::parameter::ItemCount;
+use crate::wire::{
+    ErrorCause, OperationError, PoolElement, PoolElementId, PoolHandle, Ppid, TransportAddress,
+    UserMessage, asap,
+};
+use cache::Cache;
+use subscription::{SubscriptionId, Subscriptions};
+
+pub use config::UserConfig;
+
+/// The most reports that wait for a registrar; ours. The oldest is dropped.
+const MAX_REPORTS: usize = 64;
+
+/// How long what another registrar said is not taken back because a new one does not know it: it may
+/// have just started, and the elements may be on their way to it. Not from the RFCs.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The most elements of an answer, as registrars have it by default.
+const MAX_ITEMS: usize = 128;
+
+/// How long the connection to the registrar is kept without need. Not from the RFCs.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A pool user: it resolves pool handles, remembers the answers, reports what it cannot
+/// reach, and finds another registrar when its own is gone.
+#[derive(Debug)]
+pub struct User {
+    config: UserConfig,
+    home: Option<ConnectionId>,
+    next_request: u64,
+    queries: BTreeMap<QueryId, Query>,
+    by_handle: BTreeMap<PoolHandle, QueryId>,
+    cache: Cache,
+    subscriptions: Subscriptions,
+    reports: VecDeque<EndpointUnreachable>,
+    /// When the connection to the home registrar was made, which may not know all elements yet.
+    home_since: Option<Instant>,
+    hunt: Hunt,
+    rng: StdRng,
+    timers: Timers<Timer>,
+    out: Outbox<Event>,
+}
+
+/// A call of [`User::resolve`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct QueryId(u64);
+
+/// A handle that waits for its resolution. ASAP's answers name nothing but the handle, so
+/// there is one query for all requests of a handle.
+#[derive(Debug)]
+struct Query {
+    handle: PoolHandle,
+    items: Option<ItemCount>,
+    requests: Vec<RequestId>,
+    attempts: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Timer {
+    /// T1-ENRPrequest.
+    Request(QueryId),
+    /// A pool is to be asked for whose changes we are not told.
+    Subscription(SubscriptionId),
+    /// The registrar was not needed for a while.
+    Idle,
+}
+
+/// What a pool user wants to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolveOptions {
+    /// How many elements; none is the user's usual number, see
+    /// [`UserConfig::items`](super::user::UserConfig::items).
+    pub items: Option<u32>,
+    /// How old an answer may be that was received before: stale_cache_value (RFC 5352 section
+    /// 7.2). With zero, the registrar is always asked.
+    pub max_age: Duration,
+}
+
+impl Default for ResolveOptions {
+    /// The usual number, now.
+    fn default() -> Self {
+        Self { items: None, max_age: Duration::ZERO }
+    }
+}
+
+/// What a pool user tells its owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "drivers handle each")]
+pub enum Event {
+    /// The answer to a request: the elements in the order in which to try them.
+    Resolved {
+        /// The request.
+        request: RequestId,
+        /// The elements, or why there are none.
+        result: Result<Vec<PoolElement>, ResolveError>,
+    },
+    /// All that there is of a pool that was subscribed to, now that it changed: nothing where
+    /// there is no such pool.
+    PoolChanged {
+        /// The pool.
+        handle: PoolHandle,
+        /// Its elements.
+        elements: Vec<PoolElement>,
+    },
+    /// The home registrar reported an error that belongs to no request.
+    RegistrarError(OperationError),
+    /// The home registrar sent what is not ASAP.
+    Misbehaved(String),
+    /// There is a home registrar.
+    RegistrarFound(TransportAddress),
+    /// The home registrar is gone, or does not answer; another is looked for.
+    RegistrarLost,
+    /// None was found so far; the search goes on.
+    NoRegistrar,
+}
+
+/// Why a handle was not resolved. The cache is as it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResolveError {
+    /// The registrar knows no such pool.
+    #[error("there is no pool {0}")]
+    UnknownPool(PoolHandle),
+    /// The registrar refused for another reason.
+    #[error("the registrar refused: {0}")]
+    Refused(OperationError),
+    /// The compatibility profile forbids the pool handle: nothing was sent.
+    #[error(transparent)]
+    Incompatible(#[from] Incompatible),
+    /// No registrar answered in time.
+    #[error("no registrar answered at {}", list(.0))]
+    NoRegistrar(Vec<TransportAddress>),
+    /// The pool user's task has stopped.
+    #[error("the pool user has stopped")]
+    Stopped,
+}
+
+fn list(addresses: &[TransportAddress]) -> String {
+    match addresses {
+        [] => "any address: none is configured".to_owned(),
+        addresses => addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or "),
+    }
+}
+
+impl User {
+    /// A pool user without a registrar yet.
+    #[must_use]
+    pub fn new(config: UserConfig) -> Self {
+        Self {
+            home: None,
+            next_request: 0,
+            queries: BTreeMap::new(),
+            by_handle: BTreeMap::new(),
+            cache: Cache::new(config.policies.clone(), config.cache_capacity),
+            subscriptions: Subscriptions::default(),
+            reports: VecDeque::new(),
+            home_since: None,
+            hunt: Hunt::new(config.hunt.clone()),
+            rng: StdRng::seed_from_u64(config.seed),
+            timers: Timers::new(),
+            out: Outbox::new(config.hunt.profile()),
+            config,
+        }
+    }
+
+    /// How much it holds besides what it remembers of pools.
+    #[must_use]
+    pub fn footprint(&self) -> Footprint {
+        Footprint {
+            connections: self.hunt.attempts() + usize::from(self.home.is_some()),
+            timers: self.timers.len(),
+            waiting: self.queries.values().map(|query| query.requests.len()).sum::<usize>()
+                + self.reports.len(),
+            subscriptions: self.subscriptions.len(),
+            counted_hosts: 0,
+            rivals: 0,
+        }
+    }
+
+    /// Asks for the elements of a pool. [`Event::Resolved`] answers.
+    pub fn resolve(
+        &mut self,
+        now: Instant,
+        handle: PoolHandle,
+        options: &ResolveOptions,
+    ) -> RequestId {
+        self.out.begin();
+        self.next_request += 1;
+        let request = RequestId(self.next_request);
+        if let Err(error) = self.config.hunt.profile().check(&handle, None) {
+            self.out.event(Event::Resolved { request, result: Err(error.into()) });
+            return request;
+        }
+        if let Some(elements) = self.cache.get(&handle, now, options.max_age, &mut self.rng) {
+            self.out.event(Event::Resolved { request, result: Ok(elements) });
+            return request;
+        }
+        let items = ItemCount(options.items.unwrap_or(self.config.items));
+        let items = self.config.hunt.profile().sends_item_count().then_some(items);
+        if let Some(query) = self.by_handle.get(&handle).and_then(|id| self.queries.get_mut(id)) {
+            query.requests.push(request);
+            return request;
+        }
+        let id = QueryId(request.0);
+        self.by_handle.insert(handle.clone(), id);
+        let query = Query { handle, items, requests: vec![request], attempts: 0 };
+        self.queries.insert(id, query);
+        self.need_home(now);
+        self.send_query(id);
+        self.timers.set(Timer::Request(id), now + self.config.request_timeout);
+        request
+    }
+
+    /// Forgets what is remembered of a pool (RFC 5352 section 6.4).
+    pub fn purge(&mut self, handle: &PoolHandle) {
+        self.out.begin();
+        self.cache.purge(handle);
+    }
+
+    /// Reports that an element could not be reached, and does not offer it from the cache any
+    /// more (RFC 5352 section 3.5).
+    pub fn report_unreachable(
+        &mut self,
+        now: Instant,
+        handle: PoolHandle,
+        identifier: PoolElementId,
+    ) {
+        self.out.begin();
+        self.cache.remove(&handle, identifier);
+        if self.config.hunt.profile().check(&handle, None).is_err() {
+            return;
+        }
+        if self.reports.len() == MAX_REPORTS {
+            self.reports.pop_front();
+        }
+        self.reports.push_back(EndpointUnreachable { pool_handle: handle, identifier });
+        self.need_home(now);
+        self.send_reports();
+    }
+
+    /// Something is to be asked or told: there has to be a registrar.
+    fn need_home(&mut self, now: Instant) {
+        match self.home {
+            Some(_) => self.timers.set(Timer::Idle, now + IDLE_TIMEOUT),
+            None => self.start_hunt(now),
+        }
+    }
+
+    /// Since when there has been a home registrar that may not know all elements yet.
+    fn fresh_since(&self, now: Instant) -> Option<Instant> {
+        self.home_since.filter(|since| now < *since + GRACE)
+    }
+
+    /// The registrar was not needed for a while: the connection is closed until it is.
+    fn handle_idle(&mut self, now: Instant) {
+        let Some(home) = self.home else { return };
+        if self.queries.is_empty() && self.reports.is_empty() && self.subscriptions.len() == 0 {
+            self.home = None;
+            self.out.close(home);
+        } else {
+            self.timers.set(Timer::Idle, now + IDLE_TIMEOUT);
+        }
+    }
+
+    fn send_reports(&mut self) {
+        let Some(home) = self.home else { return };
+        for report in self.reports.drain(..) {
+            self.out.send(home, report);
+        }
+    }
+
+    fn send_query(&mut self, id: QueryId) {
+        let (Some(home), Some(query)) = (self.home, self.queries.get(&id)) else { return };
+        let resolution = HandleResolution {
+            subscribe: false,
+            pool_handle: query.handle.clone(),
+            items: query.items,
+        };
+        self.out.send(home, resolution);
+    }
+
+    /// Ends a query: `result` makes the answer to each of its requests.
+    fn finish(
+        &mut self,
+        id: QueryId,
+        mut result: impl FnMut(&mut Self) -> Result<Vec<PoolElement>, ResolveError>,
+    ) {
+        let Some(query) = self.queries.remove(&id) else { return };
+        self.by_handle.remove(&query.handle);
+        self.timers.cancel(Timer::Request(id));
+        for request in query.requests {
+            let result = result(self);
+            self.out.event(Event::Resolved { request, result });
+        }
+    }
+
+    fn handle_resolution_response(
+        &mut self,
+        now: Instant,
+        response: asap::HandleResolutionResponse,
+    ) {
+        if self.take_update(now, &response) {
+            return;
+        }
+        let handle = response.pool_handle;
+        let Some(id) = self.by_handle.get(&handle).copied() else { return };
+        match response.result {
+            Resolved::Pool { policy, elements } => {
+                let asked = self.queries.get(&id).and_then(|query| query.items);
+                // Registrars give 128 at most, ours and rsplib's, and not all who are not told a
+                // number give all.
+                let fewer = |ItemCount(asked)| elements.len() < (asked as usize).min(MAX_ITEMS);
+                let complete = asked.is_some_and(fewer);
+                let rng = &mut self.rng;
+                let mut answer = self.cache.entry(now, policy, elements, complete, rng);
+                // Each request has its own turn in the policy.
+                self.finish(id, |user| Ok(answer.select(&mut user.rng)));
+                self.cache.keep(handle, answer);
+            }
+            Resolved::Error(error) => {
+                let error = if error.causes.contains(&ErrorCause::UnknownPoolHandle) {
+                    if let Some(since) = self.fresh_since(now)
+                        && self.cache.recall(&handle, since, &mut self.rng).is_some()
+                    {
+                        let unknown = || ResolveError::UnknownPool(handle.clone());
+                        return self.finish(id, |user| {
+                            user.cache.recall(&handle, since, &mut user.rng).ok_or_else(unknown)
+                        });
+                    }
+                    self.cache.purge(&handle);
+                    ResolveError::UnknownPool(handle)
+                } else {
+                    ResolveError::Refused(error)
+                };
+                self.finish(id, |_| Err(error.clone()));
+            }
+        }
+    }
+
+    /// T1-ENRPrequest expired: another registrar is looked for and asked, up to
+    /// MAX-REQUEST-RETRANSMIT times (RFC 5352 section 3.7.2).
+    fn handle_request_timeout(&mut self, now: Instant, id: QueryId) {
+        let Some(query) = self.queries.get_mut(&id) else { return };
+        query.attempts += 1;
+        if query.attempts > self.config.max_request_retransmit {
+            let registrars = self.config.hunt.registrars().to_vec();
+            self.finish(id, |_| Err(ResolveError::NoRegistrar(registrars.clone())));
+        } else {
+            self.timers.set(Timer::Request(id), now + self.config.request_timeout);
+        }
+        self.leave_home(now);
+    }
+
+    /// Leaves a home registrar that does not answer.
+    fn leave_home(&mut self, now: Instant) {
+        if let Some(home) = self.home.take() {
+            self.out.abort(home);
+            self.lose_home(now);
+        }
+    }
+
+    fn lose_home(&mut self, now: Instant) {
+        self.out.event(Event::RegistrarLost);
+        self.start_hunt(now);
+    }
+
+    fn start_hunt(&mut self, now: Instant) {
+        self.hunt.start(now, &mut self.out, &mut self.rng);
+    }
+}
+
+impl Machine for User {
+    type Event = Event;
+
+    fn start(&mut self, now: Instant) {
+        self.out.begin();
+        self.start_hunt(now);
+    }
+
+    fn accept(&mut self, _: Instant, _: Ppid, _: TransportAddress) -> ConnectionId {
+        self.out.begin();
+        self.out.name_connection()
+    }
+
+    fn handle_message(&mut self, now: Instant, from: ConnectionId, message: UserMessage) {
+        self.out.begin();
+        match receive(&mut self.out, from, &message) {
+            Received::Message(Body::HandleResolutionResponse(response)) => {
+                self.hunt.handle_answer();
+                self.subscriptions.forget_wait();
+                self.handle_resolution_response(now, response);
+            }
+            Received::Message(Body::Error(error)) => {
+                self.out.event(Event::RegistrarError(error.error));
+            }
+            Received::Message(other) => {
+                let message = crate::wire::Body::name(&other);
+                tracing::debug!(message, "ignored: not for pool users");
+            }
+            Received::Refused(reason) => {
+                self.out.event(Event::Misbehaved(reason));
+            }
+        }
+    }
+
+    fn handle_connection(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        event: ConnectionEvent,
+    ) {
+        self.out.begin();
+        match event {
+            ConnectionEvent::Established { peer, .. } => {
+                if self.hunt.handle_established(now, connection, &mut self.out).is_none() {
+                    return;
+                }
+                self.home = Some(connection);
+                self.home_since = Some(now);
+                self.timers.set(Timer::Idle, now + IDLE_TIMEOUT);
+                self.subscriptions.forget_wait();
+                self.out.event(Event::RegistrarFound(peer));
+                // Reports first: the resolutions profit from them.
+                self.send_reports();
+                let waiting: Vec<_> = self.queries.keys().copied().collect();
+                for id in waiting {
+                    self.send_query(id);
+                }
+                self.ask_for_all(now);
+            }
+            ConnectionEvent::Addresses { .. } => {}
+            ConnectionEvent::Closed
+            | ConnectionEvent::Lost
+            | ConnectionEvent::Refused
+            | ConnectionEvent::Impossible => {
+                match self.hunt.handle_failed(now, connection, &mut self.out) {
+                    HuntProgress::GoesOn => {}
+                    HuntProgress::NobodyFound => self.out.event(Event::NoRegistrar),
+                    HuntProgress::NotOurs if self.home == Some(connection) => {
+                        self.home = None;
+                        self.lose_home(now);
+                    }
+                    HuntProgress::NotOurs => {}
+                }
+            }
+        }
+    }
+
+    fn handle_announcement(
+        &mut self,
+        now: Instant,
+        source: TransportAddress,
+        message: UserMessage,
+    ) {
+        self.out.begin();
+        self.hunt.handle_announcement(now, source, &message, &mut self.out, &mut self.rng);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.out.begin();
+        self.hunt.handle_timeout(now, &mut self.out, &mut self.rng);
+        while let Some(timer) = self.timers.pop(now) {
+            match timer {
+                Timer::Request(id) => self.handle_request_timeout(now, id),
+                Timer::Subscription(id) => self.handle_subscription_timer(now, id),
+                Timer::Idle => self.handle_idle(now),
+            }
+        }
+    }
+
+    fn poll_output(&mut self) -> Option<Output<Event>> {
+        self.out.poll()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        [self.timers.next(), self.hunt.poll_timeout()].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,197 @@
+//! Pools whose changes a pool user is told of (RFC 5352 sections 2.2.5 and 2.2.6).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::{Event, GRACE, Timer, User};
+use crate::Incompatible;
+use crate::wire::asap::{HandleResolution, HandleResolutionResponse, Resolved};
+use crate::wire::parameter::ItemCount;
+use crate::wire::{ErrorCause, PoolElement, PoolElementId, PoolHandle};
+
+/// How long to wait before a registrar that does not tell of changes is asked again; ours.
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The same where there is no such pool, or no answer; ours.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The same for one that does: it may have stopped working, which nothing else would tell; ours.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The pools, and those which the home registrar tells of at present; the others are asked for
+/// again and again.
+#[derive(Debug, Default)]
+pub(super) struct Subscriptions {
+    next: u64,
+    handles: BTreeMap<SubscriptionId, PoolHandle>,
+    by_handle: BTreeMap<PoolHandle, SubscriptionId>,
+    told: BTreeSet<SubscriptionId>,
+    /// What the owner was told last of those, so that it is told of changes alone.
+    seen: BTreeMap<SubscriptionId, Vec<PoolElement>>,
+    /// Those elements among them that an earlier home registrar told of, and the present one has not.
+    unconfirmed: BTreeMap<SubscriptionId, BTreeSet<PoolElementId>>,
+    /// Since when the home registrar owes the answer to one of them.
+    waiting_since: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct SubscriptionId(u64);
+
+impl Subscriptions {
+    pub(super) fn len(&self) -> usize {
+        self.handles.len()
+    }
+
+    /// The home registrar answers, or is another.
+    pub(super) fn forget_wait(&mut self) {
+        self.waiting_since = None;
+    }
+}
+
+impl User {
+    /// Wants to be told of all changes of a pool, from what it is now on, by
+    /// [`Event::PoolChanged`]: of any home registrar, also while there is no such pool. A
+    /// registrar that does not offer this (rsplib's) is asked every 5 seconds instead.
+    ///
+    /// # Errors
+    ///
+    /// When the compatibility profile forbids the pool handle.
+    pub fn subscribe(&mut self, now: Instant, handle: PoolHandle) -> Result<(), Incompatible> {
+        self.out.begin();
+        self.config.hunt.profile().check(&handle, None)?;
+        if self.subscriptions.by_handle.contains_key(&handle) {
+            return Ok(());
+        }
+        self.subscriptions.next += 1;
+        let id = SubscriptionId(self.subscriptions.next);
+        self.subscriptions.handles.insert(id, handle.clone());
+        self.subscriptions.by_handle.insert(handle, id);
+        self.need_home(now);
+        self.ask_for(now, id);
+        Ok(())
+    }
+
+    /// Does not want to be told any more. ASAP has no way to say so: the home registrar goes on
+    /// until the connection to it ends.
+    pub fn unsubscribe(&mut self, handle: &PoolHandle) {
+        if let Some(id) = self.subscriptions.by_handle.remove(handle) {
+            self.subscriptions.handles.remove(&id);
+            self.subscriptions.told.remove(&id);
+            self.subscriptions.seen.remove(&id);
+            self.subscriptions.unconfirmed.remove(&id);
+            self.timers.cancel(Timer::Subscription(id));
+        }
+    }
+
+    /// Asks again, or leaves the home registrar if it has not answered for T1-ENRPrequest.
+    pub(super) fn handle_subscription_timer(&mut self, now: Instant, id: SubscriptionId) {
+        let patience = self.config.request_timeout;
+        let waiting_since = self.subscriptions.waiting_since;
+        match self.home {
+            Some(_) if waiting_since.is_some_and(|since| now >= since + patience) => {
+                self.leave_home(now);
+            }
+            _ => self.ask_for(now, id),
+        }
+    }
+
+    fn ask_for(&mut self, now: Instant, id: SubscriptionId) {
+        self.subscriptions.told.remove(&id);
+        let (Some(home), Some(handle)) = (self.home, self.subscriptions.handles.get(&id)) else {
+            return;
+        };
+        let items = Some(ItemCount::ALL);
+        let request = HandleResolution {
+            subscribe: true,
+            pool_handle: handle.clone(),
+            items: items.filter(|_| self.config.hunt.profile().sends_item_count()),
+        };
+        self.out.send(home, request);
+        self.subscriptions.waiting_since.get_or_insert(now);
+        self.timers.set(Timer::Subscription(id), now + RETRY_INTERVAL);
+    }
+
+    /// There is another home registrar.
+    pub(super) fn ask_for_all(&mut self, now: Instant) {
+        for (id, seen) in &self.subscriptions.seen {
+            let identifiers = seen.iter().map(|element| element.identifier).collect();
+            self.subscriptions.unconfirmed.insert(*id, identifiers);
+        }
+        let all: Vec<_> = self.subscriptions.handles.keys().copied().collect();
+        for id in all {
+            self.ask_for(now, id);
+        }
+    }
+
+    /// Takes in an answer that is for a subscription. Whether nobody else waits for it.
+    pub(super) fn take_update(&mut self, now: Instant, answer: &HandleResolutionResponse) -> bool {
+        let handle = &answer.pool_handle;
+        let Some(id) = self.subscriptions.by_handle.get(handle).copied() else {
+            return answer.subscribed;
+        };
+        match &answer.result {
+            Resolved::Pool { elements, .. } if answer.subscribed => {
+                self.subscriptions.told.insert(id);
+                let kept = self.not_yet_known(now, id, elements);
+                let again = match self.fresh_since(now) {
+                    Some(since) if !kept.is_empty() => since + GRACE,
+                    _ => now + REFRESH_INTERVAL,
+                };
+                self.timers.set(Timer::Subscription(id), again);
+                let all = [elements.as_slice(), &kept].concat();
+                if self.subscriptions.seen.get(&id) != Some(&all) {
+                    self.subscriptions.seen.insert(id, all.clone());
+                    self.out.event(Event::PoolChanged { handle: handle.clone(), elements: all });
+                }
+                true
+            }
+            // An answer to a resolution, if there is one; it has not all elements.
+            Resolved::Pool { .. } if self.by_handle.contains_key(handle) => false,
+            Resolved::Pool { elements, .. } => {
+                if !self.subscriptions.told.contains(&id) {
+                    self.subscriptions.seen.remove(&id);
+                    self.timers.set(Timer::Subscription(id), now + POLL_INTERVAL);
+                    let (handle, elements) = (handle.clone(), elements.clone());
+                    self.out.event(Event::PoolChanged { handle, elements });
+                }
+                true
+            }
+            Resolved::Error(error) => {
+                // Nobody is told of a pool that is not there, nor of one that comes again.
+                self.subscriptions.told.remove(&id);
+                self.timers.set(Timer::Subscription(id), now + RETRY_INTERVAL);
+                if error.causes.contains(&ErrorCause::UnknownPoolHandle)
+                    && self.not_yet_known(now, id, &[]).is_empty()
+                {
+                    self.subscriptions.seen.remove(&id);
+                    let (handle, elements) = (handle.clone(), Vec::new());
+                    self.out.event(Event::PoolChanged { handle, elements });
+                }
+                !self.by_handle.contains_key(handle)
+            }
+        }
+    }
+
+    /// What the owner was told of a pool before, and a registrar that may have just started does
+    /// not know (yet).
+    fn not_yet_known(
+        &mut self,
+        now: Instant,
+        id: SubscriptionId,
+        elements: &[PoolElement],
+    ) -> Vec<PoolElement> {
+        let Some(unconfirmed) = self.subscriptions.unconfirmed.get_mut(&id) else {
+            return Vec::new();
+        };
+        for element in elements {
+            unconfirmed.remove(&element.identifier);
+        }
+        if self.home_since.is_none_or(|since| now >= since + GRACE) {
+            self.subscriptions.unconfirmed.remove(&id);
+            return Vec::new();
+        }
+        let missing = |old: &&PoolElement| unconfirmed.contains(&old.identifier);
+        let seen = self.subscriptions.seen.get(&id);
+        seen.into_iter().flatten().filter(missing).cloned().collect()
+    }
+}

@@ -1,0 +1,58 @@
+//! Bytes to messages and back: the formats of ASAP (RFC 5352), ENRP (RFC 5353), their
+//! parameters (RFC 5354) and the policies' parameters (RFC 5356).
+//!
+//! Decoding shares the input ([`Bytes`]), never panics, and says where and in which parameter
+//! the input is wrong. Whatever decodes encodes back to the same bytes, unknown parameters,
+//! unknown policies and reserved bits included; only padding becomes zero where it was not.
+//!
+//! ```
+//! use rserpool_proto::wire::{PoolHandle, asap};
+//!
+//! let request = asap::HandleResolution::new(PoolHandle::new("EchoPool")?);
+//! let bytes = asap::Message::from(request).encode()?;
+//! assert_eq!(bytes.len(), 16);
+//! assert!(matches!(asap::Message::decode(&bytes)?.body, asap::Body::HandleResolution(_)));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Padding
+//!
+//! RFC 5354 section 4 leaves the padding of the last parameter out of the message length;
+//! rsplib counts it. We send what rsplib sends and accept both.
+
+pub mod asap;
+mod blank;
+mod encoded_element;
+pub mod enrp;
+mod error;
+mod id;
+mod message;
+mod order;
+pub mod parameter;
+mod reader;
+#[cfg(feature = "serde")]
+mod serialize;
+mod user_message;
+mod writer;
+
+pub use bytes::Bytes;
+pub use encoded_element::{ElementTooLarge, EncodedElement};
+pub use error::{DecodeError, DecodeErrorKind, EncodeError};
+pub use id::{InvalidPoolHandle, PoolElementId, PoolHandle, RegistrarId, RegistrationLife};
+pub use message::{Body, Disposition, Message, UnknownMessage, Unrecognized};
+pub use parameter::{
+    ErrorCause, OperationError, ParameterType, PolicyParameters, PolicyType, PoolElement,
+    ServerInformation, TransportAddress, TransportProtocol, TransportUse, UserTransport,
+};
+pub use user_message::{Ppid, Reliability, UserMessage};
+
+pub(crate) use blank::Blank;
+use blank::blank;
+pub(crate) use parameter::Parameter;
+pub(crate) use reader::Reader;
+pub(crate) use writer::{Writer, quote};
+
+/// The number of bytes that `length` takes when padded to a multiple of four.
+pub const fn padded(length: usize) -> usize {
+    length.next_multiple_of(4)
+}

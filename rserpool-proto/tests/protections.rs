@@ -1,0 +1,404 @@
+//! What a registrar does not take from others, and does not blame them for.
+#![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rserpool_proto::registrar::{Event as Told, Limits, RegistrarConfig};
+use rserpool_proto::testing::by_hand::{registration, send_asap, take_asap};
+use rserpool_proto::testing::world::{Event, World, address};
+use rserpool_proto::wire::asap::{
+    Body, EndpointKeepAliveAck, EndpointUnreachable, HandleResolution, Resolved,
+};
+use rserpool_proto::wire::{
+    ErrorCause, PoolElementId, Ppid, RegistrarId, RegistrationLife, TransportAddress, UserMessage,
+};
+use rserpool_proto::{ConnectionEvent, Machine, Output, Registrar, element};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn config() -> RegistrarConfig {
+    RegistrarConfig::new(RegistrarId(1), 1).ready_after(Duration::ZERO)
+}
+
+fn resolution() -> HandleResolution {
+    HandleResolution { subscribe: false, pool_handle: "Pool".parse().unwrap(), items: None }
+}
+
+#[test]
+fn a_host_that_asks_too_often_is_refused_and_others_are_not() {
+    let mut world = World::default();
+    let node = world.registrar(Registrar::new(config().limits(Limits::default().resolutions(10))));
+    world.member(7, &[node]);
+    world.run(SECOND);
+    // Another connection of the host makes no difference.
+    let connections = [world.connect(node), world.connect(node)];
+    let mut refused = 0;
+    for number in 0..30 {
+        let on = connections[number % 2];
+        send_asap(&mut world, on, resolution());
+        match take_asap(&mut world, on).as_slice() {
+            [Body::HandleResolutionResponse(response)] => match &response.result {
+                Resolved::Pool { elements, .. } => assert_eq!(elements.len(), 1),
+                Resolved::Error(error) => {
+                    assert_eq!(error.causes[..], [ErrorCause::LackOfResources]);
+                    refused += 1;
+                }
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(refused, 20);
+    // The element's host and this one.
+    assert_eq!(world.with_registrar(node).footprint().counted_hosts, 2);
+    // A second later it has its whole allowance again, and then nothing is kept of it.
+    world.run(SECOND);
+    send_asap(&mut world, connections[0], resolution());
+    let answer = take_asap(&mut world, connections[0]);
+    assert!(matches!(
+        answer.as_slice(),
+        [Body::HandleResolutionResponse(response)]
+            if matches!(response.result, Resolved::Pool { .. })
+    ));
+    world.run(SECOND * 5);
+    assert_eq!(world.with_registrar(node).footprint().counted_hosts, 0);
+}
+
+#[test]
+fn a_host_that_reports_too_often_is_not_heard() {
+    let mut world = World::default();
+    let limits = config().limits(Limits::default().reports(2)).max_bad_pe_reports(5);
+    let node = world.registrar(Registrar::new(limits));
+    world.member(7, &[node]);
+    world.run(SECOND);
+    let report =
+        EndpointUnreachable { pool_handle: "Pool".parse().unwrap(), identifier: PoolElementId(7) };
+    // Each connection counts as a user: without the limit, the element would be gone.
+    for _ in 0..20 {
+        let on = world.connect(node);
+        send_asap(&mut world, on, report.clone());
+    }
+    world.run(Duration::ZERO);
+    assert_eq!(world.elements(node), 1);
+}
+
+#[test]
+fn who_has_the_address_of_an_element_is_not_the_element() {
+    let mut world = World::default();
+    let node = world.registrar(Registrar::new(config()));
+    let owner = world.connect(node);
+    let identifier = PoolElementId(7);
+    send_asap(&mut world, owner, registration("Pool", 7));
+    take_asap(&mut world, owner);
+    let other = world.connect(node);
+    send_asap(&mut world, other, registration("Pool", 7));
+    match take_asap(&mut world, other).as_slice() {
+        [] => {}
+        other => panic!("{other:?}"),
+    }
+    // The owner is asked whether it is still there, and is.
+    assert!(matches!(take_asap(&mut world, owner).as_slice(), [Body::EndpointKeepAlive(_)]));
+    let pool_handle = "Pool".parse().unwrap();
+    send_asap(&mut world, owner, EndpointKeepAliveAck { pool_handle, identifier });
+    let refused = |body: &Body| match body {
+        Body::RegistrationResponse(response) => response.error.clone().map(|it| it.causes),
+        other => panic!("{other:?}"),
+    };
+    let answers = take_asap(&mut world, other);
+    let taken = ErrorCause::NonUniqueIdentifier;
+    assert_eq!(answers.iter().map(refused).collect::<Vec<_>>(), [Some([taken].into())]);
+    // Then it is silent for a second.
+    send_asap(&mut world, other, registration("Pool", 7));
+    world.run(SECOND);
+    let answers = take_asap(&mut world, other);
+    assert_eq!(answers.iter().map(refused).collect::<Vec<_>>(), [None]);
+    assert_eq!(world.elements(node), 1);
+    // Somebody at another host is refused at once.
+    let stranger = world.connect_from(98, Ppid::ASAP, node);
+    let mut foreign = registration("Pool", 7);
+    foreign.pool_element.user_transport = address(98).into();
+    send_asap(&mut world, stranger, foreign);
+    assert_eq!(take_asap(&mut world, stranger).iter().filter_map(refused).count(), 1);
+}
+
+/// What a registrar does whose clock jumped by `pause` while it waited for an answer and for a
+/// registration to be renewed: the names of the messages that it sends, and whether it removed
+/// the element.
+fn after_standing_still(pause: Duration) -> (Vec<u8>, bool) {
+    let mut now = World::default().now();
+    let mut registrar = Registrar::new(config());
+    registrar.start(now);
+    let on = registrar.accept(now, Ppid::ASAP, address(99));
+    let payload =
+        rserpool_proto::wire::asap::Message::from(registration("Pool", 7)).encode().unwrap();
+    registrar.handle_message(now, on, UserMessage::new(Ppid::ASAP, payload));
+    while registrar.poll_output().is_some() {}
+    // To the first keep-alive.
+    let mut asked = false;
+    while !asked {
+        now = registrar.poll_timeout().unwrap();
+        registrar.handle_timeout(now);
+        while let Some(output) = registrar.poll_output() {
+            asked |= matches!(output, Output::Send { .. });
+        }
+    }
+    registrar.handle_timeout(now + pause);
+    let (mut sent, mut removed) = (Vec::new(), false);
+    while let Some(output) = registrar.poll_output() {
+        match output {
+            Output::Send { message, .. } => sent.push(message.payload[0]),
+            Output::Event(Told::Removed(..)) => removed = true,
+            _ => {}
+        }
+    }
+    (sent, removed)
+}
+
+#[test]
+fn nobody_is_given_up_for_what_passed_while_the_registrar_stood_still() {
+    const DEREGISTRATION_RESPONSE: u8 = 4;
+    // The answer was due after 5 s.
+    assert_eq!(after_standing_still(Duration::from_millis(4900)), (vec![], false));
+    let removed = (vec![DEREGISTRATION_RESPONSE], true);
+    assert_eq!(after_standing_still(Duration::from_millis(5100)), removed, "and told so");
+    assert_eq!(after_standing_still(Duration::from_millis(5300)), (vec![], false));
+    assert_eq!(after_standing_still(SECOND * 7), (vec![], false));
+    // The registration was due after 90 s, too.
+    assert_eq!(after_standing_still(SECOND * 200), (vec![], false));
+}
+
+#[test]
+fn a_registrar_that_leaves_hands_its_elements_over() {
+    let mut world = World::default();
+    let one = world.join(1, &[]);
+    let two = world.join(2, &[one]);
+    let three = world.join(3, &[one]);
+    // They know the first alone.
+    let elements: Vec<_> = (11..21).map(|id| world.member(id, &[one])).collect();
+    world.run(SECOND * 5);
+    for node in &elements {
+        world.take_events(*node);
+    }
+    world.with_registrar_mut(one, |registrar, now| registrar.leave(now));
+    world.run(Duration::ZERO);
+    assert!(world.take_events(one).contains(&Event::Registrar(Told::Left)), "at once");
+    for node in [two, three] {
+        let homes = world.homes(node);
+        assert_eq!(homes.len(), 10);
+        assert!(homes.iter().all(|(_, home)| [2, 3].contains(home)), "{homes:?}");
+        assert_ne!(homes.iter().filter(|(_, home)| *home == 2).count() % 10, 0, "shared");
+    }
+    for node in elements {
+        let told = world.take_events(node);
+        let changed =
+            |told: &[Event]| matches!(told, [Event::Element(element::Event::HomeChanged(_))]);
+        assert!(changed(&told), "no element lost its registrar: {told:?}");
+        assert!(world.with_element(node, |element, _| element.is_registered()));
+    }
+}
+
+/// A loopback address says nothing to another host: neither users nor registrars there are told.
+#[test]
+fn addresses_that_lead_elsewhere_are_told_to_nobody_elsewhere() {
+    let mut world = World::default();
+    let one = world.join(1, &[]);
+    let two = world.join(2, &[one]);
+    world.run(SECOND);
+    let loopback = TransportAddress::tcp("127.0.0.1:7".parse().unwrap());
+    let here = world.connect_at(loopback.clone(), Ppid::ASAP, one);
+    for identifier in 1..=2 {
+        let mut near = registration("Pool", identifier);
+        near.pool_element.user_transport = loopback.clone().into();
+        send_asap(&mut world, here, near);
+    }
+    let far = world.connect(one);
+    send_asap(&mut world, far, registration("Pool", 3));
+    world.run(SECOND);
+    let told = |world: &mut World, on| {
+        take_asap(world, on);
+        send_asap(world, on, resolution());
+        let answer = take_asap(world, on).pop();
+        let Some(Body::HandleResolutionResponse(response)) = answer else { panic!("no answer") };
+        let Resolved::Pool { mut elements, .. } = response.result else { panic!("no pool") };
+        elements.sort_by_key(|element| element.identifier);
+        elements.into_iter().map(|element| element.identifier.0).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&mut world, here), [1, 2, 3]);
+    assert_eq!(told(&mut world, far), [3]);
+    assert_eq!(world.homes(one).len(), 3);
+    assert_eq!(world.homes(two), [(3, 1)]);
+    // And no audit thinks that something is missing.
+    let asked = world.requests;
+    world.run(SECOND * 5);
+    assert_eq!(world.homes(two), [(3, 1)]);
+    assert_eq!(world.requests, asked, "no handle table was asked for");
+}
+
+/// Elements in pools with long names, and elements that others are not told of, fill pages: those
+/// behind them come with the next one.
+#[test]
+fn pages_have_all_that_a_peer_is_told_of() {
+    let mut world = World::default();
+    let one = world.join(1, &[]);
+    world.run(SECOND);
+    let loopback = TransportAddress::tcp("127.0.0.1:7".parse().unwrap());
+    let here = world.connect_at(loopback.clone(), Ppid::ASAP, one);
+    for identifier in 1..=300 {
+        let mut near = registration("Near", identifier);
+        near.pool_element.user_transport = loopback.clone().into();
+        near.pool_element.registration_life = RegistrationLife::INFINITE;
+        send_asap(&mut world, here, near);
+    }
+    let far = world.connect(one);
+    for number in 0..60 {
+        let long = format!("{number:02}{}", "x".repeat(3900));
+        send_asap(&mut world, far, registration(&long, 1));
+        send_asap(&mut world, far, registration("zz", 1000 + number));
+    }
+    assert_eq!(world.elements(one), 420);
+    let two = world.join(2, &[one]);
+    world.run(SECOND);
+    assert_eq!(world.elements(two), 120);
+}
+
+/// What accepts connections and drops them does not answer.
+#[test]
+fn an_element_that_accepts_and_drops_connections_is_removed() {
+    let mut now = World::default().now();
+    let mut registrar = Registrar::new(config());
+    // The connections that it makes.
+    let dialled = |registrar: &mut Registrar| {
+        let outputs = std::iter::from_fn(|| registrar.poll_output());
+        let connect = |output| match output {
+            Output::Connect { connection, .. } => Some(connection),
+            _ => None,
+        };
+        outputs.filter_map(connect).collect::<Vec<_>>()
+    };
+    registrar.start(now);
+    dialled(&mut registrar);
+    let on = registrar.accept(now, Ppid::ASAP, address(99));
+    dialled(&mut registrar);
+    let payload =
+        rserpool_proto::wire::asap::Message::from(registration("Pool", 7)).encode().unwrap();
+    registrar.handle_message(now, on, UserMessage::new(Ppid::ASAP, payload));
+    dialled(&mut registrar);
+    registrar.handle_connection(now, on, ConnectionEvent::Lost);
+    let mut open = dialled(&mut registrar);
+    assert_eq!(open.len(), 1);
+    let end = now + SECOND * 20;
+    while registrar.elements() > 0 && now < end {
+        for connection in std::mem::take(&mut open) {
+            let (local, peer) = (address(0), address(99));
+            let established = ConnectionEvent::Established { local, peer };
+            registrar.handle_connection(now, connection, established);
+            open.extend(dialled(&mut registrar));
+            registrar.handle_connection(now, connection, ConnectionEvent::Closed);
+            open.extend(dialled(&mut registrar));
+        }
+        now = registrar.poll_timeout().unwrap();
+        registrar.handle_timeout(now);
+        open.extend(dialled(&mut registrar));
+    }
+    assert_eq!(registrar.elements(), 0);
+}
+
+/// An element without an ASAP endpoint cannot be asked by others than its home.
+#[test]
+fn a_report_elsewhere_removes_nothing() {
+    let mut world = World::default();
+    let one = world.join(1, &[]);
+    let two = world.join(2, &[one]);
+    world.run(SECOND);
+    let on = world.connect(one);
+    let mut unreachable = registration("Pool", 7);
+    unreachable.pool_element.asap_transport = None;
+    send_asap(&mut world, on, unreachable);
+    let user = world.connect(two);
+    let pool_handle = "Pool".parse().unwrap();
+    let identifier = PoolElementId(7);
+    send_asap(&mut world, user, EndpointUnreachable { pool_handle, identifier });
+    world.run(SECOND);
+    assert_eq!(world.homes(two), [(7, 1)]);
+}
+
+/// Who reports it again and again does not flood it (RFC 5355 section 2.14.3).
+#[test]
+fn an_element_that_answers_is_asked_once_a_second_however_many_report_it() {
+    let mut world = World::default();
+    let registrar = world.registrar(Registrar::new(config()));
+    let element = world.connect(registrar);
+    send_asap(&mut world, element, registration("Pool", 7));
+    take_asap(&mut world, element);
+    let pool_handle = resolution().pool_handle;
+    let identifier = PoolElementId(7);
+    let mut asked = Vec::new();
+    for _ in 0..2 {
+        for host in 50..70 {
+            let user = world.connect_from(host, Ppid::ASAP, registrar);
+            let report = EndpointUnreachable { pool_handle: pool_handle.clone(), identifier };
+            send_asap(&mut world, user, report);
+            let bodies = take_asap(&mut world, element);
+            let keep_alive = |body: &&Body| matches!(body, Body::EndpointKeepAlive(_));
+            asked.push(bodies.iter().filter(keep_alive).count());
+            for _ in bodies {
+                let pool_handle = pool_handle.clone();
+                send_asap(&mut world, element, EndpointKeepAliveAck { pool_handle, identifier });
+            }
+        }
+        world.run(Duration::from_millis(1100));
+        take_asap(&mut world, element);
+    }
+    assert_eq!(asked.iter().sum::<usize>(), 2, "{asked:?}");
+}
+
+/// It is asked by the registrar that was told of it, and offered in its turn again.
+#[test]
+fn an_element_of_another_registrar_that_was_reported_but_answers_is_offered_again() {
+    let mut world = World::default();
+    let one = world.join(1, &[]);
+    let two = world.join(2, &[one]);
+    world.run(SECOND);
+    world.member(7, &[one]);
+    world.member(8, &[one]);
+    world.run(SECOND);
+    let user = world.connect(two);
+    let pool_handle = resolution().pool_handle;
+    let identifier = PoolElementId(7);
+    send_asap(&mut world, user, EndpointUnreachable { pool_handle, identifier });
+    world.run(SECOND);
+    let mut first = BTreeSet::new();
+    for _ in 0..2 {
+        send_asap(&mut world, user, resolution());
+        match take_asap(&mut world, user).as_slice() {
+            [Body::HandleResolutionResponse(response)] => match &response.result {
+                Resolved::Pool { elements, .. } => first.insert(elements[0].identifier.0),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        };
+    }
+    assert_eq!(first, BTreeSet::from([7, 8]));
+}
+
+#[test]
+fn nobody_else_takes_an_element_that_was_dialled() {
+    let mut world = World::default();
+    let registrar = world.registrar(Registrar::new(config()));
+    let element = world.member(8, &[registrar]);
+    world.run(SECOND);
+    // Its connection breaks; it stays silent, so that the registrar dials it.
+    world.pause(element);
+    world.disconnect(element);
+    world.run(SECOND);
+    let stranger = world.connect_from(77, Ppid::ASAP, registrar);
+    let mut claim = registration("Pool", 8);
+    claim.pool_element.user_transport = TransportAddress { port: 7, ..address(77) }.into();
+    send_asap(&mut world, stranger, claim);
+    match take_asap(&mut world, stranger).as_slice() {
+        [Body::RegistrationResponse(response)] => assert!(response.reject),
+        other => panic!("{other:?}"),
+    }
+}

@@ -1,0 +1,116 @@
+//! What one host may take, and who pays when there is too much of it.
+#![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::time::Duration;
+
+use rserpool_proto::registrar::{Event as Told, Limit, Limits, RegistrarConfig};
+use rserpool_proto::testing::by_hand::{registration, send_asap, take_asap};
+use rserpool_proto::testing::world::{Event, NodeId, World, address};
+use rserpool_proto::wire::asap::{Body, EndpointUnreachable};
+use rserpool_proto::wire::{
+    ErrorCause, PolicyParameters, PolicyType, PoolElementId, Ppid, RegistrarId,
+};
+use rserpool_proto::{Machine, Registrar};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn new_registrar(world: &mut World, limits: Limits) -> NodeId {
+    let config = RegistrarConfig::new(RegistrarId(1), 1).ready_after(Duration::ZERO);
+    world.registrar(Registrar::new(config.limits(limits)))
+}
+
+/// A policy of a type that nobody knows, with so many values.
+fn policy(values: usize) -> PolicyParameters {
+    PolicyParameters::new(PolicyType(0xc000_0001), &vec![7; values])
+}
+
+/// Elements that were taken in small do not grow past the limit of bytes: not of their host, and
+/// not of all hosts.
+#[test]
+fn elements_that_grow_stop_at_the_limit_of_bytes() {
+    for limits in [Limits::default().bytes(4000, 1 << 20), Limits::default().bytes(1 << 20, 4000)] {
+        let mut world = World::default();
+        let node = new_registrar(&mut world, limits);
+        let element = world.connect(node);
+        let register = |world: &mut World, identifier, values| {
+            let mut registration = registration("Pool", identifier);
+            registration.pool_element.policy = policy(values);
+            send_asap(world, element, registration);
+            match take_asap(world, element).as_slice() {
+                [Body::RegistrationResponse(response)] => {
+                    response.error.as_ref().map(|error| error.causes.clone())
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        for identifier in 1..=20 {
+            assert_eq!(register(&mut world, identifier, 1), None);
+        }
+        let grown: Vec<_> =
+            (1..=20).map(|identifier| register(&mut world, identifier, 100)).collect();
+        // 20 of 100 bytes, each of which may become one of 500.
+        let taken = grown.iter().filter(|refused| refused.is_none()).count();
+        assert!((4..=8).contains(&taken), "{taken}");
+        assert!(grown[taken..].iter().all(|refused| {
+            refused.as_ref().is_some_and(|causes| causes[..] == [ErrorCause::LackOfResources])
+        }));
+        let registrar = world.with_registrar(node);
+        assert_eq!(registrar.elements(), 20);
+        let sizes: usize = registrar.members().map(|(_, its)| its.policy.words().len()).sum();
+        assert_eq!(sizes, taken * 100 + (20 - taken), "those refused are what they were");
+        assert_eq!(registrar.hits(Limit::Elements), (20 - taken) as u64);
+        // What does not grow is renewed, and what shrinks makes room for another.
+        assert_eq!(register(&mut world, 20, 1), None);
+        for identifier in 1..=20 {
+            assert_eq!(register(&mut world, identifier, 1), None);
+        }
+        assert_eq!(register(&mut world, 20, 100), None);
+    }
+}
+
+/// When descriptors run short, the silent connections go: of the host that has the most of them,
+/// the longest silent first, and none that serves an element.
+#[test]
+fn silent_connections_of_the_host_with_the_most_make_room() {
+    let mut world = World::default();
+    let node = new_registrar(&mut world, Limits::default());
+    let element = world.connect_from(50, Ppid::ASAP, node);
+    let mut registered = registration("Pool", 7);
+    registered.pool_element.user_transport = address(50).into();
+    send_asap(&mut world, element, registered);
+    take_asap(&mut world, element);
+    let honest: Vec<_> = (0..5).map(|_| world.connect_from(51, Ppid::ASAP, node)).collect();
+    let many: Vec<_> = (0..40).map(|_| world.connect_from(52, Ppid::ASAP, node)).collect();
+    world.run(SECOND);
+    // The first ten have said something since.
+    let report =
+        EndpointUnreachable { pool_handle: "Nope".parse().unwrap(), identifier: PoolElementId(1) };
+    for on in &many[..10] {
+        send_asap(&mut world, *on, report.clone());
+    }
+    world.take_events(node);
+    world.with_registrar_mut(node, |registrar, now| registrar.handle_crowded(now));
+    world.run(Duration::ZERO);
+    let crowded: Vec<_> = world
+        .take_events(node)
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Registrar(Told::Crowded { host, closed }) => Some((host.to_string(), closed)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(crowded, [("10.0.0.52".to_owned(), 16)]);
+    let open = |world: &World, on| world.is_open(on);
+    assert!(open(&world, element) && honest.iter().all(|on| open(&world, *on)));
+    let closed: Vec<_> = (0..40).filter(|number| !open(&world, many[*number])).collect();
+    assert_eq!(closed, (10..26).collect::<Vec<_>>());
+    // Again and again, until only the element's is left.
+    for _ in 0..10 {
+        world.with_registrar_mut(node, |registrar, now| registrar.handle_crowded(now));
+        world.run(Duration::ZERO);
+    }
+    assert!(open(&world, element));
+    assert!(!honest.iter().chain(&many).any(|on| open(&world, *on)));
+    assert_eq!(world.elements(node), 1);
+}

@@ -1,0 +1,196 @@
+//! Accepts the sessions of a pool element.
+//!
+//! A connection over which nobody speaks is no session: it takes a descriptor, and is dropped after a
+//! while, or when there are no descriptors for others. Pool users of ours speak first over TCP,
+//! and are answered at once, so that they can tell a program that runs from a kernel that accepts
+//! connections for one that hangs.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use futures::channel::{mpsc, oneshot};
+use rserpool_proto::ConnectionId;
+use rserpool_proto::session::{Incoming, classify};
+use rserpool_proto::wire::{TransportProtocol, UserMessage};
+
+use crate::Network;
+use crate::connections::Connections;
+use crate::log::{ANYBODY, warn_limited};
+use crate::timer::LazyTimer;
+use crate::transport::{Connection, Endpoint, Event, is_shortage};
+
+/// The longest that a pool user may be silent at first. Not from the RFCs: ours speak at once.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The most connections whose other end has yet to say something. Not from the RFCs. The one that
+/// has waited longest makes room.
+const MAX_SILENT: usize = 4096;
+
+/// How long no sessions are accepted after that failed for want of descriptors or memory.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How many things are done before others run.
+const BUDGET: u32 = 256;
+
+/// How many silent connections are dropped at a time for want of descriptors.
+const MAX_DISMISSED: usize = 16;
+
+/// How many sessions wait for the element's owner to take them.
+const MAX_WAITING: usize = 64;
+
+/// A session that began: its connection, and what came over it, if that was read already.
+pub(crate) type Began = (Box<dyn Connection>, Option<UserMessage>);
+
+/// The sessions that began. Nobody is accepted any more when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    pub(crate) began: mpsc::Receiver<Began>,
+    _open: oneshot::Sender<()>,
+}
+
+pub(crate) struct Acceptor {
+    network: Network,
+    endpoint: Box<dyn Endpoint>,
+    silent: Connections,
+    /// Who came when, the first one first; not all may still be there.
+    entered: VecDeque<(Instant, ConnectionId)>,
+    last: u64,
+    /// One that spoke, while it is answered.
+    answering: Option<Began>,
+    began: mpsc::Sender<Began>,
+    closed: oneshot::Receiver<()>,
+    accept_again: Option<Instant>,
+    timer: LazyTimer,
+}
+
+impl Acceptor {
+    /// Accepts in the background.
+    pub(crate) fn spawn(network: &Network, endpoint: Box<dyn Endpoint>) -> Sessions {
+        let (sender, began) = mpsc::channel(MAX_WAITING);
+        let (open, closed) = oneshot::channel();
+        let mut acceptor = Self {
+            network: network.clone(),
+            endpoint,
+            silent: Connections::new(),
+            entered: VecDeque::new(),
+            last: 0,
+            answering: None,
+            began: sender,
+            closed,
+            accept_again: None,
+            timer: LazyTimer::default(),
+        };
+        network.runtime().spawn(Box::pin(poll_fn(move |cx| acceptor.poll(cx))));
+        Sessions { began, _open: open }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..BUDGET {
+            if self.closed.poll_unpin(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if ready!(self.began.poll_ready(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            if let Some((connection, _)) = &mut self.answering {
+                ready!(connection.poll_flush(cx));
+                if let Some(began) = self.answering.take() {
+                    // There is room, as was just seen.
+                    let _ = self.began.try_send(began);
+                }
+                continue;
+            }
+            if let Poll::Ready((name, event)) = self.silent.poll_event(cx) {
+                if let Event::Message(message) = event
+                    && let Some(connection) = self.silent.take(name)
+                {
+                    self.begin(connection, message);
+                }
+                continue;
+            }
+            let next = [self.accept_again, self.deadline()].into_iter().flatten().min();
+            if self.timer.poll(cx, self.network.runtime(), next).is_ready() {
+                self.accept_again = None;
+                let now = self.network.now();
+                while self.deadline().is_some_and(|deadline| deadline <= now) {
+                    self.dismiss(now, 1);
+                }
+                continue;
+            }
+            if self.accept_again.is_some() {
+                return Poll::Pending;
+            }
+            let accepted = ready!(self.endpoint.poll_accept(cx));
+            self.admit(accepted);
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn admit(&mut self, accepted: io::Result<Box<dyn Connection>>) {
+        let now = self.network.now();
+        match accepted {
+            // Over TCP pool users are ours, and speak first.
+            Ok(connection) if connection.peer().protocol == TransportProtocol::Tcp => {
+                if self.silent.len() >= MAX_SILENT {
+                    self.dismiss(now, 1);
+                }
+                self.last += 1;
+                let name = ConnectionId(self.last);
+                self.silent.insert(name, connection);
+                self.entered.push_back((now, name));
+            }
+            Ok(connection) => self.answering = Some((connection, None)),
+            Err(error) if is_shortage(&error) => {
+                warn_limited!(now, ANYBODY, "cannot accept a session", %error);
+                if self.dismiss(now, MAX_DISMISSED) == 0 {
+                    self.accept_again = Some(now + PAUSE);
+                }
+            }
+            // The one that was about to be accepted is gone, and there may be another.
+            Err(error) => tracing::debug!(%error, "cannot accept a session"),
+        }
+    }
+
+    /// The other end of a connection said something.
+    fn begin(&mut self, mut connection: Box<dyn Connection>, message: UserMessage) {
+        let first = match classify(message.clone()) {
+            (Incoming::Heartbeat, Some(answer)) => {
+                let _ = connection.send(answer);
+                None
+            }
+            _ => Some(message),
+        };
+        self.answering = Some((connection, first));
+    }
+
+    /// When the next one has been silent for too long.
+    fn deadline(&mut self) -> Option<Instant> {
+        while let Some((_, name)) = self.entered.front()
+            && !self.silent.contains(*name)
+        {
+            self.entered.pop_front();
+        }
+        self.entered.front().map(|(entered, _)| *entered + PATIENCE)
+    }
+
+    /// Drops so many of those that have been silent longest. How many there were.
+    fn dismiss(&mut self, now: Instant, count: usize) -> usize {
+        let mut dismissed = 0;
+        while dismissed < count
+            && self.deadline().is_some()
+            && let Some((_, name)) = self.entered.pop_front()
+        {
+            self.silent.abort(name);
+            dismissed += 1;
+        }
+        if dismissed > 0 {
+            warn_limited!(now, ANYBODY, "dropped a connection over which no session began");
+        }
+        dismissed
+    }
+}

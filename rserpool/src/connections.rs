@@ -1,0 +1,230 @@
+//! The connections of one task, polled only when they were woken.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use futures::task::AtomicWaker;
+use rserpool_proto::ConnectionId;
+use rserpool_proto::wire::{TransportAddress, UserMessage};
+use slab::Slab;
+
+use crate::transport::{Connection, Event, SendError};
+
+/// How long a closed connection may take to write what is left.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Any number of connections under the names that their state machine gave them. The task polls
+/// them until none is left that wants to be, so that what it does itself need not wake it.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    slots: Slab<Slot>,
+    names: HashMap<ConnectionId, usize>,
+    woken: Arc<Woken>,
+    /// Connections that were closed, the oldest first; not all may still be there.
+    lingering: VecDeque<(Instant, usize, u64)>,
+    generation: u64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    name: ConnectionId,
+    connection: Box<dyn Connection>,
+    signal: Arc<Signal>,
+    waker: Waker,
+    closing: bool,
+    generation: u64,
+}
+
+/// The connections that want to be polled.
+#[derive(Debug, Default)]
+struct Woken {
+    queue: Mutex<VecDeque<usize>>,
+    task: AtomicWaker,
+}
+
+struct Signal {
+    index: usize,
+    queued: AtomicBool,
+    woken: Arc<Woken>,
+}
+
+impl fmt::Debug for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signal").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+impl Signal {
+    /// Has the connection polled. Whether that is news.
+    fn enqueue(&self) -> bool {
+        let new = !self.queued.swap(true, Ordering::AcqRel);
+        if new {
+            let mut queue = self.woken.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.push_back(self.index);
+        }
+        new
+    }
+
+    /// The same from outside of the task, which is woken.
+    fn raise(&self) {
+        if self.enqueue() {
+            self.woken.task.wake();
+        }
+    }
+}
+
+impl Wake for Signal {
+    fn wake(self: Arc<Self>) {
+        self.raise();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.raise();
+    }
+}
+
+impl Connections {
+    pub(crate) fn new() -> Self {
+        Self {
+            slots: Slab::new(),
+            names: HashMap::new(),
+            woken: Arc::default(),
+            lingering: VecDeque::new(),
+            generation: 0,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(crate) fn insert(&mut self, name: ConnectionId, connection: Box<dyn Connection>) {
+        let entry = self.slots.vacant_entry();
+        let index = entry.key();
+        let woken = Arc::clone(&self.woken);
+        let signal = Arc::new(Signal { index, queued: AtomicBool::new(false), woken });
+        signal.enqueue();
+        let waker = Waker::from(Arc::clone(&signal));
+        self.generation += 1;
+        let generation = self.generation;
+        entry.insert(Slot { name, connection, signal, waker, closing: false, generation });
+        self.names.insert(name, index);
+    }
+
+    /// Takes a message to send; it is written when the connections are polled.
+    pub(crate) fn send(
+        &mut self,
+        name: ConnectionId,
+        message: UserMessage,
+    ) -> Result<(), SendError> {
+        let index = *self.names.get(&name).ok_or(SendError::NotConnected)?;
+        let slot = &mut self.slots[index];
+        slot.connection.send(message)?;
+        slot.signal.enqueue();
+        Ok(())
+    }
+
+    /// How long it is to the other end and back, where the transport knows.
+    pub(crate) fn round_trip_time(&mut self, name: ConnectionId) -> Option<Duration> {
+        let slot = &mut self.slots[*self.names.get(&name)?];
+        slot.connection.paths()?.round_trip_time().ok()
+    }
+
+    /// The addresses of both ends, where the transport is one where they change.
+    pub(crate) fn addresses(
+        &mut self,
+        name: ConnectionId,
+    ) -> Option<(TransportAddress, TransportAddress)> {
+        let slot = &mut self.slots[*self.names.get(&name)?];
+        let paths = slot.connection.paths()?;
+        Some((paths.local().ok()?, paths.peer().ok()?))
+    }
+
+    pub(crate) fn contains(&self, name: ConnectionId) -> bool {
+        self.names.contains_key(&name)
+    }
+
+    /// Gives a connection away.
+    pub(crate) fn take(&mut self, name: ConnectionId) -> Option<Box<dyn Connection>> {
+        let index = self.names.remove(&name)?;
+        Some(self.slots.remove(index).connection)
+    }
+
+    /// Drops a connection and what it has not written.
+    pub(crate) fn abort(&mut self, name: ConnectionId) {
+        if let Some(index) = self.names.remove(&name) {
+            self.slots.remove(index);
+        }
+    }
+
+    /// Closes a connection once it has written what is left.
+    pub(crate) fn close(&mut self, now: Instant, name: ConnectionId) {
+        if let Some(index) = self.names.remove(&name) {
+            let slot = &mut self.slots[index];
+            slot.closing = true;
+            slot.signal.enqueue();
+            self.lingering.push_back((now + LINGER, index, slot.generation));
+        }
+    }
+
+    pub(crate) fn close_all(&mut self, now: Instant) {
+        let mut names: Vec<_> = self.names.keys().copied().collect();
+        names.sort_unstable();
+        for name in names {
+            self.close(now, name);
+        }
+    }
+
+    /// When to call [`Self::handle_timeout`] next.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.lingering.front().map(|(deadline, ..)| *deadline)
+    }
+
+    /// Drops the connections that took too long to close.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        while let Some((deadline, index, generation)) = self.lingering.front().copied()
+            && deadline <= now
+        {
+            self.lingering.pop_front();
+            if self.slots.get(index).is_some_and(|slot| slot.generation == generation) {
+                self.slots.remove(index);
+            }
+        }
+    }
+
+    /// The next event of any connection. One that is over is forgotten with its last event.
+    pub(crate) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<(ConnectionId, Event)> {
+        self.woken.task.register(cx.waker());
+        loop {
+            let next = {
+                let mut queue = self.woken.queue.lock().unwrap_or_else(PoisonError::into_inner);
+                queue.pop_front()
+            };
+            let Some(index) = next else { return Poll::Pending };
+            let Some(slot) = self.slots.get_mut(index) else { continue };
+            slot.signal.queued.store(false, Ordering::Release);
+            let waker = slot.waker.clone();
+            let cx = &mut Context::from_waker(&waker);
+            if slot.closing {
+                if slot.connection.poll_close(cx).is_ready() {
+                    self.slots.remove(index);
+                }
+                continue;
+            }
+            if let Poll::Ready(event) = slot.connection.poll_event(cx) {
+                let name = slot.name;
+                if matches!(event, Event::Closed | Event::Lost(_)) {
+                    self.names.remove(&name);
+                    self.slots.remove(index);
+                } else {
+                    slot.signal.enqueue();
+                }
+                return Poll::Ready((name, event));
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! What a registrar knows, for those who look after it.
+
+use std::future::poll_fn;
+use std::io;
+use std::time::{Duration, Instant};
+
+use futures::future::{Either, select};
+use rserpool_proto::Compatibility;
+use rserpool_proto::wire::enrp::{self, Body, Message, PoolEntry, Route};
+use rserpool_proto::wire::parameter::PeChecksum;
+use rserpool_proto::wire::{
+    DecodeError, EncodeError, Ppid, RegistrarId, ServerInformation, TransportAddress, UserMessage,
+};
+
+use crate::transport::{Connection, Event, Purpose, SendError};
+use crate::{Network, random_registrar_id};
+
+/// The handlespace of a registrar, and the other registrars that it knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Dump {
+    /// The registrar.
+    pub registrar: RegistrarId,
+    /// The checksum of the elements whose home it is, as it says.
+    pub checksum: Option<PeChecksum>,
+    /// The other registrars that it knows.
+    pub peers: Vec<ServerInformation>,
+    /// The pools and their elements, by handle and identifier.
+    pub pools: Vec<PoolEntry>,
+}
+
+/// Why there is no dump.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DumpError {
+    /// Nobody accepts connections there, or the connection broke.
+    #[error("no registrar offers ENRP at {0}: {1}")]
+    Unreachable(TransportAddress, io::Error),
+    /// It did not answer in time.
+    #[error("the registrar at {0} does not answer")]
+    Timeout(TransportAddress),
+    /// It does not want to, which may change.
+    #[error("the registrar at {0} refuses the download")]
+    Rejected(TransportAddress),
+    /// What it sent is not ENRP.
+    #[error("the registrar at {0} sent what is not ENRP: {1}")]
+    Malformed(TransportAddress, DecodeError),
+    /// A request was not taken.
+    #[error(transparent)]
+    Send(#[from] SendError),
+    /// A request could not be encoded.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+}
+
+/// Asks the registrar that offers ENRP at `address` for its handlespace, as another registrar
+/// would (RFC 5353 section 3.2). Each answer may take `timeout`.
+///
+/// # Errors
+///
+/// When it cannot be asked or does not answer; nothing has changed.
+///
+/// # Cancel safety
+///
+/// The connection is aborted when the future is dropped.
+pub async fn dump(
+    network: &Network,
+    address: &TransportAddress,
+    timeout: Duration,
+) -> Result<Dump, DumpError> {
+    let unreachable = |error| DumpError::Unreachable(address.clone(), error);
+    let mut endpoint = network.dialler(Purpose::Protocol(Ppid::ENRP)).map_err(unreachable)?;
+    let connection = endpoint.connect(address);
+    let ours = random_registrar_id();
+    let deadline = network.now() + timeout;
+    let mut asker = Asker { network, address, timeout, deadline, connection, ours };
+    asker.ask().await
+}
+
+struct Asker<'d> {
+    network: &'d Network,
+    address: &'d TransportAddress,
+    timeout: Duration,
+    /// Of the answer to the last request.
+    deadline: Instant,
+    connection: Box<dyn Connection>,
+    ours: RegistrarId,
+}
+
+impl Asker<'_> {
+    async fn ask(&mut self) -> Result<Dump, DumpError> {
+        let local = loop {
+            if let Event::Established { local, .. } = self.next().await? {
+                break local;
+            }
+        };
+        // A registrar answers those alone that it knows.
+        let server = ServerInformation { registrar: self.ours, transport: local };
+        let checksum = Compatibility::default().checksum(Default::default());
+        self.send(enrp::Presence {
+            reply_required: true,
+            route: self.route(RegistrarId(0)),
+            checksum: Some(checksum),
+            server: Some(server),
+        })?;
+        let (registrar, checksum) = loop {
+            if let Body::Presence(presence) = self.receive().await? {
+                break (presence.route.sender, presence.checksum);
+            }
+        };
+        self.send(enrp::ListRequest { route: self.route(registrar) })?;
+        let mut peers = loop {
+            if let Body::ListResponse(response) = self.receive().await? {
+                break response.servers;
+            }
+        };
+        peers.retain(|peer| peer.registrar != self.ours);
+        let pools = self.download(registrar).await?;
+        let timer = self.network.runtime().timer(self.network.now() + self.timeout);
+        select(poll_fn(|cx| self.connection.poll_close(cx)), timer).await;
+        Ok(Dump { registrar, checksum, peers, pools })
+    }
+
+    async fn download(&mut self, registrar: RegistrarId) -> Result<Vec<PoolEntry>, DumpError> {
+        let mut pools: Vec<PoolEntry> = Vec::new();
+        loop {
+            let route = self.route(registrar);
+            self.send(enrp::HandleTableRequest { own_children_only: false, route })?;
+            let response = loop {
+                if let Body::HandleTableResponse(response) = self.receive().await? {
+                    break response;
+                }
+            };
+            if response.reject {
+                return Err(DumpError::Rejected(self.address.clone()));
+            }
+            pools.extend(response.pools);
+            if !response.more_to_send {
+                break;
+            }
+        }
+        // A pool may be spread over several pages.
+        pools.sort_by(|one, other| one.pool_handle.cmp(&other.pool_handle));
+        pools.dedup_by(|next, kept| {
+            let same = next.pool_handle == kept.pool_handle;
+            if same {
+                kept.elements.append(&mut next.elements);
+            }
+            same
+        });
+        for pool in &mut pools {
+            pool.elements.sort_by_key(|element| element.identifier);
+        }
+        Ok(pools)
+    }
+
+    fn route(&self, receiver: RegistrarId) -> Route {
+        Route { sender: self.ours, receiver }
+    }
+
+    fn send(&mut self, message: impl Into<Message>) -> Result<(), DumpError> {
+        let payload = message.into().encode()?;
+        self.deadline = self.network.now() + self.timeout;
+        Ok(self.connection.send(UserMessage::new(Ppid::ENRP, payload))?)
+    }
+
+    async fn receive(&mut self) -> Result<Body, DumpError> {
+        loop {
+            if let Event::Message(message) = self.next().await?
+                && message.ppid == Ppid::ENRP
+            {
+                let decoded = Message::decode(&message.payload);
+                let malformed = |error| DumpError::Malformed(self.address.clone(), error);
+                return Ok(decoded.map_err(malformed)?.body);
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Result<Event, DumpError> {
+        let timer = self.network.runtime().timer(self.deadline);
+        let event = poll_fn(|cx| self.connection.poll_event(cx));
+        let address = || self.address.clone();
+        match select(event, timer).await {
+            Either::Left((Event::Lost(error), _)) => Err(DumpError::Unreachable(address(), error)),
+            Either::Left((Event::Closed, _)) => {
+                let error = io::ErrorKind::ConnectionAborted.into();
+                Err(DumpError::Unreachable(address(), error))
+            }
+            Either::Left((event, _)) => Ok(event),
+            Either::Right(_) => Err(DumpError::Timeout(address())),
+        }
+    }
+}

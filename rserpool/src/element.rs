@@ -1,0 +1,456 @@
+//! A pool element.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use futures::channel::{mpsc, oneshot};
+use futures::future::{Either, select};
+use futures::sink::SinkExt;
+use futures::stream::StreamExt;
+use rserpool_proto::element::{Element, ElementConfig, Event};
+use rserpool_proto::wire::{
+    OperationError, PolicyParameters, PoolElementId, PoolHandle, Ppid, TransportAddress,
+    TransportProtocol, TransportUse,
+};
+use rserpool_proto::{HuntConfig, Incompatible, Machine};
+
+use crate::acceptor::{Acceptor, Sessions};
+use crate::element_session::ElementSession;
+use crate::log::{ANYBODY, note_limited, warn_limited};
+use crate::task::{Ended, Role, Task};
+use crate::transport::{Purpose, interfaces};
+use crate::{ASAP, ListenError, Network, Stopped, random_seed};
+
+/// A member of a pool. It stays registered as long as this handle lives; [`Self::leave`]
+/// deregisters it in good order.
+#[derive(Debug)]
+pub struct PoolElement {
+    network: Network,
+    commands: mpsc::Sender<Command>,
+    ended: Ended,
+    sessions: Sessions,
+    user_transport: TransportAddress,
+}
+
+/// Changes the values that a pool element registers.
+#[derive(Debug, Clone)]
+pub struct ElementControl {
+    commands: mpsc::Sender<Command>,
+}
+
+impl ElementControl {
+    /// Registers with another policy or other values of it.
+    ///
+    /// # Errors
+    ///
+    /// When the element has left, or its task has stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has registered the new values, or not.
+    pub async fn set_policy(&self, policy: PolicyParameters) -> Result<(), Stopped> {
+        self.commands.clone().send(Command::SetPolicy(policy)).await.map_err(|_| Stopped)
+    }
+
+    /// Says how busy the element is, from 0.0 to 1.0, if its policy asks for that. Registrars are
+    /// told at most every 100 ms, and the last load in any case.
+    ///
+    /// # Errors
+    ///
+    /// When the element has left, or its task has stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has said it, or not.
+    pub async fn set_load(&self, load: f64) -> Result<(), Stopped> {
+        self.commands.clone().send(Command::SetLoad(load)).await.map_err(|_| Stopped)
+    }
+}
+
+/// Makes a [`PoolElement`].
+#[derive(Debug)]
+pub struct PoolElementBuilder {
+    network: Network,
+    pool_handle: PoolHandle,
+    hunt: HuntConfig,
+    listen: Option<SocketAddr>,
+    also_at: Vec<IpAddr>,
+    policy: PolicyParameters,
+    identifier: Option<PoolElementId>,
+    lifetime: Option<Duration>,
+    serving_at: Option<TransportAddress>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Registered(oneshot::Sender<Result<PoolElementId, JoinError>>),
+    SetPolicy(PolicyParameters),
+    SetLoad(f64),
+    /// The element was dropped: it does not serve anybody. It leaves, so that nobody is sent to it.
+    Abandon,
+    Leave(oneshot::Sender<bool>),
+}
+
+/// Why an element is not in its pool.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// The registrar refused it.
+    #[error("the registrar refused the registration: {0}")]
+    Rejected(OperationError),
+    /// The compatibility profile forbids its pool handle or its policy: nothing was sent.
+    #[error(transparent)]
+    Incompatible(#[from] Incompatible),
+    /// It left, or its runtime is gone.
+    #[error("the pool element has left")]
+    Left,
+}
+
+struct ElementRole {
+    machine: Element,
+    /// Why it is not in its pool, if it will not be by waiting.
+    rejected: Option<JoinError>,
+    waiting: Vec<oneshot::Sender<Result<PoolElementId, JoinError>>>,
+    leaving: Option<oneshot::Sender<bool>>,
+    /// Whether it was told that the registrar is lost, and not yet that it is found.
+    lost: bool,
+    finished: bool,
+}
+
+impl PoolElement {
+    /// An element of the pool `pool_handle` that looks for its registrar at `registrars`.
+    #[must_use]
+    pub fn builder(
+        network: &Network,
+        pool_handle: PoolHandle,
+        registrars: impl IntoIterator<Item = TransportAddress>,
+    ) -> PoolElementBuilder {
+        PoolElementBuilder {
+            network: network.clone(),
+            pool_handle,
+            hunt: HuntConfig::new(registrars),
+            listen: None,
+            also_at: Vec::new(),
+            policy: PolicyParameters::round_robin(),
+            identifier: None,
+            lifetime: None,
+            serving_at: None,
+        }
+    }
+
+    pub(crate) fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Where the element accepts sessions, as it is bound: the addresses that it registers may
+    /// be more special.
+    #[must_use]
+    pub fn user_transport(&self) -> &TransportAddress {
+        &self.user_transport
+    }
+
+    /// Waits until the element is registered, and gives its identifier.
+    ///
+    /// # Errors
+    ///
+    /// When the registrar refuses it. Where there is no registrar, the element waits for one.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when the future is dropped.
+    pub async fn registered(&self) -> Result<PoolElementId, JoinError> {
+        let (answer, wait) = oneshot::channel();
+        let sent = self.commands.clone().send(Command::Registered(answer)).await;
+        sent.map_err(|_| JoinError::Left)?;
+        wait.await.unwrap_or(Err(JoinError::Left))
+    }
+
+    /// What changes the element's values, also while something else has the element.
+    #[must_use]
+    pub fn control(&self) -> ElementControl {
+        ElementControl { commands: self.commands.clone() }
+    }
+
+    /// The next session that a pool user opens or brings here.
+    ///
+    /// # Errors
+    ///
+    /// When the element's task has stopped: nobody is sent to the element any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// No session is lost when the future is dropped.
+    pub async fn accept(&mut self) -> Result<ElementSession, Stopped> {
+        let ended = &mut self.ended;
+        match select(self.sessions.began.next(), ended).await {
+            Either::Left((Some((connection, first)), _)) => {
+                Ok(ElementSession::new(self.network.clone(), connection, first))
+            }
+            Either::Left((None, _)) | Either::Right(_) => Err(Stopped),
+        }
+    }
+
+    /// Deregisters the element. Whether the registrar confirmed it; else the registration has
+    /// yet to expire.
+    ///
+    /// # Cancel safety
+    ///
+    /// The element leaves even if the future is dropped.
+    pub async fn leave(mut self) -> bool {
+        let (answer, wait) = oneshot::channel();
+        match self.commands.try_send(Command::Leave(answer)) {
+            Ok(()) => wait.await.unwrap_or(false),
+            Err(_) => false,
+        }
+    }
+}
+
+impl Drop for PoolElement {
+    fn drop(&mut self) {
+        // A new sender has room for one command.
+        let _ = self.commands.clone().try_send(Command::Abandon);
+    }
+}
+
+impl PoolElementBuilder {
+    /// Sets where to accept sessions, and connections from registrars. Default over TCP: any port
+    /// of the address from which the host reaches the configured registrars, if that is one;
+    /// otherwise of all addresses, and the element registers the one that it reaches its registrar
+    /// from.
+    #[must_use]
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = Some(address);
+        self
+    }
+
+    /// Registers a server that listens by itself, and does not know of sessions: an HTTP server for
+    /// instance. Nothing is accepted by [`PoolElement::accept`] then. Without IP addresses, or
+    /// with unspecified ones, the element registers that which it reaches its registrar from.
+    #[must_use]
+    pub fn serving_at(mut self, address: TransportAddress) -> Self {
+        self.serving_at = Some(address);
+        self
+    }
+
+    /// A further address at which to accept sessions, at the same port: none. SCTP alone has
+    /// more than one, and goes on with another when one fails.
+    #[must_use]
+    pub fn also_at(mut self, address: IpAddr) -> Self {
+        self.also_at.push(address);
+        self
+    }
+
+    /// The policy that the pool shall have, and this element's values: round robin.
+    #[must_use]
+    pub fn policy(mut self, policy: PolicyParameters) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// The identifier in the pool: drawn at random.
+    #[must_use]
+    pub fn identifier(mut self, identifier: PoolElementId) -> Self {
+        self.identifier = Some(identifier);
+        self
+    }
+
+    /// How long the registration lasts if it is not renewed, see [`ElementConfig::lifetime`].
+    #[must_use]
+    pub fn lifetime(mut self, lifetime: Duration) -> Self {
+        self.lifetime = Some(lifetime);
+        self
+    }
+
+    /// How to look for registrars, in place of the addresses given to
+    /// [`PoolElement::builder`].
+    #[must_use]
+    pub fn hunt(mut self, hunt: HuntConfig) -> Self {
+        self.hunt = hunt;
+        self
+    }
+
+    /// Starts the element: it accepts sessions and registers in the background.
+    ///
+    /// # Errors
+    ///
+    /// When the address cannot be had; nothing runs then.
+    pub fn start(self) -> Result<PoolElement, ListenError> {
+        let network = self.network;
+        let listen = |at: SocketAddr| {
+            let mut address = TransportAddress::new(network.protocol(), at);
+            address.addresses.extend(self.also_at.iter().copied());
+            let service = match &self.serving_at {
+                None => network.listen(Purpose::Session, &address)?,
+                Some(_) => network
+                    .dialler(Purpose::Session)
+                    .map_err(|error| ListenError { address: address.clone(), error })?,
+            };
+            let served = self.serving_at.as_ref().unwrap_or(&address);
+            let user_transport = service.local().unwrap_or(served).clone();
+            let asap = network.listen(ASAP, &TransportAddress { port: 0, ..address.clone() })?;
+            Ok((service, user_transport, asap))
+        };
+        let listen_at = self.listen.or_else(|| facing(&network, &self.hunt));
+        let (service, user_transport, asap) = match listen_at {
+            Some(address) => listen(address)?,
+            // All addresses of both versions, where the host has version 6.
+            None => listen((Ipv6Addr::UNSPECIFIED, 0).into())
+                .or_else(|_| listen((Ipv4Addr::UNSPECIFIED, 0).into()))?,
+        };
+        let control = user_transport.clone().with_usage(TransportUse::DATA_PLUS_CONTROL);
+        let registered = self.serving_at.clone().unwrap_or(control);
+        let asap_transport = asap.local().unwrap_or(&user_transport).clone();
+        let announcements = network.announcements(&self.hunt);
+        let mut config = ElementConfig::new(self.pool_handle, registered, self.hunt, random_seed())
+            .asap_transport(asap_transport)
+            .policy(self.policy);
+        if let Some(identifier) = self.identifier {
+            config = config.identifier(identifier);
+        }
+        if let Some(lifetime) = self.lifetime {
+            config = config.lifetime(lifetime);
+        }
+        let role = ElementRole {
+            machine: Element::new(config),
+            rejected: None,
+            waiting: Vec::new(),
+            leaving: None,
+            lost: false,
+            finished: false,
+        };
+        let (commands, ended) =
+            Task::spawn(role, &network, vec![(Ppid::ASAP, asap)], announcements);
+        Ok(PoolElement {
+            commands,
+            ended,
+            sessions: Acceptor::spawn(&network, service),
+            network,
+            user_transport,
+        })
+    }
+}
+
+/// The address from which the configured registrars are reached, if it is one, and no others are
+/// looked for. SCTP has use for all addresses.
+fn facing(network: &Network, hunt: &HuntConfig) -> Option<SocketAddr> {
+    if network.protocol() != TransportProtocol::Tcp || hunt.listens() {
+        return None;
+    }
+    let mut towards = hunt
+        .registrars()
+        .iter()
+        .flat_map(TransportAddress::socket_addresses)
+        .map(interfaces::towards);
+    let first = towards.next()??;
+    towards.all(|other| other == Some(first)).then_some(SocketAddr::new(first, 0))
+}
+
+impl ElementRole {
+    fn reject(&mut self, error: JoinError) {
+        if self.waiting.is_empty() {
+            tracing::warn!(%error, "not in the pool");
+        }
+        self.answer(&Err(error.clone()));
+        self.rejected = Some(error);
+    }
+
+    fn answer(&mut self, result: &Result<PoolElementId, JoinError>) {
+        for waiting in self.waiting.drain(..) {
+            let _ = waiting.send(result.clone());
+        }
+    }
+}
+
+impl Role for ElementRole {
+    type Machine = Element;
+    type Command = Command;
+
+    const NAME: &'static str = "pool element";
+
+    fn machine(&mut self) -> &mut Element {
+        &mut self.machine
+    }
+
+    fn handle_command(&mut self, now: Instant, command: Command) {
+        match command {
+            Command::Registered(answer) => {
+                self.waiting.retain(|waiting| !waiting.is_canceled());
+                self.waiting.push(answer);
+                if self.machine.is_registered() {
+                    self.answer(&Ok(self.machine.identifier()));
+                } else if let Some(error) = self.rejected.clone() {
+                    self.answer(&Err(error));
+                }
+            }
+            Command::SetPolicy(policy) => {
+                self.rejected = None;
+                self.machine.set_policy(now, policy);
+            }
+            Command::SetLoad(load) => self.machine.set_load(now, load),
+            Command::Abandon => self.machine.deregister(now),
+            Command::Leave(answer) => {
+                self.leaving = Some(answer);
+                self.machine.deregister(now);
+            }
+        }
+    }
+
+    fn handle_event(&mut self, now: Instant, event: <Element as Machine>::Event) {
+        match event {
+            Event::Registered { identifier, registrar } => {
+                self.rejected = None;
+                let pool = self.machine.pool_handle();
+                if std::mem::take(&mut self.lost) {
+                    note_limited!(now, ANYBODY, "registrar found, registered again", %registrar);
+                } else {
+                    tracing::info!(%pool, %identifier, %registrar, "registered");
+                }
+                self.answer(&Ok(identifier));
+            }
+            Event::Rejected(error) => self.reject(JoinError::Rejected(error)),
+            Event::Incompatible(error) if self.machine.is_registered() => {
+                tracing::warn!(%error, "policy not changed");
+            }
+            Event::Incompatible(error) => self.reject(error.into()),
+            Event::RegistrarLost => {
+                warn_limited!(now, ANYBODY, "registrar lost; looking for another");
+                self.lost = true;
+            }
+            Event::Refused(error) => {
+                warn_limited!(now, ANYBODY, "refused by the registrar", %error);
+            }
+            Event::AddressesLeftOut(error) => {
+                note_limited!(now, ANYBODY, "registered, but not as told", %error);
+            }
+            Event::HomeChanged(registrar) => tracing::info!(%registrar, "new home registrar"),
+            Event::RegistrarError(error) => {
+                warn_limited!(now, ANYBODY, "the registrar reports an error", %error);
+            }
+            Event::Misbehaved(reason) => {
+                warn_limited!(now, ANYBODY, "a message is not ASAP", reason);
+            }
+            Event::NoRegistrar => tracing::debug!("no registrar found yet"),
+            Event::Expired => {
+                warn_limited!(now, ANYBODY, "removed by the registrar; registering again");
+            }
+            Event::Deregistered { confirmed } => {
+                tracing::info!(confirmed, "deregistered");
+                self.answer(&Err(JoinError::Left));
+                if let Some(leaving) = self.leaving.take() {
+                    let _ = leaving.send(confirmed);
+                }
+                self.finished = true;
+            }
+        }
+    }
+
+    /// Without its owner, the element does not serve anybody: it leaves, so that nobody is
+    /// sent to it.
+    fn handle_abandoned(&mut self, now: Instant) {
+        self.machine.deregister(now);
+    }
+
+    fn is_finished(&self) -> bool {
+        self.finished
+    }
+}

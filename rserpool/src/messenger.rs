@@ -1,0 +1,349 @@
+//! Messages to a pool without a session (RFC 5352 section 6.5).
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use rserpool_proto::user::{ResolveError, ResolveOptions};
+use rserpool_proto::wire::{
+    PoolElement, PoolElementId, PoolHandle, Ppid, TransportAddress, UserMessage,
+};
+
+use crate::session::data;
+use crate::timer::LazyTimer;
+use crate::transport::{Connection, Endpoint, Event, Purpose, SendError};
+use crate::{Network, PoolUser};
+
+/// How long an element may take to accept a connection: 5 s, as for sessions.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How old an answer of the registrar may be: stale_cache_value, 30 s (RFC 5352 section 7.2).
+const MAX_AGE: Duration = Duration::from_secs(30);
+
+/// The most connections that are kept; ours. The one that was made first is closed for another.
+const MAX_CONNECTIONS: usize = 256;
+
+/// How many messages are kept that nobody has received, while others are sent; ours. From then on,
+/// elements have to wait.
+const MAX_RECEIVED: usize = 64;
+
+/// Sends messages to a pool, each for itself: to the element that the policy selects, to a certain
+/// one, to the last one, or to all. There is no state that would move with a failover, so it suits
+/// messages that do not belong together; else take a [`Session`](super::Session).
+///
+/// Connections are kept, and answers come by [`Self::recv`].
+pub struct Messenger {
+    network: Network,
+    user: PoolUser,
+    handle: PoolHandle,
+    endpoint: Box<dyn Endpoint>,
+    open: Vec<Open>,
+    last: Option<PoolElementId>,
+    /// Which connection was looked at last.
+    turn: usize,
+    received: VecDeque<(Correspondent, UserMessage)>,
+}
+
+/// The other end of a message without a session: an element, or an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Correspondent {
+    /// An element of the pool.
+    Element(PoolElementId),
+    /// The program at an address to which messages were sent.
+    Address(TransportAddress),
+}
+
+/// The outcome of a message to all elements of a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SentToAll {
+    /// The elements that it went to.
+    pub reached: Vec<PoolElementId>,
+    /// Those which could not be reached.
+    pub missed: Vec<PoolElementId>,
+}
+
+struct Open {
+    with: Correspondent,
+    connection: Box<dyn Connection>,
+    established: bool,
+}
+
+/// Why a message was not sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MessengerError {
+    /// The pool could not be resolved.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// None of the elements to which it was to go accepts a connection.
+    #[error("no element of {0} can be reached")]
+    NoElement(PoolHandle),
+    /// Nobody accepts a connection at the address.
+    #[error("nobody can be reached at {0}")]
+    NotReached(TransportAddress),
+    /// The message is not one that the transport carries.
+    #[error(transparent)]
+    Message(#[from] SendError),
+}
+
+impl fmt::Debug for Messenger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Messenger").field("handle", &self.handle).finish_non_exhaustive()
+    }
+}
+
+impl Messenger {
+    pub(crate) fn new(network: &Network, user: PoolUser, handle: PoolHandle) -> io::Result<Self> {
+        Ok(Self {
+            network: network.clone(),
+            user,
+            handle,
+            endpoint: network.dialler(Purpose::Session)?,
+            open: Vec::new(),
+            last: None,
+            turn: 0,
+            received: VecDeque::new(),
+        })
+    }
+
+    /// Sends a message to the element that the pool's policy selects, or when that cannot be
+    /// reached, to the next; which one it was. It may still be lost with that element.
+    ///
+    /// # Errors
+    ///
+    /// When it was not sent.
+    ///
+    /// # Cancel safety
+    ///
+    /// A message whose future is dropped was not sent.
+    pub async fn send(&mut self, message: UserMessage) -> Result<PoolElementId, MessengerError> {
+        let elements = self.resolve().await?;
+        for element in &elements {
+            if self.deliver(element, &message).await? {
+                return Ok(element.identifier);
+            }
+        }
+        Err(MessengerError::NoElement(self.handle.clone()))
+    }
+
+    /// Sends a message to a certain element, and to no other (section 6.5.3).
+    ///
+    /// # Errors
+    ///
+    /// When it was not sent.
+    ///
+    /// # Cancel safety
+    ///
+    /// A message whose future is dropped was not sent.
+    pub async fn send_to(
+        &mut self,
+        identifier: PoolElementId,
+        message: UserMessage,
+    ) -> Result<(), MessengerError> {
+        let elements = self.resolve().await?;
+        if let Some(element) = elements.iter().find(|element| element.identifier == identifier)
+            && self.deliver(element, &message).await?
+        {
+            return Ok(());
+        }
+        Err(MessengerError::NoElement(self.handle.clone()))
+    }
+
+    /// Sends a message to this address, whether an element of the pool is there or not (section
+    /// 6.5.4). Nothing is reported to the registrar.
+    ///
+    /// # Errors
+    ///
+    /// When it was not sent.
+    ///
+    /// # Cancel safety
+    ///
+    /// A message whose future is dropped was not sent.
+    pub async fn send_at(
+        &mut self,
+        address: &TransportAddress,
+        message: UserMessage,
+    ) -> Result<(), MessengerError> {
+        let with = Correspondent::Address(address.clone());
+        match self.send_over(with, address, &message).await? {
+            true => Ok(()),
+            false => Err(MessengerError::NotReached(address.clone())),
+        }
+    }
+
+    /// Sends a message to the element to which the last one went; if there was none, or it cannot
+    /// be reached any more, as [`Self::send`] does.
+    ///
+    /// # Errors
+    ///
+    /// When it was not sent.
+    ///
+    /// # Cancel safety
+    ///
+    /// A message whose future is dropped was not sent.
+    pub async fn send_to_last(
+        &mut self,
+        message: UserMessage,
+    ) -> Result<PoolElementId, MessengerError> {
+        if let Some(last) = self.last {
+            match self.send_to(last, message.clone()).await {
+                Ok(()) => return Ok(last),
+                Err(MessengerError::NoElement(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.send(message).await
+    }
+
+    /// Sends a message to all elements of the pool, as far as a registrar lists them: ours lists 128
+    /// at most.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or the message is not one that the transport carries.
+    ///
+    /// # Cancel safety
+    ///
+    /// With a future that is dropped, some may have got it.
+    pub async fn send_to_all(&mut self, message: UserMessage) -> Result<SentToAll, MessengerError> {
+        let options = ResolveOptions { items: Some(u32::MAX), ..ResolveOptions::default() };
+        let mut sent = SentToAll::default();
+        for element in self.user.resolve(self.handle.clone(), options).await? {
+            match self.deliver(&element, &message).await? {
+                true => sent.reached.push(element.identifier),
+                false => sent.missed.push(element.identifier),
+            }
+        }
+        Ok(sent)
+    }
+
+    /// The next message, and whose it is. Cookies and other things on the control
+    /// channel are left out.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when the future is dropped.
+    pub async fn recv(&mut self) -> (Correspondent, UserMessage) {
+        poll_fn(|cx| {
+            loop {
+                if let Some(received) = self.received.pop_front() {
+                    return Poll::Ready(received);
+                }
+                ready!(self.poll_open(cx));
+            }
+        })
+        .await
+    }
+
+    async fn resolve(&self) -> Result<Vec<PoolElement>, ResolveError> {
+        let options = ResolveOptions { max_age: MAX_AGE, ..ResolveOptions::default() };
+        self.user.resolve(self.handle.clone(), options).await
+    }
+
+    /// Sends a message to an element; whether it could be reached.
+    async fn deliver(
+        &mut self,
+        element: &PoolElement,
+        message: &UserMessage,
+    ) -> Result<bool, SendError> {
+        let identifier = element.identifier;
+        let address = element.user_transport.address();
+        let Some(address) = address.filter(|it| it.protocol == self.network.protocol()) else {
+            return Ok(false);
+        };
+        let sent = self.send_over(Correspondent::Element(identifier), address, message).await?;
+        if sent {
+            self.last = Some(identifier);
+        } else {
+            let _ = self.user.report_unreachable(self.handle.clone(), identifier).await;
+        }
+        Ok(sent)
+    }
+
+    /// Sends a message over the connection to `with`, or a new one to `address`; whether it could be
+    /// reached.
+    async fn send_over(
+        &mut self,
+        with: Correspondent,
+        address: &TransportAddress,
+        message: &UserMessage,
+    ) -> Result<bool, SendError> {
+        let message = data(message.clone())?;
+        if address.protocol != self.network.protocol() {
+            return Ok(false);
+        }
+        if !self.open.iter().any(|open| open.with == with) {
+            if self.open.len() == MAX_CONNECTIONS {
+                self.open.remove(0);
+            }
+            let connection = self.endpoint.connect(address);
+            self.open.push(Open { with: with.clone(), connection, established: false });
+        }
+        let deadline = self.network.now() + CONNECT_TIMEOUT;
+        let mut timer = LazyTimer::default();
+        let result = poll_fn(|cx| {
+            loop {
+                let Some(index) = self.open.iter().position(|open| open.with == with) else {
+                    return Poll::Ready(Ok(false));
+                };
+                // What became of it comes first: who is gone takes everything, in vain.
+                let room = self.received.len() < MAX_RECEIVED;
+                let established = self.open[index].established;
+                if (room || !established) && self.poll_one(cx, index).is_ready() {
+                    continue;
+                }
+                let open = &mut self.open[index];
+                if open.established && open.connection.poll_ready(cx).is_ready() {
+                    let sent = open.connection.send(message.clone());
+                    // Write at once; what does not go is written with the next call.
+                    let _ = open.connection.poll_ready(cx);
+                    return Poll::Ready(sent.map(|()| true));
+                }
+                if room && self.poll_open(cx).is_ready() {
+                    continue;
+                }
+                ready!(timer.poll(cx, self.network.runtime(), Some(deadline)));
+                // One that does not read is not one that is gone.
+                let full = if established { Err(SendError::Full) } else { Ok(false) };
+                return Poll::Ready(full);
+            }
+        });
+        let sent = match result.await {
+            Err(SendError::NotConnected) => Ok(false),
+            result => result,
+        };
+        if sent == Ok(false) {
+            self.open.retain(|open| open.with != with);
+        }
+        sent
+    }
+
+    /// Takes in one thing that happened on a connection, each in turn.
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..self.open.len() {
+            self.turn = (self.turn + 1) % self.open.len();
+            if self.poll_one(cx, self.turn).is_ready() {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    }
+
+    fn poll_one(&mut self, cx: &mut Context<'_>, index: usize) -> Poll<()> {
+        let open = &mut self.open[index];
+        match ready!(open.connection.poll_event(cx)) {
+            Event::Established { .. } => open.established = true,
+            Event::Message(message) if message.ppid == Ppid::ASAP => {}
+            Event::Message(message) => self.received.push_back((open.with.clone(), message)),
+            Event::Path { .. } | Event::Addresses { .. } | Event::SendFailed(_) => {}
+            Event::Closed | Event::Lost(_) => {
+                self.open.remove(index);
+            }
+        }
+        Poll::Ready(())
+    }
+}

@@ -1,0 +1,172 @@
+//! A runtime and the transports on it: what all handles are made with.
+
+use std::io;
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rand::Rng;
+use rserpool_proto::HuntConfig;
+use rserpool_proto::wire::{Ppid, RegistrarId, TransportAddress, TransportProtocol};
+
+use crate::runtime::Runtime;
+use crate::transport::multicast::Multicast;
+use crate::transport::{Endpoint, Purpose, Transport};
+
+/// A runtime, and the transport that is used on it.
+#[derive(Debug, Clone)]
+pub struct Network {
+    runtime: Arc<dyn Runtime>,
+    transport: Arc<dyn Transport>,
+    /// What registrars offer, and sessions may use, besides.
+    others: Vec<Arc<dyn Transport>>,
+}
+
+impl Network {
+    /// Runs `transport` on `runtime`.
+    #[must_use]
+    pub fn new(runtime: impl Runtime, transport: impl Transport) -> Self {
+        Self::shared(Arc::new(runtime), Arc::new(transport))
+    }
+
+    /// The same for a runtime and a transport that were chosen when the program ran.
+    #[must_use]
+    pub fn shared(runtime: Arc<dyn Runtime>, transport: Arc<dyn Transport>) -> Self {
+        Self { runtime, transport, others: Vec::new() }
+    }
+
+    /// Has sessions use this transport as well, with pools that are served over it: a pool of TCP
+    /// servers whose registrars are asked over SCTP, for instance. A registrar may offer its
+    /// protocols over it, see [`Registrar::start_at`].
+    #[must_use]
+    pub fn with_sessions_over(mut self, transport: Arc<dyn Transport>) -> Self {
+        self.others.push(transport);
+        self
+    }
+
+    /// The runtime.
+    #[must_use]
+    pub fn runtime(&self) -> &Arc<dyn Runtime> {
+        &self.runtime
+    }
+
+    /// The protocol of the transport.
+    #[must_use]
+    pub fn protocol(&self) -> TransportProtocol {
+        self.transport.protocol()
+    }
+
+    /// The protocols of all transports, that which is used towards registrars first.
+    pub fn protocols(&self) -> impl Iterator<Item = TransportProtocol> {
+        self.transports().map(|transport| transport.protocol())
+    }
+
+    /// The transports of sessions, that of the network first.
+    pub(crate) fn transports(&self) -> impl Iterator<Item = &Arc<dyn Transport>> {
+        std::iter::once(&self.transport).chain(&self.others)
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.runtime.now()
+    }
+
+    /// An endpoint at `address`, over the transport that it names, for who speaks ASAP or ENRP
+    /// without a state machine.
+    ///
+    /// # Errors
+    ///
+    /// When the address cannot be had.
+    pub fn listen(
+        &self,
+        purpose: Purpose,
+        address: &TransportAddress,
+    ) -> Result<Box<dyn Endpoint>, ListenError> {
+        let mut transports = self.transports();
+        let named = transports.find(|transport| transport.protocol() == address.protocol);
+        let transport = named.unwrap_or(&self.transport);
+        let opened = transport.open(&self.runtime, purpose, Some(address));
+        opened.map_err(|error| ListenError { address: address.clone(), error })
+    }
+
+    /// Listens to the groups of `protocol`, and may send to them from `send_from`. None where
+    /// there is no multicast.
+    pub(crate) fn multicast(
+        &self,
+        protocol: Ppid,
+        groups: Vec<SocketAddrV4>,
+        send_from: Option<&TransportAddress>,
+    ) -> Option<Multicast> {
+        let opened = Multicast::open(&self.runtime, protocol, groups, send_from);
+        opened.inspect_err(|error| tracing::warn!(%protocol, %error, "no multicast")).ok()
+    }
+
+    /// Listens for announcements, if `hunt` wants to.
+    pub(crate) fn announcements(&self, hunt: &HuntConfig) -> Option<Multicast> {
+        let groups = hunt.profile().announcement_groups();
+        hunt.listens().then(|| self.multicast(Ppid::ASAP, groups, None)).flatten()
+    }
+
+    /// An endpoint that dials only, for who speaks ASAP or ENRP without a state machine.
+    ///
+    /// # Errors
+    ///
+    /// When the transport cannot be used at all.
+    pub fn dialler(&self, purpose: Purpose) -> io::Result<Box<dyn Endpoint>> {
+        self.transport.open(&self.runtime, purpose, None)
+    }
+}
+
+/// The purpose of the connections to registrars.
+pub(crate) const ASAP: Purpose = Purpose::Protocol(Ppid::ASAP);
+
+/// An address at which no connections can be accepted. Nothing is open.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen at {address}: {error}")]
+pub struct ListenError {
+    pub(crate) address: TransportAddress,
+    pub(crate) error: io::Error,
+}
+
+impl ListenError {
+    /// The address.
+    #[must_use]
+    pub fn address(&self) -> &TransportAddress {
+        &self.address
+    }
+
+    /// What the transport says.
+    #[must_use]
+    pub fn io_error(&self) -> &io::Error {
+        &self.error
+    }
+}
+
+/// The task behind a handle has stopped: it panicked, or its runtime is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the background task has stopped")]
+pub struct Stopped;
+
+/// A registrar's identifier, drawn at random (RFC 5353 section 3.2.1).
+#[must_use]
+pub fn random_registrar_id() -> RegistrarId {
+    RegistrarId(rand::rng().next_u32().max(1))
+}
+
+/// A seed for a state machine.
+pub(crate) fn random_seed() -> u64 {
+    rand::rng().next_u64()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn identifiers_of_registrars_are_drawn_and_never_zero() {
+        let drawn: BTreeSet<_> = (0..1000).map(|_| random_registrar_id()).collect();
+        assert_eq!(drawn.len(), 1000, "32 bits, so two of a thousand are alike once in 8000 times");
+        assert!(!drawn.contains(&RegistrarId(0)));
+    }
+}

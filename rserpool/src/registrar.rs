@@ -1,0 +1,309 @@
+//! A registrar that runs.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::channel::mpsc;
+use futures::future::{Either, select};
+use rserpool_proto::Machine;
+use rserpool_proto::registrar::{self, RegistrarConfig};
+use rserpool_proto::wire::{Ppid, RegistrarId, TransportAddress, TransportProtocol};
+
+use crate::log::{self, note_limited, warn_limited};
+use crate::runtime::Runtime;
+use crate::task::{Ended, Role, Task};
+use crate::transport::{Purpose, interfaces};
+use crate::{ASAP, ListenError, Network, Stopped};
+
+/// A registrar that runs in the background until this handle is dropped.
+#[derive(Debug)]
+pub struct Registrar {
+    commands: mpsc::Sender<Command>,
+    ended: Ended,
+    runtime: Arc<dyn Runtime>,
+    identifier: RegistrarId,
+    local: Vec<TransportAddress>,
+    enrp: Option<TransportAddress>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Shutdown,
+}
+
+/// How long a shutdown may take: the elements are handed over within a second, and connections are
+/// closed within two.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+struct RegistrarRole {
+    machine: registrar::Registrar,
+    finished: bool,
+}
+
+impl Registrar {
+    /// Starts a registrar that offers ASAP at `address`, and ENRP where `config` says so.
+    ///
+    /// # Errors
+    ///
+    /// When an address cannot be had; nothing runs then.
+    pub fn start(
+        network: &Network,
+        address: &TransportAddress,
+        config: RegistrarConfig,
+    ) -> Result<Self, ListenError> {
+        Self::start_at(network, std::slice::from_ref(address), config)
+    }
+
+    /// Starts a registrar that offers ASAP over several transports of the network, at one of
+    /// `addresses` each. Elements and users of any of them share one handlespace (RFC 5352 section 3.3).
+    /// ENRP is offered over all of them as well; other registrars are told of the address that `config`
+    /// has.
+    ///
+    /// # Errors
+    ///
+    /// When an address cannot be had, or there is none; nothing runs then.
+    pub fn start_at(
+        network: &Network,
+        addresses: &[TransportAddress],
+        mut config: RegistrarConfig,
+    ) -> Result<Self, ListenError> {
+        let profile = config.profile();
+        let (mut endpoints, mut local) = (Vec::new(), Vec::new());
+        for address in addresses {
+            let asap = network.listen(ASAP, address)?;
+            local.push(asap.local().unwrap_or(address).clone());
+            endpoints.push((Ppid::ASAP, asap));
+        }
+        let Some(first) = local.first() else {
+            let any = (std::net::Ipv4Addr::UNSPECIFIED, 0).into();
+            let address = TransportAddress::new(network.protocol(), any);
+            return Err(ListenError { address, error: io::ErrorKind::InvalidInput.into() });
+        };
+        let mut multicast = Vec::new();
+        if config.announces() {
+            let groups = profile.announcement_groups();
+            multicast.extend(network.multicast(Ppid::ASAP, groups, Some(first)));
+            let addresses = local.iter().flat_map(|local| &local.addresses);
+            let bound_to_all = addresses.copied().any(|address| address.is_unspecified());
+            if profile.announces_transports() && !bound_to_all {
+                let announced = local.iter().take(profile.max_announced_transports());
+                config = config.announce(announced.cloned());
+            }
+        }
+        if let Some(address) = config.enrp_transport().cloned() {
+            let enrp = network.listen(Purpose::Protocol(Ppid::ENRP), &address)?;
+            let bound = enrp.local().unwrap_or(&address).clone();
+            config = config.enrp(interfaces::reachable(&bound));
+            for other in local.iter().filter(|other| other.protocol != address.protocol) {
+                // The same, as far as the transport has it.
+                let mut address = TransportAddress { protocol: other.protocol, ..bound.clone() };
+                if other.protocol == TransportProtocol::Tcp {
+                    address.addresses.truncate(1);
+                }
+                let enrp = network.listen(Purpose::Protocol(Ppid::ENRP), &address)?;
+                endpoints.push((Ppid::ENRP, enrp));
+            }
+            if config.has_multicast_presence() {
+                let groups = profile.presence_groups();
+                multicast.extend(network.multicast(Ppid::ENRP, groups, Some(&bound)));
+            }
+            endpoints.push((Ppid::ENRP, enrp));
+        }
+        let enrp = config.enrp_transport().cloned();
+        let machine = registrar::Registrar::new(config);
+        let identifier = machine.identifier();
+        let role = RegistrarRole { machine, finished: false };
+        let (commands, ended) = Task::spawn(role, network, endpoints, multicast);
+        let runtime = Arc::clone(network.runtime());
+        Ok(Self { commands, ended, runtime, identifier, local, enrp })
+    }
+
+    /// The registrar's identifier.
+    #[must_use]
+    pub fn identifier(&self) -> RegistrarId {
+        self.identifier
+    }
+
+    /// The first address at which it offers ASAP.
+    #[must_use]
+    pub fn local_address(&self) -> &TransportAddress {
+        &self.local[0]
+    }
+
+    /// The addresses at which it offers ASAP, one for each transport.
+    #[must_use]
+    pub fn local_addresses(&self) -> &[TransportAddress] {
+        &self.local
+    }
+
+    /// Where other registrars reach it, if they shall.
+    #[must_use]
+    pub fn enrp_address(&self) -> Option<&TransportAddress> {
+        self.enrp.as_ref()
+    }
+
+    /// Hands the elements to the other registrars, if there are any, which takes up to a second;
+    /// then closes the connections and ends the registrar.
+    ///
+    /// # Errors
+    ///
+    /// When the registrar had stopped already, or does not stop within 5 s.
+    ///
+    /// # Cancel safety
+    ///
+    /// It ends even if the future is dropped.
+    pub async fn shutdown(mut self) -> Result<(), Stopped> {
+        let deadline = self.runtime.now() + SHUTDOWN_TIMEOUT;
+        self.commands.try_send(Command::Shutdown).map_err(|_| Stopped)?;
+        match select(self.ended, self.runtime.timer(deadline)).await {
+            Either::Left(_) => Ok(()),
+            Either::Right(_) => Err(Stopped),
+        }
+    }
+
+    /// Waits until the registrar has stopped by itself, which it does only if its task panicked or
+    /// its runtime is gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when the future is dropped.
+    pub async fn stopped(&self) {
+        let _ = self.ended.clone().await;
+    }
+}
+
+impl Role for RegistrarRole {
+    type Machine = registrar::Registrar;
+    type Command = Command;
+
+    const NAME: &'static str = "registrar";
+
+    fn machine(&mut self) -> &mut registrar::Registrar {
+        &mut self.machine
+    }
+
+    fn handle_command(&mut self, now: Instant, command: Command) {
+        let Command::Shutdown = command;
+        self.machine.leave(now);
+    }
+
+    /// What others can repeat is told once a minute for each of them.
+    fn handle_event(&mut self, now: Instant, event: <registrar::Registrar as Machine>::Event) {
+        use registrar::{Event, RemovalReason};
+        let host_of =
+            |address: &TransportAddress| address.addresses.first().copied().unwrap_or(log::ANYBODY);
+        match event {
+            Event::Registered(element, address) => {
+                let (pool, element) = (element.pool_handle, element.identifier);
+                tracing::info!(%element, %pool, %address, "registered");
+            }
+            Event::Reregistered(element) => tracing::debug!(%element, "registered again"),
+            Event::Refused(element, response) => {
+                let cause = response.error.unwrap_or_default();
+                tracing::info!(%element, %cause, "refused");
+            }
+            Event::Removed(element, reason, address) => {
+                let (pool, element) = (element.pool_handle, element.identifier);
+                let host = address.as_ref().map_or(log::ANYBODY, host_of);
+                let address = address.map(|address| address.to_string()).unwrap_or_default();
+                match reason {
+                    RemovalReason::KeepAliveTimeout
+                    | RemovalReason::Unreachable
+                    | RemovalReason::Reported
+                    | RemovalReason::OtherPolicy => {
+                        warn_limited!(now, host, "removed", %element, %pool, address, %reason);
+                    }
+                    RemovalReason::Deregistered
+                    | RemovalReason::Expired
+                    | RemovalReason::ElsewhereRemoved => {
+                        tracing::info!(%element, %pool, address, %reason, "removed");
+                    }
+                }
+            }
+            Event::Near(element, address) => {
+                let (pool, element) = (element.pool_handle, element.identifier);
+                warn_limited!(now, host_of(&address),
+                    "an element is told to nobody on other hosts, which cannot reach its address",
+                    %pool, %element, %address);
+            }
+            Event::NotTaken(registrar, reason) => {
+                warn_limited!(now, log::ANYBODY, "an element of a peer was not taken",
+                    %registrar, reason);
+            }
+            Event::PeerFound(registrar, _) => tracing::debug!(%registrar, "peer heard of"),
+            Event::PeerConnected(registrar, address) => {
+                note_limited!(now, host_of(&address), "peer found", %registrar, %address);
+            }
+            Event::PeerLost(registrar, host) => {
+                let host = host.unwrap_or(log::ANYBODY);
+                warn_limited!(now, host, "peer lost", %registrar, %host);
+            }
+            Event::PeerSilent(address) => {
+                warn_limited!(now, host_of(&address), "peer does not answer", %address);
+            }
+            Event::PeerDead(registrar) => {
+                warn_limited!(now, log::ANYBODY, "peer is dead", %registrar);
+            }
+            Event::Joined { elements } => tracing::info!(elements, "joined the other registrars"),
+            Event::Ready { elements } => {
+                note_limited!(now, log::ANYBODY, "ready", elements);
+            }
+            Event::Behind { late, stretch } => {
+                warn_limited!(
+                    now,
+                    log::ANYBODY,
+                    "late: nobody is taken for dead meanwhile",
+                    ?late,
+                    stretch
+                );
+            }
+            Event::LimitHit(limit, host) => {
+                // The limits have different kinds.
+                limit_hit(now, limit, host);
+            }
+            Event::Crowded { host, closed } => {
+                warn_limited!(now, host, "too many connections: closed the longest silent ones",
+                    %host, closed);
+            }
+            Event::TookOver { registrar, elements } => {
+                warn_limited!(now, log::ANYBODY, "took over", %registrar, elements);
+            }
+            Event::TakenOver { by } => {
+                warn_limited!(now, log::ANYBODY, "was taken over", %by);
+            }
+            Event::Left => self.finished = true,
+            Event::Misbehaved { peer, reason } => {
+                warn_limited!(now, host_of(&peer), "misbehaved", %peer, reason);
+            }
+        }
+    }
+
+    fn handle_abandoned(&mut self, now: Instant) {
+        self.machine.leave(now);
+    }
+
+    fn is_finished(&self) -> bool {
+        self.finished
+    }
+}
+
+fn limit_hit(now: Instant, limit: registrar::Limit, host: IpAddr) {
+    use registrar::Limit;
+    let kind = match limit {
+        Limit::Connections => "limit of connections met",
+        Limit::Elements => "limit of elements met",
+        Limit::Subscriptions => "limit of subscriptions met",
+        Limit::Resolutions => "limit of resolutions met",
+        Limit::Reports => "limit of reports met",
+        Limit::Registrations => "limit of registrations met",
+        Limit::Pages => "limit of handle table pages met",
+        Limit::Dials => "limit of named addresses met",
+        Limit::Peers => "limit of peers met",
+    };
+    if let Some(left_out) = log::admit(now, kind, host) {
+        let again = (left_out > 0).then_some(left_out);
+        tracing::warn!(%host, again, "{kind}");
+    }
+}

@@ -1,0 +1,460 @@
+//! Cookies that clients carry and cannot read, change or use elsewhere.
+//!
+//! A session's state travels through a client that nobody trusts. A [`Seal`] encrypts and
+//! authenticates it (XChaCha20-Poly1305), binds it to the pool, to a time of issue and to the
+//! line of cookies of one session, and tells on its way back whether it is what a server of the
+//! pool sent, and not too old (RFC 5352 section 3.8 leaves the procedure open).
+//!
+//! ```
+//! use std::time::SystemTime;
+//! use rserpool::cookie::{KeyRing, Lineage, Seal};
+//!
+//! let seal = Seal::new("EchoPool".parse()?, KeyRing::generate());
+//! let now = SystemTime::now();
+//! let mut lineage = Lineage::new();
+//! let cookie = seal.seal(now, &mut lineage, b"", b"the state")?;
+//!
+//! let opened = seal.open(now, &cookie)?;
+//! assert_eq!(&opened.state[..], b"the state");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod keys;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use chacha20poly1305::aead::AeadInOut;
+use chacha20poly1305::{Tag, XNonce};
+use rand::{Rng, RngExt};
+use rserpool_proto::wire::PoolHandle;
+
+pub use keys::{KeyRing, KeyRingError};
+
+const VERSION: u8 = 1;
+/// Version, a byte that is zero, the length of what is in clear, the key's name, and the time of
+/// issue in milliseconds since 1970; what is in clear follows.
+const HEADER: usize = 16;
+const NONCE: usize = 24;
+const TAG: usize = 16;
+
+/// The longest cookie: what a COOKIE message has room for.
+const MAX_LENGTH: usize = 65_527;
+
+/// How far the clocks of two servers of a pool may be apart; ours.
+const CLOCK_SKEW: Duration = Duration::from_secs(60);
+
+/// How many sessions' lines of cookies are remembered, the latest; ours.
+const MAX_LINEAGES: usize = 65_536;
+
+/// Seals and opens the cookies of one pool, at one of its servers.
+#[derive(Debug)]
+pub struct Seal {
+    pool: PoolHandle,
+    ring: RwLock<KeyRing>,
+    max_age: Duration,
+    seen: Mutex<Seen>,
+}
+
+/// The line of cookies of one session: its name, and how many there were.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lineage {
+    name: [u8; 16],
+    sequence: u64,
+}
+
+/// What was in a cookie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Opened {
+    /// What was sealed.
+    pub state: Bytes,
+    /// What stood beside it in clear.
+    pub clear: Bytes,
+    /// The line that the next cookie of the session belongs to.
+    pub lineage: Lineage,
+}
+
+/// A cookie that is too long to be sent. Nothing was sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a cookie of {length} bytes is too long: a message has room for {MAX_LENGTH}")]
+pub struct TooLong {
+    /// How long it would be.
+    pub length: usize,
+}
+
+/// Why a cookie that came back is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CookieRefused {
+    /// It is longer than any that is sealed.
+    #[error("the cookie is too long: {length} bytes")]
+    Oversized {
+        /// How long it is.
+        length: usize,
+    },
+    /// It is no sealed cookie.
+    #[error("that is not a sealed cookie")]
+    Malformed,
+    /// It is of another pool, or sealed with a key that is not, or no longer, on the ring.
+    #[error("the cookie is of another pool, or its key is not on the ring")]
+    Foreign,
+    /// It was made or changed by somebody who has not the key.
+    #[error("the cookie is forged")]
+    Forged,
+    /// It was issued too long ago, or by a server whose clock is wrong.
+    #[error("the cookie has expired")]
+    Expired,
+    /// The session's line has gone on since: somebody has kept the cookie, to go back.
+    #[error("the cookie is replayed: the session has had newer ones")]
+    Replayed,
+}
+
+/// How many cookies were not taken, and why; see [`CookieRefused`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Refusals {
+    pub oversized: u64,
+    pub malformed: u64,
+    pub foreign: u64,
+    pub forged: u64,
+    pub expired: u64,
+    pub replayed: u64,
+}
+
+/// What a seal remembers.
+#[derive(Debug, Default)]
+struct Seen {
+    /// The sequence number of the last cookie of each line that was taken.
+    taken: HashMap<[u8; 16], u64>,
+    /// The lines, those taken first in front.
+    order: VecDeque<[u8; 16]>,
+    refusals: Refusals,
+}
+
+impl Lineage {
+    /// A new line, for a session that begins.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { name: rand::rng().random(), sequence: 0 }
+    }
+}
+
+impl Default for Lineage {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Seal {
+    /// Seals cookies of `pool` with the first key of `ring`; they expire after a day.
+    #[must_use]
+    pub fn new(pool: PoolHandle, ring: KeyRing) -> Self {
+        let max_age = Duration::from_secs(24 * 60 * 60);
+        Self { pool, ring: RwLock::new(ring), max_age, seen: Mutex::default() }
+    }
+
+    /// How old a cookie may be: a day, ours. A session that is idle for longer starts afresh
+    /// when its server dies.
+    #[must_use]
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.max_age = age;
+        self
+    }
+
+    /// Goes on with other keys.
+    pub fn set_ring(&self, ring: KeyRing) {
+        *self.ring.write().unwrap_or_else(PoisonError::into_inner) = ring;
+    }
+
+    /// The pool.
+    #[must_use]
+    pub fn pool(&self) -> &PoolHandle {
+        &self.pool
+    }
+
+    /// How many cookies were refused so far.
+    #[must_use]
+    pub fn refusals(&self) -> Refusals {
+        self.seen().refusals
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next cookie of a line: `state`, and beside it `clear`, which everybody can read and
+    /// nobody can change.
+    ///
+    /// # Errors
+    ///
+    /// When it would be too long to be sent. The line is as it was.
+    pub fn seal(
+        &self,
+        now: SystemTime,
+        lineage: &mut Lineage,
+        clear: &[u8],
+        state: &[u8],
+    ) -> Result<Bytes, TooLong> {
+        let handle = self.pool.as_bytes();
+        let inner = lineage.name.len() + 8 + 2 + handle.len() + state.len();
+        let length = HEADER + clear.len() + NONCE + inner + TAG;
+        if length > MAX_LENGTH {
+            return Err(TooLong { length });
+        }
+        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+        let (key_name, key) = ring.first();
+        let mut nonce = [0; NONCE];
+        rand::rng().fill_bytes(&mut nonce);
+        lineage.sequence += 1;
+
+        let mut cookie = BytesMut::with_capacity(length);
+        cookie.put_slice(&[VERSION, 0]);
+        cookie.put_u16(u16::try_from(clear.len()).expect("shorter than a message"));
+        cookie.put_u32(*key_name);
+        cookie.put_u64(milliseconds(now));
+        cookie.put_slice(clear);
+        cookie.put_slice(&nonce);
+        let begin = cookie.len();
+        cookie.put_slice(&lineage.name);
+        cookie.put_u64(lineage.sequence);
+        cookie.put_u16(u16::try_from(handle.len()).expect("shorter than a message"));
+        cookie.put_slice(handle);
+        cookie.put_slice(state);
+        let (associated, secret) = cookie.split_at_mut(begin);
+        let tag = key
+            .encrypt_inout_detached(&XNonce::from(nonce), associated, secret.into())
+            .expect("far shorter than what one nonce is good for");
+        cookie.put_slice(&tag);
+        Ok(cookie.freeze())
+    }
+
+    /// What is in a cookie that came back.
+    ///
+    /// # Errors
+    ///
+    /// When it is not one that a server of the pool sealed, or too old, or not the last of its
+    /// session as far as this server knows. It is counted then.
+    pub fn open(&self, now: SystemTime, cookie: &Bytes) -> Result<Opened, CookieRefused> {
+        let opened = self.unseal(now, cookie);
+        let mut seen = self.seen();
+        let result = opened.and_then(|opened| seen.take(&opened.lineage).map(|()| opened));
+        if let Err(refused) = result {
+            *seen.refusals.of(refused) += 1;
+        }
+        result
+    }
+
+    fn unseal(&self, now: SystemTime, cookie: &Bytes) -> Result<Opened, CookieRefused> {
+        use CookieRefused::{Expired, Foreign, Forged, Malformed, Oversized};
+        if cookie.len() > MAX_LENGTH {
+            return Err(Oversized { length: cookie.len() });
+        }
+        let clear = clear_part(cookie).ok_or(Malformed)?;
+        let nonce_at = HEADER + clear.len();
+        let secret_at = nonce_at + NONCE;
+        let tag_at = cookie.len().checked_sub(TAG).filter(|at| *at >= secret_at);
+        let tag_at = tag_at.ok_or(Malformed)?;
+        let number = |at: usize| {
+            u64::from_be_bytes(*cookie[at..].first_chunk().expect("inside of the header"))
+        };
+        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+        // The name of the key, and half of the time behind it.
+        let key = ring.get((number(4) >> 32) as u32).ok_or(Foreign)?;
+        let nonce: [u8; NONCE] = *cookie[nonce_at..].first_chunk().expect("checked");
+        let tag: [u8; TAG] = *cookie[tag_at..].first_chunk().expect("checked");
+        let mut secret = BytesMut::from(&cookie[secret_at..tag_at]);
+        key.decrypt_inout_detached(
+            &XNonce::from(nonce),
+            &cookie[..secret_at],
+            (&mut secret[..]).into(),
+            &Tag::from(tag),
+        )
+        .map_err(|_| Forged)?;
+
+        let mut state = secret.freeze();
+        let (name, rest) = state.split_first_chunk().ok_or(Malformed)?;
+        let (sequence, rest) = rest.split_first_chunk().ok_or(Malformed)?;
+        let (length, rest) = rest.split_first_chunk().ok_or(Malformed)?;
+        let handle = rest.get(..u16::from_be_bytes(*length).into()).ok_or(Malformed)?;
+        if handle != self.pool.as_bytes() {
+            return Err(Foreign);
+        }
+        let lineage = Lineage { name: *name, sequence: u64::from_be_bytes(*sequence) };
+        let begin = name.len() + sequence.len() + length.len() + handle.len();
+
+        let issued = Duration::from_millis(number(8));
+        let now = Duration::from_millis(milliseconds(now));
+        if now.saturating_sub(issued) > self.max_age || issued > now + CLOCK_SKEW {
+            return Err(Expired);
+        }
+        Ok(Opened { state: state.split_off(begin), clear, lineage })
+    }
+}
+
+impl Seen {
+    /// Takes the cookie of that line, unless a newer one was taken. The same one may come again:
+    /// its session may have lost only its connection.
+    fn take(&mut self, lineage: &Lineage) -> Result<(), CookieRefused> {
+        if let Some(taken) = self.taken.get_mut(&lineage.name) {
+            if lineage.sequence < *taken {
+                return Err(CookieRefused::Replayed);
+            }
+            *taken = lineage.sequence;
+            return Ok(());
+        }
+        if self.order.len() == MAX_LINEAGES
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.taken.remove(&oldest);
+        }
+        self.order.push_back(lineage.name);
+        self.taken.insert(lineage.name, lineage.sequence);
+        Ok(())
+    }
+}
+
+impl Refusals {
+    fn of(&mut self, refused: CookieRefused) -> &mut u64 {
+        match refused {
+            CookieRefused::Oversized { .. } => &mut self.oversized,
+            CookieRefused::Malformed => &mut self.malformed,
+            CookieRefused::Foreign => &mut self.foreign,
+            CookieRefused::Forged => &mut self.forged,
+            CookieRefused::Expired => &mut self.expired,
+            CookieRefused::Replayed => &mut self.replayed,
+        }
+    }
+}
+
+/// What stands in clear in a sealed cookie, for the client that carries it. Nothing proves it to
+/// the client.
+#[must_use]
+pub fn clear_part(cookie: &Bytes) -> Option<Bytes> {
+    let header: &[u8; HEADER] = cookie.first_chunk()?;
+    if header[..2] != [VERSION, 0] {
+        return None;
+    }
+    let length: usize = u16::from_be_bytes([header[2], header[3]]).into();
+    (cookie.len() >= HEADER + length).then(|| cookie.slice(HEADER..HEADER + length))
+}
+
+fn milliseconds(time: SystemTime) -> u64 {
+    let age = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+    }
+
+    fn ring(names: &[u32]) -> KeyRing {
+        let line = |name: &u32| format!("{name}:{}\n", format!("{name:02x}").repeat(32));
+        KeyRing::parse(&names.iter().map(line).collect::<String>()).unwrap()
+    }
+
+    fn seal(pool: &str, names: &[u32]) -> Seal {
+        Seal::new(pool.parse().unwrap(), ring(names))
+    }
+
+    fn cookie(seal: &Seal) -> Bytes {
+        seal.seal(now(), &mut Lineage::new(), b"clear", b"state").unwrap()
+    }
+
+    #[test]
+    fn a_cookie_comes_back_as_it_was() {
+        let one = seal("Pool", &[1]);
+        let sealed = cookie(&one);
+        assert_eq!(&clear_part(&sealed).unwrap()[..], b"clear");
+        assert!(!sealed.windows(5).any(|window| window == b"state"));
+        let opened = seal("Pool", &[1]).open(now(), &sealed).unwrap();
+        assert_eq!((&opened.state[..], &opened.clear[..]), (&b"state"[..], &b"clear"[..]));
+        assert_ne!(sealed, cookie(&one), "no two are alike");
+    }
+
+    #[test]
+    fn keys_are_replaced_without_a_gap() {
+        let old = cookie(&seal("Pool", &[1]));
+        let server = seal("Pool", &[1, 2]);
+        assert!(server.open(now(), &old).is_ok());
+        server.set_ring(ring(&[2, 1]));
+        let new = cookie(&server);
+        assert!(server.open(now(), &old).is_ok());
+        server.set_ring(ring(&[2]));
+        assert_eq!(server.open(now(), &old), Err(CookieRefused::Foreign));
+        assert!(server.open(now(), &new).is_ok());
+    }
+
+    #[test]
+    fn every_changed_byte_is_noticed() {
+        let seal = seal("Pool", &[1]);
+        let good = cookie(&seal);
+        for at in 0..good.len() {
+            let mut bad = BytesMut::from(&good[..]);
+            bad[at] ^= 0x10;
+            assert!(seal.open(now(), &bad.freeze()).is_err(), "byte {at}");
+            assert!(seal.open(now(), &good.slice(..at)).is_err(), "{at} bytes");
+        }
+        assert!(seal.open(now(), &good).is_ok());
+    }
+
+    #[test]
+    fn each_refusal_says_why_and_is_counted() {
+        let server = seal("Pool", &[1]).max_age(Duration::from_secs(100));
+        let good = cookie(&server);
+        let mut forged = BytesMut::from(&good[..]);
+        *forged.last_mut().unwrap() ^= 1;
+        let later = now() + Duration::from_secs(101);
+        let before = now() - Duration::from_secs(61);
+        let long = Bytes::from(vec![1; 70_000]);
+        for (at, cookie, refused) in [
+            (now(), forged.freeze(), CookieRefused::Forged),
+            (now(), cookie(&seal("Other", &[1])), CookieRefused::Foreign),
+            (now(), cookie(&seal("Pool", &[2])), CookieRefused::Foreign),
+            (later, good.clone(), CookieRefused::Expired),
+            (before, good.clone(), CookieRefused::Expired),
+            (now(), long, CookieRefused::Oversized { length: 70_000 }),
+            (now(), Bytes::from_static(b"<PP-TD1>00000002"), CookieRefused::Malformed),
+        ] {
+            assert_eq!(server.open(at, &cookie), Err(refused));
+        }
+        let mut lineage = server.open(now(), &good).unwrap().lineage;
+        let next = server.seal(now(), &mut lineage, b"", b"").unwrap();
+        assert!(server.open(now(), &next).is_ok());
+        assert!(server.open(now(), &next).is_ok(), "the last one may come again");
+        assert_eq!(server.open(now(), &good), Err(CookieRefused::Replayed));
+        let Refusals { oversized, malformed, foreign, forged, expired, replayed } =
+            server.refusals();
+        assert_eq!([oversized, malformed, foreign, forged, expired, replayed], [1, 1, 2, 1, 2, 1]);
+    }
+
+    #[test]
+    fn the_longest_state_fits_and_a_longer_one_is_refused() {
+        let seal = seal("Pool", &[1]);
+        let lineage = &mut Lineage::new();
+        let most = MAX_LENGTH - HEADER - NONCE - TAG - 26 - 4;
+        let cookie = seal.seal(now(), lineage, b"", &vec![0; most]).unwrap();
+        assert_eq!(cookie.len(), MAX_LENGTH);
+        assert!(seal.open(now(), &cookie).is_ok());
+        let error = seal.seal(now(), lineage, b"", &vec![0; most + 1]).unwrap_err();
+        assert_eq!(error, TooLong { length: MAX_LENGTH + 1 });
+    }
+
+    #[test]
+    fn key_files_are_read_or_the_line_is_named() {
+        let file = format!("# keys\n\n{}{}", KeyRing::new_line(7), KeyRing::new_line(8));
+        assert_eq!(format!("{:?}", KeyRing::parse(&file).unwrap()), "[7, 8]");
+        let error = |text: &str| KeyRing::parse(text).unwrap_err().to_string();
+        assert!(error("# nothing\n").contains("no key"));
+        assert!(error("1:abc\n").contains("line 1"));
+        let twice = format!("{}{}", KeyRing::new_line(3), KeyRing::new_line(3));
+        assert!(error(&twice).contains("called 3"));
+    }
+}

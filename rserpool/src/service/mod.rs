@@ -1,0 +1,276 @@
+//! Services that outlive their servers.
+
+pub mod cookie;
+pub(crate) mod requests;
+pub(crate) mod serve;
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use rserpool_proto::replay::{Action, MAX_CHECKPOINT_INTERVAL, Server};
+use rserpool_proto::wire::Ppid;
+
+use crate::cookie::{Lineage, Seal};
+use crate::element::PoolElement;
+use crate::element_session::{ElementEvent, ElementSession};
+use crate::transport::SendError;
+use serve::Stopping;
+
+/// A service with state: it changes with each request, and follows the session from server to
+/// server. One of them serves one session.
+///
+/// ```
+/// use bytes::Bytes;
+/// use rserpool::{InvalidState, Service};
+///
+/// #[derive(Default)]
+/// struct Counter(u64);
+///
+/// impl Service for Counter {
+///     async fn handle(&mut self, _request: Bytes) -> Bytes {
+///         self.0 += 1;
+///         self.0.to_string().into()
+///     }
+///
+///     fn save(&self) -> Vec<u8> {
+///         self.0.to_be_bytes().to_vec()
+///     }
+///
+///     fn restore(&mut self, state: &[u8]) -> Result<(), InvalidState> {
+///         self.0 = u64::from_be_bytes(state.try_into().map_err(|_| InvalidState)?);
+///         Ok(())
+///     }
+/// }
+/// ```
+pub trait Service: Send + 'static {
+    /// Does a request, and gives the reply. What it does beside changing its own state may
+    /// happen again at another server, when this one dies before the reply is out.
+    fn handle(&mut self, request: Bytes) -> impl Future<Output = Bytes> + Send;
+
+    /// The state, to be sent to the client, sealed, and restored by another server. It has to
+    /// fit a cookie with the replies that are on their way: less than 64 KiB together.
+    fn save(&self) -> Vec<u8>;
+
+    /// Becomes what [`Self::save`] saved, maybe in an older or newer version of the program.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot. The session is then refused.
+    fn restore(&mut self, state: &[u8]) -> Result<(), InvalidState>;
+}
+
+/// A state that a service cannot go on from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the service cannot go on from this state")]
+pub struct InvalidState;
+
+/// How a [`Service`] is offered.
+#[derive(Debug, Clone)]
+pub struct ServiceConfig {
+    seal: Arc<Seal>,
+    ppid: Ppid,
+    checkpoint_every: u32,
+}
+
+impl ServiceConfig {
+    /// The defaults, for checkpoints sealed by `seal`.
+    #[must_use]
+    pub fn new(seal: impl Into<Arc<Seal>>) -> Self {
+        Self { seal: seal.into(), ppid: Ppid::NONE, checkpoint_every: 1 }
+    }
+
+    /// The payload protocol identifier of the service: 0, no particular one.
+    #[must_use]
+    pub fn ppid(mut self, ppid: Ppid) -> Self {
+        self.ppid = ppid;
+        self
+    }
+
+    /// After how many requests a checkpoint goes out: each, which is right for all services. More
+    /// of them, up to 64, are cheaper, and right where replies follow from the state and the
+    /// request alone: the next server does again what came after the checkpoint.
+    #[must_use]
+    pub fn checkpoint_every(mut self, requests: u32) -> Self {
+        self.checkpoint_every = requests.clamp(1, MAX_CHECKPOINT_INTERVAL);
+        self
+    }
+}
+
+impl PoolElement {
+    /// Offers a service until `stop` is ready: `new` makes the one for each session. Then the
+    /// element leaves the pool, and each session goes on elsewhere as soon as the request in hand
+    /// is done, for which it has `grace`.
+    ///
+    /// Gives whether all were done in time.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, the element leaves the pool and all its sessions are aborted:
+    /// they go on elsewhere.
+    pub async fn serve<S: Service>(
+        self,
+        config: ServiceConfig,
+        mut new: impl FnMut() -> S,
+        stop: impl Future,
+        grace: Duration,
+    ) -> bool {
+        let serve = |session, stopping| {
+            let peer = Served { session, service: new(), config: config.clone() };
+            peer.run(stopping)
+        };
+        self.serve_sessions(serve, stop, grace).await
+    }
+}
+
+/// How many messages a session handles before it lets others run.
+const BUDGET: u64 = 32;
+
+/// One session of a service.
+struct Served<S> {
+    session: ElementSession,
+    service: S,
+    config: ServiceConfig,
+}
+
+impl<S> fmt::Debug for Served<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Served").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+impl<S: Service> Served<S> {
+    async fn run(mut self, mut stopping: Stopping) {
+        let peer = self.session.peer().clone();
+        let mut machine = Server::new();
+        let mut lineage = Lineage::new();
+        // The state that a life of the session begins with.
+        let initial = self.service.save();
+        let mut handled = 0_u64;
+        loop {
+            handled += 1;
+            if handled.is_multiple_of(BUDGET) {
+                yield_now().await;
+            }
+            let event = poll_fn(|cx| match stopping.poll_unpin(cx) {
+                Poll::Ready(()) => Poll::Ready(Ok(None)),
+                Poll::Pending => self.session.poll_recv(cx),
+            });
+            let sent = match event.await {
+                // It comes first, or it is not to roll back what was done since.
+                Ok(Some(ElementEvent::CookieEcho(_))) if handled > 1 => {
+                    return tracing::warn!(%peer, "a cookie in the middle of a session");
+                }
+                Ok(Some(ElementEvent::BusinessCard(_) | ElementEvent::NotDelivered(_))) => Ok(()),
+                Ok(Some(ElementEvent::CookieEcho(cookie))) => {
+                    match self.take_over(&cookie) {
+                        Ok(taken) => (machine, lineage) = taken,
+                        Err(reason) => {
+                            tracing::warn!(%peer, reason, "cannot go on with a session");
+                            machine.refuse_checkpoint();
+                        }
+                    }
+                    Ok(())
+                }
+                Ok(Some(ElementEvent::Message(message))) if message.ppid == self.config.ppid => {
+                    match machine.handle_message(message.payload) {
+                        Ok(Action::Begin(request)) => match self.service.restore(&initial) {
+                            Ok(()) => self.handle(&mut machine, &mut lineage, request).await,
+                            Err(error) => {
+                                tracing::error!(%error, "the initial state is not accepted");
+                                return;
+                            }
+                        },
+                        Ok(Action::Do(request)) => {
+                            self.handle(&mut machine, &mut lineage, request).await
+                        }
+                        Ok(Action::Send(message) | Action::Refuse(message)) => {
+                            self.session.send(self.config.ppid, message).await
+                        }
+                        Ok(Action::Nothing) => Ok(()),
+                        Err(error) => {
+                            tracing::info!(%peer, %error, "session ended");
+                            return;
+                        }
+                    }
+                }
+                Ok(Some(ElementEvent::Message(_))) => Ok(()),
+                // The client closed it, or it is time to stop.
+                Ok(None) => return,
+                Err(error) => return tracing::debug!(%peer, %error, "session lost"),
+            };
+            if let Err(error) = sent {
+                return tracing::debug!(%peer, %error, "session ended");
+            }
+        }
+    }
+
+    fn take_over(&mut self, cookie: &Bytes) -> Result<(Server, Lineage), String> {
+        let opened = self.config.seal.open(wall_clock(), cookie).map_err(|e| e.to_string())?;
+        let restored = Server::restore(&opened.clear, opened.state);
+        let (machine, state) = restored.map_err(|error| error.to_string())?;
+        self.service.restore(&state).map_err(|error| error.to_string())?;
+        Ok((machine, opened.lineage))
+    }
+
+    async fn handle(
+        &mut self,
+        machine: &mut Server,
+        lineage: &mut Lineage,
+        request: Bytes,
+    ) -> Result<(), SendError> {
+        let reply = self.service.handle(request).await;
+        let message = machine.finish(reply);
+        if machine.since_checkpoint() >= self.config.checkpoint_every {
+            let (clear, rest) = machine.checkpoint(&self.service.save());
+            match self.config.seal.seal(wall_clock(), lineage, &clear, &rest) {
+                // First, so that whatever the client has seen, the next server knows.
+                Ok(cookie) => match self.session.send_cookie(cookie).await {
+                    Err(error @ SendError::TooLong { .. }) => {
+                        return self.refuse(machine, &error).await;
+                    }
+                    sent => sent?,
+                },
+                Err(error) => return self.refuse(machine, &error).await,
+            }
+        }
+        match self.session.send(self.config.ppid, message).await {
+            // No other server could send it either.
+            Err(error @ SendError::TooLong { .. }) => self.refuse(machine, &error).await,
+            sent => sent,
+        }
+    }
+
+    async fn refuse(
+        &mut self,
+        machine: &mut Server,
+        error: &(dyn std::error::Error + Sync),
+    ) -> Result<(), SendError> {
+        tracing::error!(%error, "the session cannot go on");
+        let refusal = machine.refuse_state();
+        self.session.send(self.config.ppid, refusal).await
+    }
+}
+
+/// Lets other tasks run.
+async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// The time of day, for cookies that other hosts are to judge.
+#[allow(clippy::disallowed_methods, reason = "a runtime's clock means nothing on another host")]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}

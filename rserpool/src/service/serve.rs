@@ -1,0 +1,141 @@
+//! Serving sessions until it is time to stop.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::channel::oneshot;
+use futures::future::{AbortHandle, Shared, abortable};
+use futures::stream::{FuturesUnordered, StreamExt};
+
+use crate::Stopped;
+use crate::element::PoolElement;
+use crate::element_session::ElementSession;
+use crate::timer::LazyTimer;
+
+/// How many sessions an element serves at a time; ours. Further ones wait to be accepted.
+const MAX_SESSIONS: usize = 65_536;
+
+/// How long the registrar may take at least to confirm that an element leaves.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Is ready when it is time to stop.
+#[derive(Debug, Clone)]
+pub struct Stopping(Shared<oneshot::Receiver<()>>);
+
+impl Future for Stopping {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_unpin(cx).map(drop)
+    }
+}
+
+/// A session that is served in a task of its own; aborted when it is dropped.
+struct Served {
+    done: oneshot::Receiver<()>,
+    abort: AbortHandle,
+}
+
+impl Future for Served {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.done.poll_unpin(cx).map(drop)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.abort.abort();
+    }
+}
+
+impl PoolElement {
+    /// Serves each session in a task of its own, by `serve`, until `stop` is ready. Then the
+    /// element leaves the pool, tells the sessions so by their [`Stopping`], and gives them
+    /// `grace` to come to an end. Those which are left are aborted: their pool users fail over.
+    ///
+    /// Gives whether the registrar confirmed in time that the element has left; it is waited for
+    /// 2 s at least. That is false as well if the element's task
+    /// stopped by itself, which has the same effect as `stop`.
+    ///
+    /// # Cancel safety
+    ///
+    /// When the future is dropped, the element leaves the pool and all its sessions are aborted.
+    pub async fn serve_sessions<S, F>(
+        mut self,
+        mut serve: S,
+        stop: impl Future,
+        grace: Duration,
+    ) -> bool
+    where
+        S: FnMut(ElementSession, Stopping) -> F,
+        F: Future + Send + 'static,
+    {
+        let (tell, stopping) = oneshot::channel();
+        let stopping = Stopping(stopping.shared());
+        let network = self.network().clone();
+        let mut sessions = FuturesUnordered::new();
+        let mut stop = pin!(stop.fuse());
+        let mut stopped = false;
+        loop {
+            let full = sessions.len() >= MAX_SESSIONS;
+            let mut accept = pin!(self.accept());
+            let accepted = poll_fn(|cx| {
+                if stop.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(None);
+                }
+                while let Poll::Ready(Some(())) = sessions.poll_next_unpin(cx) {}
+                if full && sessions.len() >= MAX_SESSIONS {
+                    return Poll::Pending;
+                }
+                accept.as_mut().poll(cx).map(Some)
+            });
+            let session = match accepted.await {
+                Some(Ok(session)) => session,
+                Some(Err(Stopped)) => {
+                    stopped = true;
+                    break;
+                }
+                None => break,
+            };
+            let (guard, done) = oneshot::channel::<()>();
+            let (served, abort) = abortable(serve(session, stopping.clone()));
+            sessions.push(Served { done, abort });
+            network.runtime().spawn(Box::pin(async move {
+                let _ = served.await;
+                drop(guard);
+            }));
+        }
+        let deadline = network.now() + grace;
+        let left_by = deadline.max(network.now() + LEAVE_PATIENCE);
+        let (mut timer, mut patience) = (LazyTimer::default(), LazyTimer::default());
+        let mut leave = pin!(self.leave().fuse());
+        let mut left = false;
+        let mut tell = Some(tell);
+        poll_fn(|cx| {
+            // Nobody is sent to us any more before we turn anybody away.
+            left = left || leave.as_mut().poll(cx).is_ready();
+            let late = timer.poll(cx, network.runtime(), Some(deadline)).is_ready();
+            let given_up = patience.poll(cx, network.runtime(), Some(left_by)).is_ready();
+            if left || late {
+                drop(tell.take());
+            }
+            let all_ended = loop {
+                match sessions.poll_next_unpin(cx) {
+                    Poll::Ready(Some(())) => {}
+                    Poll::Ready(None) => break true,
+                    Poll::Pending => break false,
+                }
+            };
+            match (left || given_up) && (all_ended || late) {
+                true => Poll::Ready(left && !stopped),
+                false => Poll::Pending,
+            }
+        })
+        .await
+    }
+}

@@ -1,0 +1,131 @@
+//! What happens in a pool, as it happens.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
+
+use futures::stream::Stream;
+use futures::task::AtomicWaker;
+use rserpool_proto::wire::{PoolElement, PoolElementId};
+
+/// The changes of a pool, as its registrar tells them: a stream that ends with its pool user.
+///
+/// Registrars tell all of a pool each time, at most every 100 ms, and the stream compares: so no
+/// change can be missed, though two of one element may come as one. A stream that is not read
+/// keeps the latest state alone.
+#[derive(Debug)]
+pub struct Subscription {
+    slot: Arc<Slot>,
+    known: BTreeMap<PoolElementId, PoolElement>,
+    changes: VecDeque<PoolChange>,
+}
+
+/// A change of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PoolChange {
+    /// An element joined the pool, or was in it already.
+    Joined(PoolElement),
+    /// An element has another address or other policy values.
+    Changed(PoolElement),
+    /// An element left the pool, or died.
+    Left(PoolElementId),
+}
+
+/// Where the latest state is left for a stream to take it.
+#[derive(Debug, Default)]
+struct Slot {
+    latest: Mutex<Latest>,
+    waker: AtomicWaker,
+}
+
+#[derive(Debug, Default)]
+struct Latest {
+    elements: Option<Vec<PoolElement>>,
+    over: bool,
+}
+
+impl Slot {
+    fn latest(&self) -> MutexGuard<'_, Latest> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The other end of a [`Subscription`].
+#[derive(Debug)]
+pub(crate) struct Subscriber(Weak<Slot>);
+
+impl Subscriber {
+    /// Whether somebody still has the stream.
+    pub(crate) fn is_there(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    pub(crate) fn tell(&self, elements: &[PoolElement]) {
+        if let Some(slot) = self.0.upgrade() {
+            slot.latest().elements = Some(elements.to_vec());
+            slot.waker.wake();
+        }
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        if let Some(slot) = self.0.upgrade() {
+            slot.latest().over = true;
+            slot.waker.wake();
+        }
+    }
+}
+
+impl Subscription {
+    pub(crate) fn new() -> (Subscriber, Self) {
+        let slot = Arc::new(Slot::default());
+        let subscriber = Subscriber(Arc::downgrade(&slot));
+        (subscriber, Self { slot, known: BTreeMap::new(), changes: VecDeque::new() })
+    }
+
+    /// What the pool has now, as far as the stream was read.
+    pub fn elements(&self) -> impl Iterator<Item = &PoolElement> {
+        self.known.values()
+    }
+
+    fn compare(&mut self, elements: Vec<PoolElement>) {
+        let mut before = std::mem::take(&mut self.known);
+        for element in elements {
+            let same = |old: &PoolElement| {
+                old.policy == element.policy && old.user_transport == element.user_transport
+            };
+            match before.remove(&element.identifier) {
+                None => self.changes.push_back(PoolChange::Joined(element.clone())),
+                Some(old) if same(&old) => {}
+                Some(_) => self.changes.push_back(PoolChange::Changed(element.clone())),
+            }
+            self.known.insert(element.identifier, element);
+        }
+        self.changes.extend(before.into_keys().map(PoolChange::Left));
+    }
+}
+
+impl Stream for Subscription {
+    type Item = PoolChange;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<PoolChange>> {
+        loop {
+            if let Some(change) = self.changes.pop_front() {
+                return Poll::Ready(Some(change));
+            }
+            self.slot.waker.register(cx.waker());
+            let (elements, over) = {
+                let mut latest = self.slot.latest();
+                (latest.elements.take(), latest.over)
+            };
+            match elements {
+                Some(elements) => self.compare(elements),
+                None if over => return Poll::Ready(None),
+                None => return Poll::Pending,
+            }
+        }
+    }
+}

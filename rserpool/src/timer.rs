@@ -1,0 +1,45 @@
+//! Timers on the runtime.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use crate::runtime::{Runtime, Timer};
+
+/// A timer that exists once it is needed.
+#[derive(Default)]
+pub(crate) struct LazyTimer {
+    timer: Option<Pin<Box<dyn Timer>>>,
+    deadline: Option<Instant>,
+}
+
+impl fmt::Debug for LazyTimer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LazyTimer").field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}
+
+impl LazyTimer {
+    /// Ready when `deadline` has come; never where there is none.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        runtime: &Arc<dyn Runtime>,
+        deadline: Option<Instant>,
+    ) -> Poll<()> {
+        let Some(deadline) = deadline else { return Poll::Pending };
+        let timer = match &mut self.timer {
+            Some(timer) => {
+                if self.deadline != Some(deadline) {
+                    timer.as_mut().reset(deadline);
+                }
+                timer
+            }
+            None => self.timer.insert(runtime.timer(deadline)),
+        };
+        self.deadline = Some(deadline);
+        timer.as_mut().poll(cx)
+    }
+}
