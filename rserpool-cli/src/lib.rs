@@ -1,5 +1,3 @@
 //! The parts of the `rserpool` command that have tests of their own.
 
 pub mod decode;
-#[cfg(unix)]
-pub mod single_thread;

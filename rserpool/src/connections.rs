@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use rserpool_proto::wire::{TransportAddress, UserMessage};
 use slab::Slab;
 
 use crate::transport::{Connection, Event, SendError};
+use crate::turns::Turns;
 
 /// How long a closed connection may take to write what is left.
 const LINGER: Duration = Duration::from_secs(2);
@@ -42,12 +43,19 @@ struct Slot {
 /// The connections that want to be polled.
 #[derive(Debug, Default)]
 struct Woken {
-    queue: Mutex<VecDeque<usize>>,
+    turns: Mutex<Turns>,
     task: AtomicWaker,
+}
+
+impl Woken {
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 struct Signal {
     index: usize,
+    host: usize,
     queued: AtomicBool,
     woken: Arc<Woken>,
 }
@@ -63,8 +71,7 @@ impl Signal {
     fn enqueue(&self) -> bool {
         let new = !self.queued.swap(true, Ordering::AcqRel);
         if new {
-            let mut queue = self.woken.queue.lock().unwrap_or_else(PoisonError::into_inner);
-            queue.push_back(self.index);
+            self.woken.turns().push(self.host, self.index);
         }
         new
     }
@@ -106,7 +113,8 @@ impl Connections {
         let entry = self.slots.vacant_entry();
         let index = entry.key();
         let woken = Arc::clone(&self.woken);
-        let signal = Arc::new(Signal { index, queued: AtomicBool::new(false), woken });
+        let host = woken.turns().join(connection.peer().host());
+        let signal = Arc::new(Signal { index, host, queued: AtomicBool::new(false), woken });
         signal.enqueue();
         let waker = Waker::from(Arc::clone(&signal));
         self.generation += 1;
@@ -151,14 +159,20 @@ impl Connections {
     /// Gives a connection away.
     pub(crate) fn take(&mut self, name: ConnectionId) -> Option<Box<dyn Connection>> {
         let index = self.names.remove(&name)?;
-        Some(self.slots.remove(index).connection)
+        Some(self.remove(index).connection)
     }
 
     /// Drops a connection and what it has not written.
     pub(crate) fn abort(&mut self, name: ConnectionId) {
         if let Some(index) = self.names.remove(&name) {
-            self.slots.remove(index);
+            self.remove(index);
         }
+    }
+
+    fn remove(&mut self, index: usize) -> Slot {
+        let slot = self.slots.remove(index);
+        self.woken.turns().leave(slot.signal.host);
+        slot
     }
 
     /// Closes a connection once it has written what is left.
@@ -191,19 +205,17 @@ impl Connections {
         {
             self.lingering.pop_front();
             if self.slots.get(index).is_some_and(|slot| slot.generation == generation) {
-                self.slots.remove(index);
+                self.remove(index);
             }
         }
     }
 
-    /// The next event of any connection. One that is over is forgotten with its last event.
+    /// The next event of any connection, each host having its turn. One that is over is forgotten
+    /// with its last event.
     pub(crate) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<(ConnectionId, Event)> {
         self.woken.task.register(cx.waker());
         loop {
-            let next = {
-                let mut queue = self.woken.queue.lock().unwrap_or_else(PoisonError::into_inner);
-                queue.pop_front()
-            };
+            let next = self.woken.turns().pop();
             let Some(index) = next else { return Poll::Pending };
             let Some(slot) = self.slots.get_mut(index) else { continue };
             slot.signal.queued.store(false, Ordering::Release);
@@ -211,7 +223,7 @@ impl Connections {
             let cx = &mut Context::from_waker(&waker);
             if slot.closing {
                 if slot.connection.poll_close(cx).is_ready() {
-                    self.slots.remove(index);
+                    self.remove(index);
                 }
                 continue;
             }
@@ -219,7 +231,7 @@ impl Connections {
                 let name = slot.name;
                 if matches!(event, Event::Closed | Event::Lost(_)) {
                     self.names.remove(&name);
-                    self.slots.remove(index);
+                    self.remove(index);
                 } else {
                     slot.signal.enqueue();
                 }

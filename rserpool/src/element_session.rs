@@ -13,7 +13,7 @@ use rserpool_proto::wire::parameter::Cookie;
 use rserpool_proto::wire::{PoolElement, PoolHandle, Ppid, TransportAddress, UserMessage, asap};
 
 use crate::Network;
-use crate::log::{ANYBODY, warn_limited};
+use crate::log::warn_limited;
 use crate::session::data;
 use crate::timer::LazyTimer;
 use crate::transport::{Connection, Event, SendError};
@@ -154,7 +154,7 @@ impl ElementSession {
 
     fn complain(&self, reason: &str) {
         let now = self.network.now();
-        let host = self.peer().addresses.first().copied().unwrap_or(ANYBODY);
+        let host = self.peer().host();
         warn_limited!(now, host, "unexpected message on the control channel", reason);
     }
 

@@ -96,6 +96,7 @@ mod sys;
 mod task;
 mod timer;
 pub mod transport;
+mod turns;
 mod user;
 
 pub use dump::{Dump, DumpError, dump};

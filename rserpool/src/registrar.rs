@@ -192,8 +192,6 @@ impl Role for RegistrarRole {
     /// What others can repeat is told once a minute for each of them.
     fn handle_event(&mut self, now: Instant, event: <registrar::Registrar as Machine>::Event) {
         use registrar::{Event, RemovalReason};
-        let host_of =
-            |address: &TransportAddress| address.addresses.first().copied().unwrap_or(log::ANYBODY);
         match event {
             Event::Registered(element, address) => {
                 let (pool, element) = (element.pool_handle, element.identifier);
@@ -206,7 +204,7 @@ impl Role for RegistrarRole {
             }
             Event::Removed(element, reason, address) => {
                 let (pool, element) = (element.pool_handle, element.identifier);
-                let host = address.as_ref().map_or(log::ANYBODY, host_of);
+                let host = address.as_ref().map_or(log::ANYBODY, TransportAddress::host);
                 let address = address.map(|address| address.to_string()).unwrap_or_default();
                 match reason {
                     RemovalReason::KeepAliveTimeout
@@ -224,7 +222,7 @@ impl Role for RegistrarRole {
             }
             Event::Near(element, address) => {
                 let (pool, element) = (element.pool_handle, element.identifier);
-                warn_limited!(now, host_of(&address),
+                warn_limited!(now, address.host(),
                     "an element is told to nobody on other hosts, which cannot reach its address",
                     %pool, %element, %address);
             }
@@ -234,14 +232,14 @@ impl Role for RegistrarRole {
             }
             Event::PeerFound(registrar, _) => tracing::debug!(%registrar, "peer heard of"),
             Event::PeerConnected(registrar, address) => {
-                note_limited!(now, host_of(&address), "peer found", %registrar, %address);
+                note_limited!(now, address.host(), "peer found", %registrar, %address);
             }
             Event::PeerLost(registrar, host) => {
                 let host = host.unwrap_or(log::ANYBODY);
                 warn_limited!(now, host, "peer lost", %registrar, %host);
             }
             Event::PeerSilent(address) => {
-                warn_limited!(now, host_of(&address), "peer does not answer", %address);
+                warn_limited!(now, address.host(), "peer does not answer", %address);
             }
             Event::PeerDead(registrar) => {
                 warn_limited!(now, log::ANYBODY, "peer is dead", %registrar);
@@ -275,7 +273,7 @@ impl Role for RegistrarRole {
             }
             Event::Left => self.finished = true,
             Event::Misbehaved { peer, reason } => {
-                warn_limited!(now, host_of(&peer), "misbehaved", %peer, reason);
+                warn_limited!(now, peer.host(), "misbehaved", %peer, reason);
             }
         }
     }

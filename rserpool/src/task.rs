@@ -24,8 +24,13 @@ use crate::transport::{Connection, Endpoint, Event, SendError, is_shortage};
 /// The most connections of one task. Not from the RFCs. Further ones from outside are dropped.
 const MAX_CONNECTIONS: usize = 65_536;
 
-/// How many things a task does before it lets others run.
-const BUDGET: u32 = 256;
+/// The most rounds that a task does before it lets others run, among them who finds out which
+/// sockets have something to read.
+const ROUNDS: u32 = 128;
+
+/// The most bytes that it receives and sends in them. A host that sends what is expensive to process
+/// delays others by so much; the clock is not read for it, which is a system call on some machines.
+const BYTES: usize = 64 * 1024;
 
 /// How long no connections are accepted after that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -72,6 +77,8 @@ pub(crate) struct Task<R: Role> {
     accept_again: Option<Instant>,
     /// When the task was woken. The clock is not read for each thing that happened.
     now: Instant,
+    /// Received and sent since then.
+    bytes: usize,
     /// Dropped with the task.
     _ended: oneshot::Sender<()>,
 }
@@ -103,6 +110,7 @@ impl<R: Role> Task<R> {
             timer: LazyTimer::default(),
             accept_again: None,
             now: network.now(),
+            bytes: 0,
             _ended: guard,
         });
         let run = move |cx: &mut Context<'_>| {
@@ -124,7 +132,8 @@ impl<R: Role> Task<R> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.now = self.network.now();
-        for _ in 0..BUDGET {
+        self.bytes = 0;
+        for _ in 0..ROUNDS {
             self.drain();
             if self.role.is_finished() && !self.endpoints.is_empty() {
                 self.endpoints.clear();
@@ -150,6 +159,9 @@ impl<R: Role> Task<R> {
             }
             if idle {
                 return Poll::Pending;
+            }
+            if self.bytes >= BYTES {
+                break;
             }
         }
         cx.waker().wake_by_ref();
@@ -193,6 +205,7 @@ impl<R: Role> Task<R> {
                         }
                     }
                     Output::Send { connection, message } => {
+                        self.bytes += message.payload.len();
                         match self.connections.send(connection, message) {
                             // Its last event is on the way, and tells the machine.
                             Ok(()) | Err(SendError::NotConnected) => {}
@@ -250,7 +263,10 @@ impl<R: Role> Task<R> {
                 let event = ConnectionEvent::Established { local, peer };
                 machine.handle_connection(now, name, event);
             }
-            Event::Message(message) => machine.handle_message(now, name, message),
+            Event::Message(message) => {
+                self.bytes += message.payload.len();
+                machine.handle_message(now, name, message);
+            }
             Event::Addresses { local, peer } => {
                 tracing::info!(connection = name.0, %local, %peer, "addresses changed");
                 let event = ConnectionEvent::Addresses { local, peer };

@@ -4,7 +4,7 @@ mod config;
 mod registration;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
@@ -441,7 +441,7 @@ impl Machine for Element {
         if self.accepted.len() >= MAX_ACCEPTED {
             self.make_room();
         }
-        let host = peer.addresses.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let host = peer.host();
         self.accepted.insert(connection, Accepted { host, complained: false });
         self.timers.set(Timer::FirstMessage(connection), now + FIRST_MESSAGE_TIMEOUT);
         connection

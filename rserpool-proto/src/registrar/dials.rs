@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::ops::Bound;
 
-use super::membership::host_of;
 use crate::ConnectionId;
 use crate::handlespace::ElementKey;
 use crate::wire::TransportAddress;
@@ -35,7 +34,7 @@ impl Dials {
     }
 
     pub(super) fn begin(&mut self, address: TransportAddress, connection: ConnectionId) {
-        let host = host_of(&address);
+        let host = address.host();
         if self.made.insert(address, connection).is_none() {
             *self.of_host.entry(host).or_default() += 1;
         }
@@ -46,7 +45,7 @@ impl Dials {
         if self.made.remove(address).is_none() {
             return;
         }
-        let host = host_of(address);
+        let host = address.host();
         if let Some(count) = self.of_host.get_mut(&host) {
             *count -= 1;
             if *count == 0 {

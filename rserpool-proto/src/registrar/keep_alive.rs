@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::membership::{Client, Custody, KeepAlive, Origin, Watch, host_of};
+use super::membership::{Client, Custody, KeepAlive, Origin, Watch};
 use super::shares::Limit;
 use super::{Registrar, RemovalReason, Timer};
 use crate::handlespace::ElementKey;
@@ -168,7 +168,7 @@ impl Registrar {
     /// Connects to an element at this address; one connection serves all elements behind it.
     /// Where too many are being made, it waits for its turn.
     fn dial(&mut self, now: Instant, key: ElementKey, address: TransportAddress) {
-        let host = host_of(&address);
+        let host = address.host();
         let connection = match self.dials.to(&address) {
             Some(connection) => connection,
             None if !self.dials.has_room(host) => {

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::membership::host_of;
 use super::peers::Status;
 use super::shares::Limit;
 use super::table::Page;
@@ -53,9 +52,9 @@ pub(super) struct Link {
 impl Registrar {
     pub(super) fn accept_link(&mut self, now: Instant, address: TransportAddress) -> ConnectionId {
         let connection = self.out.name_connection();
-        let host = host_of(&address);
+        let host = address.host();
         #[allow(clippy::iter_over_hash_type, reason = "they are counted")]
-        let same = self.peers.links.values().filter(|link| host_of(&link.address) == host).count();
+        let same = self.peers.links.values().filter(|link| link.address.host() == host).count();
         if same >= MAX_LINKS_OF_HOST || self.peers.links.len() >= MAX_LINKS {
             self.hit(Limit::Peers, host);
             self.out.abort(connection);
@@ -222,7 +221,7 @@ impl Registrar {
         self.timers.cancel(Timer::Page(connection));
         let link = self.peers.links.remove(&connection)?;
         if !link.dialled {
-            self.shares.close_connection(host_of(&link.address));
+            self.shares.close_connection(link.address.host());
         }
         Some(link)
     }

@@ -128,7 +128,7 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(now: Instant, address: TransportAddress, origin: Origin) -> Self {
         Self {
-            host: host_of(&address),
+            host: address.host(),
             address,
             origin,
             elements: BTreeSet::new(),
@@ -139,11 +139,6 @@ impl Client {
             strict: false,
         }
     }
-}
-
-/// The host that an address belongs to: the first address counts for all.
-pub(super) fn host_of(address: &TransportAddress) -> IpAddr {
-    address.addresses.first().copied().unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))
 }
 
 /// How a connection came to be.

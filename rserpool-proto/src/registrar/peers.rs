@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::links::Link;
-use super::membership::host_of;
 use super::shares::Limit;
 use super::{Event, Registrar, Timer};
 use crate::wire::enrp::{Body, Route};
@@ -86,7 +85,7 @@ impl Peers {
 
     /// The host at the other end of a link.
     pub(super) fn host_of_link(&self, connection: ConnectionId) -> Option<IpAddr> {
-        self.links.get(&connection).map(|link| host_of(&link.address))
+        self.links.get(&connection).map(|link| link.address.host())
     }
 
     /// The host that a peer was heard from.
@@ -97,7 +96,7 @@ impl Peers {
     /// The links over which no peer has spoken, their hosts, and since when.
     pub(super) fn silent_links(&self) -> impl Iterator<Item = (IpAddr, (Instant, ConnectionId))> {
         let links = self.links.iter().filter(|(_, link)| !link.dialled && link.peer.is_none());
-        links.map(|(connection, link)| (host_of(&link.address), (link.heard, *connection)))
+        links.map(|(connection, link)| (link.address.host(), (link.heard, *connection)))
     }
 
     pub(super) fn link_mut(&mut self, connection: ConnectionId) -> Option<&mut Link> {
@@ -209,7 +208,7 @@ impl Registrar {
         link.heard = now;
         let (asked, new) = (link.dialled, link.peer.is_none());
         let address = link.address.clone();
-        let host = host_of(&address);
+        let host = address.host();
         if link.peer.is_some_and(|peer| peer != route.sender) {
             self.complain_of_link(from, format!("changed its identifier to {}", route.sender));
             return false;

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use rand::RngExt;
 
-use super::membership::host_of;
 use super::peers::Status;
 use super::{Registrar, Timer};
 use crate::ConnectionId;
@@ -133,7 +132,7 @@ impl Registrar {
         if !address.addresses.iter().any(|its| source.addresses.contains(its)) {
             address.addresses.clone_from(&source.addresses);
         }
-        self.dial_named(now, host_of(source), &address);
+        self.dial_named(now, source.host(), &address);
     }
 
     /// It is time to look whether a peer is still there (RFC 5353 section 3.4.3).

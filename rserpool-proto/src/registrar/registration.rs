@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::keep_alive::REPORT_PAUSE;
-use super::membership::{Custody, KeepAlive, Membership, Origin, Watch, host_of};
+use super::membership::{Custody, KeepAlive, Membership, Origin, Watch};
 use super::scope::Scope;
 use super::shares::{Charge, Limit};
 use super::{ElementName, Event, Registrar, RemovalReason, Timer};
@@ -163,7 +163,7 @@ impl Registrar {
         let has_distance = self.keep_distance(present, &mut value);
         let home = present.and_then(|key| self.home_of(key));
         let was_ours = home == Some(self.config.identifier);
-        let host = host_of(peer);
+        let host = peer.host();
         if !self.has_room(host, present, handle, &value) {
             return Err(ErrorCause::LackOfResources);
         }

@@ -121,10 +121,11 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A registrar is one task, for which a thread of its own is best.
+/// A registrar is one task, for which a thread of its own is best; and the thread that hears of signals
+/// works whatever happens to that one.
 #[cfg(unix)]
 fn runtime() -> anyhow::Result<Arc<dyn Runtime>> {
-    Ok(Arc::new(rserpool_cli::single_thread::SingleThread::start()?))
+    Ok(Arc::new(rserpool_mio::MioRuntime::start()?))
 }
 
 /// The runtime of the command.

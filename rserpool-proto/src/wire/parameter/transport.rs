@@ -1,7 +1,7 @@
 //! Transport addresses (RFC 5354 sections 3.1 to 3.7 and 3.16).
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -109,6 +109,13 @@ impl TransportAddress {
     pub fn with_usage(mut self, usage: TransportUse) -> Self {
         self.usage = usage;
         self
+    }
+
+    /// Returns the address that the host is told from others by: the first, or the unspecified one
+    /// where there is none.
+    #[must_use]
+    pub fn host(&self) -> IpAddr {
+        self.addresses.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
     }
 
     /// One socket address for each IP address.

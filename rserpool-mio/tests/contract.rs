@@ -1,13 +1,13 @@
-//! The contract suite on the runtime of `rserpool registrar`.
+//! The contract suite.
 #![cfg(unix)]
 
 use futures::executor::block_on;
 use rserpool::Network;
 use rserpool::transport::{Memory, Tcp};
-use rserpool_cli::single_thread::SingleThread;
+use rserpool_mio::MioRuntime;
 
-fn runtime() -> SingleThread {
-    SingleThread::start().expect("a thread")
+fn runtime() -> MioRuntime {
+    MioRuntime::start().expect("a thread")
 }
 
 mod tcp {

@@ -1,0 +1,118 @@
+//! Sockets, and what they are ready for.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use futures::task::AtomicWaker;
+use mio::unix::SourceFd;
+use rserpool::runtime::{Interest, RegisteredSocket};
+use socket2::Socket;
+
+use crate::{Shared, lock};
+
+/// What a socket may be ready for. Counts the events, so that one which comes while an operation
+/// finds nothing is not forgotten.
+#[derive(Debug, Default)]
+pub(crate) struct Readiness {
+    readable: Direction,
+    writable: Direction,
+}
+
+#[derive(Debug, Default)]
+struct Direction {
+    /// Twice the number of events, and one more while it is ready.
+    state: AtomicUsize,
+    /// The other end says no more, or hears no more: it stays ready.
+    over: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Direction {
+    fn set(&self, over: bool) {
+        if over {
+            self.over.store(true, Ordering::Release);
+        }
+        let next = |state: usize| Some((state | 1).wrapping_add(2));
+        let _ = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+        self.waker.wake();
+    }
+}
+
+impl Readiness {
+    pub(crate) fn set(&self, event: &mio::event::Event) {
+        let broken = event.is_error();
+        if event.is_readable() || event.is_read_closed() || broken {
+            self.readable.set(event.is_read_closed());
+        }
+        if event.is_writable() || event.is_write_closed() || broken {
+            self.writable.set(event.is_write_closed());
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct MioSocket {
+    pub(crate) socket: Socket,
+    pub(crate) readiness: Arc<Readiness>,
+    pub(crate) key: usize,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Drop for MioSocket {
+    fn drop(&mut self) {
+        let descriptor = self.socket.as_raw_fd();
+        let _ = self.shared.registry.deregister(&mut SourceFd(&descriptor));
+        lock(&self.shared.sockets).remove(self.key);
+    }
+}
+
+impl RegisteredSocket for MioSocket {
+    fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    fn poll_io(
+        &mut self,
+        cx: &mut Context<'_>,
+        interest: Interest,
+        operation: &mut dyn FnMut(&Socket) -> io::Result<()>,
+    ) -> Poll<io::Result<()>> {
+        let direction = match interest {
+            Interest::Readable => &self.readiness.readable,
+            Interest::Writable => &self.readiness.writable,
+        };
+        direction.waker.register(cx.waker());
+        let mut again = false;
+        loop {
+            let state = direction.state.load(Ordering::Acquire);
+            // There nearly always is room to write, before there is an event that says so.
+            if state & 1 == 0 && (interest == Interest::Readable || state > 0) {
+                return Poll::Pending;
+            }
+            match operation(&self.socket) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock
+                        && !direction.over.load(Ordering::Acquire) =>
+                {
+                    let cleared = (state & !1).max(2);
+                    let _ = direction.state.compare_exchange(
+                        state,
+                        cleared,
+                        Ordering::AcqRel,
+                        Ordering::Acquire,
+                    );
+                }
+                // Only the end is left, which the next call finds.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if std::mem::replace(&mut again, true) {
+                        return Poll::Pending;
+                    }
+                }
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+}
