@@ -17,7 +17,7 @@ macro_rules! announce {
 }
 
 /// Prints a line for a person to standard error.
-macro_rules! complain {
+macro_rules! notify {
     ($($text:tt)*) => {
         $crate::logging::message(&format!($($text)*))
     };

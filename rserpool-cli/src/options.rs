@@ -79,7 +79,7 @@ impl TransportOption {
             (Protocol::Auto, Err(error)) => {
                 // A person is told; for programs, an error stays one line.
                 if std::io::stderr().is_terminal() {
-                    complain!("there is no SCTP, so TCP it is: {error}");
+                    notify!("there is no SCTP, so TCP it is: {error}");
                 } else {
                     tracing::info!("there is no SCTP, so TCP it is: {error}");
                 }

@@ -22,11 +22,11 @@ const ROUTE: Route = Route { sender: RegistrarId(99), receiver: RegistrarId(1) }
 
 fn registrar(world: &mut World) -> NodeId {
     // The test is silent for longer than peers may be.
-    let config = RegistrarConfig::new(RegistrarId(1), 1).enrp(address(0)).heartbeat(
-        SECOND * 2,
-        SECOND * 60,
-        SECOND * 60,
-    );
+    let config = RegistrarConfig::new(RegistrarId(1), 1)
+        .enrp(address(0))
+        .heartbeat_cycle(SECOND * 2)
+        .max_time_last_heard(SECOND * 60)
+        .max_time_no_response(SECOND * 60);
     world.registrar(Registrar::new(config))
 }
 
@@ -307,7 +307,7 @@ fn a_connection_that_breaks_after_a_takeover_is_no_death() {
     let mut world = World::default();
     let one = world.join(1, &[]);
     let config = RegistrarConfig::new(RegistrarId(2), 2).enrp(address(1)).peers([address(0)]);
-    let two = world.registrar(Registrar::new(config.keep_alive(SECOND, SECOND * 5)));
+    let two = world.registrar(Registrar::new(config.keep_alive_interval(SECOND)));
     world.run(SECOND);
     // It knows no other registrar, so that the new one has to connect to it.
     let element = world.member(7, &[one]);

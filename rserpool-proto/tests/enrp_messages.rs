@@ -662,7 +662,11 @@ fn of_two_who_take_over_the_smaller_identifier_yields() {
         let mut world = World::default();
         let config = RegistrarConfig::new(RegistrarId(ours), 1).enrp(address(0));
         let [cycle, last_heard, no_response] = Compatibility::default().heartbeat();
-        let config = config.compatibility(profile).heartbeat(cycle, last_heard, no_response);
+        let config = config
+            .heartbeat_cycle(cycle)
+            .max_time_last_heard(last_heard)
+            .max_time_no_response(no_response)
+            .compatibility(profile);
         let node = world.registrar(Registrar::new(config));
         let from = |sender| Route { sender: RegistrarId(sender), receiver: RegistrarId(ours) };
         let mut join = |identifier| {

@@ -160,7 +160,9 @@ fn keep_alives_are_spread_over_time() {
 #[test]
 fn a_registration_that_is_not_renewed_expires_and_its_element_is_told() {
     let mut world = World::default();
-    let config = RegistrarConfig::new(RegistrarId(1), 1).keep_alive(SECOND * 1000, SECOND);
+    let config = RegistrarConfig::new(RegistrarId(1), 1)
+        .keep_alive_interval(SECOND * 1000)
+        .keep_alive_timeout(SECOND);
     let registrar = world.registrar(Registrar::new(config));
     let on = world.connect(registrar);
     send(&mut world, on, registration(7));
@@ -222,7 +224,9 @@ fn what_many_hosts_report_has_a_second_to_answer_and_many_connections_of_one_are
 #[test]
 fn a_report_finds_a_silent_element_before_its_next_keep_alive() {
     let mut world = World::default();
-    let config = RegistrarConfig::new(RegistrarId(1), 1).keep_alive(SECOND * 1000, SECOND * 5);
+    let config = RegistrarConfig::new(RegistrarId(1), 1)
+        .keep_alive_interval(SECOND * 1000)
+        .keep_alive_timeout(SECOND * 5);
     let registrar = world.registrar(Registrar::new(config));
     let element = world.element(new_element(1));
     let user = world.user(new_user(&[registrar]));
@@ -545,7 +549,9 @@ fn elements_that_share_an_endpoint_share_the_connection_to_it() {
 #[test]
 fn an_element_whose_connection_breaks_while_it_is_asked_stays() {
     let mut world = World::default();
-    let config = RegistrarConfig::new(RegistrarId(1), 1).keep_alive(SECOND, SECOND * 5);
+    let config = RegistrarConfig::new(RegistrarId(1), 1)
+        .keep_alive_interval(SECOND)
+        .keep_alive_timeout(SECOND * 5);
     let registrar = world.registrar(Registrar::new(config));
     let element = world.element(new_element(1));
     world.run(SECOND);

@@ -29,7 +29,7 @@ fn policy(values: usize) -> PolicyParameters {
 /// not of all hosts.
 #[test]
 fn elements_that_grow_stop_at_the_limit_of_bytes() {
-    for limits in [Limits::default().bytes(4000, 1 << 20), Limits::default().bytes(1 << 20, 4000)] {
+    for limits in [Limits::default().bytes_per_host(4000), Limits::default().bytes(4000)] {
         let mut world = World::default();
         let node = new_registrar(&mut world, limits);
         let element = world.connect(node);

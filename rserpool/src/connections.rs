@@ -37,6 +37,8 @@ struct Slot {
     signal: Arc<Signal>,
     waker: Waker,
     closing: bool,
+    /// Whether messages wait while answers do.
+    is_client: bool,
     generation: u64,
 }
 
@@ -109,7 +111,18 @@ impl Connections {
         self.slots.len()
     }
 
+    /// Adds a connection that speaks with a peer.
     pub(crate) fn insert(&mut self, name: ConnectionId, connection: Box<dyn Connection>) {
+        self.add(name, connection, false);
+    }
+
+    /// Adds a connection of a client, who asks and is answered. Nothing more is read from it while it
+    /// does not read the answers.
+    pub(crate) fn insert_client(&mut self, name: ConnectionId, connection: Box<dyn Connection>) {
+        self.add(name, connection, true);
+    }
+
+    fn add(&mut self, name: ConnectionId, connection: Box<dyn Connection>, is_client: bool) {
         let entry = self.slots.vacant_entry();
         let index = entry.key();
         let woken = Arc::clone(&self.woken);
@@ -119,7 +132,8 @@ impl Connections {
         let waker = Waker::from(Arc::clone(&signal));
         self.generation += 1;
         let generation = self.generation;
-        entry.insert(Slot { name, connection, signal, waker, closing: false, generation });
+        let closing = false;
+        entry.insert(Slot { name, connection, signal, waker, closing, is_client, generation });
         self.names.insert(name, index);
     }
 
@@ -225,6 +239,9 @@ impl Connections {
                 if slot.connection.poll_close(cx).is_ready() {
                     self.remove(index);
                 }
+                continue;
+            }
+            if slot.is_client && slot.connection.poll_ready(cx).is_pending() {
                 continue;
             }
             if let Poll::Ready(event) = slot.connection.poll_event(cx) {

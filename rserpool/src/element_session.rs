@@ -126,8 +126,10 @@ impl ElementSession {
                             return Poll::Ready(Ok(Some(ElementEvent::BusinessCard(card))));
                         }
                         Incoming::Heartbeat | Incoming::HeartbeatReply => {}
-                        Incoming::Cookie(_) => self.complain("a cookie, which users do not send"),
-                        Incoming::Unexpected(reason) => self.complain(&reason),
+                        Incoming::Cookie(_) => {
+                            self.report_misbehavior("a cookie, which users do not send")
+                        }
+                        Incoming::Unexpected(reason) => self.report_misbehavior(&reason),
                     }
                 }
                 Event::Path { address, up } => {
@@ -152,7 +154,7 @@ impl ElementSession {
         Poll::Pending
     }
 
-    fn complain(&self, reason: &str) {
+    fn report_misbehavior(&self, reason: &str) {
         let now = self.network.now();
         let host = self.peer().host();
         warn_limited!(now, host, "unexpected message on the control channel", reason);

@@ -82,7 +82,6 @@ pub mod contract;
 mod dump;
 mod element;
 mod element_session;
-mod gate;
 mod log;
 mod messenger;
 mod network;
@@ -98,6 +97,7 @@ mod timer;
 pub mod transport;
 mod turns;
 mod user;
+mod wake_filter;
 
 pub use dump::{Dump, DumpError, dump};
 pub use element::{ElementControl, JoinError, PoolElement, PoolElementBuilder};

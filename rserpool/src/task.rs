@@ -15,11 +15,11 @@ use rserpool_proto::{ConnectionEvent, Machine, Output};
 
 use crate::Network;
 use crate::connections::Connections;
-use crate::gate::Gate;
 use crate::log::{self, ANYBODY, warn_limited};
 use crate::timer::LazyTimer;
 use crate::transport::multicast::Multicast;
 use crate::transport::{Connection, Endpoint, Event, SendError, is_shortage};
+use crate::wake_filter::WakeFilter;
 
 /// The most connections of one task. Not from the RFCs. Further ones from outside are dropped.
 const MAX_CONNECTIONS: usize = 65_536;
@@ -37,7 +37,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How late timers may be while there is something to read. What came before a deadline is thus
 /// read before it, unless there is more than can be read; and then the machine sees that.
-const TIMER_PATIENCE: Duration = Duration::from_millis(200);
+const TIMER_SLACK: Duration = Duration::from_millis(200);
 
 /// What a task does besides running its machine.
 pub(crate) trait Role: Send + 'static {
@@ -69,10 +69,10 @@ pub(crate) struct Task<R: Role> {
     network: Network,
     /// Each with the protocol that it speaks. None once the task is closing: nobody shall
     /// connect to it any more.
-    endpoints: Vec<(Ppid, Gate<Box<dyn Endpoint>>)>,
+    endpoints: Vec<(Ppid, WakeFilter<Box<dyn Endpoint>>)>,
     connections: Connections,
     commands: Option<mpsc::Receiver<R::Command>>,
-    multicast: Vec<Gate<Multicast>>,
+    multicast: Vec<WakeFilter<Multicast>>,
     timer: LazyTimer,
     accept_again: Option<Instant>,
     /// When the task was woken. The clock is not read for each thing that happened.
@@ -102,11 +102,11 @@ impl<R: Role> Task<R> {
             network: network.clone(),
             endpoints: endpoints
                 .into_iter()
-                .map(|(protocol, endpoint)| (protocol, Gate::new(endpoint)))
+                .map(|(protocol, endpoint)| (protocol, WakeFilter::new(endpoint)))
                 .collect(),
             connections: Connections::new(),
             commands: Some(commands),
-            multicast: multicast.into_iter().map(Gate::new).collect(),
+            multicast: multicast.into_iter().map(WakeFilter::new).collect(),
             timer: LazyTimer::default(),
             accept_again: None,
             now: network.now(),
@@ -170,7 +170,7 @@ impl<R: Role> Task<R> {
 
     fn timers_are_late(&mut self) -> bool {
         let due = self.role.machine().poll_timeout();
-        due.is_some_and(|due| due + TIMER_PATIENCE <= self.now)
+        due.is_some_and(|due| due + TIMER_SLACK <= self.now)
     }
 
     /// The endpoint that dials `to`: that of its transport, or the only one, which says what is
@@ -181,7 +181,7 @@ impl<R: Role> Task<R> {
         to: &TransportAddress,
     ) -> Option<&mut Box<dyn Endpoint>> {
         let mut of_protocol = self.endpoints.iter_mut().filter(|(its, _)| *its == protocol);
-        let fits = |endpoint: &Gate<Box<dyn Endpoint>>| {
+        let fits = |endpoint: &WakeFilter<Box<dyn Endpoint>>| {
             endpoint.source.local().is_some_and(|local| local.protocol == to.protocol)
         };
         let first = of_protocol.next()?;
@@ -348,7 +348,12 @@ impl<R: Role> Task<R> {
             Ok(connection) if self.connections.len() < MAX_CONNECTIONS => {
                 let peer = connection.peer().clone();
                 let name = self.role.machine().accept(now, protocol, peer);
-                self.connections.insert(name, connection);
+                // Two registrars that tell each other much must not wait for each other.
+                if protocol == Ppid::ASAP {
+                    self.connections.insert_client(name, connection);
+                } else {
+                    self.connections.insert(name, connection);
+                }
             }
             Ok(connection) => {
                 tracing::debug!(peer = %connection.peer(), "too many connections");

@@ -9,7 +9,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rserpool::cookie::{KeyRing, Lineage, Seal, clear_part};
 use rserpool_proto::replay::{
-    Action, Client, Frame, Heard, InvalidCheckpoint, Life, RefusalReason, RequestNumber, Server,
+    Action, Client, ClientEvent, Epoch, Frame, InvalidCheckpoint, RefusalReason, RequestNumber,
+    Server,
 };
 
 fn now() -> SystemTime {
@@ -147,12 +148,12 @@ fn hear(client: &mut Client, message: Down, cookie: &mut Option<Bytes>, seen: &m
         Down::Data(message) => {
             let clear = cookie.as_ref().and_then(clear_part);
             match client.handle_message(message, clear.as_deref()).unwrap() {
-                Heard::Reply { number, body } => {
+                ClientEvent::Reply { number, body } => {
                     seen.push(u64::from_be_bytes(body[..].try_into().unwrap()));
                     assert_eq!(number, RequestNumber(seen.len() as u64), "each once, in order");
                 }
-                Heard::Nothing => {}
-                Heard::Refused(reason) => panic!("refused: {reason}"),
+                ClientEvent::Nothing => {}
+                ClientEvent::Refused(reason) => panic!("refused: {reason}"),
             }
         }
     }
@@ -172,13 +173,13 @@ fn the_same_with_few_checkpoints_if_replies_follow_from_the_state() {
     }
 }
 
-fn request(life: u32, number: u64) -> Bytes {
-    let (life, number) = (Life(life), RequestNumber(number));
-    Frame::Request { life, number, acknowledged: RequestNumber(0), body: Bytes::new() }.encode()
+fn request(epoch: u32, number: u64) -> Bytes {
+    let (epoch, number) = (Epoch(epoch), RequestNumber(number));
+    Frame::Request { epoch, number, acknowledged: RequestNumber(0), body: Bytes::new() }.encode()
 }
 
-fn refusal(life: u32, reason: RefusalReason) -> Action {
-    Action::Refuse(Frame::Refusal { life: Life(life), reason }.encode())
+fn refusal(epoch: u32, reason: RefusalReason) -> Action {
+    Action::Refuse(Frame::Refusal { epoch: Epoch(epoch), reason }.encode())
 }
 
 #[test]
@@ -194,7 +195,7 @@ fn without_the_checkpoint_a_session_starts_afresh_or_not_at_all() {
         ));
         let reply = server.finish(Bytes::new());
         server.checkpoint(b"");
-        assert!(matches!(client.handle_message(reply, None).unwrap(), Heard::Reply { .. }));
+        assert!(matches!(client.handle_message(reply, None).unwrap(), ClientEvent::Reply { .. }));
     }
     // The client has no checkpoint that it could show, and knows of none that holds anything: it
     // keeps the two, and they are done again.
@@ -204,7 +205,7 @@ fn without_the_checkpoint_a_session_starts_afresh_or_not_at_all() {
     let reply = server.finish(Bytes::new());
     assert!(matches!(
         client.handle_message(reply, Some(&reach)).unwrap(),
-        Heard::Reply { number: RequestNumber(3), .. }
+        ClientEvent::Reply { number: RequestNumber(3), .. }
     ));
     assert_eq!(client.replay().count(), 3, "the checkpoint holds the first two");
 
@@ -218,7 +219,7 @@ fn without_the_checkpoint_a_session_starts_afresh_or_not_at_all() {
     }
     let Action::Refuse(message) = refused else { panic!() };
     let heard = client.handle_message(message, None).unwrap();
-    assert_eq!(heard, Heard::Refused(RefusalReason::CheckpointRefused));
+    assert_eq!(heard, ClientEvent::Refused(RefusalReason::CheckpointRefused));
 
     assert_eq!(client.start_afresh(), 3, "so many are lost with their effects");
     let replay: Vec<_> = client.replay().collect();
@@ -227,7 +228,9 @@ fn without_the_checkpoint_a_session_starts_afresh_or_not_at_all() {
         assert!(matches!(other.handle_message(message).unwrap(), Action::Begin(_) | Action::Do(_)));
         let reply = other.finish(Bytes::new());
         let heard = client.handle_message(reply, None).unwrap();
-        assert!(matches!(heard, Heard::Reply { number, .. } if number == RequestNumber(expected)));
+        assert!(
+            matches!(heard, ClientEvent::Reply { number, .. } if number == RequestNumber(expected))
+        );
     }
     assert_eq!(client.submit(Bytes::new()).unwrap().0, RequestNumber(6));
 }
@@ -239,7 +242,7 @@ fn what_a_hostile_client_sends_is_refused() {
         server.handle_message(request(1, 9)).unwrap(),
         refusal(1, RefusalReason::NoCheckpoint)
     );
-    assert_eq!(server.handle_message(request(1, 1)).unwrap(), Action::Nothing, "a refused life");
+    assert_eq!(server.handle_message(request(1, 1)).unwrap(), Action::Nothing, "a refused epoch");
     assert!(matches!(server.handle_message(request(2, 1)).unwrap(), Action::Begin(_)));
     server.finish(Bytes::new());
     assert_eq!(
@@ -263,7 +266,7 @@ fn a_life_of_which_nothing_came_is_not_followed_by_another() {
     client.submit(Bytes::new()).unwrap();
     assert!(client.may_start_afresh());
     client.start_afresh();
-    assert!(!client.may_start_afresh(), "the servers refuse every life of it");
+    assert!(!client.may_start_afresh(), "the servers refuse every epoch of it");
     let mut server = Server::new();
     let message = client.replay().next().unwrap();
     assert!(matches!(server.handle_message(message).unwrap(), Action::Begin(_)));

@@ -68,31 +68,31 @@ async fn talk(mut session: Session) -> anyhow::Result<()> {
     let mut at_end = false;
     loop {
         // With nothing left to say, replies are waited for that are still due.
-        let patience = if unanswered.is_empty() { LAST_REPLIES / 4 } else { LAST_REPLIES };
+        let timeout = if unanswered.is_empty() { LAST_REPLIES / 4 } else { LAST_REPLIES };
         tokio::select! {
             event = session.recv() => match event {
-                Ok(Event::Connected(element)) => complain!("-- connected to {element}"),
+                Ok(Event::Connected(element)) => notify!("-- connected to {element}"),
                 Ok(Event::Message(message)) => {
                     // Replies come in the order of the lines.
                     unanswered.pop_front();
                     out!("{}", String::from_utf8_lossy(&message.payload));
                 }
                 Ok(Event::FailoverStarted { from }) => {
-                    complain!("-- {from} is gone, looking for another");
+                    notify!("-- {from} is gone, looking for another");
                     #[allow(clippy::disallowed_methods, reason = "for the eye alone")]
                     let now = Instant::now();
                     since = Some(now);
                 }
                 Ok(Event::FailoverCompleted { to, .. }) => {
                     let took = since.take().map(|since: Instant| since.elapsed());
-                    complain!("-- {to} took over after {:.1?}", took.unwrap_or_default());
+                    notify!("-- {to} took over after {:.1?}", took.unwrap_or_default());
                     for line in &unanswered {
                         session.send(Ppid::NONE, line.clone().into_bytes()).await?;
                     }
                 }
                 Ok(_) => {}
                 Err(SessionClosed::ByElement) => {
-                    complain!("-- closed by the server");
+                    notify!("-- closed by the server");
                     return Ok(());
                 }
                 Err(SessionClosed::Failed(error)) => return Err(explain_session(error)),
@@ -105,7 +105,7 @@ async fn talk(mut session: Session) -> anyhow::Result<()> {
                 }
                 None => at_end = true,
             },
-            () = tokio::time::sleep(patience), if at_end => break,
+            () = tokio::time::sleep(timeout), if at_end => break,
             _ = tokio::signal::ctrl_c() => break,
         }
     }

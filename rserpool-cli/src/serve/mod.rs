@@ -177,7 +177,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         if let Ok(result) = tokio::time::timeout(PATIENCE, &mut registered).await {
             return result;
         }
-        complain!(
+        notify!(
             "no registrar at {at} yet, and none that announces itself: start one with `rserpool registrar`, or say where it is \
              with --registrar; waiting"
         );
@@ -213,7 +213,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     if !serving.await {
-        complain!("left without the registrar's word: the registration has yet to expire");
+        notify!("left without the registrar's word: the registration has yet to expire");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -88,7 +88,7 @@ enum State {
 struct Accepted {
     host: IpAddr,
     /// Whether its first fault was logged.
-    complained: bool,
+    has_misbehaved: bool,
 }
 
 /// The connection to the home registrar.
@@ -442,7 +442,7 @@ impl Machine for Element {
             self.make_room();
         }
         let host = peer.host();
-        self.accepted.insert(connection, Accepted { host, complained: false });
+        self.accepted.insert(connection, Accepted { host, has_misbehaved: false });
         self.timers.set(Timer::FirstMessage(connection), now + FIRST_MESSAGE_TIMEOUT);
         connection
     }
@@ -461,7 +461,7 @@ impl Machine for Element {
             }
             Received::Refused(reason) => {
                 let accepted = self.accepted.get_mut(&from);
-                if accepted.is_none_or(|its| !std::mem::replace(&mut its.complained, true)) {
+                if accepted.is_none_or(|its| !std::mem::replace(&mut its.has_misbehaved, true)) {
                     self.out.event(Event::Misbehaved(reason));
                 }
             }

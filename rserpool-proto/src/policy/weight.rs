@@ -47,8 +47,8 @@ impl<W: Weight> SelectionPolicy for ByWeight<W> {
     fn new_selector(self: Arc<Self>) -> Box<dyn Selector> {
         Box::new(WeightSelector {
             policy: self,
-            urn: Urn::default(),
-            idle: Urn::default(),
+            sampler: Sampler::default(),
+            idle: Sampler::default(),
             degradations: Vec::new(),
         })
     }
@@ -57,9 +57,9 @@ impl<W: Weight> SelectionPolicy for ByWeight<W> {
 #[derive(Debug)]
 struct WeightSelector<W> {
     policy: Arc<ByWeight<W>>,
-    urn: Urn,
+    sampler: Sampler,
     /// Those without a weight, drawn evenly where nobody has one: better than nobody.
-    idle: Urn,
+    idle: Sampler,
     /// By member, as far as there are any but 0.
     degradations: Vec<u32>,
 }
@@ -75,7 +75,7 @@ impl<W: Weight> Selector for WeightSelector<W> {
             *present = degradation;
         }
         let weight = self.policy.0.weight(parameters);
-        self.urn.set(member.0, weight);
+        self.sampler.set(member.0, weight);
         self.idle.set(member.0, u32::from(weight == 0));
     }
 
@@ -84,14 +84,14 @@ impl<W: Weight> Selector for WeightSelector<W> {
     }
 
     fn remove(&mut self, member: Member) {
-        self.urn.set(member.0, 0);
+        self.sampler.set(member.0, 0);
         self.idle.set(member.0, 0);
     }
 
     fn select(&mut self, wanted: Wanted, rng: &mut dyn Rng, selected: &mut Vec<Member>) {
         let first = selected.len();
-        let urn = if self.urn.len == 0 { &mut self.idle } else { &mut self.urn };
-        urn.draw_different(wanted.items, rng, selected);
+        let sampler = if self.sampler.len == 0 { &mut self.idle } else { &mut self.sampler };
+        sampler.draw_different(wanted.items, rng, selected);
         for member in selected[first..].iter().take(wanted.max_increment.unwrap_or(1)) {
             self.count(*member);
         }
@@ -100,7 +100,7 @@ impl<W: Weight> Selector for WeightSelector<W> {
     fn resume(&mut self, order: &[Member], complete: bool, _: &mut dyn Rng) {
         if !complete {
             for Member(member) in order {
-                self.urn.set(*member, self.urn.weight(*member).min(1));
+                self.sampler.set(*member, self.sampler.weight(*member).min(1));
             }
         }
         if let Some(first) = order.first() {
@@ -113,9 +113,9 @@ impl<W> WeightSelector<W> {
     /// The member was selected.
     fn count(&mut self, Member(member): Member) {
         let degradation = self.degradations.get(member as usize).copied().unwrap_or(0);
-        let weight = self.urn.weight(member);
+        let weight = self.sampler.weight(member);
         if degradation > 0 && weight > 0 {
-            self.urn.set(member, weight.saturating_sub(degradation).max(1));
+            self.sampler.set(member, weight.saturating_sub(degradation).max(1));
         }
     }
 }
@@ -129,7 +129,7 @@ impl<W> WeightSelector<W> {
 /// W.-C. Ni, "Dynamic generation of discrete random variates", 1993; one level of it, since
 /// there are 33 classes at most.)
 #[derive(Debug, Default)]
-struct Urn {
+struct Sampler {
     /// By member.
     tickets: Vec<Ticket>,
     /// Those that are not empty, the largest weights first.
@@ -150,20 +150,20 @@ struct Ticket {
 struct Class {
     /// Its weights are at most 2 to the power of this, and more than half of that.
     exponent: u8,
-    lots: Vec<Lot>,
+    candidates: Vec<Candidate>,
     total: u64,
 }
 
 /// A member, and its weight once more, so that both are looked at together.
 #[derive(Debug, Clone, Copy)]
-struct Lot {
+struct Candidate {
     member: u32,
     weight: u32,
 }
 
 impl Class {
     fn new(exponent: u8) -> Self {
-        Self { exponent, lots: Vec::new(), total: 0 }
+        Self { exponent, candidates: Vec::new(), total: 0 }
     }
 
     fn most(&self) -> u64 {
@@ -172,11 +172,11 @@ impl Class {
 
     /// As in a pool that draws without weights.
     fn all_weigh_most(&self) -> bool {
-        self.total == self.most() * self.lots.len() as u64
+        self.total == self.most() * self.candidates.len() as u64
     }
 
-    fn any(&self, rng: &mut dyn Rng) -> &Lot {
-        &self.lots[rng.random_range(0..self.lots.len())]
+    fn any(&self, rng: &mut dyn Rng) -> &Candidate {
+        &self.candidates[rng.random_range(0..self.candidates.len())]
     }
 
     /// Whether a member of that weight is drawn when it was chosen.
@@ -194,7 +194,7 @@ fn exponent(weight: u32) -> u8 {
     (u32::BITS - (weight - 1).leading_zeros()) as u8
 }
 
-impl Urn {
+impl Sampler {
     fn weight(&self, member: u32) -> u32 {
         self.tickets.get(member as usize).map_or(0, |ticket| ticket.weight)
     }
@@ -211,7 +211,7 @@ impl Urn {
             class.total = class.total - u64::from(old) + u64::from(weight);
             let ticket = &mut self.tickets[member as usize];
             ticket.weight = weight;
-            class.lots[ticket.index as usize].weight = weight;
+            class.candidates[ticket.index as usize].weight = weight;
             return;
         }
         if old > 0 {
@@ -230,13 +230,13 @@ impl Urn {
         let number = self.class(exponent(weight)).expect("it has a member");
         let class = &mut self.classes[number];
         let index = std::mem::take(&mut self.tickets[member as usize]).index;
-        class.lots.swap_remove(index as usize);
-        if let Some(moved) = class.lots.get(index as usize) {
+        class.candidates.swap_remove(index as usize);
+        if let Some(moved) = class.candidates.get(index as usize) {
             self.tickets[moved.member as usize].index = index;
         }
         class.total -= u64::from(weight);
         self.len -= 1;
-        if class.lots.is_empty() {
+        if class.candidates.is_empty() {
             self.classes.remove(number);
         }
     }
@@ -251,9 +251,9 @@ impl Urn {
             number
         });
         let class = &mut self.classes[number];
-        let index = u32::try_from(class.lots.len()).expect("members are 32-bit numbers");
+        let index = u32::try_from(class.candidates.len()).expect("members are 32-bit numbers");
         self.tickets[member as usize] = Ticket { weight, index };
-        class.lots.push(Lot { member, weight });
+        class.candidates.push(Candidate { member, weight });
         class.total += u64::from(weight);
         self.len += 1;
     }
@@ -300,9 +300,9 @@ impl Urn {
             _ => drawn.fill_with(|| {
                 let class = self.class_of_any(rng);
                 loop {
-                    let lot = class.any(rng);
-                    if class.counts(lot.weight, rng) {
-                        return lot.member;
+                    let candidate = class.any(rng);
+                    if class.counts(candidate.weight, rng) {
+                        return candidate.member;
                     }
                 }
             }),
@@ -317,8 +317,8 @@ impl Urn {
         let mut open = (1_u32 << drawn.len()) - 1;
         while open != 0 {
             for drawing in ones(open) {
-                let lot = classes[drawing].any(rng);
-                (drawn[drawing], weights[drawing]) = (lot.member, lot.weight);
+                let candidate = classes[drawing].any(rng);
+                (drawn[drawing], weights[drawing]) = (candidate.member, candidate.weight);
             }
             for drawing in ones(open) {
                 if classes[drawing].counts(weights[drawing], rng) {
@@ -371,23 +371,27 @@ mod tests {
     #[test]
     fn what_is_taken_out_and_put_back_leaves_the_urn_as_it_was() {
         let rng = &mut StdRng::seed_from_u64(1);
-        let mut urn = Urn::default();
+        let mut sampler = Sampler::default();
         for round in 0..2000_u32 {
-            urn.set(rng.random_range(0..50), rng.random_range(0..=9) << rng.random_range(0..28));
-            let weights = urn.tickets.iter().map(|ticket| u64::from(ticket.weight));
-            assert_eq!(urn.total, weights.sum::<u64>());
-            for class in &urn.classes {
-                let weights = class.lots.iter().map(|lot| urn.weight(lot.member));
-                assert!(weights.clone().eq(class.lots.iter().map(|lot| lot.weight)));
+            sampler
+                .set(rng.random_range(0..50), rng.random_range(0..=9) << rng.random_range(0..28));
+            let weights = sampler.tickets.iter().map(|ticket| u64::from(ticket.weight));
+            assert_eq!(sampler.total, weights.sum::<u64>());
+            for class in &sampler.classes {
+                let weights =
+                    class.candidates.iter().map(|candidate| sampler.weight(candidate.member));
+                assert!(
+                    weights.clone().eq(class.candidates.iter().map(|candidate| candidate.weight))
+                );
                 assert!(weights.clone().all(|weight| exponent(weight) == class.exponent));
                 assert_eq!(class.total, weights.map(u64::from).sum::<u64>(), "round {round}");
             }
             let mut drawn = [0; 3];
-            let drawn = &mut drawn[..urn.len.min(3)];
-            urn.draw(drawn, rng);
-            assert!(drawn.iter().all(|member| urn.weight(*member) > 0));
+            let drawn = &mut drawn[..sampler.len.min(3)];
+            sampler.draw(drawn, rng);
+            assert!(drawn.iter().all(|member| sampler.weight(*member) > 0));
         }
-        (0..50).for_each(|member| urn.set(member, 0));
-        assert_eq!((urn.classes.len(), urn.total), (0, 0));
+        (0..50).for_each(|member| sampler.set(member, 0));
+        assert_eq!((sampler.classes.len(), sampler.total), (0, 0));
     }
 }

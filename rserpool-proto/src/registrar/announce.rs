@@ -23,7 +23,7 @@ impl Announcements {
     }
 
     fn count(&mut self, now: Instant, outdate: Duration) -> u32 {
-        // N registrars announce themselves every N intervals, so the patience grows with them.
+        // N registrars announce themselves every N intervals, so the time that one counts grows with them.
         let others = u32::try_from(self.heard.len()).unwrap_or(u32::MAX);
         self.heard.retain(|_, heard| now < *heard + outdate * others);
         u32::try_from(self.heard.len()).unwrap_or(u32::MAX)

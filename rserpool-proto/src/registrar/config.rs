@@ -32,11 +32,20 @@ pub struct RegistrarConfig {
     pub(super) enrp: Option<TransportAddress>,
     pub(super) peers: Vec<TransportAddress>,
     pub(super) multicast_presence: bool,
-    pub(super) heartbeat: Duration,
-    pub(super) max_time_last_heard: Duration,
-    pub(super) max_time_no_response: Duration,
+    /// None where the compatibility profile decides.
+    heartbeat_cycle: Option<Duration>,
+    max_time_last_heard: Option<Duration>,
+    max_time_no_response: Option<Duration>,
     pub(super) mentor_discovery: Duration,
     pub(super) takeover_expiry: Duration,
+}
+
+/// What registrars expect of each other (RFC 5353 section 4.2).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Heartbeat {
+    pub(super) cycle: Duration,
+    pub(super) max_last_heard: Duration,
+    pub(super) max_no_response: Duration,
 }
 
 impl RegistrarConfig {
@@ -44,8 +53,6 @@ impl RegistrarConfig {
     /// drawn at random (RFC 5353 section 3.2.1), whose random choices follow from `seed`.
     #[must_use]
     pub fn new(identifier: RegistrarId, seed: u64) -> Self {
-        let compatibility = Compatibility::default();
-        let [heartbeat, max_time_last_heard, max_time_no_response] = compatibility.heartbeat();
         Self {
             identifier,
             seed,
@@ -63,13 +70,13 @@ impl RegistrarConfig {
             announced: None,
             announce_interval: Duration::from_secs(1),
             announce_outdate: Duration::from_secs(5),
-            compatibility,
+            compatibility: Compatibility::default(),
             enrp: None,
             peers: Vec::new(),
             multicast_presence: false,
-            heartbeat,
-            max_time_last_heard,
-            max_time_no_response,
+            heartbeat_cycle: None,
+            max_time_last_heard: None,
+            max_time_no_response: None,
             mentor_discovery: Duration::from_secs(5),
             takeover_expiry: Duration::from_secs(5),
         }
@@ -107,11 +114,18 @@ impl RegistrarConfig {
         self
     }
 
-    /// How many elements a resolution returns that asks for no number, 32, and the most that
-    /// any returns, 128: ours, for RFC 5352 section 3.3 would list all. rsplib has 3 and 128.
+    /// Sets the number of elements that a resolution returns which asks for no number. Default: 32.
+    /// Not from the RFCs: RFC 5352 section 3.3 would list all; rsplib has 3.
     #[must_use]
-    pub fn items(mut self, default: u32, max: u32) -> Self {
-        (self.default_items, self.max_items) = (default, max);
+    pub fn default_items(mut self, elements: u32) -> Self {
+        self.default_items = elements;
+        self
+    }
+
+    /// Sets the most elements that a resolution returns. Default: 128, as rsplib has it.
+    #[must_use]
+    pub fn max_items(mut self, elements: u32) -> Self {
+        self.max_items = elements;
         self
     }
 
@@ -124,11 +138,19 @@ impl RegistrarConfig {
         self
     }
 
-    /// How often elements are asked whether they are alive, 5 s, varied by 50 % (RFC 5352
-    /// section 3.5), and how long they may take to answer, 5 s. Both values are rsplib's.
+    /// Sets the time between two keep-alives to an element, which is varied by 50 % (RFC 5352 section
+    /// 3.5). Default: 5 s, as rsplib has it.
     #[must_use]
-    pub fn keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
-        (self.keep_alive_interval, self.keep_alive_timeout) = (interval, timeout);
+    pub fn keep_alive_interval(mut self, interval: Duration) -> Self {
+        self.keep_alive_interval = interval;
+        self
+    }
+
+    /// Sets the time within which an element has to answer a keep-alive. Default: 5 s, as rsplib has
+    /// it.
+    #[must_use]
+    pub fn keep_alive_timeout(mut self, timeout: Duration) -> Self {
+        self.keep_alive_timeout = timeout;
         self
     }
 
@@ -149,13 +171,12 @@ impl RegistrarConfig {
         self
     }
 
-    /// With which implementations to be compatible: all of them. It brings its own
-    /// [`Self::heartbeat`], which another one may follow.
+    /// Sets the implementations to be compatible with. Default: all of them. It decides the defaults of
+    /// [`Self::heartbeat_cycle`], [`Self::max_time_last_heard`] and [`Self::max_time_no_response`].
     #[must_use]
     pub fn compatibility(mut self, profile: Compatibility) -> Self {
         self.compatibility = profile;
-        let [cycle, max_last_heard, max_no_response] = profile.heartbeat();
-        self.heartbeat(cycle, max_last_heard, max_no_response)
+        self
     }
 
     /// Where other registrars reach this one (RFC 5353): nowhere, so that it stays alone.
@@ -187,33 +208,60 @@ impl RegistrarConfig {
         self.multicast_presence
     }
 
-    /// How often peers are told that we are there, PEER-HEARTBEAT-CYCLE: 2 s, about rsplib's; how
-    /// long one may be silent, MAX-TIME-LAST-HEARD: 3 s; and how long for it may not answer then,
-    /// MAX-TIME-NO-RESPONSE: 1.5 s, both ours. With [`Compatibility::Rfc`], they are the 30 s, 61 s and
-    /// 5 s of RFC 5353 section 4.2.
+    /// Sets PEER-HEARTBEAT-CYCLE, the time between two ENRP_PRESENCE messages to each peer. Default: 2
+    /// s, about what rsplib has; with [`Compatibility::Rfc`] 30 s (RFC 5353 section 4.2).
     ///
-    /// A peer that goes silent is dead when the last two are over, 4.5 s after it was heard last;
-    /// its elements are taken over as soon as the other peers agree. One that was killed is dead
-    /// when its host refuses a connection, at once.
+    /// A peer that goes silent is dead when [`Self::max_time_last_heard`] and
+    /// [`Self::max_time_no_response`] are over; its elements are taken over as soon as the other peers
+    /// agree. One that was killed is dead when its host refuses a connection, at once.
     #[must_use]
-    pub fn heartbeat(
-        mut self,
-        cycle: Duration,
-        max_last_heard: Duration,
-        max_no_response: Duration,
-    ) -> Self {
-        self.heartbeat = cycle;
-        self.max_time_last_heard = max_last_heard;
-        self.max_time_no_response = max_no_response;
+    pub fn heartbeat_cycle(mut self, cycle: Duration) -> Self {
+        self.heartbeat_cycle = Some(cycle);
         self
     }
 
-    /// How long to look for a mentor before we go on alone, 5 s, and how long peers may take to
-    /// agree to a takeover before they are asked again, 5 s. Both are rsplib's.
+    /// Sets MAX-TIME-LAST-HEARD, the time that a peer may be silent before it is asked. Default: 3 s.
+    /// Not from the RFCs: chosen for takeovers within seconds; with [`Compatibility::Rfc`] 61 s (RFC
+    /// 5353 section 4.2).
     #[must_use]
-    pub fn patience(mut self, mentor_discovery: Duration, takeover_expiry: Duration) -> Self {
-        (self.mentor_discovery, self.takeover_expiry) = (mentor_discovery, takeover_expiry);
+    pub fn max_time_last_heard(mut self, time: Duration) -> Self {
+        self.max_time_last_heard = Some(time);
         self
+    }
+
+    /// Sets MAX-TIME-NO-RESPONSE, the time that a peer which was asked has to answer. Default: 1.5 s.
+    /// Not from the RFCs: chosen for takeovers within seconds; with [`Compatibility::Rfc`] 5 s (RFC
+    /// 5353 section 4.2).
+    #[must_use]
+    pub fn max_time_no_response(mut self, time: Duration) -> Self {
+        self.max_time_no_response = Some(time);
+        self
+    }
+
+    /// Sets the time to look for a mentor before the registrar works alone. Default: 5 s, as rsplib has
+    /// it.
+    #[must_use]
+    pub fn mentor_discovery(mut self, time: Duration) -> Self {
+        self.mentor_discovery = time;
+        self
+    }
+
+    /// Sets the time after which peers that have not agreed to a takeover are asked again. Default: 5 s,
+    /// as rsplib has it.
+    #[must_use]
+    pub fn takeover_expiry(mut self, time: Duration) -> Self {
+        self.takeover_expiry = time;
+        self
+    }
+
+    /// Returns the heartbeat cycle, and how long peers may be silent and take to answer.
+    pub(super) fn heartbeat(&self) -> Heartbeat {
+        let [cycle, last_heard, no_response] = self.compatibility.heartbeat();
+        Heartbeat {
+            cycle: self.heartbeat_cycle.unwrap_or(cycle),
+            max_last_heard: self.max_time_last_heard.unwrap_or(last_heard),
+            max_no_response: self.max_time_no_response.unwrap_or(no_response),
+        }
     }
 
     /// Returns the address at which ENRP is offered, if it is.
@@ -234,12 +282,19 @@ impl RegistrarConfig {
         self.compatibility
     }
 
-    /// How often the registrar announces itself, T6-Serverannounce, 1 s, times the number of
-    /// registrars heard; and how long one counts that was not heard again, T7-ENRPoutdate, 5 s (RFC
-    /// 5352 sections 3.6 and 7.1).
+    /// Sets T6-Serverannounce, the time between two announcements, times the number of registrars that
+    /// announce themselves. Default: 1 s (RFC 5352 section 7.1).
     #[must_use]
-    pub fn announce_timers(mut self, interval: Duration, outdate: Duration) -> Self {
-        (self.announce_interval, self.announce_outdate) = (interval, outdate);
+    pub fn announce_interval(mut self, interval: Duration) -> Self {
+        self.announce_interval = interval;
+        self
+    }
+
+    /// Sets T7-ENRPoutdate, the time that an announcement of another registrar counts. Default: 5 s
+    /// (RFC 5352 section 7.1).
+    #[must_use]
+    pub fn announce_outdate(mut self, time: Duration) -> Self {
+        self.announce_outdate = time;
         self
     }
 
@@ -249,7 +304,7 @@ impl RegistrarConfig {
         self.announced.is_some()
     }
 
-    /// Announces the registrar at `transports`, see [`Self::announce_timers`]. Without this there are
+    /// Announces the registrar at `transports`, see [`Self::announce_interval`]. Without this there are
     /// no announcements.
     #[must_use]
     pub fn announce(mut self, transports: impl IntoIterator<Item = TransportAddress>) -> Self {

@@ -20,7 +20,7 @@ const DIAL_PAUSE: Duration = Duration::from_millis(200);
 pub(super) const REPORT_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long an element may still take to answer that more hosts reported than MAX-BAD-PE-REPORT.
-const REPORTED_PATIENCE: Duration = Duration::from_secs(1);
+const REPORTED_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Registrar {
     pub(super) fn schedule_keep_alive(&mut self, now: Instant, key: ElementKey) {
@@ -295,7 +295,8 @@ impl Registrar {
         let Some(key) = self.handlespace.find(&ack.pool_handle, ack.identifier) else { return };
         let Some(element) = self.handlespace.get_mut(key) else { return };
         if element.state.connection != Some(from) {
-            return self.complain(from, "answered a keep-alive for another element".to_owned());
+            return self
+                .report_misbehavior(from, "answered a keep-alive for another element".to_owned());
         }
         match &mut element.state.watch {
             Watch::Home(custody) => {
@@ -346,7 +347,7 @@ impl Registrar {
                 } else if let KeepAlive::Asked { deadline } = &mut custody.keep_alive
                     && custody.reporters.len() > max_reports
                 {
-                    *deadline = (*deadline).min(now + REPORTED_PATIENCE);
+                    *deadline = (*deadline).min(now + REPORTED_TIMEOUT);
                     self.timers.set(Timer::KeepAlive(key), *deadline);
                 }
             }

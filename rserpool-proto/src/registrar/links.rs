@@ -46,7 +46,7 @@ pub(super) struct Link {
     pub(super) downloads: (Instant, u32),
     /// When it was heard last.
     pub(super) heard: Instant,
-    pub(super) complained: bool,
+    pub(super) has_misbehaved: bool,
 }
 
 impl Registrar {
@@ -85,7 +85,7 @@ impl Registrar {
             page: None,
             downloads: (now, 0),
             heard: now,
-            complained: false,
+            has_misbehaved: false,
         };
         self.peers.links.insert(connection, link);
     }
@@ -253,9 +253,9 @@ impl Registrar {
         }
     }
 
-    pub(super) fn complain_of_link(&mut self, about: ConnectionId, reason: String) {
+    pub(super) fn report_link(&mut self, about: ConnectionId, reason: String) {
         if let Some(link) = self.peers.links.get_mut(&about)
-            && !std::mem::replace(&mut link.complained, true)
+            && !std::mem::replace(&mut link.has_misbehaved, true)
         {
             self.out.event(Event::Misbehaved { peer: link.address.clone(), reason });
         }

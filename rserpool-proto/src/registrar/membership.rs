@@ -120,7 +120,7 @@ pub(super) struct Client {
     /// When it was heard last.
     pub(super) heard: Instant,
     /// Whether its first fault was told.
-    pub(super) complained: bool,
+    pub(super) has_misbehaved: bool,
     /// Whether it does not understand keep-alives that name an element.
     pub(super) strict: bool,
 }
@@ -135,7 +135,7 @@ impl Client {
             asked: BTreeSet::new(),
             queued: BTreeSet::new(),
             heard: now,
-            complained: false,
+            has_misbehaved: false,
             strict: false,
         }
     }

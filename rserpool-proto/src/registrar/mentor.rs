@@ -48,7 +48,7 @@ impl Registrar {
         if self.config.enrp.is_none() {
             return;
         }
-        self.timers.set(Timer::Heartbeat, now + self.config.heartbeat);
+        self.timers.set(Timer::Heartbeat, now + self.config.heartbeat().cycle);
         if self.config.peers.is_empty() && !self.config.multicast_presence {
             return;
         }
@@ -204,6 +204,6 @@ impl Registrar {
     ) {
         let request = HandleTableRequest { own_children_only, route: self.route(peer) };
         self.out.send_enrp(connection, request);
-        self.timers.set(Timer::Download(peer), now + self.config.max_time_no_response);
+        self.timers.set(Timer::Download(peer), now + self.config.heartbeat().max_no_response);
     }
 }

@@ -208,11 +208,11 @@ impl Registrar {
             Ok(Received::Message(body)) => {
                 self.process(now, from, body);
             }
-            Ok(Received::Refused(reason)) => self.complain(from, reason),
+            Ok(Received::Refused(reason)) => self.report_misbehavior(from, reason),
             Err(bad) => {
                 let allowed = self.allows(now, host, Limit::Registrations);
                 let cause = if allowed { bad.cause } else { ErrorCause::LackOfResources };
-                self.complain(from, bad.reason);
+                self.report_misbehavior(from, bad.reason);
                 self.refuse(from, &bad.pool_handle, bad.identifier, cause);
             }
         }
@@ -271,19 +271,19 @@ impl Registrar {
             Body::EndpointUnreachable(report) => self.handle_unreachable(now, from, &report),
             Body::Error(error) => {
                 if !self.ask_strictly(now, from) {
-                    self.complain(from, format!("reported an error: {}", error.error));
+                    self.report_misbehavior(from, format!("reported an error: {}", error.error));
                 }
             }
             other => {
                 let name = crate::wire::Body::name(&other);
-                self.complain(from, format!("sent {name}, which is not for registrars"));
+                self.report_misbehavior(from, format!("sent {name}, which is not for registrars"));
             }
         }
     }
 
-    fn complain(&mut self, about: ConnectionId, reason: String) {
+    fn report_misbehavior(&mut self, about: ConnectionId, reason: String) {
         if let Some(peer) = self.connections.get_mut(&about)
-            && !std::mem::replace(&mut peer.complained, true)
+            && !std::mem::replace(&mut peer.has_misbehaved, true)
         {
             self.out.event(Event::Misbehaved { peer: peer.address.clone(), reason });
         }
@@ -519,14 +519,14 @@ impl Machine for Registrar {
         self.notice_stall(now);
         while let Some(timer) = self.timers.pop(now) {
             if self.is_catching_up(now) {
-                self.excuse(now, timer);
+                self.postpone(now, timer);
             } else {
                 self.handle_timer(now, timer);
             }
         }
         while let Some(key) = self.handlespace.pop_expired(now) {
             if self.is_catching_up(now) {
-                self.excuse_expiry(now, key);
+                self.postpone_expiry(now, key);
             } else {
                 self.remove(key, RemovalReason::Expired);
             }

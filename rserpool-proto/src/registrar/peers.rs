@@ -162,7 +162,7 @@ impl Registrar {
     pub(super) fn handle_enrp(&mut self, now: Instant, from: ConnectionId, message: &UserMessage) {
         match receive_enrp(&mut self.out, from, message, self.config.identifier) {
             Received::Message(body) => self.process_enrp(now, from, body),
-            Received::Refused(reason) => self.complain_of_link(from, reason),
+            Received::Refused(reason) => self.report_link(from, reason),
         }
     }
 
@@ -186,7 +186,7 @@ impl Registrar {
             Body::InitTakeoverAck(ack) => self.handle_init_takeover_ack(now, &ack),
             Body::TakeoverServer(takeover) => self.handle_takeover_server(now, &takeover),
             Body::Error(error) => {
-                self.complain_of_link(from, format!("reported an error: {}", error.error));
+                self.report_link(from, format!("reported an error: {}", error.error));
             }
             Body::Unknown(_) => {}
         }
@@ -197,11 +197,11 @@ impl Registrar {
     fn identify(&mut self, now: Instant, from: ConnectionId, route: Route) -> bool {
         let ours = self.config.identifier;
         if route.sender == ours || route.sender == RegistrarId(0) {
-            self.complain_of_link(from, format!("calls itself {}", route.sender));
+            self.report_link(from, format!("calls itself {}", route.sender));
             return false;
         }
         if route.receiver != ours && route.receiver != RegistrarId(0) {
-            self.complain_of_link(from, format!("sent a message for {}", route.receiver));
+            self.report_link(from, format!("sent a message for {}", route.receiver));
             return false;
         }
         let Some(link) = self.peers.links.get_mut(&from) else { return false };
@@ -210,7 +210,7 @@ impl Registrar {
         let address = link.address.clone();
         let host = address.host();
         if link.peer.is_some_and(|peer| peer != route.sender) {
-            self.complain_of_link(from, format!("changed its identifier to {}", route.sender));
+            self.report_link(from, format!("changed its identifier to {}", route.sender));
             return false;
         }
         // Whoever connects may call itself as it likes, but not by the name of one that is at
@@ -221,7 +221,7 @@ impl Registrar {
             .is_some_and(|its| !asked && !its.shares_address(&address));
         if new && elsewhere {
             let reason = format!("calls itself {}, which is at another address", route.sender);
-            self.complain_of_link(from, reason);
+            self.report_link(from, reason);
             return false;
         }
         if known.is_some() {
@@ -231,7 +231,7 @@ impl Registrar {
                 self.send_presence(from, route.sender, true);
             }
         } else {
-            self.complain_of_link(from, "is one peer too many".to_owned());
+            self.report_link(from, "is one peer too many".to_owned());
             return false;
         }
         if let Some(link) = self.peers.links.get_mut(&from) {
@@ -278,7 +278,7 @@ impl Registrar {
             stale: true,
         };
         self.peers.known.insert(identifier, peer);
-        self.timers.set(Timer::Peer(identifier), now + self.config.max_time_last_heard);
+        self.timers.set(Timer::Peer(identifier), now + self.config.heartbeat().max_last_heard);
         self.out.event(Event::PeerFound(identifier, host));
         true
     }
@@ -316,7 +316,8 @@ impl Registrar {
     /// Whether a peer was heard so lately that it cannot be taken for dead.
     pub(super) fn is_heard(&self, now: Instant, identifier: RegistrarId) -> bool {
         self.peers.known.get(&identifier).is_some_and(|peer| {
-            peer.status == Status::Active && now < peer.last_heard + self.config.max_time_last_heard
+            peer.status == Status::Active
+                && now < peer.last_heard + self.config.heartbeat().max_last_heard
         })
     }
 
@@ -325,7 +326,7 @@ impl Registrar {
         peer.last_heard = now;
         if peer.status == Status::Suspected {
             peer.status = Status::Active;
-            self.timers.set(Timer::Peer(identifier), now + self.config.max_time_last_heard);
+            self.timers.set(Timer::Peer(identifier), now + self.config.heartbeat().max_last_heard);
         }
     }
 

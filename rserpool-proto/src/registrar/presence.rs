@@ -48,7 +48,7 @@ impl Registrar {
         self.announce_presence();
         self.dial_peers(now);
         self.ask_for_others();
-        let cycle = self.spread_a_little(self.config.heartbeat);
+        let cycle = self.spread_a_little(self.config.heartbeat().cycle);
         self.timers.set(Timer::Heartbeat, now + cycle);
     }
 
@@ -92,7 +92,7 @@ impl Registrar {
         if matches!(peer.status, Status::TakingOver { .. } | Status::Inactive) {
             // It lives, whoever wanted its elements (RFC 5353 section 3.5.1).
             peer.status = Status::Active;
-            self.timers.set(Timer::Peer(sender), now + self.config.max_time_last_heard);
+            self.timers.set(Timer::Peer(sender), now + self.config.heartbeat().max_last_heard);
         }
         if presence.reply_required {
             self.send_presence(from, sender, false);
@@ -138,7 +138,7 @@ impl Registrar {
     /// It is time to look whether a peer is still there (RFC 5353 section 3.4.3).
     pub(super) fn handle_peer_timer(&mut self, now: Instant, identifier: RegistrarId) {
         let Some(peer) = self.peers.known.get_mut(&identifier) else { return };
-        let silent_from = peer.last_heard + self.config.max_time_last_heard;
+        let silent_from = peer.last_heard + self.config.heartbeat().max_last_heard;
         match &peer.status {
             Status::Active if now < silent_from => {
                 self.timers.set(Timer::Peer(identifier), silent_from);
@@ -146,7 +146,7 @@ impl Registrar {
             Status::Active | Status::Inactive => {
                 // One that nobody took over after all is looked after again.
                 peer.status = Status::Suspected;
-                let deadline = now + self.config.max_time_no_response;
+                let deadline = now + self.config.heartbeat().max_no_response;
                 self.timers.set(Timer::Peer(identifier), deadline);
                 match (peer.connection, peer.transport.clone()) {
                     (Some(connection), _) => self.send_presence(connection, identifier, true),
@@ -168,7 +168,7 @@ impl Registrar {
         }
         let response = enrp::ListResponse { reject, route: self.route(sender), servers };
         if let Err(error) = self.out.try_send_enrp(from, response) {
-            self.complain_of_link(from, format!("the peer list does not fit: {error}"));
+            self.report_link(from, format!("the peer list does not fit: {error}"));
         }
     }
 

@@ -17,7 +17,7 @@ use crate::wire::{
 
 /// How long the connection that an element registered over may take to answer when the same host
 /// registers it over another one.
-const CLAIM_PATIENCE: Duration = Duration::from_secs(1);
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Somebody at an element's own host registers it over another connection, while the one that it
 /// registered over still counts as open. That is asked, and whoever is right gets it.
@@ -64,7 +64,7 @@ impl Registrar {
                 // A later registration replaces one that waits.
                 let waits = self.claimants.insert(key, Claimant { from, registration }).is_some();
                 if !waits {
-                    self.timers.set(Timer::Claimant(key), now + CLAIM_PATIENCE);
+                    self.timers.set(Timer::Claimant(key), now + CLAIM_TIMEOUT);
                     self.send_keep_alive(now, key);
                 }
                 return;

@@ -105,19 +105,32 @@ impl Limits {
         self
     }
 
-    /// Sets how many pool elements one host may register, or tell of as a peer, and how many there
-    /// may be in all. Default: 1,000,000 and 2,000,000.
+    /// Sets how many pool elements one host may register, or tell of as a peer. Default: 1,000,000.
     #[must_use]
-    pub fn elements(mut self, per_host: usize, total: usize) -> Self {
-        (self.elements_per_host, self.elements) = (per_host, total);
+    pub fn elements_per_host(mut self, elements: usize) -> Self {
+        self.elements_per_host = elements;
         self
     }
 
-    /// Sets how many bytes the elements of one host may take, and those of all, as parameters
-    /// with their handles. Default: 128 MiB and 256 MiB.
+    /// Sets how many pool elements there may be. Default: 2,000,000.
     #[must_use]
-    pub fn bytes(mut self, per_host: usize, total: usize) -> Self {
-        (self.bytes_per_host, self.bytes) = (per_host, total);
+    pub fn elements(mut self, elements: usize) -> Self {
+        self.elements = elements;
+        self
+    }
+
+    /// Sets how many bytes the elements of one host may take, as parameters with their handles.
+    /// Default: 128 MiB.
+    #[must_use]
+    pub fn bytes_per_host(mut self, bytes: usize) -> Self {
+        self.bytes_per_host = bytes;
+        self
+    }
+
+    /// Sets how many bytes all elements may take, as parameters with their handles. Default: 256 MiB.
+    #[must_use]
+    pub fn bytes(mut self, bytes: usize) -> Self {
+        self.bytes = bytes;
         self
     }
 

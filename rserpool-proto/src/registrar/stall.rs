@@ -82,14 +82,14 @@ impl Registrar {
     }
 
     /// A registration expired while we were late, or just after: perhaps it was renewed.
-    pub(super) fn excuse_expiry(&mut self, now: Instant, key: ElementKey) {
+    pub(super) fn postpone_expiry(&mut self, now: Instant, key: ElementKey) {
         let time = 2 * self.config.keep_alive_timeout;
         self.handlespace.set_lifetime(key, now, Some(time));
         self.send_keep_alive(now, key);
     }
 
     /// A deadline passed while we were late, or just after.
-    pub(super) fn excuse(&mut self, now: Instant, timer: Timer) {
+    pub(super) fn postpone(&mut self, now: Instant, timer: Timer) {
         match timer {
             Timer::KeepAlive(key) => self.extend_term(now, key),
             Timer::Peer(peer) => {

@@ -55,7 +55,7 @@ impl Registrar {
             if link.downloads.1 == RESTLESS {
                 let reason = "asks for the handle table again and again: what it hears of elements \
                               does not stay with it. Registrars of rsplib want --compatibility rsplib";
-                self.complain_of_link(from, reason.to_owned());
+                self.report_link(from, reason.to_owned());
             }
         }
         let (keys, more) = match own_children_only {

@@ -53,8 +53,8 @@ impl Registrar {
             return self.complete_takeover(now, target);
         }
         // The target itself may object, also where there is nobody else to agree.
-        let patience = match others.is_empty() {
-            true => self.config.max_time_no_response,
+        let timeout = match others.is_empty() {
+            true => self.config.heartbeat().max_no_response,
             false => self.config.takeover_expiry,
         };
         for (receiver, connection) in
@@ -63,7 +63,7 @@ impl Registrar {
             let message = InitTakeover { route: self.route(receiver), target };
             self.out.send_enrp(connection, message);
         }
-        self.timers.set(Timer::Peer(target), now + patience);
+        self.timers.set(Timer::Peer(target), now + timeout);
     }
 
     pub(super) fn handle_init_takeover(

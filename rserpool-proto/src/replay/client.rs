@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::server::Reach;
-use super::{Frame, InvalidFrame, Life, MAX_CHECKPOINT_INTERVAL, RefusalReason, RequestNumber};
+use super::{Epoch, Frame, InvalidFrame, MAX_CHECKPOINT_INTERVAL, RefusalReason, RequestNumber};
 
 /// What a client keeps of its requests, and knows of their replies.
 #[derive(Debug)]
 pub struct Client {
-    life: Life,
+    epoch: Epoch,
     /// Those which may have to be sent again, in order and without gaps.
     kept: VecDeque<Kept>,
     unanswered: usize,
@@ -18,7 +18,7 @@ pub struct Client {
     next: u64,
     /// All replies up to this one have come.
     acknowledged: u64,
-    /// How many requests the application has begun before this life.
+    /// How many requests the application has begun before this epoch.
     before: u64,
     limit: usize,
 }
@@ -32,7 +32,7 @@ struct Kept {
 /// What a message from the server means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "whoever runs a client has to do each of them")]
-pub enum Heard {
+pub enum ClientEvent {
     /// The reply to this request. It is the first one.
     Reply {
         /// Which request, as [`Client::submit`] named it.
@@ -40,9 +40,9 @@ pub enum Heard {
         /// The reply.
         body: Bytes,
     },
-    /// Nothing new: a reply that came before, or from another life.
+    /// Nothing new: a reply that came before, or from another epoch.
     Nothing,
-    /// The server does not go on with this life of the session.
+    /// The server does not go on with this epoch of the session.
     Refused(RefusalReason),
 }
 
@@ -51,7 +51,7 @@ impl Client {
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self {
-            life: Life(1),
+            epoch: Epoch(1),
             kept: VecDeque::new(),
             unanswered: 0,
             next: 1,
@@ -96,7 +96,7 @@ impl Client {
     fn request(&self, number: u64, body: Bytes) -> Bytes {
         let acknowledged = RequestNumber(self.acknowledged);
         let number = RequestNumber(number);
-        Frame::Request { life: self.life, number, acknowledged, body }.encode()
+        Frame::Request { epoch: self.epoch, number, acknowledged, body }.encode()
     }
 
     fn outside(&self, number: u64) -> RequestNumber {
@@ -123,12 +123,12 @@ impl Client {
         &mut self,
         message: Bytes,
         checkpoint: Option<&[u8]>,
-    ) -> Result<Heard, InvalidFrame> {
+    ) -> Result<ClientEvent, InvalidFrame> {
         match Frame::decode(message)? {
-            Frame::Reply { life, number: RequestNumber(number), body } if life == self.life => {
-                let Some(kept) = self.find(number) else { return Ok(Heard::Nothing) };
+            Frame::Reply { epoch, number: RequestNumber(number), body } if epoch == self.epoch => {
+                let Some(kept) = self.find(number) else { return Ok(ClientEvent::Nothing) };
                 if std::mem::replace(&mut kept.answered, true) {
-                    return Ok(Heard::Nothing);
+                    return Ok(ClientEvent::Nothing);
                 }
                 self.unanswered -= 1;
                 while self.acknowledged + 1 < self.next && self.is_answered(self.acknowledged + 1) {
@@ -136,10 +136,12 @@ impl Client {
                 }
                 let number = self.outside(number);
                 self.forget(checkpoint);
-                Ok(Heard::Reply { number, body })
+                Ok(ClientEvent::Reply { number, body })
             }
-            Frame::Refusal { life, reason } if life == self.life => Ok(Heard::Refused(reason)),
-            Frame::Reply { .. } | Frame::Refusal { .. } => Ok(Heard::Nothing),
+            Frame::Refusal { epoch, reason } if epoch == self.epoch => {
+                Ok(ClientEvent::Refused(reason))
+            }
+            Frame::Reply { .. } | Frame::Refusal { .. } => Ok(ClientEvent::Nothing),
             Frame::Request { .. } => Err(InvalidFrame),
         }
     }
@@ -156,7 +158,7 @@ impl Client {
     fn forget(&mut self, checkpoint: Option<&[u8]>) {
         let held = checkpoint
             .and_then(Reach::decode)
-            .filter(|reach| reach.life == self.life)
+            .filter(|reach| reach.epoch == self.epoch)
             .map_or(0, |reach| reach.number.0);
         while self.first() <= held && self.kept.front().is_some_and(|kept| kept.answered) {
             self.kept.pop_front();
@@ -169,19 +171,19 @@ impl Client {
         numbered.map(|(number, kept)| self.request(number, kept.body.clone()))
     }
 
-    /// Whether another life would be another attempt: not, if this one is already, and nothing
+    /// Whether another epoch would be another attempt: not, if this one is already, and nothing
     /// came of it.
     #[must_use]
     pub fn may_start_afresh(&self) -> bool {
-        self.life == Life(1) || self.acknowledged > 0
+        self.epoch == Epoch(1) || self.acknowledged > 0
     }
 
-    /// Begins another life of the session, in which nothing was done yet; [`Self::replay`] has
+    /// Begins another epoch of the session, in which nothing was done yet; [`Self::replay`] has
     /// what is to be sent: all that is not answered. How many requests were answered before, the
     /// effects of which are lost.
     pub fn start_afresh(&mut self) -> u64 {
         let answered = self.before + self.next - 1 - self.unanswered as u64;
-        self.life = Life(self.life.0.wrapping_add(1));
+        self.epoch = Epoch(self.epoch.0.wrapping_add(1));
         self.kept.retain(|kept| !kept.answered);
         // Those which are answered come before the others, for servers work in order.
         self.before = answered;

@@ -4,28 +4,28 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::RefusalReason;
 
-/// The number of a request in a life of its session, from 1 on.
+/// The number of a request in a epoch of its session, from 1 on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct RequestNumber(pub u64);
 
-/// A session's life: 1, and one more each time it starts afresh.
+/// A session's epoch: 1, and one more each time it starts afresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Life(pub u32);
+pub struct Epoch(pub u32);
 
 /// A message between the two sides, all numbers in network byte order:
 ///
 /// ```text
-/// request   01 00 00 00  life:u32  number:u64  acknowledged:u64  body
-/// reply     02 00 00 00  life:u32  number:u64  body
-/// refusal   03 why 00 00 life:u32
+/// request   01 00 00 00  epoch:u32  number:u64  acknowledged:u64  body
+/// reply     02 00 00 00  epoch:u32  number:u64  body
+/// refusal   03 why 00 00 epoch:u32
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "both sides have to know all of them")]
 pub enum Frame {
     /// Do this.
     Request {
-        /// The life of the session.
-        life: Life,
+        /// The epoch of the session.
+        epoch: Epoch,
         /// The request's number.
         number: RequestNumber,
         /// All replies up to this one have come.
@@ -35,17 +35,17 @@ pub enum Frame {
     },
     /// That is done.
     Reply {
-        /// The life of the session.
-        life: Life,
+        /// The epoch of the session.
+        epoch: Epoch,
         /// The request's number.
         number: RequestNumber,
         /// The reply.
         body: Bytes,
     },
-    /// Nothing of this life of the session will be done any more.
+    /// Nothing of this epoch of the session will be done any more.
     Refusal {
-        /// The life of the session.
-        life: Life,
+        /// The epoch of the session.
+        epoch: Epoch,
         /// Why.
         reason: RefusalReason,
     },
@@ -62,24 +62,24 @@ impl Frame {
     pub fn encode(&self) -> Bytes {
         let mut bytes = BytesMut::new();
         match self {
-            Self::Request { life, number, acknowledged, body } => {
+            Self::Request { epoch, number, acknowledged, body } => {
                 bytes.reserve(24 + body.len());
                 bytes.put_slice(&[1, 0, 0, 0]);
-                bytes.put_u32(life.0);
+                bytes.put_u32(epoch.0);
                 bytes.put_u64(number.0);
                 bytes.put_u64(acknowledged.0);
                 bytes.put_slice(body);
             }
-            Self::Reply { life, number, body } => {
+            Self::Reply { epoch, number, body } => {
                 bytes.reserve(16 + body.len());
                 bytes.put_slice(&[2, 0, 0, 0]);
-                bytes.put_u32(life.0);
+                bytes.put_u32(epoch.0);
                 bytes.put_u64(number.0);
                 bytes.put_slice(body);
             }
-            Self::Refusal { life, reason } => {
+            Self::Refusal { epoch, reason } => {
                 bytes.put_slice(&[3, number(*reason), 0, 0]);
-                bytes.put_u32(life.0);
+                bytes.put_u32(epoch.0);
             }
         }
         bytes.freeze()
@@ -94,18 +94,18 @@ impl Frame {
         let kind = bytes.try_get_u8().map_err(|_| InvalidFrame)?;
         let why = bytes.try_get_u8().map_err(|_| InvalidFrame)?;
         bytes.try_get_u16().map_err(|_| InvalidFrame)?;
-        let life = Life(bytes.try_get_u32().map_err(|_| InvalidFrame)?);
+        let epoch = Epoch(bytes.try_get_u32().map_err(|_| InvalidFrame)?);
         let mut number = || bytes.try_get_u64().map(RequestNumber).map_err(|_| InvalidFrame);
         match kind {
             1 => {
                 let (number, acknowledged) = (number()?, number()?);
-                Ok(Self::Request { life, number, acknowledged, body: bytes })
+                Ok(Self::Request { epoch, number, acknowledged, body: bytes })
             }
             2 => {
                 let number = number()?;
-                Ok(Self::Reply { life, number, body: bytes })
+                Ok(Self::Reply { epoch, number, body: bytes })
             }
-            3 => Ok(Self::Refusal { life, reason: reason(why) }),
+            3 => Ok(Self::Refusal { epoch, reason: reason(why) }),
             _ => Err(InvalidFrame),
         }
     }
@@ -137,13 +137,13 @@ mod tests {
 
     #[test]
     fn frames_survive_encoding_and_nothing_else_decodes() {
-        let (life, number) = (Life(7), RequestNumber(1 << 40));
+        let (epoch, number) = (Epoch(7), RequestNumber(1 << 40));
         let body = Bytes::from_static(b"body");
         for frame in [
-            Frame::Request { life, number, acknowledged: RequestNumber(3), body: body.clone() },
-            Frame::Reply { life, number, body: Bytes::new() },
-            Frame::Refusal { life, reason: RefusalReason::CheckpointRefused },
-            Frame::Refusal { life, reason: RefusalReason::Other(99) },
+            Frame::Request { epoch, number, acknowledged: RequestNumber(3), body: body.clone() },
+            Frame::Reply { epoch, number, body: Bytes::new() },
+            Frame::Refusal { epoch, reason: RefusalReason::CheckpointRefused },
+            Frame::Refusal { epoch, reason: RefusalReason::Other(99) },
         ] {
             let bytes = frame.encode();
             assert_eq!(Frame::decode(bytes.clone()), Ok(frame.clone()));

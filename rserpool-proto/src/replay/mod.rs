@@ -14,7 +14,7 @@
 //! that is for services whose replies follow from state and request alone.
 //!
 //! Where a checkpoint is refused, or lost, the session is over, unless the client allows to
-//! start afresh: then the server begins a new *life* of the session with a new state, and the
+//! start afresh: then the server begins a new *epoch* of the session with a new state, and the
 //! client sends again, under new numbers, what is not answered.
 //!
 //! | file | what is in it |
@@ -27,8 +27,8 @@ mod client;
 mod frame;
 mod server;
 
-pub use client::{Client, Heard};
-pub use frame::{Frame, InvalidFrame, Life, RequestNumber};
+pub use client::{Client, ClientEvent};
+pub use frame::{Epoch, Frame, InvalidFrame, RequestNumber};
 pub use server::{Action, InvalidCheckpoint, Server};
 
 /// After so many requests at the latest, a server sends a checkpoint: clients keep no more than

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::{Frame, InvalidFrame, Life, RefusalReason, RequestNumber};
+use super::{Epoch, Frame, InvalidFrame, RefusalReason, RequestNumber};
 
 /// How many replies are kept that a client does not say it has, and how many bytes of them; ours.
 const MAX_REPLIES: usize = 4096;
@@ -14,10 +14,10 @@ const MAX_REPLIES_SIZE: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Server {
     /// None before the first request.
-    life: Option<Life>,
-    /// A life that was refused.
-    refused: Option<Life>,
-    /// Why a life is refused that began elsewhere.
+    epoch: Option<Epoch>,
+    /// A epoch that was refused.
+    refused: Option<Epoch>,
+    /// Why a epoch is refused that began elsewhere.
     unknown: RefusalReason,
     /// All requests up to this one are done.
     done: u64,
@@ -33,22 +33,22 @@ pub struct Server {
 /// How far a checkpoint reaches; in clear, for the client to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Reach {
-    pub(super) life: Life,
+    pub(super) epoch: Epoch,
     pub(super) number: RequestNumber,
 }
 
 impl Reach {
     fn encode(self) -> Bytes {
         let mut bytes = BytesMut::with_capacity(12);
-        bytes.put_u32(self.life.0);
+        bytes.put_u32(self.epoch.0);
         bytes.put_u64(self.number.0);
         bytes.freeze()
     }
 
     pub(super) fn decode(mut bytes: &[u8]) -> Option<Self> {
-        let life = Life(bytes.try_get_u32().ok()?);
+        let epoch = Epoch(bytes.try_get_u32().ok()?);
         let number = RequestNumber(bytes.try_get_u64().ok()?);
-        bytes.is_empty().then_some(Self { life, number })
+        bytes.is_empty().then_some(Self { epoch, number })
     }
 }
 
@@ -63,9 +63,9 @@ pub enum Action {
     /// It is done: send this message, which has its reply.
     Send(Bytes),
     /// Send this message, which refuses the session: it cannot go on. Until the client begins
-    /// another life of it, there is nothing to do.
+    /// another epoch of it, there is nothing to do.
     Refuse(Bytes),
-    /// Nothing: it is done, and its reply has come; or it is of a life that was refused.
+    /// Nothing: it is done, and its reply has come; or it is of a epoch that was refused.
     Nothing,
 }
 
@@ -79,7 +79,7 @@ impl Server {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            life: None,
+            epoch: None,
             refused: None,
             unknown: RefusalReason::NoCheckpoint,
             done: 0,
@@ -97,7 +97,7 @@ impl Server {
     ///
     /// When it is none.
     pub fn restore(clear: &Bytes, mut rest: Bytes) -> Result<(Self, Bytes), InvalidCheckpoint> {
-        let Reach { life, number } = Reach::decode(clear).ok_or(InvalidCheckpoint)?;
+        let Reach { epoch, number } = Reach::decode(clear).ok_or(InvalidCheckpoint)?;
         let acknowledged = rest.try_get_u64().map_err(|_| InvalidCheckpoint)?;
         let count = number.0.checked_sub(acknowledged).ok_or(InvalidCheckpoint)?;
         let mut replies = VecDeque::new();
@@ -110,7 +110,7 @@ impl Server {
             replies.push_back(Bytes::copy_from_slice(&rest.split_to(length)));
         }
         let server = Self {
-            life: Some(life),
+            epoch: Some(epoch),
             done: number.0,
             acknowledged,
             replies_size: replies.iter().map(Bytes::len).sum(),
@@ -126,17 +126,17 @@ impl Server {
     ///
     /// When it is not one that a client sends.
     pub fn handle_message(&mut self, message: Bytes) -> Result<Action, InvalidFrame> {
-        let Frame::Request { life, number, acknowledged, body } = Frame::decode(message)? else {
+        let Frame::Request { epoch, number, acknowledged, body } = Frame::decode(message)? else {
             return Err(InvalidFrame);
         };
-        if self.refused == Some(life) {
+        if self.refused == Some(epoch) {
             return Ok(Action::Nothing);
         }
-        if self.life != Some(life) {
+        if self.epoch != Some(epoch) {
             if number != RequestNumber(1) {
-                return Ok(Action::Refuse(self.refuse(life, self.unknown)));
+                return Ok(Action::Refuse(self.refuse(epoch, self.unknown)));
             }
-            *self = Self { life: Some(life), refused: self.refused, ..Self::new() };
+            *self = Self { epoch: Some(epoch), refused: self.refused, ..Self::new() };
             return Ok(Action::Begin(body));
         }
         while self.acknowledged < acknowledged.0.min(self.done) {
@@ -146,22 +146,22 @@ impl Server {
         let number = number.0;
         if number == self.done + 1 {
             if self.replies.len() > MAX_REPLIES || self.replies_size > MAX_REPLIES_SIZE {
-                return Ok(Action::Refuse(self.refuse(life, RefusalReason::StateTooLarge)));
+                return Ok(Action::Refuse(self.refuse(epoch, RefusalReason::StateTooLarge)));
             }
             return Ok(Action::Do(body));
         }
         if number > self.done {
-            return Ok(Action::Refuse(self.refuse(life, RefusalReason::OutOfOrder)));
+            return Ok(Action::Refuse(self.refuse(epoch, RefusalReason::OutOfOrder)));
         }
         let index = number.checked_sub(self.acknowledged + 1);
         let reply = index.and_then(|index| self.replies.get(index as usize));
         Ok(reply.map_or(Action::Nothing, |reply| {
-            Action::Send(Self::reply(life, number, reply.clone()))
+            Action::Send(Self::reply(epoch, number, reply.clone()))
         }))
     }
 
-    fn reply(life: Life, number: u64, body: Bytes) -> Bytes {
-        Frame::Reply { life, number: RequestNumber(number), body }.encode()
+    fn reply(epoch: Epoch, number: u64, body: Bytes) -> Bytes {
+        Frame::Reply { epoch, number: RequestNumber(number), body }.encode()
     }
 
     /// The request that was to be done is done. The message with its reply, to be sent behind
@@ -173,7 +173,7 @@ impl Server {
         let kept = Bytes::copy_from_slice(&reply);
         self.replies_size += kept.len();
         self.replies.push_back(kept);
-        Self::reply(self.life.unwrap_or(Life(0)), self.done, reply)
+        Self::reply(self.epoch.unwrap_or(Epoch(0)), self.done, reply)
     }
 
     /// How many requests were done since the last checkpoint.
@@ -185,8 +185,8 @@ impl Server {
     /// A checkpoint with the state of the service: what it has in clear, and the rest of it.
     pub fn checkpoint(&mut self, state: &[u8]) -> (Bytes, Bytes) {
         self.since_checkpoint = 0;
-        let life = self.life.unwrap_or(Life(0));
-        let clear = Reach { life, number: RequestNumber(self.done) }.encode();
+        let epoch = self.epoch.unwrap_or(Epoch(0));
+        let clear = Reach { epoch, number: RequestNumber(self.done) }.encode();
         let replies: usize = self.replies.iter().map(|reply| 4 + reply.len()).sum();
         let mut rest = BytesMut::with_capacity(8 + replies + state.len());
         rest.put_u64(self.acknowledged);
@@ -199,19 +199,19 @@ impl Server {
     }
 
     /// The checkpoint that came cannot be gone on from. The requests behind it are refused,
-    /// until the client begins another life of the session.
+    /// until the client begins another epoch of the session.
     pub fn refuse_checkpoint(&mut self) {
         *self = Self { unknown: RefusalReason::CheckpointRefused, ..Self::new() };
     }
 
     /// The message that refuses the session because its state does not fit a checkpoint.
     pub fn refuse_state(&mut self) -> Bytes {
-        self.refuse(self.life.unwrap_or(Life(0)), RefusalReason::StateTooLarge)
+        self.refuse(self.epoch.unwrap_or(Epoch(0)), RefusalReason::StateTooLarge)
     }
 
-    fn refuse(&mut self, life: Life, reason: RefusalReason) -> Bytes {
-        *self = Self { refused: Some(life), ..Self::new() };
-        Frame::Refusal { life, reason }.encode()
+    fn refuse(&mut self, epoch: Epoch, reason: RefusalReason) -> Bytes {
+        *self = Self { refused: Some(epoch), ..Self::new() };
+        Frame::Refusal { epoch, reason }.encode()
     }
 }
 

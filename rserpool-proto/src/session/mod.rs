@@ -39,7 +39,7 @@ pub struct Session {
     /// Elements that failed since one last served the session.
     failed: Vec<PoolElementId>,
     connections: u64,
-    complained: bool,
+    has_misbehaved: bool,
     /// When the session came to be without an element.
     without_since: Option<Instant>,
     timer: Option<Instant>,
@@ -173,7 +173,7 @@ impl Session {
             preferred: Vec::new(),
             failed: Vec::new(),
             connections: 0,
-            complained: false,
+            has_misbehaved: false,
             without_since: None,
             timer: None,
             out: VecDeque::new(),
@@ -499,14 +499,16 @@ impl Session {
                 self.preferred = order.take(MAX_PREFERRED).collect();
             }
             Incoming::Heartbeat | Incoming::HeartbeatReply => {}
-            Incoming::CookieEcho(_) => self.complain("a cookie echo, which elements do not send"),
-            Incoming::Unexpected(reason) => self.complain(&reason),
+            Incoming::CookieEcho(_) => {
+                self.report_misbehavior("a cookie echo, which elements do not send")
+            }
+            Incoming::Unexpected(reason) => self.report_misbehavior(&reason),
         }
     }
 
     /// Logs the first thing that an element does wrong; what follows it may repeat.
-    fn complain(&mut self, reason: &str) {
-        if !std::mem::replace(&mut self.complained, true) {
+    fn report_misbehavior(&mut self, reason: &str) {
+        if !std::mem::replace(&mut self.has_misbehaved, true) {
             tracing::warn!(reason, "unexpected message on the control channel");
         }
     }

@@ -85,10 +85,10 @@ impl User {
 
     /// Asks again, or leaves the home registrar if it has not answered for T1-ENRPrequest.
     pub(super) fn handle_subscription_timer(&mut self, now: Instant, id: SubscriptionId) {
-        let patience = self.config.request_timeout;
+        let timeout = self.config.request_timeout;
         let waiting_since = self.subscriptions.waiting_since;
         match self.home {
-            Some(_) if waiting_since.is_some_and(|since| now >= since + patience) => {
+            Some(_) if waiting_since.is_some_and(|since| now >= since + timeout) => {
                 self.leave_home(now);
             }
             _ => self.ask_for(now, id),

@@ -8,8 +8,8 @@ use smallvec::SmallVec;
 
 use super::message::Extras;
 use super::{
-    Blank, Parameter, ParameterType, PoolElement, PoolElementId, PoolHandle, Reader, RegistrarId,
-    Writer, padded,
+    Parameter, ParameterType, Placeholder, PoolElement, PoolElementId, PoolHandle, Reader,
+    RegistrarId, Writer, padded,
 };
 
 /// A pool element as the parameter that a message has of it (RFC 5354 section 3.10), in 72 bytes
@@ -90,7 +90,7 @@ impl EncodedElement {
         let bytes = Bytes::copy_from_slice(&self.0[..self.length()]);
         let mut unrecognized = Vec::new();
         let mut reader = Reader::new(&bytes, IDENTIFIER.start..bytes.len(), &mut unrecognized);
-        let mut element = PoolElement::blank();
+        let mut element = PoolElement::placeholder();
         element.decode(ParameterType::PoolElement, &mut reader).expect("it was encoded");
         element
     }

@@ -5,7 +5,9 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::order::{self, Layout};
-use super::{Blank, DecodeError, DecodeErrorKind, EncodeError, ErrorCause, Reader, Writer, padded};
+use super::{
+    DecodeError, DecodeErrorKind, EncodeError, ErrorCause, Placeholder, Reader, Writer, padded,
+};
 
 /// The most unknown parameters of a message that are reported. Not from the RFCs, which want all:
 /// a message may have ten thousand.
@@ -37,7 +39,7 @@ pub(super) mod sealed {
         fn layout(message_type: u8) -> Option<Layout>;
 
         #[doc(hidden)]
-        fn blank(message_type: u8) -> Self;
+        fn placeholder(message_type: u8) -> Self;
 
         #[doc(hidden)]
         #[allow(private_interfaces)]
@@ -133,7 +135,7 @@ impl<B: Body> Message<B> {
         let Header { message_type, flags, end } = Header::decode(bytes)?;
         let reserved_flags = flags & !B::known_flags(message_type);
         let mut message = Self {
-            body: B::blank(message_type),
+            body: B::placeholder(message_type),
             extras: Extras {
                 unrecognized: Vec::new(),
                 reserved_flags,
@@ -238,7 +240,7 @@ impl<B: Body> From<B> for Message<B> {
 }
 
 /// The format of one type of message.
-pub(super) trait Format: Blank {
+pub(super) trait Format: Placeholder {
     const TYPE: u8;
     const NAME: &'static str;
     /// The flags that the type defines.
@@ -250,7 +252,7 @@ pub(super) trait Format: Blank {
         0
     }
 
-    /// Decodes it into this one, which is blank.
+    /// Decodes it into this one, which is placeholder.
     fn decode(&mut self, flags: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError>;
 
     fn encode(&self, writer: &mut Writer<'_>);
@@ -323,9 +325,9 @@ macro_rules! protocol {
             }
 
             #[inline(always)]
-            fn blank(message_type: u8) -> Self {
+            fn placeholder(message_type: u8) -> Self {
                 match message_type {
-                    $(<$variant as Format>::TYPE => Self::$variant($crate::wire::Blank::blank()),)*
+                    $(<$variant as Format>::TYPE => Self::$variant($crate::wire::Placeholder::placeholder()),)*
                     _ => Self::Unknown(UnknownMessage {
                         message_type,
                         flags: 0,

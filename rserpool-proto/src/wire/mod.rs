@@ -21,7 +21,6 @@
 //! rsplib counts it. We send what rsplib sends and accept both.
 
 pub mod asap;
-mod blank;
 mod encoded_element;
 pub mod enrp;
 mod error;
@@ -29,6 +28,7 @@ mod id;
 mod message;
 mod order;
 pub mod parameter;
+mod placeholder;
 mod reader;
 #[cfg(feature = "serde")]
 mod serialize;
@@ -46,9 +46,9 @@ pub use parameter::{
 };
 pub use user_message::{Ppid, Reliability, UserMessage};
 
-pub(crate) use blank::Blank;
-use blank::blank;
 pub(crate) use parameter::Parameter;
+pub(crate) use placeholder::Placeholder;
+use placeholder::placeholder;
 pub(crate) use reader::Reader;
 pub(crate) use writer::{Writer, quote};
 

@@ -171,12 +171,12 @@ impl<'a> Reader<'a> {
         parameter: &mut Option<P>,
     ) -> Result<(), DecodeError> {
         match self.peek_for::<P>()? {
-            Some(next) => self.decode(parameter.insert(P::blank()), next),
+            Some(next) => self.decode(parameter.insert(P::placeholder()), next),
             None => Ok(()),
         }
     }
 
-    /// Reads the next parameter, which must be a `P`, into a blank one.
+    /// Reads the next parameter, which must be a `P`, into a placeholder one.
     #[inline(always)]
     pub(super) fn required<P: Parameter>(&mut self, parameter: &mut P) -> Result<(), DecodeError> {
         match self.peek()? {
@@ -190,7 +190,7 @@ impl<'a> Reader<'a> {
     pub(super) fn repeated<P: Parameter>(&mut self, list: &mut Vec<P>) -> Result<(), DecodeError> {
         while let Some(next) = self.peek_for::<P>()? {
             let last = list.len();
-            list.push(P::blank());
+            list.push(P::placeholder());
             self.decode(&mut list[last], next)?;
         }
         Ok(())

@@ -23,11 +23,11 @@ use crate::{
 /// until it is ready: so it is dropped at each of the points where it waits.
 macro_rules! impatiently {
     ($network:expr, $future:expr) => {{
-        let mut patience = 0;
+        let mut polls = 0;
         loop {
             let mut future = Box::pin($future);
             let mut result = Poll::Pending;
-            for _ in 0..=patience % 4 {
+            for _ in 0..=polls % 4 {
                 result = futures::poll!(future.as_mut());
                 if result.is_ready() {
                     break;
@@ -38,8 +38,8 @@ macro_rules! impatiently {
             if let Poll::Ready(result) = result {
                 break result;
             }
-            patience += 1;
-            assert!(patience < 5000, "never ready: {}", stringify!($future));
+            polls += 1;
+            assert!(polls < 5000, "never ready: {}", stringify!($future));
         }
     }};
 }

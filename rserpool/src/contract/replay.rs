@@ -45,7 +45,7 @@ impl Service for Counter {
 /// A server, which dies when it is aborted.
 pub(super) struct Running {
     identifier: PoolElementId,
-    life: AbortHandle,
+    epoch: AbortHandle,
     stop: Option<oneshot::Sender<()>>,
     /// Whether all sessions came to an end when it stopped.
     stopped: oneshot::Receiver<bool>,
@@ -64,7 +64,7 @@ pub(super) async fn start_counter(
     let (stop, stopping) = oneshot::channel::<()>();
     let (tell, stopped) = oneshot::channel();
     let counters = network.clone();
-    let (serve, life) = abortable(async move {
+    let (serve, epoch) = abortable(async move {
         let new = || Counter { count: 0, network: counters.clone(), takes };
         let ended = element.serve(config, new, stopping, Duration::from_secs(2)).await;
         let _ = tell.send(ended);
@@ -72,7 +72,7 @@ pub(super) async fn start_counter(
     network.runtime().spawn(Box::pin(async move {
         let _ = serve.await;
     }));
-    Running { identifier, life, stop: Some(stop), stopped }
+    Running { identifier, epoch, stop: Some(stop), stopped }
 }
 
 async fn open(user: &PoolUser, config: RequestConfig) -> RequestSession {
@@ -108,7 +108,7 @@ pub async fn requests_are_answered_once_whoever_dies(network: Network) {
                 if let Some(index) = servers.iter().position(|s| Some(s.identifier) == serving)
                     && dies
                 {
-                    servers.swap_remove(index).life.abort();
+                    servers.swap_remove(index).epoch.abort();
                     servers.push(start_counter(&network, at, &ring, 0).await);
                 }
             }
@@ -189,7 +189,7 @@ pub async fn a_foreign_checkpoint_is_refused(network: Network) {
             assert_eq!(count(&session.request(Bytes::new()).await.expect("it lives")), expected);
         }
         let _second = start_counter(&network, at, &KeyRing::generate(), 0).await;
-        first.life.abort();
+        first.epoch.abort();
         while !matches!(session.event().await, Ok(RequestEvent::FailoverStarted { .. })) {}
         session.submit(Bytes::new()).expect("room");
         let reason = RefusalReason::CheckpointRefused;

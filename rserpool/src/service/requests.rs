@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use rserpool_proto::replay::{Client, Heard, InvalidFrame, RefusalReason, RequestNumber};
+use rserpool_proto::replay::{Client, ClientEvent, InvalidFrame, RefusalReason, RequestNumber};
 use rserpool_proto::session::Event;
 use rserpool_proto::wire::{PoolElementId, Ppid, UserMessage};
 
@@ -290,11 +290,11 @@ impl RequestSession {
     fn handle_message(&mut self, payload: Bytes) {
         let clear = self.session.cookie().and_then(clear_part);
         match self.client.handle_message(payload, clear.as_deref()) {
-            Ok(Heard::Reply { number, body }) => {
+            Ok(ClientEvent::Reply { number, body }) => {
                 self.events.push_back(RequestEvent::Reply { number, body });
             }
-            Ok(Heard::Nothing) => {}
-            Ok(Heard::Refused(reason))
+            Ok(ClientEvent::Nothing) => {}
+            Ok(ClientEvent::Refused(reason))
                 if self.starts_afresh
                     && reason != RefusalReason::StateTooLarge
                     && self.client.may_start_afresh() =>
@@ -304,7 +304,7 @@ impl RequestSession {
                 self.to_send = self.client.replay().collect();
                 self.events.push_back(RequestEvent::StartedAfresh { reason, forgotten });
             }
-            Ok(Heard::Refused(reason)) => self.over = Some(reason.into()),
+            Ok(ClientEvent::Refused(reason)) => self.over = Some(reason.into()),
             Err(error) => self.over = Some(error.into()),
         }
     }

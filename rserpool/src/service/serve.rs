@@ -19,7 +19,7 @@ use crate::timer::LazyTimer;
 const MAX_SESSIONS: usize = 65_536;
 
 /// How long the registrar may take at least to confirm that an element leaves.
-const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Is ready when it is time to stop.
 #[derive(Debug, Clone)]
@@ -111,16 +111,16 @@ impl PoolElement {
             }));
         }
         let deadline = network.now() + grace;
-        let left_by = deadline.max(network.now() + LEAVE_PATIENCE);
-        let (mut timer, mut patience) = (LazyTimer::default(), LazyTimer::default());
+        let left_by = deadline.max(network.now() + LEAVE_TIMEOUT);
+        let (mut grace_timer, mut leave_timer) = (LazyTimer::default(), LazyTimer::default());
         let mut leave = pin!(self.leave().fuse());
         let mut left = false;
         let mut tell = Some(tell);
         poll_fn(|cx| {
             // Nobody is sent to us any more before we turn anybody away.
             left = left || leave.as_mut().poll(cx).is_ready();
-            let late = timer.poll(cx, network.runtime(), Some(deadline)).is_ready();
-            let given_up = patience.poll(cx, network.runtime(), Some(left_by)).is_ready();
+            let late = grace_timer.poll(cx, network.runtime(), Some(deadline)).is_ready();
+            let given_up = leave_timer.poll(cx, network.runtime(), Some(left_by)).is_ready();
             if left || late {
                 drop(tell.take());
             }

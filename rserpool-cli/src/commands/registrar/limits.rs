@@ -51,8 +51,10 @@ impl LimitOptions {
         let rate = |rate: u32| if rate == 0 { u32::MAX } else { rate };
         let limits = Limits::default()
             .connections_per_host(number(self.max_connections))
-            .elements(number(self.max_elements), number(self.max_elements_in_all))
-            .bytes(number(self.max_bytes), number(self.max_bytes_in_all))
+            .elements_per_host(number(self.max_elements))
+            .elements(number(self.max_elements_in_all))
+            .bytes_per_host(number(self.max_bytes))
+            .bytes(number(self.max_bytes_in_all))
             .subscriptions_per_host(number(self.max_subscriptions))
             .resolutions(rate(self.max_resolutions))
             .reports(rate(self.max_reports))

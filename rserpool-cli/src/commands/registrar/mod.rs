@@ -84,7 +84,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let profile = arguments.compatibility.profile;
     let mut config =
         RegistrarConfig::new(identifier, u64::from_be_bytes(seed)).compatibility(profile);
-    config = arguments.limits.apply(arguments.timers.apply(config, profile));
+    config = arguments.limits.apply(arguments.timers.apply(config));
     config = arguments.selection.apply(config)?;
     if !arguments.no_announce && !first.ip().is_loopback() {
         config = config.announce([]).multicast_presence();

@@ -44,7 +44,8 @@ impl SelectionOptions {
         anyhow::ensure!(self.items <= self.max_items, "--items is more than --max-items");
         Ok(config
             .policies(policies)
-            .items(self.items, self.max_items)
+            .default_items(self.items)
+            .max_items(self.max_items)
             .max_increment(self.max_increment)
             .distance_step(Duration::from_millis(self.distance_step)))
     }

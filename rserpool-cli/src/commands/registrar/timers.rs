@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use clap::Args;
-use rserpool::proto::Compatibility;
 use rserpool::proto::registrar::RegistrarConfig;
 
 /// A year is more than any timer wants.
@@ -71,18 +70,24 @@ pub(super) struct TimerOptions {
 }
 
 impl TimerOptions {
-    pub(super) fn apply(&self, config: RegistrarConfig, profile: Compatibility) -> RegistrarConfig {
-        let [cycle, last_heard, no_response] = profile.heartbeat();
+    pub(super) fn apply(&self, mut config: RegistrarConfig) -> RegistrarConfig {
+        if let Some(cycle) = self.heartbeat_cycle {
+            config = config.heartbeat_cycle(cycle);
+        }
+        if let Some(time) = self.max_time_last_heard {
+            config = config.max_time_last_heard(time);
+        }
+        if let Some(time) = self.max_time_no_response {
+            config = config.max_time_no_response(time);
+        }
         config
-            .keep_alive(self.keep_alive_interval, self.keep_alive_timeout)
-            .heartbeat(
-                self.heartbeat_cycle.unwrap_or(cycle),
-                self.max_time_last_heard.unwrap_or(last_heard),
-                self.max_time_no_response.unwrap_or(no_response),
-            )
-            .patience(self.mentor_discovery, self.takeover_expiry)
+            .keep_alive_interval(self.keep_alive_interval)
+            .keep_alive_timeout(self.keep_alive_timeout)
+            .mentor_discovery(self.mentor_discovery)
+            .takeover_expiry(self.takeover_expiry)
             .ready_after(self.ready_after)
             .first_message_timeout(self.first_message_timeout)
-            .announce_timers(self.announce_interval, self.announce_outdate)
+            .announce_interval(self.announce_interval)
+            .announce_outdate(self.announce_outdate)
     }
 }

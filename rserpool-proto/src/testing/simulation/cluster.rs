@@ -197,7 +197,9 @@ impl Cluster {
         let [cycle, last_heard, no_response] = Compatibility::default().heartbeat();
         let mut config = RegistrarConfig::new(identifier, seed)
             .compatibility(self.plan.compatibility)
-            .heartbeat(cycle, last_heard, no_response)
+            .heartbeat_cycle(cycle)
+            .max_time_last_heard(last_heard)
+            .max_time_no_response(no_response)
             .enrp(address.clone())
             .peers(peers.map(|other| self.address(*other)));
         if self.plan.discovery.multicast() {

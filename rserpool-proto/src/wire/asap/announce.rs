@@ -1,6 +1,6 @@
 //! Announcements of registrars (RFC 5352 section 2.2.10).
 
-use super::{DecodeError, Format, Reader, Writer, blank};
+use super::{DecodeError, Format, Reader, Writer, placeholder};
 use crate::wire::{RegistrarId, TransportAddress};
 
 /// ASAP_SERVER_ANNOUNCE (RFC 5352 section 2.2.10): a registrar is here.
@@ -13,7 +13,7 @@ pub struct ServerAnnounce {
     pub transports: Vec<TransportAddress>,
 }
 
-blank!(ServerAnnounce { registrar, transports });
+placeholder!(ServerAnnounce { registrar, transports });
 
 impl Format for ServerAnnounce {
     const TYPE: u8 = 0x0a;

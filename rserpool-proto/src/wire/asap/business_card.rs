@@ -1,6 +1,6 @@
 //! Business cards (RFC 5352 section 2.2.13).
 
-use super::{DecodeError, Format, Reader, Writer, blank};
+use super::{DecodeError, Format, Reader, Writer, placeholder};
 use crate::wire::order::Layout;
 use crate::wire::{ParameterType, PoolElement, PoolHandle};
 
@@ -15,7 +15,7 @@ pub struct BusinessCard {
     pub elements: Vec<PoolElement>,
 }
 
-blank!(BusinessCard { pool_handle, elements });
+placeholder!(BusinessCard { pool_handle, elements });
 
 impl Format for BusinessCard {
     const TYPE: u8 = 0x0d;

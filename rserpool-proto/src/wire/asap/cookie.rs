@@ -1,6 +1,6 @@
 //! Cookies (RFC 5352 sections 2.2.11 and 2.2.12).
 
-use super::{DecodeError, Format, Reader, Writer, blank};
+use super::{DecodeError, Format, Reader, Writer, placeholder};
 use crate::wire::parameter;
 
 macro_rules! cookie_message {
@@ -13,7 +13,7 @@ macro_rules! cookie_message {
             pub cookie: parameter::Cookie,
         }
 
-        blank!($name { cookie });
+        placeholder!($name { cookie });
 
         impl Format for $name {
             const TYPE: u8 = $number;

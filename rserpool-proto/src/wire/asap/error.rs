@@ -1,6 +1,6 @@
 //! Error reports (RFC 5352 section 2.2.14).
 
-use super::{DecodeError, Format, Reader, Writer, blank};
+use super::{DecodeError, Format, Reader, Writer, placeholder};
 use crate::wire::order::Layout;
 use crate::wire::{OperationError, ParameterType};
 
@@ -17,7 +17,7 @@ impl Error {
     pub const TYPE: u8 = 0x0e;
 }
 
-blank!(Error { error });
+placeholder!(Error { error });
 
 impl Format for Error {
     const TYPE: u8 = Self::TYPE;

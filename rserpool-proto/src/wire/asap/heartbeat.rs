@@ -1,6 +1,6 @@
 //! The heartbeat of sessions, which is not from the RFCs.
 
-use super::{DecodeError, FLAG, Format, Reader, Writer, blank};
+use super::{DecodeError, FLAG, Format, Reader, Writer, placeholder};
 
 /// ASAP_SESSION_HEARTBEAT: asks the program at the other end of a session whether it is there, or
 /// answers that it is.
@@ -14,7 +14,7 @@ pub struct SessionHeartbeat {
     pub reply: bool,
 }
 
-blank!(SessionHeartbeat { reply });
+placeholder!(SessionHeartbeat { reply });
 
 impl Format for SessionHeartbeat {
     const TYPE: u8 = 0x3d;

@@ -1,6 +1,6 @@
 //! Keep-alives between registrar and pool element (RFC 5352 sections 2.2.7 and 2.2.8).
 
-use super::{DecodeError, FLAG, Format, Reader, Writer, blank, element_message};
+use super::{DecodeError, FLAG, Format, Reader, Writer, element_message, placeholder};
 use crate::wire::order::Layout;
 use crate::wire::{ParameterType, PoolElementId, PoolHandle, RegistrarId};
 
@@ -18,7 +18,7 @@ pub struct EndpointKeepAlive {
     pub identifier: Option<PoolElementId>,
 }
 
-blank!(EndpointKeepAlive { home, registrar, pool_handle, identifier });
+placeholder!(EndpointKeepAlive { home, registrar, pool_handle, identifier });
 
 impl Format for EndpointKeepAlive {
     const TYPE: u8 = 0x07;

@@ -23,7 +23,7 @@ macro_rules! element_message {
             pub identifier: PoolElementId,
         }
 
-        blank!($name { pool_handle, identifier });
+        placeholder!($name { pool_handle, identifier });
 
         impl Format for $name {
             const TYPE: u8 = $number;
@@ -51,7 +51,7 @@ macro_rules! element_message {
 use element_message;
 
 use super::message::{Format, UnknownMessage, protocol};
-use super::{DecodeError, Reader, Writer, blank};
+use super::{DecodeError, Reader, Writer, placeholder};
 
 pub use announce::ServerAnnounce;
 pub use business_card::BusinessCard;

@@ -1,6 +1,6 @@
 //! Registration and deregistration (RFC 5352 sections 2.2.1 to 2.2.4).
 
-use super::{DecodeError, FLAG, Format, Reader, Writer, blank, element_message};
+use super::{DecodeError, FLAG, Format, Reader, Writer, element_message, placeholder};
 use crate::wire::order::Layout;
 use crate::wire::{Bytes, OperationError, ParameterType, PoolElement, PoolElementId, PoolHandle};
 
@@ -15,7 +15,7 @@ pub struct Registration {
     pub pool_element: PoolElement,
 }
 
-blank!(Registration { pool_handle, pool_element });
+placeholder!(Registration { pool_handle, pool_element });
 
 impl Registration {
     /// Who wants to register where, in bytes that are a registration and cannot be decoded: as far
@@ -76,7 +76,7 @@ pub struct RegistrationResponse {
     pub error: Option<OperationError>,
 }
 
-blank!(RegistrationResponse { reject, pool_handle, identifier, error });
+placeholder!(RegistrationResponse { reject, pool_handle, identifier, error });
 
 impl Format for RegistrationResponse {
     const TYPE: u8 = 0x03;
@@ -123,7 +123,7 @@ pub struct DeregistrationResponse {
     pub error: Option<OperationError>,
 }
 
-blank!(DeregistrationResponse { pool_handle, identifier, error });
+placeholder!(DeregistrationResponse { pool_handle, identifier, error });
 
 impl Format for DeregistrationResponse {
     const TYPE: u8 = 0x04;

@@ -1,6 +1,6 @@
 //! Handle resolution (RFC 5352 sections 2.2.5 and 2.2.6).
 
-use super::{DecodeError, FLAG, Format, Reader, Writer, blank};
+use super::{DecodeError, FLAG, Format, Reader, Writer, placeholder};
 use crate::wire::message::Extras;
 use crate::wire::order::Layout;
 use crate::wire::parameter::ItemCount;
@@ -29,7 +29,7 @@ impl HandleResolution {
     }
 }
 
-blank!(HandleResolution { subscribe, pool_handle, items });
+placeholder!(HandleResolution { subscribe, pool_handle, items });
 
 impl Format for HandleResolution {
     const TYPE: u8 = 0x05;
@@ -85,7 +85,7 @@ pub enum Resolved {
     Error(OperationError),
 }
 
-blank!(Resolved = Self::Pool { policy: None, elements: Vec::new() });
+placeholder!(Resolved = Self::Pool { policy: None, elements: Vec::new() });
 
 impl HandleResolutionResponse {
     /// Encodes the message with these elements of a pool, in the order of selection: the first
@@ -121,7 +121,7 @@ impl HandleResolutionResponse {
     }
 }
 
-blank!(HandleResolutionResponse { subscribed, pool_handle, result });
+placeholder!(HandleResolutionResponse { subscribed, pool_handle, result });
 
 impl Format for HandleResolutionResponse {
     const TYPE: u8 = 0x06;

@@ -1,6 +1,6 @@
 //! Reports of unreachable elements (RFC 5352 section 2.2.9).
 
-use super::{DecodeError, Format, Reader, Writer, blank, element_message};
+use super::{DecodeError, Format, Reader, Writer, element_message, placeholder};
 use crate::wire::{PoolElementId, PoolHandle};
 
 element_message! {

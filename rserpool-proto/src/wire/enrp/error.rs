@@ -1,6 +1,6 @@
 //! Error reports (RFC 5353 section 2.10).
 
-use super::{DecodeError, Format, Reader, Route, Writer, blank};
+use super::{DecodeError, Format, Reader, Route, Writer, placeholder};
 use crate::wire::order::Layout;
 use crate::wire::{OperationError, ParameterType};
 
@@ -20,7 +20,7 @@ impl Error {
     pub const TYPE: u8 = 0x0a;
 }
 
-blank!(Error { route, error });
+placeholder!(Error { route, error });
 
 impl Format for Error {
     const TYPE: u8 = Self::TYPE;

@@ -1,6 +1,6 @@
 //! Download of the handlespace (RFC 5353 sections 2.2 and 2.3).
 
-use super::{DecodeError, Format, Reader, Route, Writer, blank};
+use super::{DecodeError, Format, Reader, Route, Writer, placeholder};
 use crate::wire::message::Extras;
 use crate::wire::{Bytes, EncodedElement, PoolElement, PoolHandle};
 
@@ -15,7 +15,7 @@ pub struct HandleTableRequest {
     pub route: Route,
 }
 
-blank!(HandleTableRequest { own_children_only, route });
+placeholder!(HandleTableRequest { own_children_only, route });
 
 impl Format for HandleTableRequest {
     const TYPE: u8 = 0x02;
@@ -92,7 +92,7 @@ impl HandleTableResponse {
     }
 }
 
-blank!(HandleTableResponse { more_to_send, reject, route, pools });
+placeholder!(HandleTableResponse { more_to_send, reject, route, pools });
 
 impl Format for HandleTableResponse {
     const TYPE: u8 = 0x03;

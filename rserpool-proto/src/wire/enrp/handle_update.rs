@@ -1,6 +1,6 @@
 //! Updates of the handlespace (RFC 5353 section 2.4).
 
-use super::{DecodeError, Format, Reader, Route, Writer, blank};
+use super::{DecodeError, Format, Reader, Route, Writer, placeholder};
 use crate::wire::message::Extras;
 use crate::wire::order::Layout;
 use crate::wire::{Bytes, EncodedElement, ParameterType, PoolElement, PoolHandle};
@@ -72,9 +72,16 @@ pub enum UpdateAction {
     Other(u16),
 }
 
-blank!(UpdateAction = Self::Add);
+placeholder!(UpdateAction = Self::Add);
 
-blank!(HandleUpdate { takeover_suggested, route, action, reserved, pool_handle, pool_element });
+placeholder!(HandleUpdate {
+    takeover_suggested,
+    route,
+    action,
+    reserved,
+    pool_handle,
+    pool_element
+});
 
 impl Format for HandleUpdate {
     const TYPE: u8 = 0x04;

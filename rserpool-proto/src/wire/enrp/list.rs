@@ -1,6 +1,6 @@
 //! Lists of registrars (RFC 5353 sections 2.5 and 2.6).
 
-use super::{DecodeError, Format, Reader, Route, Writer, blank};
+use super::{DecodeError, Format, Reader, Route, Writer, placeholder};
 use crate::wire::ServerInformation;
 
 /// ENRP_LIST_REQUEST (RFC 5353 section 2.5): which registrars do you know?
@@ -12,7 +12,7 @@ pub struct ListRequest {
     pub route: Route,
 }
 
-blank!(ListRequest { route });
+placeholder!(ListRequest { route });
 
 impl Format for ListRequest {
     const TYPE: u8 = 0x05;
@@ -40,7 +40,7 @@ pub struct ListResponse {
     pub servers: Vec<ServerInformation>,
 }
 
-blank!(ListResponse { reject, route, servers });
+placeholder!(ListResponse { reject, route, servers });
 
 impl Format for ListResponse {
     const TYPE: u8 = 0x06;

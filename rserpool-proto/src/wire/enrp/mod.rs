@@ -10,7 +10,7 @@ mod presence;
 mod takeover;
 
 use super::message::{Format, UnknownMessage, protocol};
-use super::{DecodeError, Reader, RegistrarId, Writer, blank};
+use super::{DecodeError, Reader, RegistrarId, Writer, placeholder};
 
 pub use error::Error;
 pub use handle_table::{HandleTableRequest, HandleTableResponse, PoolEntry};
@@ -78,7 +78,7 @@ pub struct Route {
     pub receiver: RegistrarId,
 }
 
-blank!(Route { sender, receiver });
+placeholder!(Route { sender, receiver });
 
 impl Route {
     fn decode(&mut self, reader: &mut Reader<'_>) -> Result<(), DecodeError> {

@@ -1,6 +1,6 @@
 //! Presence of registrars (RFC 5353 section 2.1).
 
-use super::{DecodeError, Format, Reader, Route, Writer, blank};
+use super::{DecodeError, Format, Reader, Route, Writer, placeholder};
 use crate::wire::order::Layout;
 use crate::wire::parameter::PeChecksum;
 use crate::wire::{ParameterType, ServerInformation};
@@ -21,7 +21,7 @@ pub struct Presence {
     pub server: Option<ServerInformation>,
 }
 
-blank!(Presence { reply_required, route, checksum, server });
+placeholder!(Presence { reply_required, route, checksum, server });
 
 impl Format for Presence {
     const TYPE: u8 = 0x01;

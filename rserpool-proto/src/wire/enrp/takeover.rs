@@ -1,6 +1,6 @@
 //! Takeover of a dead registrar's elements (RFC 5353 sections 2.7 to 2.9).
 
-use super::{DecodeError, Format, Reader, RegistrarId, Route, Writer, blank};
+use super::{DecodeError, Format, Reader, RegistrarId, Route, Writer, placeholder};
 
 macro_rules! takeover_message {
     ($(#[$meta:meta])* $name:ident = $number:literal, $text:literal) => {
@@ -15,7 +15,7 @@ macro_rules! takeover_message {
             pub target: RegistrarId,
         }
 
-        blank!($name { route, target });
+        placeholder!($name { route, target });
 
         impl Format for $name {
             const TYPE: u8 = $number;

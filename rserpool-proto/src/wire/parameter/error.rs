@@ -6,7 +6,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::{Parameter, ParameterType};
-use crate::wire::{DecodeError, Reader, Writer, blank};
+use crate::wire::{DecodeError, Reader, Writer, placeholder};
 
 /// One or more reasons why something was refused or not understood.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -153,7 +153,7 @@ impl fmt::Display for OperationError {
     }
 }
 
-blank!(OperationError = Self::default());
+placeholder!(OperationError = Self::default());
 
 impl Parameter for OperationError {
     const NAME: &'static str = "Operation Error";

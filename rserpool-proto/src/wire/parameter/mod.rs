@@ -9,7 +9,7 @@ mod transport;
 
 use std::fmt;
 
-use super::{Blank, DecodeError, Reader, Writer};
+use super::{DecodeError, Placeholder, Reader, Writer};
 
 pub use error::{ErrorCause, OperationError};
 pub use policy::{InvalidPolicyText, PolicyParameters, PolicyType};
@@ -19,7 +19,7 @@ pub use simple::{Cookie, ItemCount, PeChecksum};
 pub use transport::{Addresses, TransportAddress, TransportProtocol, TransportUse, UserTransport};
 
 /// A parameter that can stand in a message or in another parameter.
-pub(crate) trait Parameter: Blank {
+pub(crate) trait Parameter: Placeholder {
     /// What to call it when it is missing.
     const NAME: &'static str;
 
@@ -27,7 +27,7 @@ pub(crate) trait Parameter: Blank {
 
     fn parameter_type(&self) -> ParameterType;
 
-    /// Decodes it into this one, which is blank.
+    /// Decodes it into this one, which is placeholder.
     fn decode(
         &mut self,
         parameter: ParameterType,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::{Parameter, ParameterType};
-use crate::wire::{DecodeError, Reader, Writer, blank};
+use crate::wire::{DecodeError, Reader, Writer, placeholder};
 
 /// The number of a selection policy (RFC 5356).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -277,7 +277,7 @@ pub enum InvalidPolicyText {
     },
 }
 
-blank!(PolicyParameters = Self::new(PolicyType::ROUND_ROBIN, &[]));
+placeholder!(PolicyParameters = Self::new(PolicyType::ROUND_ROBIN, &[]));
 
 impl Parameter for PolicyParameters {
     const NAME: &'static str = "Pool Member Selection Policy";

@@ -2,7 +2,7 @@
 
 use super::{Parameter, ParameterType, PolicyParameters, TransportAddress, UserTransport};
 use crate::wire::{
-    DecodeError, PoolElementId, Reader, RegistrarId, RegistrationLife, Writer, blank,
+    DecodeError, PoolElementId, Reader, RegistrarId, RegistrationLife, Writer, placeholder,
 };
 
 /// A pool element, as it registers and as registrars tell of it.
@@ -23,7 +23,7 @@ pub struct PoolElement {
     pub asap_transport: Option<TransportAddress>,
 }
 
-blank!(PoolElement {
+placeholder!(PoolElement {
     identifier,
     home_registrar,
     registration_life,

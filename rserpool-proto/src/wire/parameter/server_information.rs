@@ -1,7 +1,7 @@
 //! The server information parameter (RFC 5354 section 3.11).
 
 use super::{Parameter, ParameterType, TransportAddress};
-use crate::wire::{DecodeError, Reader, RegistrarId, Writer, blank};
+use crate::wire::{DecodeError, Reader, RegistrarId, Writer, placeholder};
 
 /// A registrar and where its peers reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub struct ServerInformation {
     pub transport: TransportAddress,
 }
 
-blank!(ServerInformation { registrar, transport });
+placeholder!(ServerInformation { registrar, transport });
 
 impl Parameter for ServerInformation {
     const NAME: &'static str = "Server Information";

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{Parameter, ParameterType};
-use crate::wire::{DecodeError, PoolElementId, PoolHandle, Reader, Writer, blank};
+use crate::wire::{DecodeError, PoolElementId, PoolHandle, Reader, Writer, placeholder};
 
 /// State that a pool element hands to a pool user for its successor (RFC 5354 section 3.13).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -27,9 +27,9 @@ impl ItemCount {
     pub const ALL: Self = Self(u32::MAX);
 }
 
-blank!(Cookie = Self(Bytes::new()));
-blank!(PeChecksum = Self(0));
-blank!(ItemCount = Self(0));
+placeholder!(Cookie = Self(Bytes::new()));
+placeholder!(PeChecksum = Self(0));
+placeholder!(ItemCount = Self(0));
 
 macro_rules! single_field {
     ($name:ident, $type:ident, $text:literal, $read:expr, $write:expr) => {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::{Parameter, ParameterType};
-use crate::wire::{DecodeError, Reader, Writer, blank};
+use crate::wire::{DecodeError, Reader, Writer, placeholder};
 
 /// The IP addresses of one endpoint; more than one only over SCTP.
 pub type Addresses = SmallVec<[IpAddr; 1]>;
@@ -152,12 +152,12 @@ impl fmt::Display for TransportAddress {
     }
 }
 
-blank!(
+placeholder!(
     TransportAddress = Self {
         protocol: TransportProtocol::Sctp,
         port: 0,
         usage: TransportUse::DATA_ONLY,
-        addresses: SmallVec::from_buf([IpAddr::blank()]),
+        addresses: SmallVec::from_buf([IpAddr::placeholder()]),
     }
 );
 
@@ -299,7 +299,7 @@ impl fmt::Display for UserTransport {
     }
 }
 
-blank!(UserTransport = Self::Address(TransportAddress::blank()));
+placeholder!(UserTransport = Self::Address(TransportAddress::placeholder()));
 
 impl Parameter for UserTransport {
     const NAME: &'static str = "User Transport";

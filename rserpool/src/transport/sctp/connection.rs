@@ -21,8 +21,11 @@ use crate::runtime::{Interest, RegisteredSocket, Runtime};
 use crate::sys::AssociationId;
 use crate::transport::{Connection, Event, Paths, Purpose, SendError};
 
-/// From how much unsent data on a connection is not ready for more.
-const WRITE_LIMIT: usize = 256 * 1024;
+/// High-water mark: a connection is not ready for more while so many bytes are unsent.
+const HIGH_WATER: usize = 128 * 1024;
+
+/// The most unsent bytes before a message that is sent without waiting for readiness is refused.
+const WRITE_LIMIT: usize = 2 * HIGH_WATER;
 
 /// The end of a session in good order: an ASAP message of a type that is not assigned and whose
 /// two high bits tell others to discard it (RFC 5354 section 4).
@@ -355,7 +358,7 @@ impl Connection for SctpConnection {
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.poll_write(cx).is_pending() && self.outgoing_bytes >= WRITE_LIMIT {
+        if self.poll_write(cx).is_pending() && self.outgoing_bytes >= HIGH_WATER {
             return Poll::Pending;
         }
         Poll::Ready(())

@@ -28,8 +28,11 @@ const READ_SIZE: usize = 64 * 1024;
 const LARGE: usize = 4096;
 /// How much longer than the last message the next one may be.
 const HEADROOM: usize = 64;
-/// From how much unwritten data on a connection is not ready for more.
-const WRITE_LIMIT: usize = 256 * 1024;
+/// High-water mark: a connection is not ready for more while so many bytes are unsent.
+const HIGH_WATER: usize = 128 * 1024;
+
+/// The most unsent bytes before a message that is sent without waiting for readiness is refused.
+const WRITE_LIMIT: usize = 2 * HIGH_WATER;
 /// How often a closing connection reads before it lets others run.
 const MAX_DRAIN: usize = 16;
 /// How many connections wait to be accepted.
@@ -142,18 +145,18 @@ fn configure(socket: &Socket) -> io::Result<()> {
     keep_alive(socket, Duration::from_secs(5), Duration::from_secs(2), Duration::from_secs(30))
 }
 
-/// Asks a peer that was silent for `idle` every `interval`, and gives it up after `patience`.
+/// Asks a peer that was silent for `idle` every `interval`, and gives it up after `timeout`.
 fn keep_alive(
     socket: &Socket,
     idle: Duration,
     interval: Duration,
-    patience: Duration,
+    timeout: Duration,
 ) -> io::Result<()> {
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval))?;
     #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(patience))?;
+    socket.set_tcp_user_timeout(Some(timeout))?;
     #[cfg(not(target_os = "linux"))]
-    let _ = patience;
+    let _ = timeout;
     Ok(())
 }
 
@@ -399,7 +402,7 @@ impl Connection for TcpConnection {
         if matches!(self.state, State::Connecting(_)) {
             return Poll::Ready(());
         }
-        if self.poll_write(cx).is_pending() && self.outgoing.len() >= WRITE_LIMIT {
+        if self.poll_write(cx).is_pending() && self.outgoing.len() >= HIGH_WATER {
             return Poll::Pending;
         }
         Poll::Ready(())

@@ -173,8 +173,8 @@ impl Network {
         let since = self.now;
         for link in self.between(hosts) {
             for side in [Side::Dialler, Side::Acceptor] {
-                let patience = self.rng.random_range(self.weather.silence.clone());
-                self.schedule(since + patience, Occurrence::Silence { link, side, since });
+                let timeout = self.rng.random_range(self.weather.silence.clone());
+                self.schedule(since + timeout, Occurrence::Silence { link, side, since });
             }
         }
     }

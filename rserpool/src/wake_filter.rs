@@ -9,7 +9,7 @@ use futures::task::AtomicWaker;
 
 /// A source of a task that has many: others wake the task, too, and to ask a socket in vain may
 /// cost a system call.
-pub(crate) struct Gate<S> {
+pub(crate) struct WakeFilter<S> {
     pub(crate) source: S,
     woken: Arc<Woken>,
     waker: Waker,
@@ -21,9 +21,9 @@ struct Woken {
     task: AtomicWaker,
 }
 
-impl<S: fmt::Debug> fmt::Debug for Gate<S> {
+impl<S: fmt::Debug> fmt::Debug for WakeFilter<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate").field("source", &self.source).finish_non_exhaustive()
+        f.debug_struct("WakeFilter").field("source", &self.source).finish_non_exhaustive()
     }
 }
 
@@ -38,7 +38,7 @@ impl Wake for Woken {
     }
 }
 
-impl<S> Gate<S> {
+impl<S> WakeFilter<S> {
     pub(crate) fn new(source: S) -> Self {
         let woken = Arc::new(Woken { flag: AtomicBool::new(true), task: AtomicWaker::new() });
         Self { source, waker: Waker::from(Arc::clone(&woken)), woken }
