@@ -6,10 +6,8 @@ use std::future::Future;
 
 use clap::{Parser, ValueEnum};
 use futures::future::{AbortHandle, abortable};
-use rserpool::proto::registrar::RegistrarConfig;
-use rserpool::proto::wire::TransportAddress;
 use rserpool::transport::Tcp;
-use rserpool::{Network, Registrar, random_registrar_id};
+use rserpool::{Network, Registrar, RegistrarConfig, TransportAddress, random_registrar_id};
 use rserpool_smol::SmolRuntime;
 use rserpool_tokio::TokioRuntime;
 

@@ -18,9 +18,9 @@ fuzz_target!(|data: &[u8]| {
 
 fn play(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     let mut now = Instant::now();
-    let config = SessionConfig::new([TransportProtocol::Tcp, TransportProtocol::Sctp]);
+    let config = SessionConfig::default();
     let pool = handle(u)?;
-    let mut session = Session::new(config);
+    let mut session = Session::new(config, [TransportProtocol::Tcp, TransportProtocol::Sctp]);
     session.start(now);
     let mut connections: Vec<ConnectionId> = Vec::new();
     while !u.is_empty() {

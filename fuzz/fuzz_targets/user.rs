@@ -16,8 +16,8 @@ fuzz_target!(|data: &[u8]| {
 
 fn play(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     let hunt = HuntConfig::new([address(u)?, address(u)?]).listen_for_announcements();
-    let config = UserConfig::new(hunt, 1).cache_capacity(u.int_in_range(0..=2)?);
-    let mut player = Player::new(User::new(config));
+    let config = UserConfig::default().cache_capacity(u.int_in_range(0..=2)?);
+    let mut player = Player::new(User::new(hunt, config, 1));
     while !u.is_empty() {
         match u.int_in_range(0..=20)? {
             0..=2 => {

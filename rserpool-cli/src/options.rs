@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use rserpool::proto::wire::{PoolElementId, PoolHandle, TransportAddress};
-use rserpool::proto::{Compatibility, HuntConfig};
 use rserpool::runtime::Runtime;
 use rserpool::transport::{Tcp, Transport};
-use rserpool::{ListenError, Network, PoolUser};
+use rserpool::{
+    Compatibility, HuntConfig, ListenError, Network, PoolElementId, PoolHandle, PoolUser,
+    TransportAddress, UserConfig,
+};
 use rserpool_tokio::TokioRuntime;
 
 /// The port of ASAP (RFC 5352 section 8.2).
@@ -142,10 +143,8 @@ impl RegistrarOption {
     /// A pool user for a person who waits: it gives up soon where there is no registrar. One that
     /// has just started may take 5 s to say that there is no such pool.
     pub(crate) fn user(&self, network: &Network) -> anyhow::Result<PoolUser> {
-        let user = PoolUser::configured(network, self.hunt(network), |config| {
-            config.max_request_retransmit(1)
-        });
-        Ok(user?)
+        let config = UserConfig::default().max_request_retransmit(1);
+        Ok(PoolUser::with_config(network, self.hunt(network), config)?)
     }
 }
 

@@ -6,8 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, bail, ensure};
-use rserpool::Network;
-use rserpool::proto::wire::{PoolHandle, TransportProtocol};
+use rserpool::{Network, PoolHandle, TransportProtocol};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};

@@ -195,6 +195,10 @@ impl Hunt {
         }
     }
 
+    pub(crate) fn registrars(&self) -> &[TransportAddress] {
+        self.config.registrars()
+    }
+
     /// How many connections are being made.
     pub(crate) fn attempts(&self) -> usize {
         self.attempts.len()

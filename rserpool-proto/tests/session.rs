@@ -42,7 +42,8 @@ impl Fixture {
     }
 
     fn with(configure: impl FnOnce(SessionConfig) -> SessionConfig) -> Self {
-        let mut session = Session::new(configure(SessionConfig::new([TransportProtocol::Tcp])));
+        let mut session =
+            Session::new(configure(SessionConfig::default()), [TransportProtocol::Tcp]);
         let now = World::default().now();
         session.start(now);
         let mut fixture = Self { session, now };
@@ -145,7 +146,7 @@ fn a_failover_reports_resolves_connects_and_echoes_the_last_cookie_first() {
 #[test]
 fn a_chosen_element_is_sought_in_the_whole_pool_and_others_stand_in_for_it() {
     let configure = |config: SessionConfig| config.element(PoolElementId(2));
-    let session = Session::new(configure(SessionConfig::new([TransportProtocol::Tcp])));
+    let session = Session::new(configure(SessionConfig::default()), [TransportProtocol::Tcp]);
     let mut fixture = Fixture { session, now: World::default().now() };
     fixture.session.start(fixture.now);
     let all = ResolveOptions { items: Some(u32::MAX), ..ResolveOptions::default() };
@@ -315,9 +316,8 @@ fn a_session_that_is_to_be_told_waits_until_it_is() {
 #[test]
 fn a_session_asks_for_what_it_is_told_to_and_a_failover_never_for_old_answers() {
     let age = Duration::from_secs(30);
-    let mut session = Session::new(
-        SessionConfig::new([TransportProtocol::Tcp]).items(1).max_age(age).retry_delay(age),
-    );
+    let config = SessionConfig::default().items(1).max_age(age).retry_delay(age);
+    let mut session = Session::new(config, [TransportProtocol::Tcp]);
     let now = World::default().now();
     session.start(now);
     let first = ResolveOptions { items: Some(1), max_age: age };
@@ -355,9 +355,9 @@ fn elements_of_the_preferred_transport_come_first_and_others_after_them() {
     };
     let elements = || Ok(vec![element(1), over_sctp(2), element(3)]);
     let both = [TransportProtocol::Tcp, TransportProtocol::Sctp];
-    let tried = |config: SessionConfig| {
+    let tried = |config: SessionConfig, protocols: &[TransportProtocol]| {
         let now = World::default().now();
-        let mut session = Session::new(config);
+        let mut session = Session::new(config, protocols.iter().copied());
         session.start(now);
         assert_eq!(session.poll_output(), Some(resolve()));
         session.handle_resolution(now, elements());
@@ -369,12 +369,11 @@ fn elements_of_the_preferred_transport_come_first_and_others_after_them() {
         }
         ports
     };
-    assert_eq!(tried(SessionConfig::new(both)), [1, 3, 2]);
-    let sctp = |config: SessionConfig| config.preferred_transport(TransportProtocol::Sctp);
-    assert_eq!(tried(sctp(SessionConfig::new(both))), [2, 1, 3]);
-    let udp = SessionConfig::new(both).preferred_transport(TransportProtocol::Udp);
-    assert_eq!(tried(udp), [1, 3, 2], "it is not in use");
-    assert_eq!(tried(SessionConfig::new([TransportProtocol::Sctp])), [2]);
+    let preferring = |protocol| SessionConfig::default().preferred_transport(protocol);
+    assert_eq!(tried(SessionConfig::default(), &both), [1, 3, 2]);
+    assert_eq!(tried(preferring(TransportProtocol::Sctp), &both), [2, 1, 3]);
+    assert_eq!(tried(preferring(TransportProtocol::Udp), &both), [1, 3, 2], "it is not in use");
+    assert_eq!(tried(SessionConfig::default(), &both[1..]), [2]);
 }
 
 #[test]

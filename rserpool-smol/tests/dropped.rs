@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use rserpool::proto::registrar::RegistrarConfig;
-use rserpool::proto::session::SessionConfig;
-use rserpool::proto::user::ResolveOptions;
-use rserpool::proto::wire::{PoolHandle, Ppid, RegistrarId, TransportAddress};
 use rserpool::transport::Tcp;
-use rserpool::{Network, PoolElement, PoolUser, Registrar};
+use rserpool::{
+    Network, PoolElement, PoolHandle, PoolUser, Ppid, Registrar, RegistrarConfig, RegistrarId,
+    ResolveOptions, SessionConfig, TransportAddress,
+};
 use rserpool_smol::SmolRuntime;
 use smol::Executor;
 
@@ -30,8 +29,8 @@ fn handles_that_outlive_their_executor_say_so_and_do_not_panic() {
         let element = builder.listen(([127, 0, 0, 1], 0).into()).start().expect("a free port");
         element.registered().await.expect("it is taken");
         let user = PoolUser::new(&network, [at]).expect("a dialler");
-        let soon = |config: SessionConfig| config.give_up_after(Duration::from_millis(300));
-        let session = user.open_configured(pool(), soon).await.expect("it is there");
+        let soon = SessionConfig::default().give_up_after(Duration::from_millis(300));
+        let session = user.open_with(pool(), soon).await.expect("it is there");
         (registrar, element, user, session)
     }));
     // The handles keep it, but nobody runs it any more.

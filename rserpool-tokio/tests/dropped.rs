@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use futures::FutureExt;
-use rserpool::proto::registrar::RegistrarConfig;
-use rserpool::proto::session::SessionConfig;
-use rserpool::proto::user::ResolveOptions;
-use rserpool::proto::wire::{PoolHandle, Ppid, RegistrarId, TransportAddress};
 use rserpool::transport::Tcp;
-use rserpool::{Network, PoolElement, PoolUser, Registrar, Session, Stopped};
+use rserpool::{
+    Network, PoolElement, PoolHandle, PoolUser, Ppid, Registrar, RegistrarConfig, RegistrarId,
+    ResolveOptions, Session, SessionConfig, Stopped, TransportAddress,
+};
 use rserpool_tokio::TokioRuntime;
 use tokio::runtime::{Builder, Runtime};
 
@@ -33,8 +32,8 @@ async fn start(network: &Network) -> (Registrar, PoolElement) {
 }
 
 async fn open(user: &PoolUser) -> Session {
-    let soon = |config: SessionConfig| config.give_up_after(Duration::from_millis(300));
-    user.open_configured(pool(), soon).await.expect("it is there")
+    let soon = SessionConfig::default().give_up_after(Duration::from_millis(300));
+    user.open_with(pool(), soon).await.expect("it is there")
 }
 
 #[test]

@@ -11,9 +11,7 @@ use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
-use rserpool::PoolUser;
-use rserpool::proto::user::{ResolveError, ResolveOptions};
-use rserpool::proto::wire::{PoolElementId, PoolHandle};
+use rserpool::{PoolElementId, PoolHandle, PoolUser, ResolveError, ResolveOptions};
 use tokio::net::TcpStream;
 use tower::Service;
 

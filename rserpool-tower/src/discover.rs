@@ -8,8 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures::Stream;
-use rserpool::proto::wire::PoolElementId;
-use rserpool::{PoolChange, Subscription};
+use rserpool::{PoolChange, PoolElementId, Subscription};
 use tower::discover::Change;
 
 use super::addresses;

@@ -18,7 +18,7 @@
 //!
 //! # async fn client() -> Result<(), Box<dyn std::error::Error>> {
 //! let network = Network::new(TokioRuntime::current(), Tcp::new());
-//! let user = PoolUser::new(&network, ["127.0.0.1:3863".parse().map(rserpool::proto::wire::TransportAddress::tcp)?])?;
+//! let user = PoolUser::new(&network, ["127.0.0.1:3863".parse().map(rserpool::TransportAddress::tcp)?])?;
 //! let connector = PoolConnector::new(user, "GreeterPool".parse()?);
 //! let channel = tonic::transport::Endpoint::from_static("http://GreeterPool")
 //!     .connect_with_connector_lazy(connector);
@@ -37,7 +37,8 @@ mod service;
 
 use std::net::SocketAddr;
 
-use rserpool::proto::wire::{PoolElement, TransportProtocol};
+use rserpool::TransportProtocol;
+use rserpool::proto::wire::PoolElement;
 
 pub use connector::{ConnectError, PoolConnector, PoolStream};
 pub use discover::PoolDiscover;

@@ -8,9 +8,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use rserpool::PoolUser;
-use rserpool::proto::user::{ResolveError, ResolveOptions};
-use rserpool::proto::wire::{PoolElement, PoolElementId, PoolHandle};
+use rserpool::proto::wire::PoolElement;
+use rserpool::{PoolElementId, PoolHandle, PoolUser, ResolveError, ResolveOptions};
 use tower::{Service, ServiceExt};
 
 use super::addresses;

@@ -15,10 +15,11 @@ use hyper::{Request, Response};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rserpool::proto::registrar::RegistrarConfig;
-use rserpool::proto::wire::{PoolElementId, PoolHandle, TransportAddress};
 use rserpool::transport::Tcp;
-use rserpool::{Network, PoolElement, PoolUser, Registrar, random_registrar_id};
+use rserpool::{
+    Network, PoolElement, PoolElementId, PoolHandle, PoolUser, Registrar, RegistrarConfig,
+    TransportAddress, random_registrar_id,
+};
 use rserpool_tokio::TokioRuntime;
 use rserpool_tower::{PoolConnector, PoolDiscover, PoolService};
 use tokio::net::TcpListener;

@@ -12,7 +12,7 @@
 //! use rserpool::{ElementEvent, Network, PoolElement};
 //!
 //! # async fn server(network: Network) -> Result<(), Box<dyn std::error::Error>> {
-//! # let registrar = rserpool::proto::wire::TransportAddress::tcp("127.0.0.1:3863".parse()?);
+//! # let registrar = rserpool::TransportAddress::tcp("127.0.0.1:3863".parse()?);
 //! let mut element = PoolElement::builder(&network, "EchoPool".parse()?, [registrar]).start()?;
 //! loop {
 //!     let mut session = element.accept().await?;
@@ -30,20 +30,18 @@
 //! And its client:
 //!
 //! ```no_run
-//! use rserpool::{Network, PoolUser};
-//! use rserpool::proto::session::Event;
-//! use rserpool::proto::wire::Ppid;
+//! use rserpool::{Network, PoolUser, Ppid, SessionEvent};
 //!
 //! # async fn client(network: Network) -> Result<(), Box<dyn std::error::Error>> {
-//! # let registrar = rserpool::proto::wire::TransportAddress::tcp("127.0.0.1:3863".parse()?);
+//! # let registrar = rserpool::TransportAddress::tcp("127.0.0.1:3863".parse()?);
 //! let user = PoolUser::new(&network, [registrar])?;
 //! let mut session = user.open("EchoPool".parse()?).await?;
 //! session.send(Ppid::NONE, "hello").await?;
 //! loop {
 //!     match session.recv().await? {
-//!         Event::Message(reply) => break println!("{:?}", reply.payload),
+//!         SessionEvent::Message(reply) => break println!("{:?}", reply.payload),
 //!         // The server died before it answered: ask the next one.
-//!         Event::FailoverCompleted { .. } => session.send(Ppid::NONE, "hello").await?,
+//!         SessionEvent::FailoverCompleted { .. } => session.send(Ppid::NONE, "hello").await?,
 //!         _ => {}
 //!     }
 //! }
@@ -107,6 +105,21 @@ pub use network::{ListenError, Network, Stopped, random_registrar_id};
 pub use registrar::Registrar;
 #[doc(no_inline)]
 pub use rserpool_proto as proto;
+#[doc(inline)]
+pub use rserpool_proto::registrar::{Limits, RegistrarConfig};
+#[doc(inline)]
+pub use rserpool_proto::replay::{RefusalReason, RequestNumber};
+#[doc(inline)]
+pub use rserpool_proto::session::{Event as SessionEvent, SessionConfig, SessionError};
+#[doc(inline)]
+pub use rserpool_proto::user::{ResolveError, ResolveOptions, UserConfig};
+#[doc(inline)]
+pub use rserpool_proto::wire::{
+    PolicyParameters, PolicyType, PoolElementId, PoolHandle, Ppid, RegistrarId, Reliability,
+    TransportAddress, TransportProtocol, UserMessage,
+};
+#[doc(inline)]
+pub use rserpool_proto::{Compatibility, HuntConfig};
 pub use service::cookie;
 pub use service::requests::{NoRoom, RequestConfig, RequestError, RequestEvent, RequestSession};
 pub use service::serve::Stopping;

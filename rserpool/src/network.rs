@@ -37,7 +37,7 @@ impl Network {
 
     /// Has sessions use this transport as well, with pools that are served over it: a pool of TCP
     /// servers whose registrars are asked over SCTP, for instance. A registrar may offer its
-    /// protocols over it, see [`Registrar::start_at`].
+    /// protocols over it, see [`Registrar::start_at`](crate::Registrar::start_at).
     #[must_use]
     pub fn with_sessions_over(mut self, transport: Arc<dyn Transport>) -> Self {
         self.others.push(transport);

@@ -93,10 +93,13 @@ impl Session {
     ) -> Result<Self, SessionError> {
         let endpoints = network.transports().map(|transport| {
             let endpoint = transport.open(network.runtime(), Purpose::Session, None);
-            Ok((transport.protocol(), endpoint.map_err(|_| SessionError::NoElement)?))
+            Ok((
+                transport.protocol(),
+                endpoint.map_err(|error| SessionError::Transport(error.kind()))?,
+            ))
         });
         let endpoints = endpoints.collect::<Result<_, SessionError>>()?;
-        let mut machine = session::Session::new(config);
+        let mut machine = session::Session::new(config, network.protocols());
         machine.start(network.now());
         let mut session = Self {
             network: network.clone(),

@@ -56,24 +56,23 @@ impl PoolUser {
         network: &Network,
         registrars: impl IntoIterator<Item = TransportAddress>,
     ) -> io::Result<Self> {
-        Self::configured(network, HuntConfig::new(registrars), |config| config)
+        Self::with_config(network, HuntConfig::new(registrars), UserConfig::default())
     }
 
-    /// The same with other settings than the defaults: `configure` changes them.
+    /// Returns a pool user with settings of its own, which looks for its registrar as `hunt` says.
     ///
     /// # Errors
     ///
     /// When the transport cannot be used at all.
-    pub fn configured(
+    pub fn with_config(
         network: &Network,
         hunt: HuntConfig,
-        configure: impl FnOnce(UserConfig) -> UserConfig,
+        config: UserConfig,
     ) -> io::Result<Self> {
         let announcements = network.announcements(&hunt);
-        let config = configure(UserConfig::new(hunt, random_seed()));
         let endpoint = network.dialler(ASAP)?;
         let role = UserRole {
-            machine: User::new(config),
+            machine: User::new(hunt, config, random_seed()),
             waiting: HashMap::new(),
             subscribers: HashMap::new(),
             lost: false,
@@ -161,10 +160,10 @@ impl PoolUser {
     ///
     /// A dropped future leaves no session behind.
     pub async fn open(&self, handle: PoolHandle) -> Result<Session, SessionError> {
-        self.open_configured(handle, |config| config).await
+        self.open_with(handle, SessionConfig::default()).await
     }
 
-    /// The same with other settings than the defaults: `configure` changes them.
+    /// Opens a session with settings of its own.
     ///
     /// # Errors
     ///
@@ -173,13 +172,11 @@ impl PoolUser {
     /// # Cancel safety
     ///
     /// As with [`Self::open`].
-    pub async fn open_configured(
+    pub async fn open_with(
         &self,
         handle: PoolHandle,
-        configure: impl FnOnce(SessionConfig) -> SessionConfig,
+        config: SessionConfig,
     ) -> Result<Session, SessionError> {
-        let protocols = self.network.transports().map(|transport| transport.protocol());
-        let config = configure(SessionConfig::new(protocols));
         let mut session = Session::new(&self.network, self.commands.clone(), handle, config)?;
         session.connected().await?;
         Ok(session)
@@ -209,7 +206,8 @@ impl PoolUser {
         handle: PoolHandle,
         config: RequestConfig,
     ) -> Result<RequestSession, SessionError> {
-        Ok(RequestSession::new(self.open(handle).await?, config))
+        let session = self.open_with(handle, config.session.clone()).await?;
+        Ok(RequestSession::new(session, config))
     }
 }
 

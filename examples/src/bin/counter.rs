@@ -12,10 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::AbortHandle;
 use rserpool::cookie::{KeyRing, Seal};
-use rserpool::proto::wire::{PoolElementId, PoolHandle, TransportAddress};
 use rserpool::{
-    InvalidState, Network, PoolElement, PoolUser, RequestConfig, RequestEvent, Service,
-    ServiceConfig,
+    InvalidState, Network, PoolElement, PoolElementId, PoolHandle, PoolUser, RequestConfig,
+    RequestEvent, Service, ServiceConfig, TransportAddress,
 };
 use rserpool_examples::{spawn_mortal, start_registrar};
 

@@ -7,11 +7,9 @@
 
 use futures::channel::oneshot;
 use futures::future::select;
-use rserpool::proto::registrar::RegistrarConfig;
-use rserpool::proto::session::Event;
-use rserpool::proto::wire::{PoolElementId, PoolHandle, Ppid, TransportAddress};
 use rserpool::{
-    ElementEvent, ElementSession, Network, PoolElement, PoolUser, Registrar, random_registrar_id,
+    ElementEvent, ElementSession, Network, PoolElement, PoolElementId, PoolHandle, PoolUser, Ppid,
+    Registrar, RegistrarConfig, SessionEvent, TransportAddress, random_registrar_id,
 };
 
 fn main() -> anyhow::Result<()> {
@@ -41,8 +39,10 @@ async fn failover(network: Network) -> anyhow::Result<()> {
         session.send(Ppid::NONE, number.to_be_bytes().to_vec()).await?;
         let sum = loop {
             match session.recv().await? {
-                Event::Message(reply) => break u64::from_be_bytes(reply.payload[..].try_into()?),
-                Event::FailoverCompleted { from, to } => {
+                SessionEvent::Message(reply) => {
+                    break u64::from_be_bytes(reply.payload[..].try_into()?);
+                }
+                SessionEvent::FailoverCompleted { from, to } => {
                     println!("-- {to} took over from {from}");
                     session.send(Ppid::NONE, number.to_be_bytes().to_vec()).await?;
                 }

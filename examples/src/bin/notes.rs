@@ -14,9 +14,10 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures::future::AbortHandle;
 use rserpool::cookie::{KeyRing, Lineage, Seal};
-use rserpool::proto::session::Event;
-use rserpool::proto::wire::{PoolElementId, PoolHandle, Ppid, TransportAddress};
-use rserpool::{ElementEvent, ElementSession, Network, PoolElement, PoolUser, Session};
+use rserpool::{
+    ElementEvent, ElementSession, Network, PoolElement, PoolElementId, PoolHandle, PoolUser, Ppid,
+    Session, SessionEvent, TransportAddress,
+};
 use rserpool_examples::{spawn_mortal, start_registrar};
 
 fn main() -> anyhow::Result<()> {
@@ -57,8 +58,10 @@ async fn ask(session: &mut Session, command: &'static str) -> anyhow::Result<Str
     session.send(Ppid::NONE, command).await?;
     loop {
         match session.recv().await? {
-            Event::Message(reply) => return Ok(String::from_utf8_lossy(&reply.payload).into()),
-            Event::FailoverCompleted { from, to } => {
+            SessionEvent::Message(reply) => {
+                return Ok(String::from_utf8_lossy(&reply.payload).into());
+            }
+            SessionEvent::FailoverCompleted { from, to } => {
                 println!("-- {to} goes on for {from}");
                 session.send(Ppid::NONE, command).await?;
             }

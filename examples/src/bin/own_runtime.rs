@@ -6,10 +6,8 @@
 //! cargo run -p rserpool-examples --bin own_runtime -- --runtime smol
 //! ```
 
-use rserpool::proto::session::Event;
-use rserpool::proto::wire::{PoolHandle, Ppid};
 use rserpool::transport::Tcp;
-use rserpool::{ElementEvent, Network, PoolElement, PoolUser};
+use rserpool::{ElementEvent, Network, PoolElement, PoolHandle, PoolUser, Ppid, SessionEvent};
 use rserpool_examples::own_runtime::ThreadPerTask;
 use rserpool_examples::start_registrar;
 
@@ -38,7 +36,7 @@ async fn own_runtime(network: Network) -> anyhow::Result<()> {
     let mut session = user.open(pool).await?;
     session.send(Ppid::NONE, "from one runtime to the other").await?;
     loop {
-        if let Event::Message(reply) = session.recv().await? {
+        if let SessionEvent::Message(reply) = session.recv().await? {
             println!("and back: {}", String::from_utf8_lossy(&reply.payload));
             break;
         }

@@ -8,14 +8,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rserpool::proto::HuntConfig;
 use rserpool::proto::policy::{ByOrder, ByWeight, Order, Policies, Weight};
-use rserpool::proto::registrar::RegistrarConfig;
-use rserpool::proto::user::ResolveOptions;
-use rserpool::proto::wire::{
-    PolicyParameters, PolicyType, PoolElementId, PoolHandle, TransportAddress,
+use rserpool::{
+    HuntConfig, Network, PolicyParameters, PolicyType, PoolElement, PoolElementId, PoolHandle,
+    PoolUser, Registrar, RegistrarConfig, ResolveOptions, TransportAddress, UserConfig,
+    random_registrar_id,
 };
-use rserpool::{Network, PoolElement, PoolUser, Registrar, random_registrar_id};
 
 /// Servers say what a request costs and how long it takes; cheap ones come first, and of these
 /// the fast ones.
@@ -66,7 +64,7 @@ async fn policies(network: Network) -> anyhow::Result<()> {
     let registrar = Registrar::start(&network, &any_port, config)?;
     let at = registrar.local_address();
     let hunt = HuntConfig::new([at.clone()]);
-    let user = PoolUser::configured(&network, hunt, |config| config.policies(policies))?;
+    let user = PoolUser::with_config(&network, hunt, UserConfig::default().policies(policies))?;
 
     let pool: PoolHandle = "CheapPool".parse()?;
     let say = |cost, time| PolicyParameters::new(Cheapest.policy_type(), &[cost, time]);

@@ -4,17 +4,17 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use rserpool::Network;
 use rserpool::proto::wire::asap::{
     Body, EndpointKeepAlive, EndpointKeepAliveAck, HandleResolution, Message, Registration,
     Resolved,
 };
 use rserpool::proto::wire::parameter::ItemCount;
-use rserpool::proto::wire::{
-    Bytes, PolicyParameters, PoolElement, PoolElementId, PoolHandle, Ppid, RegistrarId,
-    RegistrationLife, TransportAddress, TransportUse, UserMessage,
-};
+use rserpool::proto::wire::{Bytes, PoolElement, RegistrationLife, TransportUse};
 use rserpool::transport::{Connection, Event, Purpose};
+use rserpool::{
+    Network, PolicyParameters, PoolElementId, PoolHandle, Ppid, RegistrarId, TransportAddress,
+    UserMessage,
+};
 
 /// In seconds by the RFC, and not too short in rsplib's milliseconds.
 const LIFE: RegistrationLife = RegistrationLife(300_000);

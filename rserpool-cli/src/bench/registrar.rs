@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use futures::future::try_join_all;
-use rserpool::Network;
-use rserpool::proto::wire::{PolicyParameters, PoolHandle, TransportAddress};
+use rserpool::{Network, PolicyParameters, PoolHandle, TransportAddress};
 use serde_json::json;
 
 use super::cpu;

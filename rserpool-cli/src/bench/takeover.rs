@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use clap::Args;
 use rserpool::proto::wire::asap::{Body, EndpointKeepAliveAck, Message, Registration};
-use rserpool::proto::wire::{
-    PolicyParameters, PoolElement, PoolElementId, PoolHandle, Ppid, RegistrarId, RegistrationLife,
-    TransportAddress, TransportUse, UserMessage,
-};
+use rserpool::proto::wire::{PoolElement, RegistrationLife, TransportUse};
 use rserpool::transport::{Connection, Endpoint, Event, Purpose};
-use rserpool::{DumpError, Network, dump};
+use rserpool::{
+    DumpError, Network, PolicyParameters, PoolElementId, PoolHandle, Ppid, RegistrarId,
+    TransportAddress, UserMessage, dump,
+};
 use serde_json::json;
 
 use crate::options::TransportOption;

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use rserpool::Session;
-use rserpool::proto::session::Event;
-use rserpool::proto::wire::PoolHandle;
+use rserpool::{PoolHandle, Session, SessionEvent};
 use tokio::time::Instant;
 
 use super::Service;
@@ -72,7 +70,7 @@ async fn compute(session: &mut Session, request: Message) -> anyhow::Result<()> 
             }
         };
         match event {
-            Event::Message(message) if message.ppid == CALC_APP => {
+            SessionEvent::Message(message) if message.ppid == CALC_APP => {
                 let Some(said) = Message::decode(&message.payload) else { continue };
                 let by = session.element().map_or_else(String::new, |element| element.to_string());
                 match said.kind {
@@ -91,8 +89,8 @@ async fn compute(session: &mut Session, request: Message) -> anyhow::Result<()> 
                     Kind::Request | Kind::Abort => {}
                 }
             }
-            Event::FailoverStarted { from } => out!("-- {from} is gone"),
-            Event::FailoverCompleted { to, .. } => {
+            SessionEvent::FailoverStarted { from } => out!("-- {from} is gone"),
+            SessionEvent::FailoverCompleted { to, .. } => {
                 out!("-- {to} took over");
                 (asked, next) = (None, Instant::now() + KEEP_ALIVE);
                 // With a cookie, the server knows the job.

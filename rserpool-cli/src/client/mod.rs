@@ -6,8 +6,7 @@ mod pingpong;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use rserpool::Session;
-use rserpool::proto::wire::PoolHandle;
+use rserpool::{PoolHandle, Session};
 
 use crate::commands::terminal::explain_session;
 use crate::options::{self, RegistrarOption, TransportOption};

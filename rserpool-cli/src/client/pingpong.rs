@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use rserpool::proto::session::Event;
-use rserpool::proto::wire::PoolHandle;
+use rserpool::{PoolHandle, SessionEvent};
 use tokio::time::MissedTickBehavior;
 
 use super::Service;
@@ -41,7 +40,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
                 session.send(PING_PONG, make_ping(sent, b"rserpool")).await?;
             }
             event = session.recv() => match event? {
-                Event::Message(message) => {
+                SessionEvent::Message(message) => {
                     if let Some(pong) = Pong::decode(&message.payload) {
                         answered = answered.max(pong.number);
                         let element = session.element();
@@ -49,8 +48,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
                         out!("ping {} from {element}: reply {}", pong.number, pong.reply);
                     }
                 }
-                Event::FailoverStarted { from } => out!("-- {from} is gone"),
-                Event::FailoverCompleted { to, .. } => {
+                SessionEvent::FailoverStarted { from } => out!("-- {from} is gone"),
+                SessionEvent::FailoverCompleted { to, .. } => {
                     out!("-- {to} took over");
                     for number in answered + 1..=sent {
                         session.send(PING_PONG, make_ping(number, b"rserpool")).await?;

@@ -5,8 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use rserpool::proto::wire::TransportAddress;
-use rserpool::{Dump, DumpError, dump};
+use rserpool::{Dump, DumpError, TransportAddress, dump};
 
 use crate::options::{self, TransportOption};
 

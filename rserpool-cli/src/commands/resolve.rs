@@ -5,9 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use futures::StreamExt;
-use rserpool::proto::user::{ResolveError, ResolveOptions};
-use rserpool::proto::wire::{PoolElementId, PoolHandle};
-use rserpool::{PoolChange, PoolUser};
+use rserpool::{PoolChange, PoolElementId, PoolHandle, PoolUser, ResolveError, ResolveOptions};
 use serde_json::json;
 
 use crate::options::{self, RegistrarOption, TransportOption};

@@ -5,9 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use rserpool::proto::session::{Event, SessionError};
-use rserpool::proto::wire::{PoolHandle, Ppid};
-use rserpool::{Session, SessionClosed};
+use rserpool::{PoolHandle, Ppid, Session, SessionClosed, SessionError, SessionEvent};
 use tokio::sync::mpsc;
 
 use super::resolve::explain_resolve;
@@ -71,19 +69,19 @@ async fn talk(mut session: Session) -> anyhow::Result<()> {
         let timeout = if unanswered.is_empty() { LAST_REPLIES / 4 } else { LAST_REPLIES };
         tokio::select! {
             event = session.recv() => match event {
-                Ok(Event::Connected(element)) => notify!("-- connected to {element}"),
-                Ok(Event::Message(message)) => {
+                Ok(SessionEvent::Connected(element)) => notify!("-- connected to {element}"),
+                Ok(SessionEvent::Message(message)) => {
                     // Replies come in the order of the lines.
                     unanswered.pop_front();
                     out!("{}", String::from_utf8_lossy(&message.payload));
                 }
-                Ok(Event::FailoverStarted { from }) => {
+                Ok(SessionEvent::FailoverStarted { from }) => {
                     notify!("-- {from} is gone, looking for another");
                     #[allow(clippy::disallowed_methods, reason = "for the eye alone")]
                     let now = Instant::now();
                     since = Some(now);
                 }
-                Ok(Event::FailoverCompleted { to, .. }) => {
+                Ok(SessionEvent::FailoverCompleted { to, .. }) => {
                     let took = since.take().map(|since: Instant| since.elapsed());
                     notify!("-- {to} took over after {:.1?}", took.unwrap_or_default());
                     for line in &unanswered {

@@ -8,7 +8,8 @@ use etherparse::{
 use pcap_file::DataLink;
 use pcap_file::pcap::PcapParser;
 use pcap_file::pcapng::{Block, PcapNgParser};
-use rserpool::proto::wire::{Bytes, Ppid};
+use rserpool::Ppid;
+use rserpool::proto::wire::Bytes;
 
 use super::sctp::Reassembler;
 

@@ -9,7 +9,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
-use rserpool::proto::wire::{Body, Bytes, DecodeError, Message, Ppid, asap, enrp};
+use rserpool::Ppid;
+use rserpool::proto::wire::{Body, Bytes, DecodeError, Message, asap, enrp};
 
 use print::Printer;
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use rserpool::proto::wire::{Body, Bytes, Message, Ppid};
+use rserpool::Ppid;
+use rserpool::proto::wire::{Body, Bytes, Message};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use rserpool::proto::wire::{Bytes, Ppid};
+use rserpool::Ppid;
+use rserpool::proto::wire::Bytes;
 
 const COMMON_HEADER: usize = 12;
 const CHUNK_HEADER: usize = 4;

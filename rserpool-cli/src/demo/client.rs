@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use rserpool::proto::user::ResolveOptions;
-use rserpool::{PoolUser, RequestError, RequestEvent, RequestSession};
+use rserpool::{PoolUser, RequestError, RequestEvent, RequestSession, ResolveOptions};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 

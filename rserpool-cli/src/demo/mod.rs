@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use rserpool::proto::wire::{PoolHandle, TransportAddress};
-use rserpool::{PoolUser, RequestConfig};
+use rserpool::{PoolHandle, PoolUser, RequestConfig, TransportAddress};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;

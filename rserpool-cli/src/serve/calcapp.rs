@@ -7,8 +7,8 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use rserpool::proto::wire::{Bytes, Ppid};
-use rserpool::{ElementEvent, ElementSession};
+use rserpool::proto::wire::Bytes;
+use rserpool::{ElementEvent, ElementSession, Ppid};
 use tokio::sync::watch;
 use tokio::time::Instant;
 

@@ -1,7 +1,7 @@
 //! Character generator.
 
-use rserpool::ElementSession;
-use rserpool::proto::wire::{Bytes, Ppid};
+use rserpool::proto::wire::Bytes;
+use rserpool::{ElementSession, Ppid};
 
 use super::Broken;
 

@@ -1,7 +1,6 @@
 //! Daytime.
 
-use rserpool::ElementSession;
-use rserpool::proto::wire::Ppid;
+use rserpool::{ElementSession, Ppid};
 
 use super::Broken;
 

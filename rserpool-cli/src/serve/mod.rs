@@ -17,9 +17,12 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use rserpool::cookie::{KeyRing, Seal};
-use rserpool::proto::wire::{ErrorCause, PolicyParameters, PoolElementId, PoolHandle};
+use rserpool::proto::wire::ErrorCause;
 use rserpool::transport::SendError;
-use rserpool::{ElementControl, ElementSession, JoinError, PoolElement, ServiceConfig};
+use rserpool::{
+    ElementControl, ElementSession, JoinError, PolicyParameters, PoolElement, PoolElementId,
+    PoolHandle, ServiceConfig,
+};
 use serde_json::json;
 use tokio::sync::watch;
 

@@ -4,8 +4,8 @@
 //! `2, 0, length, message number, reply number (64 bits), data`. Replies are numbered from 1
 //! on through all failovers: the cookie after each pong is `<PP-TD1>` and the next number.
 
-use rserpool::proto::wire::{Bytes, Ppid};
-use rserpool::{ElementEvent, ElementSession};
+use rserpool::proto::wire::Bytes;
+use rserpool::{ElementEvent, ElementSession, Ppid};
 
 use super::Broken;
 

@@ -7,8 +7,7 @@ use crate::wire::{PoolElementId, TransportProtocol};
 /// The settings of a session.
 #[derive(Debug, Clone)]
 pub struct SessionConfig {
-    /// The preferred one first.
-    pub(super) protocols: Vec<TransportProtocol>,
+    pub(super) preferred_transport: Option<TransportProtocol>,
     pub(super) connect_timeout: Duration,
     pub(super) retry_delay: Duration,
     pub(super) give_up_after: Duration,
@@ -19,12 +18,10 @@ pub struct SessionConfig {
     pub(super) element: Option<PoolElementId>,
 }
 
-impl SessionConfig {
-    /// The defaults for sessions over any of `protocols`, of which the first is preferred.
-    #[must_use]
-    pub fn new(protocols: impl IntoIterator<Item = TransportProtocol>) -> Self {
+impl Default for SessionConfig {
+    fn default() -> Self {
         Self {
-            protocols: protocols.into_iter().collect(),
+            preferred_transport: None,
             connect_timeout: Duration::from_secs(5),
             retry_delay: Duration::from_millis(100),
             give_up_after: Duration::from_secs(60),
@@ -35,7 +32,9 @@ impl SessionConfig {
             element: None,
         }
     }
+}
 
+impl SessionConfig {
     /// The element with which to begin, and no other: the pool's policy chooses it (RFC 5352 section
     /// 6.5.3). A failover goes to any.
     #[must_use]
@@ -44,11 +43,11 @@ impl SessionConfig {
         self
     }
 
-    /// Which transport protocol's elements to try first, of those that are in use here: that
-    /// which is used towards registrars. Another one than those makes no difference.
+    /// Sets the transport protocol whose elements are tried first. Default: that which is used towards
+    /// registrars. A protocol that the program does not use makes no difference.
     #[must_use]
     pub fn preferred_transport(mut self, protocol: TransportProtocol) -> Self {
-        self.protocols.sort_by_key(|other| *other != protocol);
+        self.preferred_transport = Some(protocol);
         self
     }
 

@@ -5,6 +5,7 @@ mod config;
 mod control;
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use super::{ConnectionEvent, ConnectionId};
 use crate::wire::parameter::Cookie;
 use crate::wire::{
     PoolElement, PoolElementId, Ppid, TransportAddress, TransportProtocol, TransportUse,
-    UserMessage, asap,
+    UserMessage, UserTransport, asap,
 };
 
 pub use config::SessionConfig;
@@ -28,6 +29,8 @@ const MAX_PREFERRED: usize = 64;
 #[derive(Debug)]
 pub struct Session {
     config: SessionConfig,
+    /// The preferred one first.
+    protocols: Vec<TransportProtocol>,
     state: State,
     cookie: Option<Bytes>,
     /// The element that served the session last.
@@ -156,16 +159,36 @@ pub enum SessionError {
     #[error("element {0} of the pool cannot be reached")]
     NotReached(PoolElementId),
     /// The pool's elements are served over a transport protocol that is not in use here.
-    #[error("the pool is served over {0}, not over {1}")]
-    OtherTransport(String, String),
+    #[error("the pool is served over {offered}, not over {}", either(.ours))]
+    OtherTransport {
+        /// The transport of the pool's first element.
+        offered: UserTransport,
+        /// The protocols that are in use here.
+        ours: Vec<TransportProtocol>,
+    },
+    /// A transport cannot be used at all, for want of descriptors for instance.
+    #[error("cannot open an endpoint: {0}")]
+    Transport(ErrorKind),
+}
+
+fn either(protocols: &[TransportProtocol]) -> String {
+    protocols.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
 }
 
 impl Session {
-    /// A session that is not connected yet.
+    /// Returns a session that is not connected yet, over any of `protocols`: the first is preferred,
+    /// unless the configuration prefers another.
     #[must_use]
-    pub fn new(config: SessionConfig) -> Self {
+    pub fn new(
+        config: SessionConfig,
+        protocols: impl IntoIterator<Item = TransportProtocol>,
+    ) -> Self {
+        let mut protocols: Vec<_> = protocols.into_iter().collect();
+        protocols
+            .sort_by_key(|protocol| config.preferred_transport.is_some_and(|it| it != *protocol));
         Self {
             config,
+            protocols,
             state: State::Resolving,
             cookie: None,
             last: None,
@@ -294,7 +317,7 @@ impl Session {
             Err(_) if self.last.is_some() => std::mem::take(&mut self.known),
             Err(error) => return self.fail(error.into()),
         };
-        let protocols = &self.config.protocols;
+        let protocols = &self.protocols;
         let rank = |element: &PoolElement| {
             let address = element.user_transport.address()?;
             protocols.iter().position(|protocol| *protocol == address.protocol)
@@ -302,9 +325,8 @@ impl Session {
         let (mut usable, other): (Vec<_>, Vec<_>) =
             elements.into_iter().partition(|element| rank(element).is_some());
         if let (true, Some(other)) = (usable.is_empty(), other.first()) {
-            let transport = other.user_transport.to_string();
-            let ours: Vec<_> = protocols.iter().map(ToString::to_string).collect();
-            return self.fail(SessionError::OtherTransport(transport, ours.join(" or ")));
+            let (offered, ours) = (other.user_transport.clone(), protocols.clone());
+            return self.fail(SessionError::OtherTransport { offered, ours });
         }
         usable.sort_by_key(rank);
         self.known.clone_from(&usable);

@@ -50,7 +50,7 @@ pub fn new_element(seed: u64) -> Element {
 /// A user that is told of these registrars.
 #[must_use]
 pub fn new_user(registrars: &[NodeId]) -> User {
-    User::new(UserConfig::new(hunt(registrars), 5))
+    User::new(hunt(registrars), UserConfig::default(), 5)
 }
 
 /// Resolves at once; the identifiers, in order.

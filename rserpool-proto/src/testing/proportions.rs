@@ -169,8 +169,8 @@ impl Case {
         }
         let users: Vec<_> = (0..audience.users)
             .map(|user| {
-                let config = UserConfig::new(hunt(&[registrar]), seed << 32 | u64::from(user));
-                world.user(User::new(config))
+                let seed = seed << 32 | u64::from(user);
+                world.user(User::new(hunt(&[registrar]), UserConfig::default(), seed))
             })
             .collect();
         world.run(Duration::ZERO);

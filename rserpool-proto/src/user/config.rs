@@ -2,38 +2,32 @@
 
 use std::time::Duration;
 
-use crate::HuntConfig;
 use crate::policy::Policies;
 
 /// The settings of a pool user.
 #[derive(Debug, Clone)]
 pub struct UserConfig {
-    pub(super) hunt: HuntConfig,
-    pub(super) seed: u64,
     pub(super) policies: Policies,
-    pub(super) request_timeout: Duration,
+    /// None where the compatibility profile decides.
+    pub(super) request_timeout: Option<Duration>,
     pub(super) max_request_retransmit: u32,
     pub(super) cache_capacity: usize,
     pub(super) items: u32,
 }
 
-impl UserConfig {
-    /// The defaults for a user who looks for its registrar as `hunt` says, and whose random
-    /// choices follow from `seed`.
-    #[must_use]
-    pub fn new(hunt: HuntConfig, seed: u64) -> Self {
-        let request_timeout = hunt.profile().request_timeout();
+impl Default for UserConfig {
+    fn default() -> Self {
         Self {
-            hunt,
-            seed,
             policies: Policies::default(),
-            request_timeout,
+            request_timeout: None,
             max_request_retransmit: 2,
             cache_capacity: 1024,
             items: 32,
         }
     }
+}
 
+impl UserConfig {
     /// How many elements a resolution asks for that does not say it: 32, ours, so that there are
     /// enough to go on with when one fails, and so that the user knows whether a shorter answer has
     /// all of the pool. The profile of the RFCs has no way to say it.
@@ -54,7 +48,7 @@ impl UserConfig {
     /// [`Compatibility::Rfc`](crate::Compatibility::Rfc) the 15 s of RFC 5352 section 7.1.
     #[must_use]
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.request_timeout = timeout;
+        self.request_timeout = Some(timeout);
         self
     }
 

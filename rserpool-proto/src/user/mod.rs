@@ -11,8 +11,8 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::{
-    ConnectionEvent, ConnectionId, Footprint, Hunt, HuntProgress, Incompatible, Machine, Outbox,
-    Output, Received, Timers, receive,
+    Compatibility, ConnectionEvent, ConnectionId, Footprint, Hunt, HuntConfig, HuntProgress,
+    Incompatible, Machine, Outbox, Output, Received, Timers, receive,
 };
 use crate::wire::asap::{Body, EndpointUnreachable, HandleResolution, Resolved};
 use crate::wire::parameter::ItemCount;
@@ -43,6 +43,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct User {
     config: UserConfig,
+    profile: Compatibility,
     home: Option<ConnectionId>,
     next_request: u64,
     queries: BTreeMap<QueryId, Query>,
@@ -163,9 +164,11 @@ fn list(addresses: &[TransportAddress]) -> String {
 }
 
 impl User {
-    /// A pool user without a registrar yet.
+    /// Returns a pool user that has no registrar yet, looks for one as `hunt` says, and whose random
+    /// choices follow from `seed`.
     #[must_use]
-    pub fn new(config: UserConfig) -> Self {
+    pub fn new(hunt: HuntConfig, config: UserConfig, seed: u64) -> Self {
+        let profile = hunt.profile();
         Self {
             home: None,
             next_request: 0,
@@ -175,12 +178,17 @@ impl User {
             subscriptions: Subscriptions::default(),
             reports: VecDeque::new(),
             home_since: None,
-            hunt: Hunt::new(config.hunt.clone()),
-            rng: StdRng::seed_from_u64(config.seed),
+            hunt: Hunt::new(hunt),
+            profile,
+            rng: StdRng::seed_from_u64(seed),
             timers: Timers::new(),
-            out: Outbox::new(config.hunt.profile()),
+            out: Outbox::new(profile),
             config,
         }
+    }
+
+    fn request_timeout(&self) -> Duration {
+        self.config.request_timeout.unwrap_or_else(|| self.profile.request_timeout())
     }
 
     /// How much it holds besides what it remembers of pools.
@@ -207,7 +215,7 @@ impl User {
         self.out.begin();
         self.next_request += 1;
         let request = RequestId(self.next_request);
-        if let Err(error) = self.config.hunt.profile().check(&handle, None) {
+        if let Err(error) = self.profile.check(&handle, None) {
             self.out.event(Event::Resolved { request, result: Err(error.into()) });
             return request;
         }
@@ -216,7 +224,7 @@ impl User {
             return request;
         }
         let items = ItemCount(options.items.unwrap_or(self.config.items));
-        let items = self.config.hunt.profile().sends_item_count().then_some(items);
+        let items = self.profile.sends_item_count().then_some(items);
         if let Some(query) = self.by_handle.get(&handle).and_then(|id| self.queries.get_mut(id)) {
             query.requests.push(request);
             return request;
@@ -227,7 +235,7 @@ impl User {
         self.queries.insert(id, query);
         self.need_home(now);
         self.send_query(id);
-        self.timers.set(Timer::Request(id), now + self.config.request_timeout);
+        self.timers.set(Timer::Request(id), now + self.request_timeout());
         request
     }
 
@@ -247,7 +255,7 @@ impl User {
     ) {
         self.out.begin();
         self.cache.remove(&handle, identifier);
-        if self.config.hunt.profile().check(&handle, None).is_err() {
+        if self.profile.check(&handle, None).is_err() {
             return;
         }
         if self.reports.len() == MAX_REPORTS {
@@ -363,10 +371,10 @@ impl User {
         let Some(query) = self.queries.get_mut(&id) else { return };
         query.attempts += 1;
         if query.attempts > self.config.max_request_retransmit {
-            let registrars = self.config.hunt.registrars().to_vec();
+            let registrars = self.hunt.registrars().to_vec();
             self.finish(id, |_| Err(ResolveError::NoRegistrar(registrars.clone())));
         } else {
-            self.timers.set(Timer::Request(id), now + self.config.request_timeout);
+            self.timers.set(Timer::Request(id), now + self.request_timeout());
         }
         self.leave_home(now);
     }

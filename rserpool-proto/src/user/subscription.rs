@@ -58,7 +58,7 @@ impl User {
     /// When the compatibility profile forbids the pool handle.
     pub fn subscribe(&mut self, now: Instant, handle: PoolHandle) -> Result<(), Incompatible> {
         self.out.begin();
-        self.config.hunt.profile().check(&handle, None)?;
+        self.profile.check(&handle, None)?;
         if self.subscriptions.by_handle.contains_key(&handle) {
             return Ok(());
         }
@@ -85,7 +85,7 @@ impl User {
 
     /// Asks again, or leaves the home registrar if it has not answered for T1-ENRPrequest.
     pub(super) fn handle_subscription_timer(&mut self, now: Instant, id: SubscriptionId) {
-        let timeout = self.config.request_timeout;
+        let timeout = self.request_timeout();
         let waiting_since = self.subscriptions.waiting_since;
         match self.home {
             Some(_) if waiting_since.is_some_and(|since| now >= since + timeout) => {
@@ -104,7 +104,7 @@ impl User {
         let request = HandleResolution {
             subscribe: true,
             pool_handle: handle.clone(),
-            items: items.filter(|_| self.config.hunt.profile().sends_item_count()),
+            items: items.filter(|_| self.profile.sends_item_count()),
         };
         self.out.send(home, request);
         self.subscriptions.waiting_since.get_or_insert(now);

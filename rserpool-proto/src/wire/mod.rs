@@ -32,6 +32,7 @@ mod placeholder;
 mod reader;
 #[cfg(feature = "serde")]
 mod serialize;
+mod text;
 mod user_message;
 mod writer;
 
@@ -44,6 +45,7 @@ pub use parameter::{
     ErrorCause, OperationError, ParameterType, PolicyParameters, PolicyType, PoolElement,
     ServerInformation, TransportAddress, TransportProtocol, TransportUse, UserTransport,
 };
+pub use text::InvalidText;
 pub use user_message::{Ppid, Reliability, UserMessage};
 
 pub(crate) use parameter::Parameter;

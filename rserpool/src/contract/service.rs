@@ -9,7 +9,7 @@ use futures::future::join_all;
 use rserpool_proto::HuntConfig;
 use rserpool_proto::registrar::RegistrarConfig;
 use rserpool_proto::session::{Event, SessionConfig, SessionError};
-use rserpool_proto::user::{ResolveError, ResolveOptions};
+use rserpool_proto::user::{ResolveError, ResolveOptions, UserConfig};
 use rserpool_proto::wire::asap::BusinessCard;
 use rserpool_proto::wire::{
     Bytes, ErrorCause, PoolElementId, PoolHandle, Ppid, RegistrarId, TransportAddress,
@@ -203,10 +203,10 @@ pub async fn a_session_goes_over_the_transport_of_its_pool(network: Network) {
     let lost = event(&mut *dialler.connect(&there)).await;
     assert!(matches!(lost, transport::Event::Lost(_)), "{lost:?}");
     let error = new_user(&network, &at).open(pool()).await.expect_err("it is served elsewhere");
-    assert!(matches!(error, SessionError::OtherTransport(..)), "{error}");
+    assert!(matches!(error, SessionError::OtherTransport { .. }), "{error}");
     let user = new_user(&network.clone().with_sessions_over(other), &at);
-    let configure = |config: SessionConfig| config.heartbeat(Duration::from_millis(700));
-    let mut session = user.open_configured(pool(), configure).await.expect("it reaches that");
+    let config = SessionConfig::default().heartbeat(Duration::from_millis(700));
+    let mut session = user.open_with(pool(), config).await.expect("it reaches that");
     session.send(Ppid(7), b"there".as_slice()).await.expect("it lives");
     let Ok(Event::Connected(_)) = session.recv().await else { panic!("not connected") };
     let Ok(Event::Message(reply)) = session.recv().await else { panic!("no reply") };
@@ -441,12 +441,11 @@ pub async fn elements_are_chosen_and_named_and_answers_forgotten(network: Networ
         elements.push(element);
     }
     let user = new_user(&network, &at);
-    let choose =
-        |identifier| move |config: SessionConfig| config.element(PoolElementId(identifier));
+    let choose = |identifier| SessionConfig::default().element(PoolElementId(identifier));
     for identifier in [2, 3, 2, 1] {
         let element = &mut elements[identifier as usize - 1];
         let (session, accepted) =
-            futures::join!(user.open_configured(pool(), choose(identifier)), element.accept());
+            futures::join!(user.open_with(pool(), choose(identifier)), element.accept());
         let (mut session, mut accepted) = (session.expect("there"), accepted.expect("it runs"));
         assert_eq!(session.element(), Some(PoolElementId(identifier)));
         let others = user.resolve(pool(), ResolveOptions::default()).await.expect("there");
@@ -454,7 +453,7 @@ pub async fn elements_are_chosen_and_named_and_answers_forgotten(network: Networ
         let card = BusinessCard { pool_handle: pool(), elements: others };
         assert_eq!(accepted.recv().await.expect("alive"), Some(ElementEvent::BusinessCard(card)));
     }
-    let refused = user.open_configured(pool(), choose(9)).await.expect_err("there is no such");
+    let refused = user.open_with(pool(), choose(9)).await.expect_err("there is no such");
     assert_eq!(refused, SessionError::NotReached(PoolElementId(9)));
 
     let remembered =
@@ -566,9 +565,9 @@ pub async fn no_registrar_and_no_pool_are_errors_that_say_so(network: Network) {
     assert_eq!(SessionClosed::from(error).to_string(), "there is no pool ContractPool");
     registrar.shutdown().await.expect("it runs");
     let hunt = HuntConfig::new([address.clone()]);
-    let user = PoolUser::configured(&network, hunt, |config| {
-        config.request_timeout(Duration::from_millis(50)).max_request_retransmit(1)
-    });
+    let config =
+        UserConfig::default().request_timeout(Duration::from_millis(50)).max_request_retransmit(1);
+    let user = PoolUser::with_config(&network, hunt, config);
     let error = user.expect("a dialler").open(pool()).await.expect_err("nobody is there");
     assert_eq!(error.to_string(), format!("no registrar answered at {address}"));
 }

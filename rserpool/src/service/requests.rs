@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use rserpool_proto::replay::{Client, ClientEvent, InvalidFrame, RefusalReason, RequestNumber};
-use rserpool_proto::session::Event;
+use rserpool_proto::session::{Event, SessionConfig};
 use rserpool_proto::wire::{PoolElementId, Ppid, UserMessage};
 
 use crate::cookie::clear_part;
@@ -37,6 +37,7 @@ pub struct RequestSession {
 /// The settings of a [`RequestSession`].
 #[derive(Debug, Clone)]
 pub struct RequestConfig {
+    pub(crate) session: SessionConfig,
     ppid: Ppid,
     limit: usize,
     starts_afresh: bool,
@@ -44,11 +45,24 @@ pub struct RequestConfig {
 
 impl Default for RequestConfig {
     fn default() -> Self {
-        Self { ppid: Ppid::NONE, limit: 32, starts_afresh: false }
+        Self {
+            session: SessionConfig::default(),
+            ppid: Ppid::NONE,
+            limit: 32,
+            starts_afresh: false,
+        }
     }
 }
 
 impl RequestConfig {
+    /// Sets the settings of the session below: its heartbeat, for instance, or how long to look for a
+    /// server.
+    #[must_use]
+    pub fn session(mut self, config: SessionConfig) -> Self {
+        self.session = config;
+        self
+    }
+
     /// The payload protocol identifier of the service: 0, no particular one.
     #[must_use]
     pub fn ppid(mut self, ppid: Ppid) -> Self {
@@ -135,7 +149,7 @@ pub struct NoRoom(
 
 impl RequestSession {
     pub(crate) fn new(session: Session, config: RequestConfig) -> Self {
-        let RequestConfig { ppid, limit, starts_afresh } = config;
+        let RequestConfig { ppid, limit, starts_afresh, .. } = config;
         Self {
             session,
             client: Client::new(limit),

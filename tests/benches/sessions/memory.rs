@@ -79,8 +79,8 @@ pub async fn measure(network: &Network, sessions: usize) {
     let mut open = Vec::with_capacity(sessions);
     let before = held();
     for _ in 0..sessions {
-        let cached = |config: SessionConfig| config.max_age(Duration::from_secs(60));
-        let mut session = user.open_configured(pool(), cached).await.unwrap();
+        let cached = SessionConfig::default().max_age(Duration::from_secs(60));
+        let mut session = user.open_with(pool(), cached).await.unwrap();
         super::echo::once(&mut session, Ppid::NONE, vec![0; 16].into()).await;
         open.push(session);
     }

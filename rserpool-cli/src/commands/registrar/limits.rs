@@ -1,7 +1,7 @@
 //! What one host may take.
 
 use clap::Args;
-use rserpool::proto::registrar::{Limits, RegistrarConfig};
+use rserpool::{Limits, RegistrarConfig};
 
 /// Limits on what one host may take, and all of them. 0 is no limit.
 #[derive(Debug, Args)]

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use rserpool::proto::registrar::RegistrarConfig;
-use rserpool::proto::wire::{TransportAddress, TransportProtocol};
 use rserpool::runtime::Runtime;
-use rserpool::{Network, Registrar, random_registrar_id};
+use rserpool::{
+    Network, Registrar, RegistrarConfig, TransportAddress, TransportProtocol, random_registrar_id,
+};
 use serde_json::json;
 
 use crate::options::{self, CompatibilityOption, TransportOption};

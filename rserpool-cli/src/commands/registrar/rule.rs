@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use exmex::prelude::*;
 use rserpool::proto::policy::{ByOrder, ByWeight, Order, Policies, Weight};
-use rserpool::proto::wire::{PolicyParameters, PolicyType};
+use rserpool::{PolicyParameters, PolicyType};
 
 /// The longest rule.
 const MAX_LENGTH: usize = 1000;

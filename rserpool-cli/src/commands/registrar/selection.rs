@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use clap::Args;
+use rserpool::RegistrarConfig;
 use rserpool::proto::policy::Policies;
-use rserpool::proto::registrar::RegistrarConfig;
 
 use super::rule::Rule;
 

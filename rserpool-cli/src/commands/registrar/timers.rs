@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use rserpool::proto::registrar::RegistrarConfig;
+use rserpool::RegistrarConfig;
 
 /// A year is more than any timer wants.
 const LONGEST: f64 = 365.0 * 24.0 * 60.0 * 60.0;
