@@ -2,6 +2,11 @@
 
 pub mod own_runtime;
 
+/// The program of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 use std::future::Future;
 
 use clap::{Parser, ValueEnum};

@@ -115,7 +115,7 @@ pub use rserpool_proto::session::{Event as SessionEvent, SessionConfig, SessionE
 pub use rserpool_proto::user::{ResolveError, ResolveOptions, UserConfig};
 #[doc(inline)]
 pub use rserpool_proto::wire::{
-    PolicyParameters, PolicyType, PoolElementId, PoolHandle, Ppid, RegistrarId, Reliability,
+    Bytes, PolicyParameters, PolicyType, PoolElementId, PoolHandle, Ppid, RegistrarId, Reliability,
     TransportAddress, TransportProtocol, UserMessage,
 };
 #[doc(inline)]
