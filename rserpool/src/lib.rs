@@ -95,6 +95,7 @@ mod timer;
 pub mod transport;
 mod turns;
 mod user;
+mod user_task;
 mod wake_filter;
 
 pub use dump::{Dump, DumpError, dump};

@@ -20,7 +20,7 @@ use rserpool_proto::{ConnectionEvent, ConnectionId};
 use crate::Network;
 use crate::timer::LazyTimer;
 use crate::transport::{self, Connection, Endpoint, Purpose, SendError};
-use crate::user::{Command, Resolution};
+use crate::user_task::{Command, Resolution};
 
 /// How many events a session takes in that are not read yet while it waits to send.
 const MAX_EVENTS: usize = 64;

@@ -1,22 +1,20 @@
 //! A pool user.
 
-use std::collections::HashMap;
 use std::io;
-use std::time::Instant;
 
 use futures::channel::{mpsc, oneshot};
 use futures::sink::SinkExt;
+use rserpool_proto::HuntConfig;
 use rserpool_proto::session::{SessionConfig, SessionError};
-use rserpool_proto::user::{Event, RequestId, ResolveError, ResolveOptions, User, UserConfig};
+use rserpool_proto::user::{ResolveError, ResolveOptions, User, UserConfig};
 use rserpool_proto::wire::{PoolElement, PoolElementId, PoolHandle, Ppid, TransportAddress};
-use rserpool_proto::{HuntConfig, Machine};
 
-use crate::log::{ANYBODY, note_limited, warn_limited};
 use crate::messenger::Messenger;
 use crate::service::requests::{RequestConfig, RequestSession};
 use crate::session::Session;
-use crate::subscription::{Subscriber, Subscription};
-use crate::task::{Role, Task};
+use crate::subscription::Subscription;
+use crate::task::Task;
+use crate::user_task::{Command, UserRole};
 use crate::{ASAP, Network, Stopped, random_seed};
 
 /// A pool user: it resolves pool handles and opens sessions. Clones share one connection to
@@ -25,25 +23,6 @@ use crate::{ASAP, Network, Stopped, random_seed};
 pub struct PoolUser {
     network: Network,
     commands: mpsc::Sender<Command>,
-}
-
-#[derive(Debug)]
-pub(crate) enum Command {
-    Resolve(PoolHandle, ResolveOptions, oneshot::Sender<Resolution>),
-    Report(PoolHandle, PoolElementId),
-    Purge(PoolHandle),
-    Subscribe(PoolHandle, Subscriber),
-}
-
-/// What a resolution comes to.
-pub(crate) type Resolution = Result<Vec<PoolElement>, ResolveError>;
-
-struct UserRole {
-    machine: User,
-    waiting: HashMap<RequestId, oneshot::Sender<Resolution>>,
-    subscribers: HashMap<PoolHandle, Vec<Subscriber>>,
-    lost: bool,
-    finished: bool,
 }
 
 impl PoolUser {
@@ -71,13 +50,7 @@ impl PoolUser {
     ) -> io::Result<Self> {
         let announcements = network.announcements(&hunt);
         let endpoint = network.dialler(ASAP)?;
-        let role = UserRole {
-            machine: User::new(hunt, config, random_seed()),
-            waiting: HashMap::new(),
-            subscribers: HashMap::new(),
-            lost: false,
-            finished: false,
-        };
+        let role = UserRole::new(User::new(hunt, config, random_seed()));
         let endpoints = vec![(Ppid::ASAP, endpoint)];
         let (commands, _) = Task::spawn(role, network, endpoints, announcements);
         Ok(Self { network: network.clone(), commands })
@@ -208,89 +181,5 @@ impl PoolUser {
     ) -> Result<RequestSession, SessionError> {
         let session = self.open_with(handle, config.session.clone()).await?;
         Ok(RequestSession::new(session, config))
-    }
-}
-
-impl UserRole {
-    fn tell(&mut self, handle: &PoolHandle, elements: &[PoolElement]) {
-        let Some(subscribers) = self.subscribers.get_mut(handle) else { return };
-        subscribers.retain(Subscriber::is_there);
-        for subscriber in subscribers.iter() {
-            subscriber.tell(elements);
-        }
-        if subscribers.is_empty() {
-            self.subscribers.remove(handle);
-            self.machine.unsubscribe(handle);
-        }
-    }
-}
-
-impl Role for UserRole {
-    type Machine = User;
-    type Command = Command;
-
-    const NAME: &'static str = "pool user";
-
-    fn machine(&mut self) -> &mut User {
-        &mut self.machine
-    }
-
-    fn handle_command(&mut self, now: Instant, command: Command) {
-        match command {
-            Command::Resolve(handle, options, answer) => {
-                let request = self.machine.resolve(now, handle, &options);
-                self.waiting.insert(request, answer);
-            }
-            Command::Report(handle, identifier) => {
-                self.machine.report_unreachable(now, handle, identifier);
-            }
-            Command::Purge(handle) => self.machine.purge(&handle),
-            Command::Subscribe(handle, subscriber) => {
-                // The first one begins; another is told of what there is by beginning again.
-                self.machine.unsubscribe(&handle);
-                if let Err(error) = self.machine.subscribe(now, handle.clone()) {
-                    // Without a subscriber, the stream ends.
-                    return tracing::warn!(pool = %handle, %error, "not subscribed");
-                }
-                self.subscribers.entry(handle).or_default().push(subscriber);
-            }
-        }
-    }
-
-    fn handle_event(&mut self, now: Instant, event: <User as Machine>::Event) {
-        match event {
-            Event::Resolved { request, result } => {
-                if let Some(answer) = self.waiting.remove(&request) {
-                    let _ = answer.send(result);
-                }
-            }
-            Event::PoolChanged { handle, elements } => self.tell(&handle, &elements),
-            Event::RegistrarFound(registrar) => {
-                if std::mem::take(&mut self.lost) {
-                    note_limited!(now, ANYBODY, "registrar found again", %registrar);
-                } else {
-                    tracing::info!(%registrar, "registrar found");
-                }
-            }
-            Event::RegistrarLost => {
-                warn_limited!(now, ANYBODY, "registrar lost; looking for another");
-                self.lost = true;
-            }
-            Event::RegistrarError(error) => {
-                warn_limited!(now, ANYBODY, "the registrar reports an error", %error);
-            }
-            Event::Misbehaved(reason) => {
-                warn_limited!(now, ANYBODY, "a message is not ASAP", reason);
-            }
-            Event::NoRegistrar => tracing::debug!("no registrar found yet"),
-        }
-    }
-
-    fn handle_abandoned(&mut self, _: Instant) {
-        self.finished = true;
-    }
-
-    fn is_finished(&self) -> bool {
-        self.finished
     }
 }

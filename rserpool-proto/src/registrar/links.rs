@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::peers::Status;
+use super::peers::{Link, Status};
 use super::shares::Limit;
-use super::table::Page;
 use super::{Event, Registrar, Timer};
 use crate::wire::{Ppid, RegistrarId, TransportAddress};
 use crate::{ConnectionEvent, ConnectionId};
@@ -27,26 +26,6 @@ enum LinkOrigin {
     Dialled,
     /// We were told of the address by another registrar.
     Named,
-}
-
-/// A connection to a peer, or to where one should be.
-#[derive(Debug)]
-pub(super) struct Link {
-    pub(super) address: TransportAddress,
-    pub(super) established: bool,
-    /// Whether we made it.
-    pub(super) dialled: bool,
-    /// Who is at its other end, once it said so.
-    pub(super) peer: Option<RegistrarId>,
-    /// Whether a peer named its address.
-    pub(super) named: bool,
-    /// What it is asked for page by page.
-    pub(super) page: Option<Page>,
-    /// How many downloads began, and when the first of those that are counted did.
-    pub(super) downloads: (Instant, u32),
-    /// When it was heard last.
-    pub(super) heard: Instant,
-    pub(super) has_misbehaved: bool,
 }
 
 impl Registrar {

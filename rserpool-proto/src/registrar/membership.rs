@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::shares::Charge;
 use crate::ConnectionId;
 use crate::handlespace::ElementKey;
 use crate::wire::{RegistrarId, TransportAddress};
+
+/// The host that pays for an element, and the bytes that it pays for.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Charge(pub(super) Option<(IpAddr, u32)>);
 
 /// What the registrar keeps of each element.
 #[derive(Debug)]

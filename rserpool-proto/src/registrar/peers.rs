@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::links::Link;
 use super::shares::Limit;
+use super::table::Page;
 use super::{Event, Registrar, Timer};
 use crate::wire::enrp::{Body, Route};
 use crate::wire::{RegistrarId, ServerInformation, TransportAddress, UserMessage};
@@ -66,6 +66,26 @@ pub(super) enum Status {
     },
     /// Dead, as another says who takes over its elements.
     Inactive,
+}
+
+/// A connection to a peer, or to where one should be.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) address: TransportAddress,
+    pub(super) established: bool,
+    /// Whether we made it.
+    pub(super) dialled: bool,
+    /// Who is at its other end, once it said so.
+    pub(super) peer: Option<RegistrarId>,
+    /// Whether a peer named its address.
+    pub(super) named: bool,
+    /// What it is asked for page by page.
+    pub(super) page: Option<Page>,
+    /// How many downloads began, and when the first of those that are counted did.
+    pub(super) downloads: (Instant, u32),
+    /// When it was heard last.
+    pub(super) heard: Instant,
+    pub(super) has_misbehaved: bool,
 }
 
 impl Peers {

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::keep_alive::REPORT_PAUSE;
-use super::membership::{Custody, KeepAlive, Membership, Origin, Watch};
+use super::membership::{Charge, Custody, KeepAlive, Membership, Origin, Watch};
 use super::scope::Scope;
-use super::shares::{Charge, Limit};
+use super::shares::Limit;
 use super::{ElementName, Event, Registrar, RemovalReason, Timer};
 use crate::ConnectionId;
 use crate::handlespace::{Element, ElementKey, Refused};

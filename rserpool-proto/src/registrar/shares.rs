@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::membership::Origin;
+use super::membership::{Charge, Origin};
 use super::{Event, Registrar, Timer};
 use crate::handlespace::ElementKey;
 use crate::wire::{PoolElement, PoolHandle, quote};
@@ -192,10 +192,6 @@ impl Limits {
         }
     }
 }
-
-/// What an element costs whom.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Charge(Option<(IpAddr, u32)>);
 
 /// What each host has, of those that have anything or used anything lately.
 #[derive(Debug, Default)]

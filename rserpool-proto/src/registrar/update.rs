@@ -5,9 +5,8 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::leave::Leaving;
-use super::membership::{Confirmation, Membership, Origin, Remote, Watch};
+use super::membership::{Charge, Confirmation, Membership, Origin, Remote, Watch};
 use super::mentor::Joining;
-use super::shares::Charge;
 use super::{Event, Registrar, RemovalReason, Timer};
 use crate::ConnectionId;
 use crate::handlespace::{Element, ElementKey, Handlespace, PoolKind};

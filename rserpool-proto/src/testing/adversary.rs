@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, IteratorRandom};
 use rand::{Rng, RngExt, SeedableRng};
 
-use crate::testing::role::Event;
+use crate::testing::event::Event;
 
 /// The most connections that it has.
 const MAX_CONNECTIONS: usize = 12;

@@ -14,6 +14,7 @@
 pub mod adversary;
 pub mod by_hand;
 pub mod echo_pool;
+pub mod event;
 pub mod proportions;
 pub mod role;
 pub mod simulation;

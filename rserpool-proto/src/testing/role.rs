@@ -3,22 +3,10 @@
 use std::time::{Duration, Instant};
 
 use crate::wire::{Ppid, TransportAddress, UserMessage};
-use crate::{
-    ConnectionEvent, ConnectionId, Element, Footprint, Machine, Output, Registrar, User, element,
-    registrar, user,
-};
+use crate::{ConnectionEvent, ConnectionId, Element, Footprint, Machine, Output, Registrar, User};
 
 use crate::testing::adversary::Adversary;
-
-/// What a machine told its owner.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-#[allow(missing_docs)]
-pub enum Event {
-    Registrar(registrar::Event),
-    Element(element::Event),
-    User(user::Event),
-}
+use crate::testing::event::Event;
 
 /// A machine.
 #[derive(Debug)]

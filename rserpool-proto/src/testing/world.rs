@@ -12,7 +12,7 @@ use crate::{ConnectionEvent, ConnectionId, Element, HuntConfig, Machine, Output,
 
 use crate::testing::role::Role;
 
-pub use crate::testing::role::Event;
+pub use crate::testing::event::Event;
 
 /// A machine of the network.
 pub type NodeId = usize;

@@ -11,7 +11,8 @@ use rserpool_proto::session::Event;
 use rserpool_proto::user::{ResolveError, ResolveOptions};
 use rserpool_proto::wire::{PolicyParameters, PoolElementId, Ppid, RegistrarId, UserMessage};
 
-use super::service::{new_user, pause, pool, start_registrar};
+use super::pause;
+use super::service::{new_user, pool, start_registrar};
 use super::{any_address, replay, service};
 use crate::cookie::KeyRing;
 use crate::{

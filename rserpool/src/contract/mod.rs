@@ -15,6 +15,7 @@ mod transport;
 mod transports;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use rserpool_proto::wire::TransportAddress;
 
@@ -114,4 +115,10 @@ macro_rules! contract_suite {
 /// Any free port of this host.
 fn any_address(network: &Network) -> TransportAddress {
     TransportAddress::new(network.protocol(), SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+}
+
+/// Waits as the runtime does.
+async fn pause(network: &Network, milliseconds: u64) {
+    let deadline = network.now() + Duration::from_millis(milliseconds);
+    network.runtime().timer(deadline).await;
 }

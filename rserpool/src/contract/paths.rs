@@ -8,7 +8,8 @@ use rserpool_proto::session::Event as SessionEvent;
 use rserpool_proto::wire::{Ppid, Reliability, TransportAddress, UserMessage};
 
 use super::any_address;
-use super::service::{new_user, pause, pool, start_registrar};
+use super::pause;
+use super::service::{new_user, pool, start_registrar};
 use super::transport::{connect, event, message, send};
 use crate::transport::{Connection, Endpoint, Event, Paths, Purpose, SendError};
 use crate::{ElementEvent, Network, PoolElement, SessionClosed};

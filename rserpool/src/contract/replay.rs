@@ -9,7 +9,8 @@ use rserpool_proto::replay::{RefusalReason, RequestNumber};
 use rserpool_proto::wire::{PoolElementId, TransportAddress};
 
 use super::any_address;
-use super::service::{new_user, pause, pool, start_registrar};
+use super::pause;
+use super::service::{new_user, pool, start_registrar};
 use crate::cookie::{KeyRing, Seal};
 use crate::{
     InvalidState, Network, PoolElement, PoolUser, RequestConfig, RequestError, RequestEvent,

@@ -17,6 +17,7 @@ use rserpool_proto::wire::{
 };
 
 use super::any_address;
+use super::pause;
 use super::transport::{event, message, send};
 use crate::transport::{self, Memory, Purpose, SendError, Tcp, Transport};
 use crate::{
@@ -523,11 +524,6 @@ pub async fn a_registrar_restart_is_survived(network: Network) {
         pause(&network, 20).await;
     }
     assert_eq!(next(&mut session).await.0, 3);
-}
-
-pub(super) async fn pause(network: &Network, milliseconds: u64) {
-    let deadline = network.now() + Duration::from_millis(milliseconds);
-    network.runtime().timer(deadline).await;
 }
 
 /// Receiving, accepting and resolving may be given up at any time.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rserpool_proto::wire::{Ppid, TransportAddress, UserMessage};
 
 use super::any_address;
-use super::service::pause;
+use super::pause;
 use crate::Network;
 use crate::transport::{Connection, Endpoint, Event, Purpose, SendError};
 

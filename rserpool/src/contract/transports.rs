@@ -8,7 +8,8 @@ use rserpool_proto::user::ResolveOptions;
 use rserpool_proto::wire::{PoolHandle, RegistrarId, TransportProtocol};
 
 use super::any_address;
-use super::service::{new_user, next, pause, start_counter, start_counter_of};
+use super::pause;
+use super::service::{new_user, next, start_counter, start_counter_of};
 use crate::transport::{Memory, Tcp, Transport};
 use crate::{Network, Registrar};
 

@@ -20,7 +20,8 @@ use super::plan::{Fault, Plan, Selection};
 use super::report::Tally;
 use super::trace::Trace;
 use crate::testing::adversary::Adversary;
-use crate::testing::role::{Event, Role};
+use crate::testing::event::Event;
+use crate::testing::role::Role;
 
 /// Everything that runs, and what is known of it.
 #[derive(Debug)]

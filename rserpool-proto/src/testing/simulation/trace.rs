@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::wire::{Body, Ppid, UserMessage, asap, enrp};
 use crate::{registrar, user};
 
-use crate::testing::role::Event;
+use crate::testing::event::Event;
 
 /// The lines of a run, if they are wanted.
 #[derive(Debug, Default)]

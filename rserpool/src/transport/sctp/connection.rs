@@ -13,7 +13,7 @@ use socket2::{MsgHdr, Socket};
 
 use super::Sctp;
 use super::control::{self, MessageInfo};
-use super::endpoint::Dial;
+use super::dial::Dial;
 use super::notification::{Notification, PathChange};
 use super::options;
 use super::receiver::{Piece, Receiver};

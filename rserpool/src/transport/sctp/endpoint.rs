@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use rserpool_proto::wire::{TransportAddress, TransportProtocol};
 use socket2::{Domain, MsgHdr, Socket, Type};
 
 use super::connection::{SctpConnection, Style};
+use super::dial::{Dial, DialState};
 use super::notification::Notification;
 use super::receiver::{Piece, Receiver};
 use super::{Sctp, address, control, domain, options};
@@ -25,45 +26,6 @@ pub(super) struct SctpEndpoint {
     /// Associations of the listening socket that we asked for.
     dials: HashMap<AssociationId, Arc<Dial>>,
     receiver: Receiver,
-}
-
-/// An association that its endpoint establishes for a connection.
-#[derive(Debug)]
-pub(super) struct Dial(Mutex<DialState>);
-
-#[derive(Debug)]
-enum DialState {
-    Waiting(Option<Waker>),
-    Up(Socket, AssociationId),
-    Failed,
-    Done,
-}
-
-impl Dial {
-    fn with<R>(&self, act: impl FnOnce(&mut DialState) -> R) -> R {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn finish(&self, outcome: DialState) {
-        let before = self.with(|state| std::mem::replace(state, outcome));
-        if let DialState::Waiting(Some(waker)) = before {
-            waker.wake();
-        }
-    }
-
-    /// What became of it, told once.
-    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, AssociationId)>> {
-        self.with(|state| match std::mem::replace(state, DialState::Done) {
-            DialState::Waiting(_) => {
-                *state = DialState::Waiting(Some(cx.waker().clone()));
-                Poll::Pending
-            }
-            DialState::Up(socket, association) => Poll::Ready(Ok((socket, association))),
-            DialState::Failed | DialState::Done => {
-                Poll::Ready(Err(io::ErrorKind::ConnectionRefused.into()))
-            }
-        })
-    }
 }
 
 impl SctpEndpoint {
@@ -98,7 +60,7 @@ impl SctpEndpoint {
                 let packed = address::pack(&addresses, to.port);
                 let association = sys::connect(listener.socket(), &packed)?
                     .ok_or_else(|| io::Error::other("an association without identifier"))?;
-                let dial = Arc::new(Dial(Mutex::new(DialState::Waiting(None))));
+                let dial = Arc::new(Dial::new());
                 // One that was given up, under the same identifier, is over.
                 self.dials.insert(association, Arc::clone(&dial));
                 Ok(SctpConnection::dialling(

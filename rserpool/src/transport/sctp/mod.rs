@@ -12,6 +12,7 @@
 mod address;
 mod connection;
 mod control;
+mod dial;
 mod endpoint;
 mod notification;
 mod options;

@@ -20,7 +20,8 @@ use links::{End, Item, Link, LinkId, MAX_BACKLOG, Side};
 
 use super::clock::Clock;
 use super::trace::{Trace, describe, describe_event};
-use crate::testing::role::{Event, Role};
+use crate::testing::event::Event;
+use crate::testing::role::Role;
 
 /// A host of the network.
 pub(super) type HostId = usize;
