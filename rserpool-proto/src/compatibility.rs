@@ -64,8 +64,9 @@ impl Compatibility {
     /// The profiles.
     pub const ALL: [Self; 3] = [Self::All, Self::Rsplib, Self::Rfc];
 
-    /// How long a registration is valid, as it is sent. RFC 5354 section 3.10 has seconds,
-    /// rsplib milliseconds, and its registrars drop what is registered elsewhere after that.
+    /// Returns the time that a registration is valid, as it is sent. RFC 5354 section 3.10 has
+    /// seconds, rsplib milliseconds, and its registrars drop what is registered elsewhere after
+    /// that.
     #[must_use]
     pub fn registration_life(self, lifetime: Duration) -> RegistrationLife {
         match self {
@@ -76,10 +77,11 @@ impl Compatibility {
         }
     }
 
-    /// How long a registration is valid, as registrars tell each other. One of rsplib's drops an
-    /// element after so many milliseconds and asks for it again with each presence, so it is told
-    /// milliseconds. Who reads seconds and takes the element over believes for longer that it stays;
-    /// but it asks whether it is alive, and our elements register again then.
+    /// Returns the time that a registration is valid, as registrars tell each other. One of
+    /// rsplib's drops an element after so many milliseconds and asks for it again with each
+    /// presence, so it is told milliseconds. Who reads seconds and takes the element over believes
+    /// for longer that it stays; but it asks whether it is alive, and our elements register again
+    /// then.
     #[must_use]
     pub fn told_registration_life(self, lifetime: Duration) -> RegistrationLife {
         match self {
@@ -88,9 +90,9 @@ impl Compatibility {
         }
     }
 
-    /// How long a registration is valid that says `life`; `None` where it is for ever. Less than a
-    /// second of rsplib's is taken for seconds: nobody registers for so short, and an element of
-    /// another profile may be there.
+    /// Returns the time that a registration is valid that says `life`; `None` where it is for ever.
+    /// Less than a second of rsplib's is taken for seconds: nobody registers for so short, and an
+    /// element of another profile may be there.
     #[must_use]
     pub fn lifetime(self, life: RegistrationLife) -> Option<Duration> {
         match self {
@@ -135,7 +137,7 @@ impl Compatibility {
         }
     }
 
-    /// Whether announcements have transport parameters (RFC 5352 section 2.2.10) where the
+    /// Returns whether announcements have transport parameters (RFC 5352 section 2.2.10) where the
     /// registrar is bound to addresses of its own. rsplib never sends any.
     #[must_use]
     pub fn announces_transports(self) -> bool {
@@ -149,43 +151,43 @@ impl Compatibility {
         if self == Self::Rfc { usize::MAX } else { 1 }
     }
 
-    /// Whether a keep-alive says for which element it is, since one association may serve
+    /// Returns whether a keep-alive says for which element it is, since one association may serve
     /// several. RFC 5352 section 2.2.7 does not have it; rsplib does.
     #[must_use]
     pub fn keep_alive_names_element(self) -> bool {
         self != Self::Rfc
     }
 
-    /// Whether a registrar that leaves suggests to others to take over its elements, by a flag of
-    /// ENRP_HANDLE_UPDATE that came after the RFC (draft-dreibholz-rserpool-enrp-takeover).
+    /// Returns whether a registrar that leaves suggests to others to take over its elements, by a
+    /// flag of ENRP_HANDLE_UPDATE that came after the RFC (draft-dreibholz-rserpool-enrp-takeover).
     #[must_use]
     pub fn suggests_takeover(self) -> bool {
         self == Self::All
     }
 
-    /// Whether the length of a message has the padding of its last parameter in it, as rsplib has it;
-    /// by RFC 5354 section 4 it has not. Whatever a message says is understood.
+    /// Returns whether the length of a message has the padding of its last parameter in it, as
+    /// rsplib has it; by RFC 5354 section 4 it has not. Whatever a message says is understood.
     #[must_use]
     pub fn counts_last_padding(self) -> bool {
         self != Self::Rfc
     }
 
-    /// Whether a resolution says how many elements are wanted. The parameter is rsplib's; its
-    /// type tells those who do not know it to skip it.
+    /// Returns whether a resolution says how many elements are wanted. The parameter is rsplib's;
+    /// its type tells those who do not know it to skip it.
     #[must_use]
     pub fn sends_item_count(self) -> bool {
         self != Self::Rfc
     }
 
-    /// How long a registrar may take to answer a user: T1-ENRPrequest of RFC 5352 section 7.1, or
-    /// rsplib's.
+    /// Returns the time that a registrar may take to answer a user: T1-ENRPrequest of RFC 5352
+    /// section 7.1, or rsplib's.
     #[must_use]
     pub fn request_timeout(self) -> Duration {
         Duration::from_secs(if self == Self::Rfc { 15 } else { 3 })
     }
 
-    /// How long a registrar may take to answer a registration or a deregistration: T2-registration and
-    /// T3-deregistration of RFC 5352 section 7.1, or ours.
+    /// Returns the time that a registrar may take to answer a registration or a deregistration:
+    /// T2-registration and T3-deregistration of RFC 5352 section 7.1, or ours.
     #[must_use]
     pub fn registration_timeout(self) -> Duration {
         Duration::from_secs(if self == Self::Rfc { 30 } else { 5 })
@@ -199,17 +201,18 @@ impl Compatibility {
         seconds.map(Duration::from_secs_f64)
     }
 
-    /// How many elements of an answer count as selected, where that is not for the policy to say. RFC
-    /// 5356 section 5.2.2 degrades all that are returned; then all degrade alike as soon as an
-    /// answer has the whole pool, and the order stays what it was.
+    /// Returns the number of elements of an answer that count as selected, where that is not for
+    /// the policy to say. RFC 5356 section 5.2.2 degrades all that are returned; then all degrade
+    /// alike as soon as an answer has the whole pool, and the order stays what it was.
     #[must_use]
     pub fn max_increment(self, policy: PolicyType) -> Option<usize> {
         let all = self == Self::Rfc && policy == PolicyType::LEAST_USED_DEGRADATION;
         all.then_some(usize::MAX)
     }
 
-    /// Whether an element that registers over this protocol is told which of its addresses were left
-    /// out (RFC 5352 section 2.2.3). One of rsplib's takes that for a refusal, and has no TCP.
+    /// Returns whether an element that registers over this protocol is told which of its addresses
+    /// were left out (RFC 5352 section 2.2.3). One of rsplib's takes that for a refusal, and has no
+    /// TCP.
     #[must_use]
     pub fn tells_left_out_addresses(self, protocol: TransportProtocol) -> bool {
         match self {
@@ -229,8 +232,9 @@ impl Compatibility {
         }
     }
 
-    /// Whether a registrar yields to `other` where both want to take over the same dead one:
-    /// to the larger identifier (RFC 5353 section 3.5.1), or, as rsplib has it, to the smaller.
+    /// Returns whether a registrar yields to `other` where both want to take over the same dead
+    /// one: to the larger identifier (RFC 5353 section 3.5.1), or, as rsplib has it, to the
+    /// smaller.
     #[must_use]
     pub fn yields(self, ours: RegistrarId, other: RegistrarId) -> bool {
         match self {

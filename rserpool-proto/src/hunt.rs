@@ -11,7 +11,7 @@ use crate::wire::{Ppid, RegistrarId, TransportAddress, TransportProtocol, UserMe
 /// The most connections that a hunt makes at a time (RFC 5352 section 3.6, SH1).
 const MAX_ATTEMPTS: usize = 3;
 
-/// How long an attempt may take where others wait for their turn; ours.
+/// The time that an attempt may take where others wait for their turn. Not from the RFCs.
 const TURN: Duration = Duration::from_secs(1);
 
 /// The longest pause while registrars have not been looked for long: one may be about to start
@@ -24,7 +24,7 @@ const AT_FIRST: Duration = Duration::from_secs(60);
 /// The most registrars remembered from announcements; ours, since anyone can announce.
 const MAX_ANNOUNCED: usize = 64;
 
-/// The most addresses remembered of one of them; ours.
+/// The most addresses remembered of one of them. Not from the RFCs.
 const MAX_ADDRESSES: usize = 16;
 
 /// Where to look for registrars, how patiently, and of which implementations they may be.
@@ -60,16 +60,15 @@ impl HuntConfig {
         Self { registrars: registrars.into_iter().collect(), ..Self::default() }
     }
 
-    /// How long a registrar may take to accept a connection before others are tried:
-    /// T5-Serverhunt, 10 s, doubled each time up to `max`, RETRAN.max, 60 s (RFC 5352 section
-    /// 7).
+    /// The time that a registrar may take to accept a connection before others are tried:
+    /// T5-Serverhunt, 10 s, doubled each time up to `max`, RETRAN.max, 60 s (RFC 5352 section 7).
     #[must_use]
     pub fn server_hunt_timeout(mut self, first: Duration, max: Duration) -> Self {
         (self.server_hunt, self.server_hunt_max) = (first, max);
         self
     }
 
-    /// How long an announcement is believed: T7-ENRPoutdate, 5 s (RFC 5352 section 7.1).
+    /// The time that an announcement is believed: T7-ENRPoutdate, 5 s (RFC 5352 section 7.1).
     #[must_use]
     pub fn announcement_lifetime(mut self, lifetime: Duration) -> Self {
         self.outdate = lifetime;
@@ -160,8 +159,8 @@ struct Announced {
 }
 
 impl Announced {
-    /// Whether that is its address, or another one of the same SCTP endpoint: two associations
-    /// with one would get in each other's way.
+    /// Returns whether that is its address, or another one of the same SCTP endpoint: two
+    /// associations with one would get in each other's way.
     fn is_at(&self, address: &TransportAddress) -> bool {
         let sctp = self.address.protocol == TransportProtocol::Sctp;
         let same = self.address.protocol == address.protocol && self.address.port == address.port;
@@ -199,7 +198,7 @@ impl Hunt {
         self.config.registrars()
     }
 
-    /// How many connections are being made.
+    /// Returns the number of connections that are being made.
     pub(crate) fn attempts(&self) -> usize {
         self.attempts.len()
     }

@@ -71,7 +71,7 @@ pub enum Output<E> {
     Close {
         /// Which.
         connection: ConnectionId,
-        /// Whether to drop what is not sent yet.
+        /// True to drop what is not sent yet.
         abort: bool,
     },
     /// Tell the owner of the machine.

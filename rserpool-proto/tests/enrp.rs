@@ -175,7 +175,7 @@ fn registered(world: &mut World, element: NodeId) -> bool {
     world.with_element(element, |element, _| element.is_registered())
 }
 
-/// How many elements a user of that registrar resolves.
+/// Returns the number of elements a user of that registrar resolves.
 fn resolves(world: &mut World, registrar: NodeId) -> usize {
     let user = User::new(HuntConfig::new([address(registrar)]), UserConfig::default(), 5);
     let user = world.user(user);

@@ -362,7 +362,7 @@ fn joining(world: &mut World) -> (NodeId, ConnectionId, ConnectionId) {
     (node, one, two)
 }
 
-/// Whether it is asked for the list, and for the handlespace.
+/// Returns whether it is asked for the list, and for the handlespace.
 fn asked(world: &mut World, on: ConnectionId) -> (bool, bool) {
     let bodies = take_enrp(world, on);
     (

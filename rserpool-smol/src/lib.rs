@@ -93,7 +93,7 @@ impl Timer for SmolTimer {
 #[derive(Debug)]
 struct SmolSocket {
     socket: Async<Socket>,
-    /// Whether there was nothing to read, and the reactor has yet to say that there is.
+    /// True if there was nothing to read, and the reactor has yet to say that there is.
     drained: bool,
 }
 

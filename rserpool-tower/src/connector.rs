@@ -37,7 +37,7 @@ impl PoolConnector {
         Self { user, pool, timeout: Duration::from_secs(5) }
     }
 
-    /// How long an element may take to accept a connection before the next one is tried: 5 s,
+    /// The time that an element may take to accept a connection before the next one is tried: 5 s,
     /// as for sessions.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {

@@ -14,7 +14,7 @@ use tower::{Service, ServiceExt};
 
 use super::addresses;
 
-/// How many elements' services are kept; ours. Others are made anew.
+/// How many elements' services are kept. Not from the RFCs. Others are made anew.
 const MAX_KEPT: usize = 1024;
 
 /// Sends each request to the element that the pool's policy selects, by a service that `M` makes
@@ -49,16 +49,16 @@ impl<M, S> PoolService<M, S> {
         self
     }
 
-    /// How long an element's service may take to be ready before the next element is tried: 5 s,
-    /// as for sessions.
+    /// The time that an element's service may take to be ready before the next element is tried: 5
+    /// s, as for sessions.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Whether a request that failed goes to the next element, though it may have been done:
-    /// right for requests that may be done twice.
+    /// Returns whether a request that failed goes to the next element, though it may have been
+    /// done: right for requests that may be done twice.
     #[must_use]
     pub fn resend(mut self, yes: bool) -> Self {
         self.resend = yes;

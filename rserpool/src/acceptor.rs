@@ -30,16 +30,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// has waited longest makes room.
 const MAX_SILENT: usize = 4096;
 
-/// How long no sessions are accepted after that failed for want of descriptors or memory.
+/// The time that no sessions are accepted after that failed for want of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How many things are done before others run.
+/// The number of things that are done before others run.
 const BUDGET: u32 = 256;
 
-/// How many silent connections are dropped at a time for want of descriptors.
+/// The number of silent connections that are dropped at a time for want of descriptors.
 const MAX_DISMISSED: usize = 16;
 
-/// How many sessions wait for the element's owner to take them.
+/// The number of sessions that wait for the element's owner to take them.
 const MAX_WAITING: usize = 64;
 
 /// A session that began: its connection, and what came over it, if that was read already.

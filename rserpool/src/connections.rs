@@ -15,7 +15,7 @@ use slab::Slab;
 use crate::transport::{Connection, Event, SendError};
 use crate::turns::Turns;
 
-/// How long a closed connection may take to write what is left.
+/// The time that a closed connection may take to write what is left.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Any number of connections under the names that their state machine gave them. The task polls
@@ -37,7 +37,7 @@ struct Slot {
     signal: Arc<Signal>,
     waker: Waker,
     closing: bool,
-    /// Whether messages wait while answers do.
+    /// True if messages wait while answers do.
     is_client: bool,
     generation: u64,
 }

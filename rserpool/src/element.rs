@@ -112,7 +112,7 @@ struct ElementRole {
     rejected: Option<JoinError>,
     waiting: Vec<oneshot::Sender<Result<PoolElementId, JoinError>>>,
     leaving: Option<oneshot::Sender<bool>>,
-    /// Whether it was told that the registrar is lost, and not yet that it is found.
+    /// True if it was told that the registrar is lost, and not yet that it is found.
     lost: bool,
     finished: bool,
 }
@@ -254,7 +254,7 @@ impl PoolElementBuilder {
         self
     }
 
-    /// How long the registration lasts if it is not renewed, see [`ElementConfig::lifetime`].
+    /// The time that the registration lasts if it is not renewed, see [`ElementConfig::lifetime`].
     #[must_use]
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = Some(lifetime);

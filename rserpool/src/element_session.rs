@@ -18,10 +18,10 @@ use crate::session::data;
 use crate::timer::LazyTimer;
 use crate::transport::{Connection, Event, SendError};
 
-/// How long closing may take.
+/// The time that closing may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How many messages that are nothing for the application are read before others run.
+/// The number of messages, none of them for the application, that are read before others run.
 const BUDGET: u32 = 256;
 
 /// A session that a pool user opened with this element, or brought here from one that died.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long lines of a source and kind are counted after one was written.
+/// The time that lines of a source and kind are counted after one was written.
 const PERIOD: Duration = Duration::from_secs(60);
 
 /// The most sources and kinds that are told apart. Not from the RFCs: bounds the log to some lines
@@ -19,7 +19,7 @@ pub(crate) const ANYBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     written: Instant,
-    /// How many were left out since.
+    /// The number of lines that were left out since.
     left_out: u64,
 }
 
@@ -28,8 +28,8 @@ type Key = (&'static str, IpAddr);
 /// The lines of all tasks of the process, which share one log.
 static SEEN: Mutex<BTreeMap<Key, Seen>> = Mutex::new(BTreeMap::new());
 
-/// Whether to write a line of this kind about `source` now, and how many like it were left out
-/// before it.
+/// Returns the number of lines like this one that were left out before it, if a line of this kind about
+/// `source` is to be written now.
 pub(crate) fn admit(now: Instant, kind: &'static str, source: IpAddr) -> Option<u64> {
     let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
     admit_among(&mut seen, now, (kind, source))

@@ -17,17 +17,18 @@ use crate::timer::LazyTimer;
 use crate::transport::{Connection, Endpoint, Event, Purpose, SendError};
 use crate::{Network, PoolUser};
 
-/// How long an element may take to accept a connection: 5 s, as for sessions.
+/// The time that an element may take to accept a connection: 5 s, as for sessions.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How old an answer of the registrar may be: stale_cache_value, 30 s (RFC 5352 section 7.2).
 const MAX_AGE: Duration = Duration::from_secs(30);
 
-/// The most connections that are kept; ours. The one that was made first is closed for another.
+/// The most connections that are kept. Not from the RFCs. The one that was made first is closed for
+/// another.
 const MAX_CONNECTIONS: usize = 256;
 
-/// How many messages are kept that nobody has received, while others are sent; ours. From then on,
-/// elements have to wait.
+/// The number of messages that are kept that nobody has received, while others are sent. Not from
+/// the RFCs. From then on, elements have to wait.
 const MAX_RECEIVED: usize = 64;
 
 /// Sends messages to a pool, each for itself: to the element that the policy selects, to a certain

@@ -33,8 +33,8 @@ enum Command {
     Shutdown,
 }
 
-/// How long a shutdown may take: the elements are handed over within a second, and connections are
-/// closed within two.
+/// The time that a shutdown may take: the elements are handed over within a second, and connections
+/// are closed within two.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 struct RegistrarRole {

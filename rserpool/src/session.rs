@@ -22,10 +22,10 @@ use crate::timer::LazyTimer;
 use crate::transport::{self, Connection, Endpoint, Purpose, SendError};
 use crate::user_task::{Command, Resolution};
 
-/// How many events a session takes in that are not read yet while it waits to send.
+/// The number of events a session takes in that are not read yet while it waits to send.
 const MAX_EVENTS: usize = 64;
 
-/// How long closing may take.
+/// The time that closing may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A session with a pool: messages to and from one of its elements, and from another one when
@@ -136,7 +136,7 @@ impl Session {
         self.machine.cookie()
     }
 
-    /// Whether [`Self::recv`] has something.
+    /// Returns whether [`Self::recv`] has something.
     pub(crate) fn has_events(&self) -> bool {
         !self.events.is_empty() || self.end.is_some()
     }

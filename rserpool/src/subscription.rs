@@ -57,7 +57,7 @@ impl Slot {
 pub(crate) struct Subscriber(Weak<Slot>);
 
 impl Subscriber {
-    /// Whether somebody still has the stream.
+    /// Returns whether somebody still has the stream.
     pub(crate) fn is_there(&self) -> bool {
         self.0.strong_count() > 0
     }

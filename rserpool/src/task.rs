@@ -32,7 +32,7 @@ const ROUNDS: u32 = 128;
 /// delays others by so much; the clock is not read for it, which is a system call on some machines.
 const BYTES: usize = 64 * 1024;
 
-/// How long no connections are accepted after that failed for want of descriptors or memory.
+/// The time that no connections are accepted after that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How late timers may be while there is something to read. What came before a deadline is thus
@@ -57,7 +57,7 @@ pub(crate) trait Role: Send + 'static {
     /// The handle was dropped.
     fn handle_abandoned(&mut self, now: Instant);
 
-    /// Whether the task is done, but for closing its connections.
+    /// Returns whether the task is done, but for closing its connections.
     fn is_finished(&self) -> bool;
 }
 

@@ -19,7 +19,7 @@ use rserpool::{
 /// In seconds by the RFC, and not too short in rsplib's milliseconds.
 const LIFE: RegistrationLife = RegistrationLife(300_000);
 
-/// How long a registrar may take to answer.
+/// The time that a registrar may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A connection to the registrar.

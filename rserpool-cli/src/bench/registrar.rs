@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 10,
           value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,
-    /// How many requests each connection has on their way
+    /// The number of requests each connection has on their way
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     outstanding: u32,
@@ -40,10 +40,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 5,
           value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// How many elements the pool has, shared among the connections; at least one for each
+    /// The number of elements the pool has, shared among the connections; at least one for each
     #[arg(long, value_name = "N", default_value_t = 30)]
     elements: u32,
-    /// How many elements a resolution asks for
+    /// The number of elements a resolution asks for
     #[arg(long, value_name = "N", default_value_t = 3)]
     items: u32,
     /// Policy of the pool

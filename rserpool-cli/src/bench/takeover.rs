@@ -21,7 +21,7 @@ use serde_json::json;
 use crate::options::TransportOption;
 use crate::process::{self, Place, RegistrarProcess};
 
-/// How long the other registrar may take to know all elements, and to take them over.
+/// The time that the other registrar may take to know all elements, and to take them over.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Kill a registrar, and see how soon its elements have another
@@ -164,7 +164,7 @@ impl ElementHost {
         }
     }
 
-    /// How long it took until the first element had its new home, and until all had.
+    /// The time that it took until the first element had its new home, and until all had.
     async fn wait_for_home(
         &mut self,
         begun: Instant,

@@ -13,7 +13,7 @@ use crate::serve::{CALC_APP, CalcAppKind as Kind, CalcAppMessage as Message};
 /// How often the server is asked whether it is still there, and how long it may take to answer.
 const KEEP_ALIVE: Duration = Duration::from_millis(2500);
 
-/// How long to wait after all servers have refused a job.
+/// The time to wait after all servers have refused a job.
 const REFUSED: Duration = Duration::from_millis(500);
 
 /// Have jobs computed, one after the other
@@ -23,7 +23,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "HANDLE", value_parser = options::pool_handle,
           default_value = "CalcAppPool")]
     pool: PoolHandle,
-    /// How many computations a job takes
+    /// The number of computations a job takes
     #[arg(long, value_name = "N", default_value_t = 5_000_000,
           value_parser = clap::value_parser!(u64).range(1..))]
     job_size: u64,

@@ -9,7 +9,7 @@ use rserpool::{Dump, DumpError, TransportAddress, dump};
 
 use crate::options::{self, TransportOption};
 
-/// How long a registrar may take for an answer.
+/// The time that a registrar may take for an answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Show all that a registrar knows: its pools, their elements, other registrars

@@ -16,7 +16,7 @@ pub(crate) struct Arguments {
     /// Handle of the pool
     #[arg(value_name = "POOL", value_parser = options::pool_handle)]
     pool: PoolHandle,
-    /// How many elements to ask for; the registrar may give fewer
+    /// The number of elements to ask for; the registrar may give fewer
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     items: Option<u32>,
     /// Resolve so many times, and show how often each element was the one to use first

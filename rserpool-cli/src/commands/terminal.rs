@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::resolve::explain_resolve;
 use crate::options::{self, RegistrarOption, TransportOption};
 
-/// How long to wait for further replies when there is nothing more to send.
+/// The time to wait for further replies when there is nothing more to send.
 const LAST_REPLIES: Duration = Duration::from_secs(1);
 
 /// Talk to a pool: lines go to one of its servers, and to another when that dies

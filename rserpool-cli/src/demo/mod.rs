@@ -29,10 +29,10 @@ fn pool() -> PoolHandle {
 
 const SESSIONS: usize = 3;
 
-/// How long the last failover may take to be seen.
+/// The time that the last failover may take to be seen.
 const CALM: Duration = Duration::from_millis(700);
 
-/// How long the sessions may take to end their last request.
+/// The time that the sessions may take to end their last request.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Watch sessions survive the death of their servers
@@ -42,11 +42,11 @@ const GRACE: Duration = Duration::from_secs(10);
 /// the exit status is 0 if no request was lost and none was counted twice.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// How long to go on
+    /// The time to go on
     #[arg(long, value_name = "N", default_value_t = 20,
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
-    /// How many processes to kill, in place of --seconds
+    /// The number of processes to kill, in place of --seconds
     #[arg(long, value_name = "N", conflicts_with = "seconds",
           value_parser = clap::value_parser!(u64).range(1..))]
     kills: Option<u64>,

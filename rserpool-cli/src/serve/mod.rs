@@ -36,7 +36,7 @@ pub(crate) use pingpong::{PING_PONG, Pong, make_ping};
 /// After what time without a registrar to say so.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long the registrar may take to confirm that we leave.
+/// The time that the registrar may take to confirm that we leave.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Run a server: a pool element that offers a service

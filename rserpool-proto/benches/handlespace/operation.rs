@@ -46,7 +46,7 @@ pub const LAYOUTS: [Layout; 2] = [Layout::OnePool, Layout::Tens];
 pub const BATCH: usize = 1000;
 
 impl Layout {
-    /// How many pools there are for so many elements.
+    /// Returns the number of pools for so many elements.
     pub fn pools(self, elements: usize) -> usize {
         match self {
             Self::OnePool => 1,

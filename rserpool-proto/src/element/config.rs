@@ -75,16 +75,16 @@ impl ElementConfig {
         self
     }
 
-    /// How long a registration lasts that is not renewed: 90 s, rsplib's. It is renewed
-    /// T4-reregistration after it was made: 10 minutes or 20 s before it ends, whichever is
-    /// less (RFC 5352 section 7.1), but not before a third of it has passed.
+    /// The time that a registration lasts that is not renewed: 90 s, rsplib's. It is renewed
+    /// T4-reregistration after it was made: 10 minutes or 20 s before it ends, whichever is less
+    /// (RFC 5352 section 7.1), but not before a third of it has passed.
     #[must_use]
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
         self
     }
 
-    /// How long a registrar may take to answer a registration, T2-registration, and a
+    /// The time that a registrar may take to answer a registration, T2-registration, and a
     /// deregistration, T3-deregistration: 5 s, ours, or with
     /// [`Compatibility::Rfc`](crate::Compatibility::Rfc) the 30 s of RFC 5352 section 7.1.
     #[must_use]

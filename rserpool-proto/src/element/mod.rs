@@ -22,22 +22,23 @@ use registration::draw_identifier;
 
 pub use config::ElementConfig;
 
-/// How long a member that is refused waits before it registers again, doubled up to
-/// RETRAN.max (RFC 5352 section 7.3); ours.
+/// The time that a member that is refused waits before it registers again, doubled up to RETRAN.max
+/// (RFC 5352 section 7.3). Not from the RFCs.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 
-/// The most connections from registrars; ours. There are as many as there are registrars that
-/// look after the element.
+/// The most connections from registrars. Not from the RFCs. There are as many as there are
+/// registrars that look after the element.
 const MAX_ACCEPTED: usize = 64;
 
-/// How often to ask to be deregistered, each time another registrar if there is one; ours.
+/// How often to ask to be deregistered, each time another registrar if there is one. Not from the
+/// RFCs.
 const MAX_DEREGISTRATION_ATTEMPTS: u32 = 2;
 
-/// How long who connects may take to send a keep-alive; ours.
+/// The time that who connects may take to send a keep-alive. Not from the RFCs.
 const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often it looks whether its host has other addresses, over a transport that goes on with
-/// those; ours.
+/// those. Not from the RFCs.
 const ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A pool element: it registers, stays registered, answers keep-alives, and finds another
@@ -56,13 +57,13 @@ pub struct Element {
     last_home: Option<(TransportAddress, TransportAddress)>,
     /// Registrations sent since the last answer.
     attempts: u32,
-    /// Whether a registrar may hold a registration of ours.
+    /// True if a registrar may hold a registration of ours.
     claimed: bool,
-    /// Whether it was a member before: then a refusal is not the end.
+    /// True if it was a member before: then a refusal is not the end.
     was_member: bool,
     /// How often it was refused since.
     refusals: u32,
-    /// How long to wait after the next refusal.
+    /// The time to wait after the next refusal.
     retry_delay: Duration,
     /// Connections from outside.
     accepted: BTreeMap<ConnectionId, Accepted>,
@@ -87,7 +88,7 @@ enum State {
 #[derive(Debug)]
 struct Accepted {
     host: IpAddr,
-    /// Whether its first fault was logged.
+    /// True if its first fault was logged.
     has_misbehaved: bool,
 }
 
@@ -153,7 +154,7 @@ pub enum Event {
     Expired,
     /// It left the pool. The last event.
     Deregistered {
-        /// Whether the registrar said so; else the registration has yet to expire.
+        /// True if the registrar said so; else the registration has yet to expire.
         confirmed: bool,
     },
 }
@@ -198,7 +199,7 @@ impl Element {
         &self.config.pool_handle
     }
 
-    /// Whether the element is a member of its pool, as far as it knows.
+    /// Returns whether the element is a member of its pool, as far as it knows.
     #[must_use]
     pub fn is_registered(&self) -> bool {
         self.state == State::Registered
@@ -565,7 +566,7 @@ impl Machine for Element {
     }
 }
 
-/// Whether the addresses are the same, in any order.
+/// Returns whether the addresses are the same, in any order.
 fn same_addresses(one: &TransportAddress, other: &TransportAddress) -> bool {
     let sorted = |address: &TransportAddress| {
         let mut addresses = address.addresses.to_vec();

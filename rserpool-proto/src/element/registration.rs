@@ -12,11 +12,12 @@ use crate::wire::{
     UserTransport, asap,
 };
 
-/// How often an identifier is drawn anew because another element of the pool has it; ours.
+/// How often an identifier is drawn anew because another element of the pool has it. Not from the
+/// RFCs.
 const MAX_IDENTIFIERS: u32 = 8;
 
-/// How often an identifier is tried again that another element seems to have; ours. It may have
-/// been ours before we came back, and the registrar is yet to notice that we were gone.
+/// How often an identifier is tried again that another element seems to have. Not from the RFCs. It
+/// may have been ours before we came back, and the registrar is yet to notice that we were gone.
 const MAX_REFUSALS: u32 = 3;
 
 /// The longest pause after a refusal. Not from the RFCs, whose RETRAN.max is 60 s: the pool may be

@@ -7,7 +7,7 @@ use super::ElementKey;
 /// The logarithm of how long a slot of the wheel is, in nanoseconds: about 34 ms.
 const TICK: u32 = 25;
 
-/// How many slots the wheel has: about 137 seconds.
+/// The number of slots the wheel has: about 137 seconds.
 const SLOTS: usize = 4096;
 
 /// The list of those which are taken from the slot that is over, one by one.

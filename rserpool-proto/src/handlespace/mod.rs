@@ -156,7 +156,7 @@ impl<T> Handlespace<T> {
         self.elements.len()
     }
 
-    /// Whether there are no elements.
+    /// Returns whether there are no elements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.elements.is_empty()
@@ -181,7 +181,7 @@ impl<T> Handlespace<T> {
         self.hasher.hash_one(handle) as u32
     }
 
-    /// Whether there is no such pool.
+    /// Returns whether there is no such pool.
     #[must_use]
     pub fn is_unknown(&self, handle: &PoolHandle) -> bool {
         self.index_of(handle).is_none()
@@ -215,7 +215,7 @@ impl<T> Handlespace<T> {
         self.pool(handle).map(Pool::kind)
     }
 
-    /// How many elements a pool has.
+    /// Returns the number of elements a pool has.
     #[must_use]
     pub fn pool_size(&self, handle: &PoolHandle) -> usize {
         self.pool(handle).map_or(0, Pool::len)
@@ -401,7 +401,7 @@ impl<T> Handlespace<T> {
         Some((handle, element))
     }
 
-    /// Whether much of its memory is for elements that are not there any more.
+    /// Returns whether much of its memory is for elements that are not there any more.
     #[must_use]
     pub fn is_sparse(&self) -> bool {
         self.elements.capacity() > 4096 && self.elements.len() < self.elements.capacity() / 4

@@ -87,7 +87,7 @@ impl Pool {
         self.keys.iter().flatten().map(|key| ElementKey(key.get() - 1))
     }
 
-    /// Whether an element is of the pool's kind.
+    /// Returns whether an element is of the pool's kind.
     pub(super) fn check(&self, value: &PoolElement) -> Result<(), Refused> {
         let kind = PoolKind::of(value);
         if kind == self.kind {

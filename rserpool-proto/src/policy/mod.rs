@@ -120,7 +120,7 @@ pub trait Selector: fmt::Debug + Send {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Wanted {
-    /// How many elements, at most.
+    /// The number of elements, at most.
     pub items: usize,
     /// How many of them count as selected, the first first; `None` is the policy's choice, which is
     /// one for those that are built in: the pool user goes to the first, and to others only if it
@@ -167,7 +167,7 @@ pub enum InvalidPolicy {
     /// There are fewer values than the policy has.
     #[error("the policy needs {needed} values, {given} were given")]
     MissingValues {
-        /// How many 32-bit words it needs.
+        /// The number of 32-bit words it needs.
         needed: usize,
         /// How many there are.
         given: usize,

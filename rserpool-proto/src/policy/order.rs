@@ -16,7 +16,7 @@ pub trait Order: fmt::Debug + Send + Sync + 'static {
     /// The number of the policy.
     fn policy_type(&self) -> PolicyType;
 
-    /// How many 32-bit words of parameters the key needs; fewer are refused.
+    /// Returns the number of 32-bit words of parameters the key needs; fewer are refused.
     fn words(&self) -> usize {
         0
     }
@@ -227,8 +227,8 @@ impl Rings {
         (place.next != u32::MAX).then_some(place.key)
     }
 
-    /// Whether `member`, which is in a ring, has this key. With one key for all it need not be
-    /// looked at.
+    /// Returns whether `member`, which is in a ring, has this key. With one key for all it need not
+    /// be looked at.
     fn has(&self, member: u32, key: u64) -> bool {
         self.heads.only() == Some(key) || self.key(member) == Some(key)
     }

@@ -15,7 +15,7 @@ pub trait Weight: fmt::Debug + Send + Sync + 'static {
     /// The number of the policy.
     fn policy_type(&self) -> PolicyType;
 
-    /// How many 32-bit words of parameters the weight needs; fewer are refused.
+    /// Returns the number of 32-bit words of parameters the weight needs; fewer are refused.
     fn words(&self) -> usize {
         0
     }
@@ -135,7 +135,7 @@ struct Sampler {
     /// Those that are not empty, the largest weights first.
     classes: SmallVec<[Class; 1]>,
     total: u64,
-    /// How many members have a weight.
+    /// The number of members that have a weight.
     len: usize,
 }
 
@@ -179,7 +179,7 @@ impl Class {
         &self.candidates[rng.random_range(0..self.candidates.len())]
     }
 
-    /// Whether a member of that weight is drawn when it was chosen.
+    /// Returns whether a member of that weight is drawn when it was chosen.
     fn counts(&self, weight: u32, rng: &mut dyn Rng) -> bool {
         let weight = u64::from(weight);
         weight == self.most() || rng.random_range(0..self.most()) < weight

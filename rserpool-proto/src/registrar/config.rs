@@ -96,10 +96,10 @@ impl RegistrarConfig {
         self
     }
 
-    /// How many elements of an answer count as selected, whatever their policy says: rsplib's
-    /// MaxIncrement. None, the default, leaves it to the policy, which is 1 for those that are built
-    /// in; in the profile of the RFCs, all elements of an answer degrade where RFC 5356 section
-    /// 5.2.2 says so.
+    /// The number of elements of an answer that count as selected, whatever their policy says:
+    /// rsplib's MaxIncrement. None, the default, leaves it to the policy, which is 1 for those that
+    /// are built in; in the profile of the RFCs, all elements of an answer degrade where RFC 5356
+    /// section 5.2.2 says so.
     #[must_use]
     pub fn max_increment(mut self, elements: Option<usize>) -> Self {
         self.max_increment = elements;

@@ -36,12 +36,12 @@ pub enum Event {
     Near(ElementName, TransportAddress),
     /// We know what the other registrars know, or there are none.
     Joined {
-        /// How many elements there are.
+        /// The number of elements.
         elements: usize,
     },
     /// The elements had the time to find this registrar: a pool that is not known does not exist.
     Ready {
-        /// How many elements there are.
+        /// The number of elements.
         elements: usize,
     },
     /// The registrar was late, because of its host or because there is too much to do. It takes

@@ -19,7 +19,8 @@ const DIAL_PAUSE: Duration = Duration::from_millis(200);
 /// How often reports make us ask one element, at the most (RFC 5355 section 2.14.3).
 pub(super) const REPORT_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long an element may still take to answer that more hosts reported than MAX-BAD-PE-REPORT.
+/// The time that an element may still take to answer that more hosts reported than
+/// MAX-BAD-PE-REPORT.
 const REPORTED_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Registrar {

@@ -10,10 +10,10 @@ use crate::handlespace::ElementKey;
 use crate::wire::enrp::UpdateAction;
 use crate::wire::{Ppid, RegistrarId};
 
-/// How long others may take to take over the elements; ours.
+/// The time that others may take to take over the elements. Not from the RFCs.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How many elements are under way from one home to another at a time; ours.
+/// The number of elements that are under way from one home to another at a time. Not from the RFCs.
 const MAX_SUGGESTED: usize = 256;
 
 /// How far we are with leaving.

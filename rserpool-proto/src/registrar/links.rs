@@ -101,12 +101,12 @@ impl Registrar {
         self.add_link(now, connection, address.clone(), origin);
     }
 
-    /// Whether an address is that of a configured peer's host.
+    /// Returns whether an address is that of a configured peer's host.
     fn is_configured(&self, address: &TransportAddress) -> bool {
         self.config.peers.iter().any(|peer| peer.shares_address(address))
     }
 
-    /// Whether a peer was configured, as far as its host tells.
+    /// Returns whether a peer was configured, as far as its host tells.
     pub(super) fn is_configured_host(&self, host: IpAddr) -> bool {
         self.config.peers.iter().any(|peer| peer.addresses.contains(&host))
     }

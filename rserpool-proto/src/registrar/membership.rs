@@ -34,7 +34,7 @@ pub(super) enum Watch {
 #[derive(Debug, Default)]
 pub(super) struct Custody {
     pub(super) keep_alive: KeepAlive,
-    /// Whether it is yet to be told that we are its home.
+    /// True if it is yet to be told that we are its home.
     pub(super) claim: bool,
     /// When it registered with us last; never where we took it over.
     pub(super) registered: Option<Instant>,
@@ -50,12 +50,12 @@ pub(super) struct Custody {
 #[derive(Debug, Default)]
 pub(super) struct Remote {
     pub(super) confirmation: Confirmation,
-    /// Whether it was reported as unreachable and has not answered since.
+    /// True if it was reported as unreachable and has not answered since.
     pub(super) doubted: bool,
     pub(super) asked_for_report: Option<Instant>,
 }
 
-/// Whether its home has an element, as audits find out.
+/// True if its home has an element, as audits find out.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Confirmation {
     /// As far as we know.
@@ -99,7 +99,8 @@ impl Membership {
         if let Watch::Elsewhere(remote) = &mut self.watch { Some(remote) } else { None }
     }
 
-    /// Whether users are better sent to others first: it was reported, and has not answered yet.
+    /// Returns whether users are better sent to others first: it was reported, and has not answered
+    /// yet.
     pub(super) fn is_doubted(&self) -> bool {
         match &self.watch {
             Watch::Home(custody) => !custody.reporters.is_empty(),
@@ -122,9 +123,9 @@ pub(super) struct Client {
     pub(super) queued: BTreeSet<ElementKey>,
     /// When it was heard last.
     pub(super) heard: Instant,
-    /// Whether its first fault was told.
+    /// True if its first fault was told.
     pub(super) has_misbehaved: bool,
-    /// Whether it does not understand keep-alives that name an element.
+    /// True if it does not understand keep-alives that name an element.
     pub(super) strict: bool,
 }
 

@@ -20,8 +20,8 @@ const MAX_DEFERRED: usize = 1024;
 /// wait until then.
 const MAX_DOWNLOAD: Duration = Duration::from_secs(25);
 
-/// How long to wait when a mentor refused, or did not answer, until another is asked, or it again;
-/// ours.
+/// The time to wait when a mentor refused, or did not answer, until another is asked, or it again.
+/// Not from the RFCs.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// How far we are with joining.
@@ -58,7 +58,7 @@ impl Registrar {
         self.dial_peers(now);
     }
 
-    /// Whether we know what other registrars know, so that they can ask us for it.
+    /// Returns whether we know what other registrars know, so that they can ask us for it.
     pub(super) fn knows_others(&self) -> bool {
         matches!(self.joining, Joining::Done)
     }

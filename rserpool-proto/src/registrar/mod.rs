@@ -72,7 +72,7 @@ pub struct Registrar {
     rivals: Rivals,
     joining: Joining,
     mentor_is_slow: bool,
-    /// Whether the elements had the time to find us.
+    /// True if the elements had the time to find us.
     ready: bool,
     /// Resolutions of unknown pools that wait until we are ready.
     deferred: Vec<(ConnectionId, asap::HandleResolution)>,
@@ -90,7 +90,7 @@ pub struct Registrar {
     out: Outbox<Event>,
 }
 
-/// How long memory is kept that is not needed: it may be soon.
+/// The time that memory is kept that is not needed: it may be soon.
 const TIDY_AFTER: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -159,7 +159,7 @@ impl Registrar {
         self.config.identifier
     }
 
-    /// How many elements there are.
+    /// Returns the number of elements.
     #[must_use]
     pub fn elements(&self) -> usize {
         self.handlespace.len()

@@ -39,8 +39,8 @@ pub(super) struct Peer {
     pub(super) host: Option<IpAddr>,
     /// The download of its elements.
     pub(super) download: Option<Download>,
-    /// Whether updates of it may have been lost, which a checksum need not show: we did not
-    /// know it yet, or a connection to it broke.
+    /// True if updates of it may have been lost, which a checksum need not show: we did not know it
+    /// yet, or a connection to it broke.
     pub(super) stale: bool,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Peer {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Download {
     pub(super) connection: ConnectionId,
-    /// How many elements came.
+    /// The number of elements that came.
     pub(super) elements: usize,
 }
 
@@ -73,15 +73,15 @@ pub(super) enum Status {
 pub(super) struct Link {
     pub(super) address: TransportAddress,
     pub(super) established: bool,
-    /// Whether we made it.
+    /// True if we made it.
     pub(super) dialled: bool,
     /// Who is at its other end, once it said so.
     pub(super) peer: Option<RegistrarId>,
-    /// Whether a peer named its address.
+    /// True if a peer named its address.
     pub(super) named: bool,
     /// What it is asked for page by page.
     pub(super) page: Option<Page>,
-    /// How many downloads began, and when the first of those that are counted did.
+    /// The number of downloads that began, and when the first of those that are counted did.
     pub(super) downloads: (Instant, u32),
     /// When it was heard last.
     pub(super) heard: Instant,
@@ -136,7 +136,7 @@ impl Peers {
         self.known.values().filter_map(|peer| peer.connection).collect()
     }
 
-    /// Whether an answer of somebody whom we dialled is still to come.
+    /// Returns whether an answer of somebody whom we dialled is still to come.
     pub(super) fn is_dialling(&self) -> bool {
         #[allow(clippy::iter_over_hash_type, reason = "any will do")]
         self.links.values().any(|link| link.dialled && link.peer.is_none())
@@ -157,13 +157,13 @@ impl Peers {
             .collect()
     }
 
-    /// Whether a connection to this address is being made.
+    /// Returns whether a connection to this address is being made.
     #[allow(clippy::iter_over_hash_type, reason = "any will do")]
     pub(super) fn is_dialled(&self, address: &TransportAddress) -> bool {
         self.links.values().any(|link| !link.established && link.address.reaches_same(address))
     }
 
-    /// Whether there is, or will be, a connection to this address.
+    /// Returns whether there is, or will be, a connection to this address.
     pub(super) fn reaches(&self, address: &TransportAddress) -> bool {
         let known = |link: &Link| match link.peer.and_then(|peer| self.known.get(&peer)) {
             Some(peer) => {
@@ -303,8 +303,8 @@ impl Registrar {
         true
     }
 
-    /// Whether there is room for another peer of this host: the host with the most has to give up
-    /// one if this has clearly fewer.
+    /// Returns whether there is room for another peer of this host: the host with the most has to
+    /// give up one if this has clearly fewer.
     fn make_room_for_peer(&mut self, now: Instant, host: Option<IpAddr>) -> bool {
         let mut hosts: BTreeMap<Option<IpAddr>, Vec<RegistrarId>> = BTreeMap::new();
         for (identifier, peer) in &self.peers.known {
@@ -333,7 +333,7 @@ impl Registrar {
         }
     }
 
-    /// Whether a peer was heard so lately that it cannot be taken for dead.
+    /// Returns whether a peer was heard so lately that it cannot be taken for dead.
     pub(super) fn is_heard(&self, now: Instant, identifier: RegistrarId) -> bool {
         self.peers.known.get(&identifier).is_some_and(|peer| {
             peer.status == Status::Active

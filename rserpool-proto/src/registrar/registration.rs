@@ -15,8 +15,8 @@ use crate::wire::{
     PoolHandle, RegistrationLife, TransportAddress, TransportProtocol, UserTransport, asap, quote,
 };
 
-/// How long the connection that an element registered over may take to answer when the same host
-/// registers it over another one.
+/// The time that the connection that an element registered over may take to answer when the same
+/// host registers it over another one.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Somebody at an element's own host registers it over another connection, while the one that it

@@ -49,7 +49,7 @@ impl Registrar {
         }
     }
 
-    /// Whether an element may be told to a host.
+    /// Returns whether an element may be told to a host.
     pub(super) fn leads_there(&self, key: ElementKey, host: IpAddr) -> bool {
         self.near.is_empty() || self.near.get(&key).is_none_or(|scope| *scope >= Scope::of(host))
     }

@@ -13,7 +13,7 @@ use crate::wire::{PoolElement, PoolHandle, quote};
 /// How much of a rate a host may use at once: that of one second.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// How many connections are closed at a time when there are too many.
+/// The number of connections that are closed at a time when there are too many.
 const MAX_CLOSED: usize = 16;
 
 /// The most of each thing that one host may have, and all hosts together. Whoever has more is
@@ -219,7 +219,7 @@ impl Share {
 }
 
 impl Shares {
-    /// How many hosts have rates that are being counted.
+    /// Returns the number of hosts that have rates that are being counted.
     pub(super) fn watched(&self) -> usize {
         self.hosts.values().filter(|share| share.watched).count()
     }
@@ -269,7 +269,7 @@ impl Registrar {
         self.shares.hits[limit as usize]
     }
 
-    /// Whether a host may do this now, and counts it.
+    /// Returns whether a host may do this now, and counts it.
     pub(super) fn allows(&mut self, now: Instant, host: IpAddr, limit: Limit) -> bool {
         let Some(per_second) = self.config.limits.rate(limit) else { return true };
         let share = self.shares.hosts.entry(host).or_default();
@@ -299,7 +299,7 @@ impl Registrar {
         }
     }
 
-    /// Whether a host may have another connection, which is counted then.
+    /// Returns whether a host may have another connection, which is counted then.
     pub(super) fn takes_connection(&mut self, host: IpAddr) -> bool {
         let share = self.shares.hosts.entry(host).or_default();
         let allowed = share.connections < self.config.limits.connections_per_host;
@@ -311,7 +311,7 @@ impl Registrar {
         allowed
     }
 
-    /// Whether a host may subscribe to another pool, which is counted then.
+    /// Returns whether a host may subscribe to another pool, which is counted then.
     pub(super) fn takes_subscription(&mut self, host: IpAddr) -> bool {
         let share = self.shares.hosts.entry(host).or_default();
         let allowed = share.subscriptions < self.config.limits.subscriptions_per_host;
@@ -323,7 +323,7 @@ impl Registrar {
         allowed
     }
 
-    /// Whether this host, or all together, have as much as they may.
+    /// Returns whether this host, or all together, have as much as they may.
     fn is_full(&self, host: IpAddr) -> bool {
         let limits = &self.config.limits;
         let share = self.shares.hosts.get(&host);
@@ -334,8 +334,8 @@ impl Registrar {
             })
     }
 
-    /// Whether there is room for an element with these values that this host pays for: a new one, or
-    /// the one at `present` if it would pay more for that.
+    /// Returns whether there is room for an element with these values that this host pays for: a
+    /// new one, or the one at `present` if it would pay more for that.
     pub(super) fn has_room(
         &mut self,
         host: IpAddr,
@@ -351,7 +351,7 @@ impl Registrar {
         !full
     }
 
-    /// Whether a host would pay more for an element with these values than it does.
+    /// Returns whether a host would pay more for an element with these values than it does.
     fn pays_more(
         &self,
         key: ElementKey,

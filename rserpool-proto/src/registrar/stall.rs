@@ -15,7 +15,7 @@ use crate::handlespace::ElementKey;
 /// A timer that is so late means that others were not heard meanwhile.
 const LATE: Duration = Duration::from_millis(200);
 
-/// How long it may take to read what came meanwhile.
+/// The time that it may take to read what came meanwhile.
 const CATCHING_UP: Duration = Duration::from_secs(1);
 
 /// For how long it is known that others may have taken the registrar for dead.
@@ -72,7 +72,8 @@ impl Registrar {
         }
     }
 
-    /// Whether the registrar was late not long ago, so that others may have taken it for dead.
+    /// Returns whether the registrar was late not long ago, so that others may have taken it for
+    /// dead.
     pub(super) fn was_silent(&self, now: Instant) -> bool {
         self.stall.last.is_some_and(|last| now < last + MEMORY)
     }

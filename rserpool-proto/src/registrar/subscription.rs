@@ -12,15 +12,16 @@ use crate::handlespace::{Element, ElementKey};
 use crate::wire::asap::{HandleResolution, HandleResolutionResponse, Resolved};
 use crate::wire::{Bytes, ErrorCause, PoolHandle, Ppid};
 
-/// How often, at the most, a pool's subscribers are told of changes; ours. Each time they are
-/// told all of the pool.
+/// How often, at the most, a pool's subscribers are told of changes. Not from the RFCs. Each time
+/// they are told all of the pool.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// The most elements that they are told of; ours. Always the same ones, so that none seems to
-/// come and go.
+/// The most elements that they are told of. Not from the RFCs. Always the same ones, so that none
+/// seems to come and go.
 const MAX_ELEMENTS: usize = 1024;
 
-/// The most pools that one connection, and all of them together, may have subscribed to; ours.
+/// The most pools that one connection, and all of them together, may have subscribed to. Not from
+/// the RFCs.
 const MAX_OF_CONNECTION: usize = 64;
 const MAX_SUBSCRIPTIONS: usize = 65_536;
 
@@ -41,7 +42,7 @@ struct Subscribed {
     users: BTreeSet<ConnectionId>,
     /// When they were told last.
     told: Instant,
-    /// Whether they are yet to be told of a change.
+    /// True if they are yet to be told of a change.
     changed: bool,
 }
 
@@ -122,7 +123,7 @@ impl Registrar {
         true
     }
 
-    /// Whether there was room.
+    /// Returns whether there was room.
     fn add_subscriber(&mut self, now: Instant, handle: &PoolHandle, user: ConnectionId) -> bool {
         let Some(host) = self.connections.get(&user).map(|client| client.host) else {
             return false;

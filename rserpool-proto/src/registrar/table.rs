@@ -14,7 +14,7 @@ use crate::wire::enrp::{HandleTableRequest, HandleTableResponse};
 const MAX_ELEMENTS: usize = 128;
 const MAX_SIZE: usize = 8 * 1024;
 
-/// How long a peer may take to ask for the next page until the download is given up.
+/// The time that a peer may take to ask for the next page until the download is given up.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// So many downloads within so long are said: audits find a difference now and then, and no more.

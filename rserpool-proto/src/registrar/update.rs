@@ -14,11 +14,11 @@ use crate::wire::enrp::{HandleTableResponse, HandleUpdate, UpdateAction};
 use crate::wire::parameter::PeChecksum;
 use crate::wire::{Bytes, PoolElement, PoolHandle, Ppid, RegistrarId};
 
-/// How long an element is kept that its home does not have, as an audit shows. Not from the RFCs:
-/// elements find another registrar within a second or two.
+/// The time that an element is kept that its home does not have, as an audit shows. Not from the
+/// RFCs: elements find another registrar within a second or two.
 const UNCONFIRMED: Duration = Duration::from_secs(3);
 
-/// How long an update may be on its way. Not from the RFCs.
+/// The time that an update may be on its way. Not from the RFCs.
 const TRANSIT: Duration = Duration::from_millis(100);
 
 impl Registrar {
@@ -182,9 +182,9 @@ impl Registrar {
         Some(key)
     }
 
-    /// Whether an element stays ours though `other` tells that it has registered there: it registered
-    /// with us so lately that it is not known which was later. One of the two has to yield, and not
-    /// both: they would find out with the next audit.
+    /// Returns whether an element stays ours though `other` tells that it has registered there: it
+    /// registered with us so lately that it is not known which was later. One of the two has to
+    /// yield, and not both: they would find out with the next audit.
     fn insists(&self, now: Instant, key: ElementKey, other: RegistrarId) -> bool {
         let Some(Watch::Home(custody)) = self.handlespace.get(key).map(|it| &it.state.watch) else {
             return false;
@@ -196,8 +196,9 @@ impl Registrar {
             && self.leaving == Leaving::No
     }
 
-    /// Whether a peer has an element in its table that believes to be ours, and would not hear that
-    /// it is the peer's if we just took it in. So the peer is told that it is ours, and yields.
+    /// Returns whether a peer has an element in its table that believes to be ours, and would not
+    /// hear that it is the peer's if we just took it in. So the peer is told that it is ours, and
+    /// yields.
     fn contests(
         &mut self,
         from: ConnectionId,
@@ -223,8 +224,8 @@ impl Registrar {
         client.is_some_and(|client| client.origin != Origin::Connecting)
     }
 
-    /// Whether an element has made a connection to us. One that we made to ask about a report says
-    /// nothing.
+    /// Returns whether an element has made a connection to us. One that we made to ask about a
+    /// report says nothing.
     fn has_own_connection(&self, key: ElementKey) -> bool {
         let connection = self.handlespace.get(key).and_then(|element| element.state.connection);
         let client = connection.and_then(|connection| self.connections.get(&connection));

@@ -18,7 +18,7 @@ pub struct Client {
     next: u64,
     /// All replies up to this one have come.
     acknowledged: u64,
-    /// How many requests the application has begun before this epoch.
+    /// The number of requests the application has begun before this epoch.
     before: u64,
     limit: usize,
 }
@@ -61,7 +61,7 @@ impl Client {
         }
     }
 
-    /// Whether another request can be taken. A server may be behind with its checkpoint by
+    /// Returns whether another request can be taken. A server may be behind with its checkpoint by
     /// [`MAX_CHECKPOINT_INTERVAL`] requests.
     #[must_use]
     pub fn has_room(&self) -> bool {
@@ -69,7 +69,7 @@ impl Client {
         self.unanswered < self.limit && answered <= MAX_CHECKPOINT_INTERVAL as usize
     }
 
-    /// How many requests are not answered.
+    /// Returns the number of requests that are not answered.
     #[must_use]
     pub fn unanswered(&self) -> usize {
         self.unanswered
@@ -171,8 +171,8 @@ impl Client {
         numbered.map(|(number, kept)| self.request(number, kept.body.clone()))
     }
 
-    /// Whether another epoch would be another attempt: not, if this one is already, and nothing
-    /// came of it.
+    /// Returns whether another epoch would be another attempt: not, if this one is already, and
+    /// nothing came of it.
     #[must_use]
     pub fn may_start_afresh(&self) -> bool {
         self.epoch == Epoch(1) || self.acknowledged > 0

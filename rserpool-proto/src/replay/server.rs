@@ -6,7 +6,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::{Epoch, Frame, InvalidFrame, RefusalReason, RequestNumber};
 
-/// How many replies are kept that a client does not say it has, and how many bytes of them; ours.
+/// The number of replies that are kept that a client does not say it has, and how many bytes of
+/// them. Not from the RFCs.
 const MAX_REPLIES: usize = 4096;
 const MAX_REPLIES_SIZE: usize = 1 << 20;
 
@@ -176,7 +177,7 @@ impl Server {
         Self::reply(self.epoch.unwrap_or(Epoch(0)), self.done, reply)
     }
 
-    /// How many requests were done since the last checkpoint.
+    /// Returns the number of requests that were done since the last checkpoint.
     #[must_use]
     pub fn since_checkpoint(&self) -> u32 {
         self.since_checkpoint

@@ -60,7 +60,7 @@ impl SessionConfig {
         self
     }
 
-    /// How long an element may take to accept a connection before the next one is tried: 5 s,
+    /// The time that an element may take to accept a connection before the next one is tried: 5 s,
     /// rsplib's.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
@@ -68,7 +68,7 @@ impl SessionConfig {
         self
     }
 
-    /// How long to wait before the pool is resolved again when none of its elements accepted a
+    /// The time to wait before the pool is resolved again when none of its elements accepted a
     /// connection: 100 ms, ours, where rsplib has 250 ms.
     #[must_use]
     pub fn retry_delay(mut self, delay: Duration) -> Self {
@@ -76,16 +76,16 @@ impl SessionConfig {
         self
     }
 
-    /// Whether the session goes to another element by itself when its own is gone: yes. Else it
-    /// waits, after [`Event::FailoverStarted`](super::Event::FailoverStarted), until it is told to
-    /// fail over.
+    /// Returns whether the session goes to another element by itself when its own is gone: yes.
+    /// Else it waits, after [`Event::FailoverStarted`](super::Event::FailoverStarted), until it is
+    /// told to fail over.
     #[must_use]
     pub fn automatic_failover(mut self, yes: bool) -> Self {
         self.automatic_failover = yes;
         self
     }
 
-    /// How many elements to ask the registrar for, each time: its choice. With one, as rsplib
+    /// The number of elements to ask the registrar for, each time: its choice. With one, as rsplib
     /// has it, a session that has to try several resolves for each.
     #[must_use]
     pub fn items(mut self, items: u32) -> Self {
@@ -102,7 +102,7 @@ impl SessionConfig {
         self
     }
 
-    /// How long a session may be without an element before it fails: 60 s, ours.
+    /// The time that a session may be without an element before it fails: 60 s, ours.
     #[must_use]
     pub fn give_up_after(mut self, duration: Duration) -> Self {
         self.give_up_after = duration;

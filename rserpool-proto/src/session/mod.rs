@@ -21,7 +21,7 @@ use crate::wire::{
 pub use config::SessionConfig;
 pub use control::{Incoming, classify};
 
-/// How many elements of a business card are remembered; ours.
+/// The most elements of a business card that are remembered. Not from the RFCs.
 const MAX_PREFERRED: usize = 64;
 
 /// A session: it resolves the pool, connects to an element, and when that dies reports it and
@@ -49,8 +49,8 @@ pub struct Session {
     out: VecDeque<Output>,
 }
 
-/// How long an element's program may take to answer after its kernel accepted the connection. Not
-/// from the RFCs.
+/// The time that an element's program may take to answer after its kernel accepted the connection.
+/// Not from the RFCs.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
@@ -66,15 +66,15 @@ enum State {
         element: PoolElement,
         /// Those to try after it.
         rest: VecDeque<PoolElement>,
-        /// Whether the connection is there, and the element's program has yet to say something:
-        /// its kernel accepts connections for one that hangs as well.
+        /// True if the connection is there, and the element's program has yet to say something: its
+        /// kernel accepts connections for one that hangs as well.
         greeted: bool,
     },
     Connected {
         connection: ConnectionId,
         element: PoolElementId,
         since: Instant,
-        /// Whether it has sent anything: else it may be one that accepts and fails.
+        /// True if it has sent anything: else it may be one that accepts and fails.
         proven: bool,
     },
     Ended,
@@ -107,7 +107,7 @@ pub enum Output {
     Close {
         /// Which.
         connection: ConnectionId,
-        /// Whether to drop what is not sent yet.
+        /// True to drop what is not sent yet.
         abort: bool,
     },
     /// Tell the application.
@@ -216,7 +216,7 @@ impl Session {
         self.out.push_back(Output::Resolve(ResolveOptions { items, max_age: self.config.max_age }));
     }
 
-    /// Whether [`Self::send`] would send now.
+    /// Returns whether [`Self::send`] would send now.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         matches!(self.state, State::Connected { .. })

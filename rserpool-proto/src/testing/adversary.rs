@@ -23,7 +23,7 @@ const MAX_CONNECTIONS: usize = 12;
 /// The identifiers of its own elements, so that they can be told from honest ones.
 const IDENTIFIERS: std::ops::Range<u32> = 0xad00_0000..0xad00_0028;
 
-/// Whether an element is one of an adversary's own.
+/// Returns whether an element is one of an adversary's own.
 #[must_use]
 pub fn is_own(identifier: PoolElementId) -> bool {
     IDENTIFIERS.contains(&identifier.0)
@@ -83,7 +83,7 @@ impl Adversary {
         }
     }
 
-    /// How many connections it has.
+    /// Returns the number of connections it has.
     #[must_use]
     pub fn footprint(&self) -> Footprint {
         Footprint { connections: self.connections.len(), ..Footprint::default() }

@@ -13,7 +13,7 @@ use crate::testing::by_hand::{registration, send_asap};
 use crate::testing::echo_pool::{handle, hunt, resolve_with};
 use crate::testing::world::World;
 
-/// How many sessions there are, divided among the users.
+/// The number of sessions, divided among the users.
 pub const SESSIONS: u32 = 1000;
 
 /// A policy, the values of three servers, and the parts of the sessions that they should have.
@@ -118,9 +118,9 @@ pub const CASES: [Case; 16] = [
 /// Who opens the sessions.
 #[derive(Debug, Clone, Copy)]
 pub struct Audience {
-    /// How many users there are.
+    /// The number of users.
     pub users: u32,
-    /// Whether each uses one answer for all of its sessions.
+    /// True if each uses one answer for all of its sessions.
     pub cached: bool,
 }
 
@@ -152,7 +152,7 @@ impl Case {
         self.parts.map(|part| part / all * f64::from(SESSIONS))
     }
 
-    /// How many sessions go to each server.
+    /// Returns the number of sessions that go to each server.
     #[must_use]
     pub fn count(&self, audience: Audience, seed: u64) -> [u32; 3] {
         let mut world = World::default();

@@ -50,7 +50,7 @@ pub struct World {
     links: Vec<(End, End)>,
     /// How long it is to any other host and back, as far as anybody is told.
     pub round_trip: Option<Duration>,
-    /// Whether the transport is one whose connections go on when addresses change.
+    /// True if the transport is one whose connections go on when addresses change.
     pub follows_addresses: bool,
     deliveries: VecDeque<Delivery>,
     held: Vec<Delivery>,
@@ -58,7 +58,7 @@ pub struct World {
     pub events: Vec<(Duration, NodeId, Event)>,
     /// Messages that came for connections which the test made.
     pub received: Vec<(ConnectionId, UserMessage)>,
-    /// How many handle tables were asked for.
+    /// The number of handle tables that were asked for.
     pub requests: usize,
     /// Announcements of registrars, and when.
     pub announced: Vec<(Duration, NodeId, UserMessage)>,
@@ -142,7 +142,7 @@ impl World {
         id
     }
 
-    /// How many hosts there are; the next one has this number.
+    /// Returns the number of hosts; the next one has this number.
     #[must_use]
     pub fn hosts(&self) -> usize {
         self.nodes.len()
@@ -186,7 +186,7 @@ impl World {
         result
     }
 
-    /// How many elements a registrar has.
+    /// Returns the number of elements a registrar has.
     #[must_use]
     pub fn elements(&self, id: NodeId) -> usize {
         self.with_registrar(id).elements()
@@ -240,7 +240,7 @@ impl World {
         ours
     }
 
-    /// Whether a connection of the test has another end.
+    /// Returns whether a connection of the test has another end.
     #[must_use]
     pub fn is_open(&self, on: ConnectionId) -> bool {
         self.other_end((TEST, on)).is_some()

@@ -28,9 +28,9 @@ impl Default for UserConfig {
 }
 
 impl UserConfig {
-    /// How many elements a resolution asks for that does not say it: 32, ours, so that there are
-    /// enough to go on with when one fails, and so that the user knows whether a shorter answer has
-    /// all of the pool. The profile of the RFCs has no way to say it.
+    /// The number of elements a resolution asks for that does not say it: 32, ours, so that there
+    /// are enough to go on with when one fails, and so that the user knows whether a shorter answer
+    /// has all of the pool. The profile of the RFCs has no way to say it.
     #[must_use]
     pub fn items(mut self, items: u32) -> Self {
         self.items = items;
@@ -44,7 +44,7 @@ impl UserConfig {
         self
     }
 
-    /// How long a registrar may take to answer, T1-ENRPrequest: 3 s, rsplib's, or with
+    /// The time that a registrar may take to answer, T1-ENRPrequest: 3 s, rsplib's, or with
     /// [`Compatibility::Rfc`](crate::Compatibility::Rfc) the 15 s of RFC 5352 section 7.1.
     #[must_use]
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
@@ -60,8 +60,8 @@ impl UserConfig {
         self
     }
 
-    /// How many pools are remembered: 1024, ours. The one resolved longest ago is forgotten
-    /// first.
+    /// The number of pools that are remembered: 1024, ours. The one resolved longest ago is
+    /// forgotten first.
     #[must_use]
     pub fn cache_capacity(mut self, pools: usize) -> Self {
         self.cache_capacity = pools;

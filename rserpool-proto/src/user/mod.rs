@@ -25,17 +25,17 @@ use subscription::{SubscriptionId, Subscriptions};
 
 pub use config::UserConfig;
 
-/// The most reports that wait for a registrar; ours. The oldest is dropped.
+/// The most reports that wait for a registrar. Not from the RFCs. The oldest is dropped.
 const MAX_REPORTS: usize = 64;
 
-/// How long what another registrar said is not taken back because a new one does not know it: it may
-/// have just started, and the elements may be on their way to it. Not from the RFCs.
+/// The time that what another registrar said is not taken back because a new one does not know it:
+/// it may have just started, and the elements may be on their way to it. Not from the RFCs.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The most elements of an answer, as registrars have it by default.
 const MAX_ITEMS: usize = 128;
 
-/// How long the connection to the registrar is kept without need. Not from the RFCs.
+/// The time that the connection to the registrar is kept without need. Not from the RFCs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A pool user: it resolves pool handles, remembers the answers, reports what it cannot
@@ -89,7 +89,7 @@ enum Timer {
 /// What a pool user wants to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolveOptions {
-    /// How many elements; none is the user's usual number, see
+    /// The number of elements; none is the user's usual number, see
     /// [`UserConfig::items`](super::user::UserConfig::items).
     pub items: Option<u32>,
     /// How old an answer may be that was received before: stale_cache_value (RFC 5352 section

@@ -9,13 +9,15 @@ use crate::wire::asap::{HandleResolution, HandleResolutionResponse, Resolved};
 use crate::wire::parameter::ItemCount;
 use crate::wire::{ErrorCause, PoolElement, PoolElementId, PoolHandle};
 
-/// How long to wait before a registrar that does not tell of changes is asked again; ours.
+/// The time to wait before a registrar that does not tell of changes is asked again. Not from the
+/// RFCs.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The same where there is no such pool, or no answer; ours.
+/// The same where there is no such pool, or no answer. Not from the RFCs.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The same for one that does: it may have stopped working, which nothing else would tell; ours.
+/// The same for one that does: it may have stopped working, which nothing else would tell. Not from
+/// the RFCs.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The pools, and those which the home registrar tells of at present; the others are asked for

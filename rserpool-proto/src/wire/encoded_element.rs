@@ -131,7 +131,7 @@ impl EncodedElement {
         (end as u16, &self.0[IDENTIFIER.start..end])
     }
 
-    /// How many bytes a pool user gets.
+    /// Returns the number of bytes a pool user gets.
     pub(super) fn user_size(&self) -> usize {
         padded(policy_range(&self.0).end)
     }

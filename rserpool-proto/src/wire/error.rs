@@ -81,7 +81,7 @@ pub enum DecodeErrorKind {
     /// Fewer bytes than a field or a length needs.
     #[error("{needed} more bytes needed, {available} left")]
     Truncated {
-        /// How many bytes the field needs.
+        /// The number of bytes the field needs.
         needed: usize,
         /// How many there are.
         available: usize,
@@ -110,7 +110,7 @@ pub enum EncodeError {
     /// The message or one of its parameters needs more than 65,535 bytes.
     #[error("{length} bytes do not fit a length field: at most 65535 do")]
     TooLong {
-        /// How many bytes it needs.
+        /// The number of bytes it needs.
         length: usize,
     },
 }

@@ -115,7 +115,7 @@ pub enum InvalidPoolHandle {
     },
 }
 
-/// How long a registration is valid, in seconds; -1 is for ever (RFC 5354 section 3.10).
+/// The time that a registration is valid, in seconds; -1 is for ever (RFC 5354 section 3.10).
 ///
 /// rsplib fills this field with milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

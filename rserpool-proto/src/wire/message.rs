@@ -71,7 +71,7 @@ pub(crate) struct Extras {
 /// A parameter whose type we do not know, and where it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unrecognized {
-    /// How many known parameters began before it, nested ones included.
+    /// The number of known parameters that began before it, nested ones included.
     pub(super) ordinal: u32,
     /// In how many parameters it is nested.
     pub(super) depth: u8,
@@ -102,7 +102,7 @@ impl Extras {
 /// high bits of their types say so (RFC 5354 section 3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disposition {
-    /// Whether to process the message at all.
+    /// True to process the message at all.
     pub process: bool,
     /// The error causes to send back; empty for nearly every message.
     pub report: Vec<ErrorCause>,
@@ -162,8 +162,8 @@ impl<B: Body> Message<B> {
         writer.finish(!self.extras.length_without_padding)
     }
 
-    /// Whether the length in the header has the padding of the last parameter in it, as rsplib has it
-    /// and messages made here by default; by RFC 5354 section 4 it has not.
+    /// Returns whether the length in the header has the padding of the last parameter in it, as
+    /// rsplib has it and messages made here by default; by RFC 5354 section 4 it has not.
     #[must_use]
     pub fn counting_padding(mut self, counts: bool) -> Self {
         self.extras.length_without_padding = !counts;
@@ -376,7 +376,7 @@ pub struct UnknownMessage {
 }
 
 impl UnknownMessage {
-    /// Whether its sender wants to be told that we do not know it (RFC 5354 section 4).
+    /// Returns whether its sender wants to be told that we do not know it (RFC 5354 section 4).
     #[must_use]
     pub fn wants_report(&self) -> bool {
         self.message_type >> 6 == 0b01

@@ -11,7 +11,7 @@ use super::{DecodeErrorKind, Parameter, ParameterType, UserTransport, padded};
 /// How a type of message is laid out.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
-    /// How many bytes of fields are in front of the parameters.
+    /// The number of bytes of fields in front of the parameters.
     pub(super) fields: usize,
     /// The parameters, in the usual order.
     pub(super) order: &'static [ParameterType],
@@ -26,7 +26,7 @@ struct Piece<'a> {
     bytes: &'a [u8],
 }
 
-/// Whether another order may help.
+/// Returns whether another order may help.
 pub(super) fn may_help(fault: &DecodeErrorKind) -> bool {
     matches!(fault, DecodeErrorKind::Unexpected(_) | DecodeErrorKind::Missing(_))
 }

@@ -16,7 +16,7 @@ pub(crate) struct Reader<'a> {
     /// Where the message's body ends, or the parameter that it is in.
     end: usize,
     unrecognized: &'a mut Vec<Unrecognized>,
-    /// How many known parameters it went into.
+    /// The number of known parameters it went into.
     ordinal: u32,
     /// In how many it is.
     depth: u8,

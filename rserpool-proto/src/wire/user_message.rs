@@ -40,7 +40,7 @@ pub struct UserMessage {
     pub ppid: Ppid,
     /// The SCTP stream; ASAP and ENRP use 0. TCP has but one.
     pub stream: u16,
-    /// Whether it may overtake the messages before it, where the transport can do that.
+    /// True if it may overtake the messages before it, where the transport can do that.
     pub unordered: bool,
     /// How hard to try to deliver it, where the transport can give up. A received message is
     /// [`Reliability::Full`].

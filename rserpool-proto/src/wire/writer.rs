@@ -170,7 +170,7 @@ impl<'e> Writer<'e> {
         self.bytes
     }
 
-    /// How many bytes a message may still get.
+    /// Returns the number of bytes a message may still get.
     pub(super) fn room(&self) -> usize {
         MAX_MESSAGE_SIZE.saturating_sub(padded(self.bytes.len()))
     }

@@ -127,7 +127,7 @@ impl PoolElement {
     }
 }
 
-/// How many messages a session handles before it lets others run.
+/// The number of messages a session handles before it lets others run.
 const BUDGET: u64 = 32;
 
 /// One session of a service.

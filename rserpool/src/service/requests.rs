@@ -70,17 +70,17 @@ impl RequestConfig {
         self
     }
 
-    /// How many requests may be without a reply at a time: 32, ours. The replies to so many have
-    /// to fit a cookie of 65,527 bytes, beside the state of the service.
+    /// The number of requests that may be without a reply at a time: 32, ours. The replies to so
+    /// many have to fit a cookie of 65,527 bytes, beside the state of the service.
     #[must_use]
     pub fn limit(mut self, requests: usize) -> Self {
         self.limit = requests.max(1);
         self
     }
 
-    /// Whether the session goes on with a new state where the servers do not accept the old one,
-    /// for instance because the client was away for so long that the checkpoint expired: no. It
-    /// does not where the state is too large, or where the new one is refused before any reply.
+    /// Returns whether the session goes on with a new state where the servers do not accept the old
+    /// one, for instance because the client was away for so long that the checkpoint expired: no.
+    /// It does not where the state is too large, or where the new one is refused before any reply.
     #[must_use]
     pub fn starts_afresh(mut self, yes: bool) -> Self {
         self.starts_afresh = yes;
@@ -116,7 +116,7 @@ pub enum RequestEvent {
     StartedAfresh {
         /// Why.
         reason: RefusalReason,
-        /// How many requests were answered before, what they did to the state being lost.
+        /// The number of requests that were answered before, what they did to the state being lost.
         forgotten: u64,
     },
 }
@@ -168,7 +168,7 @@ impl RequestSession {
         self.session.element()
     }
 
-    /// How many requests are without a reply.
+    /// Returns the number of requests that are without a reply.
     #[must_use]
     pub fn unanswered(&self) -> usize {
         self.client.unanswered()

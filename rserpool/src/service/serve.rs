@@ -15,10 +15,11 @@ use crate::element::PoolElement;
 use crate::element_session::ElementSession;
 use crate::timer::LazyTimer;
 
-/// How many sessions an element serves at a time; ours. Further ones wait to be accepted.
+/// The number of sessions an element serves at a time. Not from the RFCs. Further ones wait to be
+/// accepted.
 const MAX_SESSIONS: usize = 65_536;
 
-/// How long the registrar may take at least to confirm that an element leaves.
+/// The time that the registrar may take at least to confirm that an element leaves.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Is ready when it is time to stop.

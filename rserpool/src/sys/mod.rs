@@ -104,17 +104,17 @@ pub(crate) fn peel_off(socket: &Socket, association: AssociationId) -> io::Resul
 /// What `recvmsg` said besides the data.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Received {
-    /// How many bytes of data there are.
+    /// The number of bytes of data.
     pub(crate) length: usize,
-    /// How many bytes of control data there are.
+    /// The number of bytes of control data.
     pub(crate) control: usize,
-    /// Whether the data end a message.
+    /// True if the data end a message.
     pub(crate) end_of_record: bool,
-    /// Whether the data are a notification.
+    /// True if the data are a notification.
     pub(crate) notification: bool,
 }
 
-/// How many messages are received at a time, and how much of each; there may be more.
+/// The number of messages that are received at a time, and how much of each; there may be more.
 pub(crate) const BATCH: usize = 4;
 pub(crate) const PIECE_SIZE: usize = 16 * 1024;
 

@@ -14,7 +14,7 @@ use rserpool_proto::wire::{TransportAddress, TransportProtocol, UserMessage};
 use super::{Connection, Endpoint, Event, Purpose, SendError, Transport};
 use crate::runtime::Runtime;
 
-/// How many messages wait on a connection, and how many connections to be accepted.
+/// The number of messages that wait on a connection, and how many connections to be accepted.
 const CAPACITY: usize = 64;
 
 /// A network of its own: endpoints reach each other if they were opened on clones of the same

@@ -57,7 +57,7 @@ pub enum Purpose {
     Session,
 }
 
-/// Whether an operation failed for want of descriptors or memory, and may not fail later.
+/// Returns whether an operation failed for want of descriptors or memory, and may not fail later.
 pub(crate) fn is_shortage(error: &io::Error) -> bool {
     #[cfg(unix)]
     if let Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS) = error.raw_os_error() {
@@ -203,7 +203,7 @@ pub enum Event {
     Path {
         /// The peer's address on it.
         address: IpAddr,
-        /// Whether it works.
+        /// True if it works.
         up: bool,
     },
     /// Addresses of the live connection changed, or its peer's (RFC 5061). What only we changed may
@@ -232,7 +232,7 @@ pub enum SendError {
     TooLong {
         /// How long it is.
         length: usize,
-        /// How long it may be.
+        /// The longest that it may be.
         limit: usize,
     },
     /// The transport has no messages without data.

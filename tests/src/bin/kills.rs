@@ -39,7 +39,7 @@ struct Arguments {
     elements: usize,
     #[arg(long, default_value_t = 100)]
     kills: usize,
-    /// How long a registrar stays away, and how long it is there before the next is killed.
+    /// The time that a registrar stays away, and how long it is there before the next is killed.
     #[arg(long, value_name = "SECONDS", default_value_t = 3.0)]
     pause: f64,
     /// Runs elements alone: from this one on, at these registrars.
@@ -332,7 +332,7 @@ impl<'a> Cluster<'a> {
         Ok(())
     }
 
-    /// How many elements the registrars say to have removed.
+    /// Returns the number of elements the registrars say to have removed.
     fn removed(&self) -> io::Result<usize> {
         let mut removed = 0;
         for number in 0..self.registrars.len() {

@@ -16,7 +16,7 @@ use rserpool_proto::wire::Ppid;
 /// Ends at the first seed that breaks a rule, and says how to see what happened.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// How many seeds.
+    /// The number of seeds.
     #[arg(long, default_value_t = 1000, conflicts_with = "seed")]
     seeds: u64,
     /// The first of them.

@@ -33,38 +33,38 @@ pub(super) struct TimerOptions {
     /// How often an element is asked whether it is alive
     #[arg(long, value_name = "SECONDS", value_parser = interval, default_value = "5")]
     keep_alive_interval: Duration,
-    /// How long it may take to answer
+    /// The time that it may take to answer
     #[arg(long, value_name = "SECONDS", value_parser = interval, default_value = "5")]
     keep_alive_timeout: Duration,
     /// How often other registrars are told that this one is there: PEER-HEARTBEAT-CYCLE [default:
     /// 2, with --compatibility rfc 30]
     #[arg(long, value_name = "SECONDS", value_parser = interval)]
     heartbeat_cycle: Option<Duration>,
-    /// How long another registrar may be silent: MAX-TIME-LAST-HEARD [default: 3, with
+    /// The time that another registrar may be silent: MAX-TIME-LAST-HEARD [default: 3, with
     /// --compatibility rfc 61]
     #[arg(long, value_name = "SECONDS", value_parser = interval)]
     max_time_last_heard: Option<Duration>,
-    /// How long it may not answer then: MAX-TIME-NO-RESPONSE [default: 1.5, with --compatibility
-    /// rfc 5]
+    /// The time that it may not answer then: MAX-TIME-NO-RESPONSE [default: 1.5, with
+    /// --compatibility rfc 5]
     #[arg(long, value_name = "SECONDS", value_parser = interval)]
     max_time_no_response: Option<Duration>,
-    /// How long to look for a mentor
+    /// The time to look for a mentor
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "5")]
     mentor_discovery: Duration,
-    /// How long other registrars may take to agree to a takeover
+    /// The time that other registrars may take to agree to a takeover
     #[arg(long, value_name = "SECONDS", value_parser = interval, default_value = "5")]
     takeover_expiry: Duration,
-    /// How long a registrar that starts alone does not say that a pool does not exist
+    /// The time that a registrar that starts alone does not say that a pool does not exist
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "3")]
     ready_after: Duration,
-    /// How long another registrar that connects may take to say who it is
+    /// The time that another registrar that connects may take to say who it is
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "10")]
     first_message_timeout: Duration,
     /// How often the registrar announces itself, times the number of those heard:
     /// T6-Serverannounce
     #[arg(long, value_name = "SECONDS", value_parser = interval, default_value = "1")]
     announce_interval: Duration,
-    /// How long an announcement counts: T7-ENRPoutdate
+    /// The time that an announcement counts: T7-ENRPoutdate
     #[arg(long, value_name = "SECONDS", value_parser = interval, default_value = "5")]
     announce_outdate: Duration,
 }

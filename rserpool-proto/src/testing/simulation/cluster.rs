@@ -55,7 +55,7 @@ pub(super) struct Member {
     /// The kind of its policy.
     selection: Selection,
     pub(super) policy: PolicyParameters,
-    /// Whether it wants to be a member.
+    /// Returns whether it wants to be a member.
     pub(super) wants: bool,
 }
 

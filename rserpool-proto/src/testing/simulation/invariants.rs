@@ -12,11 +12,11 @@ use super::network::HostId;
 use crate::testing::adversary;
 use crate::testing::role::Role;
 
-/// How long nothing has happened to a host that is steady: more than it may take until everything
-/// is as it should be.
+/// The time that nothing has happened to a host that is steady: more than it may take until
+/// everything is as it should be.
 const STEADY: Duration = Duration::from_secs(60);
 
-/// How long it may take to ask an element, which may have to be connected to.
+/// The time that it may take to ask an element, which may have to be connected to.
 const MISSING: Duration = Duration::from_millis(1500);
 
 /// Hosts that hear each other.
@@ -77,7 +77,8 @@ impl Cluster {
         part.elements.iter().map(of).collect()
     }
 
-    /// Whether all registrars of each part know the truth, and nothing else; else what is wrong.
+    /// Returns whether all registrars of each part know the truth, and nothing else; else what is
+    /// wrong.
     pub(super) fn agreement(&self) -> Result<(), String> {
         self.parts().iter().try_for_each(|part| self.agree(part))
     }
@@ -203,7 +204,7 @@ impl Cluster {
         }
     }
 
-    /// Whether each element is asked by its home registrar alone.
+    /// Returns whether each element is asked by its home registrar alone.
     pub(super) fn check_keep_alives(&self) -> Result<(), String> {
         if self.plan.adversary.is_some() {
             // Others ask as well, once elements are reported.
@@ -237,7 +238,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Whether nothing is left when all elements and users are gone.
+    /// Returns whether nothing is left when all elements and users are gone.
     pub(super) fn check_leaks(&self) -> Result<(), String> {
         for host in &self.registrars {
             let Some(registrar) = self.network.role(*host).and_then(Role::registrar) else {

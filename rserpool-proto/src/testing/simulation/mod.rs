@@ -34,14 +34,14 @@ pub struct Outcome {
     pub tally: Tally,
 }
 
-/// How long it may take after the last fault until everything is as it should be.
+/// The time that it may take after the last fault until everything is as it should be.
 const BOUND: Duration = Duration::from_secs(45);
 
 /// The same after adversaries that spoke ENRP: the values of an element, which no checksum has, are
 /// right again when it renews its registration.
 const BOUND_AFTER_ENRP: Duration = Duration::from_secs(120);
 
-/// How long a user waits for an answer at most, by any clock: three times T1-ENRPrequest.
+/// The time that a user waits for an answer at most, by any clock: three times T1-ENRPrequest.
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// How soon all registrars know what changes where nothing is wrong.

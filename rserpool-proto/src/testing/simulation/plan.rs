@@ -130,17 +130,17 @@ pub(super) struct Plan {
     pub(super) elements: usize,
     pub(super) users: usize,
     pub(super) pools: Vec<Selection>,
-    /// Whether elements of a pool have policies of different kinds, of which a pool takes one: the
+    /// True if elements of a pool have policies of different kinds, of which a pool takes one: the
     /// first here may not be the first there.
     pub(super) quarrel: bool,
     pub(super) weather: Weather,
-    /// Whether there are hosts that do what they like, and over which protocol.
+    /// The protocol of the hosts that do what they like, if there are any.
     pub(super) adversary: Option<Ppid>,
     /// How much faster or slower than true a clock may be, in parts of a million.
     pub(super) skew: u32,
     /// Which faults there are in this run.
     pub(super) faults: Vec<Fault>,
-    /// How many times faults come and are waited out.
+    /// The number of times faults come and are waited out.
     pub(super) rounds: usize,
     pub(super) faults_each: usize,
     /// How long it is between two faults, at most.

@@ -16,9 +16,9 @@ pub struct Tally {
     pub(super) steps: u64,
     /// How long after the last fault the registrars agreed, each time.
     pub(super) settled: Vec<Duration>,
-    /// How many runs had how many registrars, elements and users.
+    /// The number of runs by their numbers of registrars, elements and users.
     pub(super) sizes: [u64; 3],
-    /// How many runs were of which kind.
+    /// The number of runs of each kind.
     pub(super) kinds: BTreeMap<String, u64>,
 }
 

@@ -10,7 +10,7 @@ use super::{DecodeError, FLAG, Format, Reader, Writer, placeholder};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct SessionHeartbeat {
-    /// Whether this is the answer.
+    /// True if this is the answer.
     pub reply: bool,
 }
 

@@ -8,7 +8,7 @@ use crate::wire::{ParameterType, PoolElementId, PoolHandle, RegistrarId};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct EndpointKeepAlive {
-    /// Whether the sender wants to be the element's home registrar (the H flag).
+    /// True if the sender wants to be the element's home registrar (the H flag).
     pub home: bool,
     /// The registrar that asks.
     pub registrar: RegistrarId,

@@ -66,7 +66,7 @@ element_message! {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct RegistrationResponse {
-    /// Whether the registrar refused (the R flag).
+    /// True if the registrar refused (the R flag).
     pub reject: bool,
     /// The pool.
     pub pool_handle: PoolHandle,

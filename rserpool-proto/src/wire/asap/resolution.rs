@@ -13,11 +13,11 @@ use crate::wire::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct HandleResolution {
-    /// Whether to tell of every change of the pool from now on (the S bit).
+    /// True to tell of every change of the pool from now on (the S bit).
     pub subscribe: bool,
     /// The pool.
     pub pool_handle: PoolHandle,
-    /// How many elements are wanted; none is the registrar's choice.
+    /// The number of elements that are wanted; none is the registrar's choice.
     pub items: Option<ItemCount>,
 }
 
@@ -59,7 +59,7 @@ impl Format for HandleResolution {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct HandleResolutionResponse {
-    /// Whether changes of the pool will be told (the A bit).
+    /// True if changes of the pool will be told (the A bit).
     pub subscribed: bool,
     /// The pool.
     pub pool_handle: PoolHandle,

@@ -8,7 +8,7 @@ use crate::wire::{Bytes, EncodedElement, PoolElement, PoolHandle};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct HandleTableRequest {
-    /// Whether only the receiver's own elements are wanted (the W flag).
+    /// True if only the receiver's own elements are wanted (the W flag).
     pub own_children_only: bool,
     /// From whom, for whom.
     #[cfg_attr(feature = "serde", serde(flatten))]
@@ -40,9 +40,9 @@ impl Format for HandleTableRequest {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct HandleTableResponse {
-    /// Whether there is another page (the M flag).
+    /// True if there is another page (the M flag).
     pub more_to_send: bool,
-    /// Whether the request was refused (the R flag).
+    /// True if the request was refused (the R flag).
     pub reject: bool,
     /// From whom, for whom.
     #[cfg_attr(feature = "serde", serde(flatten))]

@@ -9,7 +9,7 @@ use crate::wire::{Bytes, EncodedElement, ParameterType, PoolElement, PoolHandle}
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct HandleUpdate {
-    /// Whether the sender suggests that the receiver take over the element, as
+    /// True if the sender suggests that the receiver take over the element, as
     /// draft-dreibholz-rserpool-enrp-takeover has it.
     pub takeover_suggested: bool,
     /// From whom, for whom.

@@ -31,7 +31,7 @@ impl Format for ListRequest {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ListResponse {
-    /// Whether the request was refused (the R flag).
+    /// True if the request was refused (the R flag).
     pub reject: bool,
     /// From whom, for whom.
     #[cfg_attr(feature = "serde", serde(flatten))]

@@ -9,8 +9,8 @@ use crate::wire::{ParameterType, ServerInformation};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Presence {
-    /// Whether the receiver shall answer with its own presence. RFC 5353 section 3.4 speaks of
-    /// such a flag but draws none; rsplib and we use bit 0.
+    /// True if the receiver shall answer with its own presence. RFC 5353 section 3.4 speaks of such
+    /// a flag but draws none; rsplib and we use bit 0.
     pub reply_required: bool,
     /// From whom, for whom.
     #[cfg_attr(feature = "serde", serde(flatten))]

@@ -108,6 +108,6 @@ parameter_types! {
     PeChecksum = 0xf, "PE Checksum";
     /// A transport address that only the application understands.
     OpaqueTransport = 0x10, "Opaque Transport";
-    /// How many elements a handle resolution asks for; rsplib's extension.
+    /// The number of elements a handle resolution asks for; rsplib's extension.
     ItemCount = 0x803f, "Handle Resolution Item Count";
 }

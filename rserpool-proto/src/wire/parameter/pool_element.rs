@@ -13,7 +13,7 @@ pub struct PoolElement {
     pub identifier: PoolElementId,
     /// Its home registrar; zero in a registration.
     pub home_registrar: RegistrarId,
-    /// How long the registration is valid.
+    /// The time that the registration is valid.
     pub registration_life: RegistrationLife,
     /// Where it serves pool users.
     pub user_transport: UserTransport,

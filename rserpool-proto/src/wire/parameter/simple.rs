@@ -16,7 +16,7 @@ pub struct Cookie(
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PeChecksum(pub u16);
 
-/// How many pool elements a handle resolution asks for: rsplib's extension 0x803f, which
+/// The number of pool elements a handle resolution asks for: rsplib's extension 0x803f, which
 /// others skip. [`Self::ALL`] is as many as the registrar gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]

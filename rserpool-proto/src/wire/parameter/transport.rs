@@ -123,13 +123,13 @@ impl TransportAddress {
         self.addresses.iter().map(|address| SocketAddr::new(*address, self.port))
     }
 
-    /// Whether both name the same port of the same protocol on at least one common address.
+    /// Returns whether both name the same port of the same protocol on at least one common address.
     #[must_use]
     pub fn reaches_same(&self, other: &Self) -> bool {
         self.protocol == other.protocol && self.port == other.port && self.shares_address(other)
     }
 
-    /// Whether both have an IP address in common.
+    /// Returns whether both have an IP address in common.
     #[must_use]
     pub fn shares_address(&self, other: &Self) -> bool {
         self.addresses.iter().any(|address| other.addresses.contains(address))

@@ -43,10 +43,10 @@ const TAG: usize = 16;
 /// The longest cookie: what a COOKIE message has room for.
 const MAX_LENGTH: usize = 65_527;
 
-/// How far the clocks of two servers of a pool may be apart; ours.
+/// How far the clocks of two servers of a pool may be apart. Not from the RFCs.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
-/// How many sessions' lines of cookies are remembered, the latest; ours.
+/// How many sessions' lines of cookies are remembered, the latest. Not from the RFCs.
 const MAX_LINEAGES: usize = 65_536;
 
 /// Seals and opens the cookies of one pool, at one of its servers.
@@ -112,7 +112,7 @@ pub enum CookieRefused {
     Replayed,
 }
 
-/// How many cookies were not taken, and why; see [`CookieRefused`].
+/// The number of cookies that were not taken, and why; see [`CookieRefused`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the names say it")]
@@ -176,7 +176,7 @@ impl Seal {
         &self.pool
     }
 
-    /// How many cookies were refused so far.
+    /// Returns the number of cookies that were refused so far.
     #[must_use]
     pub fn refusals(&self) -> Refusals {
         self.seen().refusals

@@ -32,7 +32,7 @@ use endpoint::SctpEndpoint;
 use options::Timing;
 use rserpool_proto::wire::{TransportAddress, TransportProtocol};
 
-/// How many associations wait to be accepted.
+/// The number of associations that wait to be accepted.
 const BACKLOG: i32 = 1024;
 /// How much an association may have to send; the kernel may allow less.
 const SEND_BUFFER: usize = 1024 * 1024;
@@ -69,7 +69,7 @@ impl Sctp {
         Self::default()
     }
 
-    /// Whether the kernel has SCTP.
+    /// Returns whether the kernel has SCTP.
     ///
     /// # Errors
     ///
@@ -111,7 +111,7 @@ impl Sctp {
         self
     }
 
-    /// How many streams to ask for: 16, ours.
+    /// The number of streams to ask for: 16, ours.
     #[must_use]
     pub fn streams(mut self, streams: u16) -> Self {
         self.streams = streams;

@@ -74,7 +74,7 @@ pub(super) fn configure(socket: &Socket, timing: &Timing, streams: u16) -> io::R
     Ok(())
 }
 
-/// How many retransmissions in a row end an association.
+/// Returns the number of retransmissions in a row that end an association.
 fn set_budget(socket: &Socket, association: AssociationId, retransmissions: u16) -> io::Result<()> {
     let mut parameters = [0; 20];
     parameters[..4].copy_from_slice(&association.to_ne_bytes());
@@ -82,7 +82,7 @@ fn set_budget(socket: &Socket, association: AssociationId, retransmissions: u16)
     sys::set_option(socket, ASSOCIATION_INFO, &parameters)
 }
 
-/// How many end a path.
+/// Returns the number of retransmissions in a row that end a path.
 fn set_path_budget(
     socket: &Socket,
     association: AssociationId,
@@ -185,7 +185,7 @@ pub(super) fn round_trip_time(socket: &Socket, association: AssociationId) -> io
     Ok(Duration::from_millis(u32::from_ne_bytes(*time).into()))
 }
 
-/// How many streams there are to send on.
+/// Returns the number of streams to send on.
 pub(super) fn streams(socket: &Socket, association: AssociationId) -> io::Result<u16> {
     let mut buffer = [0; STATUS_LENGTH];
     buffer[..4].copy_from_slice(&association.to_ne_bytes());

@@ -31,10 +31,10 @@ pub(super) enum Piece {
 /// Reads from a socket.
 #[derive(Debug)]
 pub(super) struct Receiver {
-    /// How many pieces are read at a time.
+    /// The number of pieces that are read at a time.
     batch: usize,
     pieces: VecDeque<Piece>,
-    /// Whether the rest of a notification is to come that was longer than a piece.
+    /// True if the rest of a notification is to come that was longer than a piece.
     in_notification: bool,
     /// What the kernel said was wrong, told when there is nothing left to read.
     error: Option<io::Error>,

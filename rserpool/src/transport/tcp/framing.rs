@@ -92,7 +92,7 @@ impl Framing {
         }
     }
 
-    /// Whether a stream may end between two messages.
+    /// Returns whether a stream may end between two messages.
     pub(super) fn end_of_stream(self) -> io::Result<()> {
         match self {
             Self::SelfDelimiting(_) => Ok(()),

@@ -35,7 +35,7 @@ const HIGH_WATER: usize = 128 * 1024;
 const WRITE_LIMIT: usize = 2 * HIGH_WATER;
 /// How often a closing connection reads before it lets others run.
 const MAX_DRAIN: usize = 16;
-/// How many connections wait to be accepted.
+/// The number of connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
 /// TCP as a transport.

@@ -44,9 +44,9 @@ pub(super) struct End {
     pub(super) incarnation: u64,
     pub(super) name: Option<ConnectionId>,
     pub(super) open: bool,
-    /// Whether its kernel gave it up, which its process may have yet to see.
+    /// True if its kernel gave it up, which its process may not have seen yet.
     pub(super) broken: bool,
-    /// Whether the news that the other end is over is on the way.
+    /// True if the news that the other end is over is on the way.
     pub(super) told: bool,
     /// When the last thing that was sent to it arrives.
     pub(super) arrival: Duration,
@@ -124,7 +124,7 @@ impl Network {
         self.listen_again();
     }
 
-    /// Whether everyone has heard everyone who has power since then.
+    /// Returns whether everyone has heard everyone who has power since then.
     pub(in super::super) fn whole_since(&self, time: Duration) -> bool {
         self.cuts.is_empty() && self.parted <= time
     }

@@ -29,11 +29,11 @@ pub(super) type HostId = usize;
 /// What the network is like.
 #[derive(Debug, Clone)]
 pub(super) struct Weather {
-    /// How long a packet takes.
+    /// The time that a packet takes.
     pub(super) latency: Range<Duration>,
-    /// How long an end hears nothing until it gives a connection up.
+    /// The time that an end hears nothing until it gives a connection up.
     pub(super) silence: Range<Duration>,
-    /// How long a connection may take to be made.
+    /// The time that a connection may take to be made.
     pub(super) connecting: Duration,
     /// How late what was lost is sent again when packets get through again.
     pub(super) retransmission: Duration,
@@ -55,7 +55,7 @@ const MAX_AT_ONCE: u32 = 100_000;
 pub(super) struct Host {
     pub(super) name: String,
     pub(super) address: TransportAddress,
-    /// Whether it has power.
+    /// True if it has power.
     pub(super) up: bool,
     pub(super) process: Option<Process>,
     incarnation: u64,
@@ -69,7 +69,7 @@ pub(super) struct Process {
     pub(super) role: Role,
     clock: Clock,
     pub(super) paused: bool,
-    /// Whether it has nothing left to do.
+    /// True if it has nothing left to do.
     finished: bool,
     /// What the kernel has for it, while it is paused.
     inbox: VecDeque<Incoming>,
@@ -108,7 +108,7 @@ enum Occurrence {
 /// What was sent.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Traffic {
-    /// How many messages of each protocol and type.
+    /// The number of messages of each protocol and type.
     pub(super) messages: BTreeMap<(u32, u8), u64>,
     /// Who sent keep-alives to whom since that was asked last.
     pub(super) keep_alives: BTreeSet<(HostId, HostId)>,
@@ -191,7 +191,7 @@ impl Network {
         self.hosts[host].process.as_ref().is_some_and(|process| !process.paused)
     }
 
-    /// Whether two hosts hear each other.
+    /// Returns whether two hosts hear each other.
     pub(super) fn reach(&self, one: HostId, other: HostId) -> bool {
         !self.apart.contains_key(&pair(one, other))
     }
