@@ -4,17 +4,19 @@
 
 use std::time::Duration;
 
+use rserpool_proto::element::ElementConfig;
 use rserpool_proto::registrar::{self, RegistrarConfig};
-use rserpool_proto::testing::by_hand::{registration, send_asap, send_enrp, take_enrp};
+use rserpool_proto::testing::by_hand::{registration, send_asap, send_enrp, take_asap, take_enrp};
 use rserpool_proto::testing::world::{Event, NodeId, World, address};
 use rserpool_proto::user::{self, ResolveOptions, UserConfig};
-use rserpool_proto::wire::asap::EndpointUnreachable;
+use rserpool_proto::wire::asap::{self, EndpointKeepAlive, EndpointUnreachable};
 use rserpool_proto::wire::enrp::{self, Body, Route};
 use rserpool_proto::wire::parameter::PeChecksum;
 use rserpool_proto::wire::{
-    Bytes, PoolElement, PoolElementId, PoolHandle, Ppid, RegistrarId, RegistrationLife, UserMessage,
+    Bytes, PoolElement, PoolElementId, PoolHandle, Ppid, RegistrarId, RegistrationLife,
+    TransportAddress, UserMessage,
 };
-use rserpool_proto::{Compatibility, ConnectionId, HuntConfig, Registrar, User};
+use rserpool_proto::{Compatibility, ConnectionId, Element, HuntConfig, Registrar, User};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -297,6 +299,45 @@ fn one_of_the_others_takes_over() {
             .map(|(_, home)| home)
             .collect();
         assert_eq!(taken.len(), 1, "one registrar took them over");
+    }
+}
+
+/// An element that started anew knows only a registrar that is dead. The one that took over its
+/// registration, from before it started, asks it, and becomes its home.
+#[test]
+fn an_element_that_started_anew_registers_with_who_knows_it() {
+    for specified in [true, false] {
+        let mut world = World::default();
+        world.follows_addresses = true;
+        let dead = world.join(1, &[]);
+        world.kill(dead);
+        let host = world.hosts();
+        let element = if specified {
+            world.member(7, &[dead])
+        } else {
+            let any = TransportAddress::tcp(([0, 0, 0, 0], 7).into());
+            let hunt = HuntConfig::new([address(dead)]);
+            let config = ElementConfig::new("Pool".parse().unwrap(), any.clone(), hunt, 7)
+                .identifier(PoolElementId(7))
+                .asap_transport(any);
+            world.element(Element::new(config))
+        };
+        world.run(SECOND);
+        let on = world.connect(element);
+        let keep_alive = EndpointKeepAlive {
+            home: true,
+            registrar: RegistrarId(9),
+            pool_handle: "Pool".parse().unwrap(),
+            identifier: Some(PoolElementId(7)),
+        };
+        send_asap(&mut world, on, keep_alive);
+        match take_asap(&mut world, on).as_slice() {
+            [asap::Body::EndpointKeepAliveAck(_), asap::Body::Registration(registration)] => {
+                let service = TransportAddress { port: 7, ..address(host) };
+                assert_eq!(registration.pool_element.user_transport, service.into());
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }
 

@@ -88,6 +88,10 @@ enum State {
 #[derive(Debug)]
 struct Accepted {
     host: IpAddr,
+    peer: TransportAddress,
+    /// The registrar that offered to be the home, to an element which does not know yet under which
+    /// address it is reached.
+    offer: Option<RegistrarId>,
     /// True if its first fault was logged.
     has_misbehaved: bool,
 }
@@ -356,6 +360,12 @@ impl Element {
         local: TransportAddress,
         peer: TransportAddress,
     ) {
+        let offer = self.accepted.get_mut(&connection).and_then(|accepted| accepted.offer.take());
+        if let (Some(registrar), None) = (offer, &self.home)
+            && matches!(self.state, State::Joining | State::Registered)
+        {
+            return self.adopt_home(now, connection, local, registrar);
+        }
         let Some(home) = self.home.as_mut().filter(|home| home.connection == connection) else {
             return;
         };
@@ -370,6 +380,33 @@ impl Element {
 
     fn is_home(&self, connection: ConnectionId) -> bool {
         self.home.as_ref().is_some_and(|home| home.connection == connection)
+    }
+
+    /// Returns the address under which the last home registrar reached the element, or that which it
+    /// was told to have.
+    fn own_address(&self) -> Option<TransportAddress> {
+        let specified = |address: &&TransportAddress| {
+            !address.addresses.is_empty() && !address.addresses.iter().any(IpAddr::is_unspecified)
+        };
+        let last = self.last_home.as_ref().map(|(local, _)| local);
+        last.or(self.config.asap_transport.as_ref().filter(specified)).cloned()
+    }
+
+    /// A registrar that connected to an element without a home becomes its home.
+    fn adopt_home(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        local: TransportAddress,
+        registrar: RegistrarId,
+    ) {
+        let Some(accepted) = self.accepted.get_mut(&connection) else { return };
+        accepted.offer = None;
+        let peer = accepted.peer.clone();
+        self.out.event(Event::HomeChanged(registrar));
+        self.hunt.stop(&mut self.out);
+        self.home = Some(Home { connection, local, peer, registrar: Some(registrar) });
+        self.register(now);
     }
 
     /// Answers a keep-alive, and changes the home registrar where its H flag says so (RFC 5352
@@ -412,12 +449,15 @@ impl Element {
             }
             None if keep_alive.home && matches!(self.state, State::Joining | State::Registered) => {
                 // It looks for a registrar, and here is one that knows it.
-                let Some((local, peer)) = self.last_home.clone() else { return };
-                self.out.event(Event::HomeChanged(keep_alive.registrar));
-                self.hunt.stop(&mut self.out);
-                let registrar = Some(keep_alive.registrar);
-                self.home = Some(Home { connection: from, local, peer, registrar });
-                self.register(now);
+                match self.own_address() {
+                    Some(local) => self.adopt_home(now, from, local, keep_alive.registrar),
+                    None => {
+                        if let Some(accepted) = self.accepted.get_mut(&from) {
+                            accepted.offer = Some(keep_alive.registrar);
+                            self.out.ask_addresses(from);
+                        }
+                    }
+                }
             }
             _ => {}
         }
@@ -443,7 +483,8 @@ impl Machine for Element {
             self.make_room();
         }
         let host = peer.host();
-        self.accepted.insert(connection, Accepted { host, has_misbehaved: false });
+        let accepted = Accepted { host, peer, offer: None, has_misbehaved: false };
+        self.accepted.insert(connection, accepted);
         self.timers.set(Timer::FirstMessage(connection), now + FIRST_MESSAGE_TIMEOUT);
         connection
     }

@@ -301,7 +301,11 @@ impl World {
     }
 
     fn addresses_between(&self, id: NodeId, other: NodeId) -> ConnectionEvent {
-        let address = |id: NodeId| self.nodes[id].address.clone();
+        // The test is at the address of its connections.
+        let address = |id: NodeId| match self.nodes.get(id) {
+            Some(node) => node.address.clone(),
+            None => address(99),
+        };
         ConnectionEvent::Addresses { local: address(id), peer: address(other) }
     }
 

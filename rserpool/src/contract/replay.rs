@@ -48,7 +48,7 @@ pub(super) struct Running {
     identifier: PoolElementId,
     epoch: AbortHandle,
     stop: Option<oneshot::Sender<()>>,
-    /// Returns whether all sessions came to an end when it stopped.
+    /// True if all sessions came to an end when it stopped.
     stopped: oneshot::Receiver<bool>,
 }
 

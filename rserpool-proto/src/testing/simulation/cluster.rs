@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::element::ElementConfig;
-use crate::registrar::RegistrarConfig;
+use crate::registrar::{self, RegistrarConfig};
 use crate::user::{RequestId, ResolveError, ResolveOptions, UserConfig};
 use crate::wire::{
     PolicyParameters, PoolElement, PoolElementId, PoolHandle, Ppid, RegistrarId, TransportAddress,
@@ -55,7 +55,7 @@ pub(super) struct Member {
     /// The kind of its policy.
     selection: Selection,
     pub(super) policy: PolicyParameters,
-    /// Returns whether it wants to be a member.
+    /// True if it wants to be a member.
     pub(super) wants: bool,
 }
 
@@ -247,6 +247,9 @@ impl Cluster {
                 }
                 Event::User(user::Event::PoolChanged { handle, elements }) => {
                     self.told.insert((host, handle), elements);
+                }
+                Event::Registrar(registrar::Event::Removed(element, reason, _)) => {
+                    self.check_removal(host, &element, reason);
                 }
                 Event::User(_) | Event::Element(_) | Event::Registrar(_) => {}
             }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use crate::Registrar;
 use crate::handlespace::Checksum;
+use crate::registrar::{ElementName, RemovalReason};
 use crate::wire::{PolicyParameters, PoolElement, PoolElementId, PoolHandle, Ppid, RegistrarId};
 
-use super::cluster::{Cluster, handle};
+use super::cluster::{Cluster, Member, handle};
 use super::network::HostId;
 use crate::testing::adversary;
 use crate::testing::role::Role;
@@ -200,6 +201,46 @@ impl Cluster {
             let hosts = self.network.hosts();
             let (registrar, element) = (&hosts[*registrar].name, &hosts[*element].name);
             let text = format!("{registrar} does not have {element} since {since:?}");
+            self.network.violate(text);
+        }
+    }
+
+    /// At all times, whatever happens to others: an element that runs and is heard is not taken for
+    /// dead, not even for a moment.
+    pub(super) fn check_removal(
+        &mut self,
+        registrar: HostId,
+        name: &ElementName,
+        reason: RemovalReason,
+    ) {
+        let dead = match reason {
+            RemovalReason::Expired
+            | RemovalReason::KeepAliveTimeout
+            | RemovalReason::Unreachable
+            | RemovalReason::Reported => true,
+            RemovalReason::Deregistered
+            | RemovalReason::OtherPolicy
+            | RemovalReason::ElsewhereRemoved => false,
+        };
+        let now = self.network.now();
+        let since = now.saturating_sub(STEADY);
+        let believed = self.plan.adversary == Some(Ppid::ENRP);
+        if !dead || believed || now < STEADY || !self.network.whole_since(since) {
+            return;
+        }
+        let steady = |host: HostId| {
+            self.network.is_running(host) && self.network.hosts()[host].disturbed <= since
+        };
+        let its = |(host, member): &(&HostId, &Member)| {
+            let element = self.network.role(**host).and_then(Role::element);
+            handle(member.pool) == name.pool_handle
+                && element.is_some_and(|it| it.identifier() == name.identifier)
+        };
+        let alive = self.elements.iter().find(its).map(|(host, _)| *host);
+        if let Some(element) = alive.filter(|element| steady(*element) && steady(registrar)) {
+            let hosts = self.network.hosts();
+            let (registrar, element) = (&hosts[registrar].name, &hosts[element].name);
+            let text = format!("{registrar} took {element} for dead: {reason}");
             self.network.violate(text);
         }
     }
