@@ -7,6 +7,10 @@ use bytes::Bytes;
 use super::{Compatibility, ConnectionId, Output};
 use crate::wire::{EncodeError, Ppid, TransportAddress, UserMessage, asap, enrp};
 
+/// The most outputs for which an empty queue keeps memory. A connection that served many elements
+/// leaves one for each of them when it breaks.
+const MAX_IDLE_CAPACITY: usize = 1024;
+
 /// The one queue of a machine's outputs, so that their order survives. Its owner drains it
 /// after each change, which bounds it.
 #[derive(Debug)]
@@ -24,6 +28,9 @@ impl<E> Outbox<E> {
     /// Every input begins with this.
     pub(crate) fn begin(&mut self) {
         debug_assert!(self.queue.is_empty(), "outputs were not drained before the next input");
+        if self.queue.capacity() > MAX_IDLE_CAPACITY {
+            self.queue.shrink_to(MAX_IDLE_CAPACITY);
+        }
     }
 
     pub(crate) fn name_connection(&mut self) -> ConnectionId {
