@@ -1,4 +1,4 @@
-//! Sockets, and what they are ready for.
+//! Sockets and their readiness.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -13,7 +13,7 @@ use socket2::Socket;
 
 use crate::{Shared, lock};
 
-/// What a socket may be ready for. Counts the events, so that one which comes while an operation
+/// The readiness of a socket. Counts the events, so that one which comes while an operation
 /// finds nothing is not forgotten.
 #[derive(Debug, Default)]
 pub(crate) struct Readiness {

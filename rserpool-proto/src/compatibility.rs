@@ -193,7 +193,7 @@ impl Compatibility {
         Duration::from_secs(if self == Self::Rfc { 30 } else { 5 })
     }
 
-    /// What registrars expect of each other: PEER-HEARTBEAT-CYCLE, MAX-TIME-LAST-HEARD and
+    /// Returns the timers of registrars among each other: PEER-HEARTBEAT-CYCLE, MAX-TIME-LAST-HEARD and
     /// MAX-TIME-NO-RESPONSE of RFC 5353 section 4.2, or ours.
     #[must_use]
     pub fn heartbeat(self) -> [Duration; 3] {

@@ -57,7 +57,7 @@ impl<M, S> PoolService<M, S> {
         self
     }
 
-    /// Returns whether a request that failed goes to the next element, though it may have been
+    /// Sets whether a request that failed goes to the next element, though it may have been
     /// done: right for requests that may be done twice.
     #[must_use]
     pub fn resend(mut self, yes: bool) -> Self {

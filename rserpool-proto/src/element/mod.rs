@@ -30,7 +30,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(2);
 /// registrars that look after the element.
 const MAX_ACCEPTED: usize = 64;
 
-/// How often to ask to be deregistered, each time another registrar if there is one. Not from the
+/// The number of requests to be deregistered, each time another registrar if there is one. Not from the
 /// RFCs.
 const MAX_DEREGISTRATION_ATTEMPTS: u32 = 2;
 

@@ -12,11 +12,11 @@ use crate::wire::{
     UserTransport, asap,
 };
 
-/// How often an identifier is drawn anew because another element of the pool has it. Not from the
+/// The number of times that an identifier is drawn anew because another element of the pool has it. Not from the
 /// RFCs.
 const MAX_IDENTIFIERS: u32 = 8;
 
-/// How often an identifier is tried again that another element seems to have. Not from the RFCs. It
+/// The number of times that an identifier is tried again which another element seems to have. Not from the RFCs. It
 /// may have been ours before we came back, and the registrar is yet to notice that we were gone.
 const MAX_REFUSALS: u32 = 3;
 

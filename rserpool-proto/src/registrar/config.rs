@@ -40,7 +40,7 @@ pub struct RegistrarConfig {
     pub(super) takeover_expiry: Duration,
 }
 
-/// What registrars expect of each other (RFC 5353 section 4.2).
+/// The timers of registrars among each other (RFC 5353 section 4.2).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Heartbeat {
     pub(super) cycle: Duration,

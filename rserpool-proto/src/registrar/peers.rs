@@ -75,11 +75,11 @@ pub(super) struct Link {
     pub(super) established: bool,
     /// True if we made it.
     pub(super) dialled: bool,
-    /// Who is at its other end, once it said so.
+    /// The registrar at its other end, once it said so.
     pub(super) peer: Option<RegistrarId>,
     /// True if a peer named its address.
     pub(super) named: bool,
-    /// What it is asked for page by page.
+    /// The download that is under way over it.
     pub(super) page: Option<Page>,
     /// The number of downloads that began, and when the first of those that are counted did.
     pub(super) downloads: (Instant, u32),

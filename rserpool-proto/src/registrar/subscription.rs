@@ -12,7 +12,7 @@ use crate::handlespace::{Element, ElementKey};
 use crate::wire::asap::{HandleResolution, HandleResolutionResponse, Resolved};
 use crate::wire::{Bytes, ErrorCause, PoolHandle, Ppid};
 
-/// How often, at the most, a pool's subscribers are told of changes. Not from the RFCs. Each time
+/// The shortest time between two messages that tell a pool's subscribers of changes. Not from the RFCs. Each time
 /// they are told all of the pool.
 const INTERVAL: Duration = Duration::from_millis(100);
 

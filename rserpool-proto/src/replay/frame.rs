@@ -4,7 +4,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::RefusalReason;
 
-/// The number of a request in a epoch of its session, from 1 on.
+/// The number of a request in an epoch of its session, from 1 on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct RequestNumber(pub u64);
 

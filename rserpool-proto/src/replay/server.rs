@@ -16,9 +16,9 @@ const MAX_REPLIES_SIZE: usize = 1 << 20;
 pub struct Server {
     /// None before the first request.
     epoch: Option<Epoch>,
-    /// A epoch that was refused.
+    /// An epoch that was refused.
     refused: Option<Epoch>,
-    /// Why a epoch is refused that began elsewhere.
+    /// The reason for which an epoch that began elsewhere is refused.
     unknown: RefusalReason,
     /// All requests up to this one are done.
     done: u64,
@@ -66,7 +66,7 @@ pub enum Action {
     /// Send this message, which refuses the session: it cannot go on. Until the client begins
     /// another epoch of it, there is nothing to do.
     Refuse(Bytes),
-    /// Nothing: it is done, and its reply has come; or it is of a epoch that was refused.
+    /// Nothing: it is done, and its reply has come; or it is of an epoch that was refused.
     Nothing,
 }
 

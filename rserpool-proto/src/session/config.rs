@@ -76,7 +76,7 @@ impl SessionConfig {
         self
     }
 
-    /// Returns whether the session goes to another element by itself when its own is gone: yes.
+    /// Sets whether the session goes to another element by itself when its own is gone: yes.
     /// Else it waits, after [`Event::FailoverStarted`](super::Event::FailoverStarted), until it is
     /// told to fail over.
     #[must_use]

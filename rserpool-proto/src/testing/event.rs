@@ -1,8 +1,8 @@
-//! What state machines tell, whichever they are.
+//! The events of all kinds of state machines.
 
 use crate::{element, registrar, user};
 
-/// What a machine told its owner.
+/// An event of a machine of any kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 #[allow(missing_docs)]

@@ -162,7 +162,7 @@ impl<B: Body> Message<B> {
         writer.finish(!self.extras.length_without_padding)
     }
 
-    /// Returns whether the length in the header has the padding of the last parameter in it, as
+    /// Sets whether the length in the header has the padding of the last parameter in it, as
     /// rsplib has it and messages made here by default; by RFC 5354 section 4 it has not.
     #[must_use]
     pub fn counting_padding(mut self, counts: bool) -> Self {

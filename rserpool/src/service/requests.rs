@@ -78,7 +78,7 @@ impl RequestConfig {
         self
     }
 
-    /// Returns whether the session goes on with a new state where the servers do not accept the old
+    /// Sets whether the session goes on with a new state where the servers do not accept the old
     /// one, for instance because the client was away for so long that the checkpoint expired: no.
     /// It does not where the state is too large, or where the new one is refused before any reply.
     #[must_use]
