@@ -20,10 +20,10 @@ const ASAP_PORT: u16 = 3863;
 /// The port of ENRP (RFC 5353 section 5.3).
 pub(crate) const ENRP_PORT: u16 = 9901;
 
-/// Where a registrar is looked for, and offered, unless one says otherwise.
+/// Default address of the registrar, to connect to and to listen on.
 pub(crate) const DEFAULT_REGISTRAR: &str = "127.0.0.1:3863";
 
-/// How to reach others.
+/// The option that selects the transport.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TransportOption {
     /// Transport protocol; auto takes SCTP where there is SCTP
@@ -107,7 +107,7 @@ fn sctp() -> std::io::Result<Arc<dyn Transport>> {
     Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "only that of Linux is supported"))
 }
 
-/// Which registrars to ask.
+/// Options that name the registrars to ask.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RegistrarOption {
     /// Address of a registrar; may be repeated [default: 127.0.0.1:3863, and registrars that
@@ -121,14 +121,14 @@ pub(crate) struct RegistrarOption {
 /// With which implementations to be compatible.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CompatibilityOption {
-    /// Which implementations to be compatible with: all, rsplib (where registrars of rsplib take
-    /// part), or rfc (by the letter)
+    /// Implementations to be compatible with: all, rsplib (where registrars of rsplib take part),
+    /// or rfc (to the letter)
     #[arg(long = "compatibility", value_name = "PROFILE", default_value_t)]
     pub(crate) profile: Compatibility,
 }
 
 impl RegistrarOption {
-    /// Where to look for registrars on `network`.
+    /// Returns the configuration of a search for registrars on `network`.
     pub(crate) fn hunt(&self, network: &Network) -> HuntConfig {
         let at = |address: &SocketAddr| TransportAddress::new(network.protocol(), *address);
         let hunt = if self.registrar.is_empty() {

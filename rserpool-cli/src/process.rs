@@ -46,7 +46,7 @@ fn field<'v>(value: &'v Value, name: &str) -> anyhow::Result<&'v str> {
     value[name].as_str().with_context(|| format!("no {name} in {value}"))
 }
 
-/// Where a registrar is; the one that comes after it is there, too.
+/// The addresses of a registrar, which its replacement takes over.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) asap: SocketAddr,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What was measured: by table, row and column, nanoseconds for one operation.
+/// The results: nanoseconds for one operation by table, row and column.
 #[derive(Default)]
 pub struct Report {
     tables: BTreeMap<String, BTreeMap<String, BTreeMap<usize, Vec<f64>>>>,

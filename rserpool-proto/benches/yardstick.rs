@@ -1,4 +1,4 @@
-//! What a look at memory costs: the yardstick for structures that do little else.
+//! The cost of one access to memory: the yardstick for structures that do little else.
 
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;

@@ -1,4 +1,4 @@
-//! Where implementations depart from the RFCs, and which way is taken.
+//! Departures of implementations from the RFCs, and the way that is taken for each.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -23,8 +23,8 @@ const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 1, 185);
 /// The longest pool handle of rsplib, in bytes. A longer one ends it.
 const RSPLIB_MAX_HANDLE: usize = 32;
 
-/// Which implementations to speak with. All that depends on it is in this type; the methods
-/// say what.
+/// The implementations to interoperate with. Everything that depends on them is a method of this
+/// type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Compatibility {
@@ -38,7 +38,7 @@ pub enum Compatibility {
     Rfc,
 }
 
-/// What the profile forbids to send. Nothing was sent.
+/// An operation that the profile forbids. Nothing was sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Incompatible {
@@ -102,15 +102,15 @@ impl Compatibility {
         }
     }
 
-    /// Where registrars announce themselves (RFC 5352 section 3.6): IANA's group, rsplib's, or
-    /// both.
+    /// Returns the multicast groups of the registrars' announcements (RFC 5352 section 3.6):
+    /// IANA's, rsplib's, or both.
     #[must_use]
     pub fn announcement_groups(self) -> Vec<SocketAddrV4> {
         self.groups(Ipv4Addr::new(239, 0, 0, 50), ASAP_PORT)
     }
 
-    /// Where registrars tell each other that they are there (RFC 5353 section 3.1): IANA's
-    /// group, rsplib's, or both.
+    /// Returns the multicast groups of the registrars' presence messages (RFC 5353 section 3.1):
+    /// IANA's, rsplib's, or both.
     #[must_use]
     pub fn presence_groups(self) -> Vec<SocketAddrV4> {
         self.groups(Ipv4Addr::new(239, 0, 0, 51), ENRP_PORT)
@@ -144,8 +144,9 @@ impl Compatibility {
         self != Self::Rsplib
     }
 
-    /// How many of a registrar's transports are in an announcement. rsplib cannot read one of TCP; who
-    /// looks for a registrar over another transport than the first takes the source of the datagram.
+    /// Returns the maximum number of a registrar's transports in an announcement. rsplib cannot
+    /// read a TCP transport; a listener that uses another transport than the first takes the source
+    /// of the datagram.
     #[must_use]
     pub fn max_announced_transports(self) -> usize {
         if self == Self::Rfc { usize::MAX } else { 1 }

@@ -18,7 +18,7 @@ const TURN: Duration = Duration::from_secs(1);
 /// again, and it waits for its elements. Not from the RFCs.
 const MAX_PAUSE_AT_FIRST: Duration = Duration::from_secs(1);
 
-/// How long that is.
+/// Duration of that first phase.
 const AT_FIRST: Duration = Duration::from_secs(60);
 
 /// The most registrars remembered from announcements; ours, since anyone can announce.
@@ -27,7 +27,8 @@ const MAX_ANNOUNCED: usize = 64;
 /// The most addresses remembered of one of them. Not from the RFCs.
 const MAX_ADDRESSES: usize = 16;
 
-/// Where to look for registrars, how patiently, and of which implementations they may be.
+/// Configuration of a search for registrars: their addresses, the timeouts, and their
+/// implementations.
 #[derive(Debug, Clone)]
 pub struct HuntConfig {
     registrars: Vec<TransportAddress>,
@@ -140,7 +141,7 @@ pub(crate) struct Hunt {
     deadline: Option<Instant>,
 }
 
-/// What an event means to the owner of a hunt.
+/// The meaning of an event for the owner of a hunt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HuntProgress {
     /// The connection is none of the hunt's.

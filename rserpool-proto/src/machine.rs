@@ -8,7 +8,7 @@ use crate::wire::{Ppid, TransportAddress, UserMessage};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
-/// What became of a connection.
+/// Change in the state of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "machines handle each")]
 pub enum ConnectionEvent {
@@ -19,8 +19,8 @@ pub enum ConnectionEvent {
         /// The other end.
         peer: TransportAddress,
     },
-    /// Which addresses the ends of the live connection have: they changed (RFC 5061), or
-    /// [`Output::Addresses`] asked.
+    /// The addresses of both ends of an established connection: they changed (RFC 5061), or
+    /// [`Output::Addresses`] asked for them.
     Addresses {
         /// Our end.
         local: TransportAddress,
@@ -39,7 +39,7 @@ pub enum ConnectionEvent {
     Impossible,
 }
 
-/// What a state machine wants done, in this order.
+/// Action that a state machine wants its driver to take, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "drivers handle each")]
 pub enum Output<E> {
@@ -47,16 +47,16 @@ pub enum Output<E> {
     Connect {
         /// The name.
         connection: ConnectionId,
-        /// What it carries: ASAP or ENRP.
+        /// Protocol of the connection: ASAP or ENRP.
         protocol: Ppid,
-        /// Where to.
+        /// Destination.
         to: TransportAddress,
     },
     /// Send a message.
     Send {
         /// On which connection.
         connection: ConnectionId,
-        /// What.
+        /// The message.
         message: UserMessage,
     },
     /// Tell by [`Machine::handle_round_trip`] how long it is to the other end of a connection and
@@ -69,7 +69,7 @@ pub enum Output<E> {
     Announce(UserMessage),
     /// Close a connection, of which nothing more is told then.
     Close {
-        /// Which.
+        /// The connection.
         connection: ConnectionId,
         /// True to drop what is not sent yet.
         abort: bool,
@@ -78,7 +78,7 @@ pub enum Output<E> {
     Event(E),
 }
 
-/// How much a state machine holds: what must not pile up.
+/// Number of items that a state machine holds, to check that none pile up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Footprint {
@@ -96,9 +96,9 @@ pub struct Footprint {
     pub rivals: usize,
 }
 
-/// What the driver needs of a state machine that talks to registrars or is one.
+/// Interface between the driver and a state machine that talks to registrars or is one.
 pub trait Machine {
-    /// What the machine tells its owner.
+    /// Event for the machine's owner.
     type Event;
 
     /// Begins: timers start, connections are made.

@@ -1,4 +1,4 @@
-//! What a state machine wants done.
+//! The queue of a state machine's outputs.
 
 use std::collections::VecDeque;
 

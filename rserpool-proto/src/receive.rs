@@ -1,4 +1,4 @@
-//! What every endpoint does with the bytes of a message before it looks at their meaning.
+//! Processing that all endpoints share: the bytes of a message, before its meaning.
 
 use bytes::Bytes;
 
@@ -11,7 +11,7 @@ use crate::wire::{
 /// The most bytes of a registration that its refusal quotes. Not from the RFCs.
 const MAX_QUOTED: usize = 4096;
 
-/// What came.
+/// The outcome of receiving a message.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "it lives as long as one call")]
 pub(crate) enum Received<B> {

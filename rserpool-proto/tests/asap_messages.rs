@@ -1,5 +1,4 @@
-//! What elements and users say and do, one message after the other (RFC 5352): the test is their
-//! registrar.
+//! Messages and actions of elements and users, one by one (RFC 5352): the test is their registrar.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -27,7 +26,7 @@ const SECOND: Duration = Duration::from_secs(1);
 struct Watched<M: Machine> {
     machine: M,
     now: Instant,
-    /// Where it connects to, and has not heard what became of it.
+    /// Dials whose outcome has not been reported.
     dialled: Vec<ConnectionId>,
     sent: Vec<(ConnectionId, Body)>,
     closed: BTreeSet<ConnectionId>,

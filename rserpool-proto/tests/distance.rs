@@ -1,4 +1,4 @@
-//! How far elements are, as their registrar fills it in for the policies with a delay penalty
+//! Distances of elements, as their registrar fills them in for the policies with a delay penalty
 //! factor.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]

@@ -1,4 +1,4 @@
-//! What a registrar answers to single messages of a peer (RFC 5353), sent by hand.
+//! Answers of a registrar to single messages of a peer (RFC 5353), sent by hand.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 

@@ -23,7 +23,7 @@ const POLICIES: [PolicyType; 5] = [
     PolicyType::LEAST_USED_DEGRADATION,
 ];
 
-/// What an expiry may be late (`Handlespace::pop_expired`).
+/// Maximum lateness of an expiry (`Handlespace::pop_expired`).
 const TICK: Duration = Duration::from_millis(34);
 
 #[derive(Debug, Clone)]

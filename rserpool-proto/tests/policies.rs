@@ -38,9 +38,9 @@ fn select(selector: &mut dyn Selector, items: usize, rng: &mut StdRng) -> Vec<u3
     selected.into_iter().map(|Member(number)| number).collect()
 }
 
-/// How far counts are from what is expected, and what they exceed with a probability of 0.1 %
-/// where they are right (the upper quantile of the chi-squared distribution, after Wilson and
-/// Hilferty).
+/// Returns the chi-squared statistic of the counts, and the value that it exceeds with a
+/// probability of 0.1 % if the counts are right (the upper quantile of the distribution, after
+/// Wilson and Hilferty).
 fn chi_squared(counts: &[u32], expected: &[f64]) -> (f64, f64) {
     let cells = counts.iter().zip(expected).filter(|(_, expected)| **expected > 0.0);
     let terms: Vec<f64> =

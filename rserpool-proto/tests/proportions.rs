@@ -4,7 +4,7 @@
 
 use rserpool_proto::testing::proportions::{AUDIENCES, CASES, chi_squared};
 
-/// What a right selection exceeds with a probability of 0.1 %, with two degrees of freedom.
+/// Value that a right selection exceeds with a probability of 0.1 %, with two degrees of freedom.
 const LIMIT: f64 = 13.82;
 
 #[test]

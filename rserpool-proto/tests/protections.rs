@@ -1,4 +1,4 @@
-//! What a registrar does not take from others, and does not blame them for.
+//! Claims of others that a registrar does not believe, and delays that it does not blame on them.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -123,9 +123,9 @@ fn who_has_the_address_of_an_element_is_not_the_element() {
     assert_eq!(take_asap(&mut world, stranger).iter().filter_map(refused).count(), 1);
 }
 
-/// What a registrar does whose clock jumped by `pause` while it waited for an answer and for a
-/// registration to be renewed: the names of the messages that it sends, and whether it removed
-/// the element.
+/// Runs a registrar whose clock jumps by `pause` while it waits for an answer and for a
+/// registration to be renewed. Returns the types of the messages that it sends, and whether it
+/// removed the element.
 fn after_standing_still(pause: Duration) -> (Vec<u8>, bool) {
     let mut now = World::default().now();
     let mut registrar = Registrar::new(config());
@@ -263,7 +263,7 @@ fn pages_have_all_that_a_peer_is_told_of() {
     assert_eq!(world.elements(two), 120);
 }
 
-/// What accepts connections and drops them does not answer.
+/// An element that accepts connections and drops them does not answer.
 #[test]
 fn an_element_that_accepts_and_drops_connections_is_removed() {
     let mut now = World::default().now();
@@ -324,7 +324,7 @@ fn a_report_elsewhere_removes_nothing() {
     assert_eq!(world.homes(two), [(7, 1)]);
 }
 
-/// Who reports it again and again does not flood it (RFC 5355 section 2.14.3).
+/// Repeated reports do not cause a flood of keep-alives (RFC 5355 section 2.14.3).
 #[test]
 fn an_element_that_answers_is_asked_once_a_second_however_many_report_it() {
     let mut world = World::default();

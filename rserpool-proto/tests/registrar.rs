@@ -545,7 +545,7 @@ fn elements_that_share_an_endpoint_share_the_connection_to_it() {
     assert_eq!(connects(&mut registrar), 1);
 }
 
-/// What was asked over a connection that is lost is asked again: the element may have moved.
+/// A keep-alive is repeated when its connection is lost: the element may have moved.
 #[test]
 fn an_element_whose_connection_breaks_while_it_is_asked_stays() {
     let mut world = World::default();

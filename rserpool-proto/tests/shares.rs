@@ -1,4 +1,4 @@
-//! What one host may take, and who pays when there is too much of it.
+//! Limits on one host, and the choice of who pays when there is too much.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 

@@ -14,7 +14,7 @@ use rserpool_proto::{Element, User, user};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What the user was told of the pool since the last time.
+/// Takes the notifications to the user since the last call.
 fn told(world: &mut World, user: NodeId) -> Vec<Vec<PoolElement>> {
     let events = world.take_events(user);
     let changes = events.into_iter().filter_map(|event| match event {

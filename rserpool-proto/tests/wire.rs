@@ -238,7 +238,7 @@ fn registrars_among_themselves() {
     );
 }
 
-/// What captures do not have: each other kind of transport, cause, policy and message.
+/// Covers the kinds of transports, causes, policies and messages that captures do not have.
 #[test]
 fn every_other_parameter_and_message_comes_back_the_same() {
     let round_trip = |message: asap::Message| {

@@ -1,4 +1,4 @@
-//! What is left when an executor is gone.
+//! Handles that outlive their executor.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What is left when a runtime is gone, or was never entered.
+//! Handles that outlive their runtime, or were made outside of one.
 
 use std::time::Duration;
 

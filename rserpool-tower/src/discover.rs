@@ -1,4 +1,4 @@
-//! Who is in a pool, for tower's balancers.
+//! Discovery for tower's balancers: the elements of a pool.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -23,7 +23,7 @@ pub struct PoolDiscover<M> {
 }
 
 impl<M> PoolDiscover<M> {
-    /// What `subscription` tells.
+    /// Creates a discovery that follows `subscription`.
     #[must_use]
     pub fn new(subscription: Subscription, make: M) -> Self {
         Self { subscription, make, known: HashMap::new() }

@@ -44,7 +44,7 @@ pub use connector::{ConnectError, PoolConnector, PoolStream};
 pub use discover::PoolDiscover;
 pub use service::{PoolService, PoolServiceError};
 
-/// Where an element serves over TCP; none where it does not.
+/// Returns the TCP addresses at which an element serves; none if it does not serve over TCP.
 fn addresses(element: &PoolElement) -> Vec<SocketAddr> {
     let address = element.user_transport.address();
     let address = address.filter(|address| address.protocol == TransportProtocol::Tcp);

@@ -14,7 +14,7 @@ use tower::{Service, ServiceExt};
 
 use super::addresses;
 
-/// How many elements' services are kept. Not from the RFCs. Others are made anew.
+/// Maximum number of elements whose services are kept; others are made anew. Not from the RFCs.
 const MAX_KEPT: usize = 1024;
 
 /// Sends each request to the element that the pool's policy selects, by a service that `M` makes
@@ -41,8 +41,9 @@ impl<M, S> PoolService<M, S> {
         Self { user, pool, make, max_age, timeout, resend: false, kept: Arc::default() }
     }
 
-    /// How old the answer of the registrar may be by which an element is selected: a second,
-    /// ours. With zero, the registrar is asked for each request, and selects.
+    /// Sets the maximum age of the registrar's answer by which an element is selected. Default: 1
+    /// s. Not from the RFCs: spares the registrar a request for each call. With zero, the registrar
+    /// is asked for each request, and selects.
     #[must_use]
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = age;

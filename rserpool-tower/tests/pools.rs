@@ -92,7 +92,7 @@ async fn start_with(registrar: &Registrar, kind: &'static str, policy: &'static 
     started.await.unwrap()
 }
 
-/// What the processes run, which the tests start.
+/// Runs as a child process of the tests.
 #[test]
 #[ignore = "is a server, which the other tests start"]
 fn server() {

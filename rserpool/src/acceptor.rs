@@ -56,7 +56,7 @@ pub(crate) struct Acceptor {
     network: Network,
     endpoint: Box<dyn Endpoint>,
     silent: Connections,
-    /// Who came when, the first one first; not all may still be there.
+    /// Connections by time of arrival, the first one first; some may have closed.
     entered: VecDeque<(Instant, ConnectionId)>,
     last: u64,
     /// One that spoke, while it is answered.

@@ -150,7 +150,7 @@ impl Connections {
         Ok(())
     }
 
-    /// How long it is to the other end and back, where the transport knows.
+    /// Returns the round-trip time, where the transport knows it.
     pub(crate) fn round_trip_time(&mut self, name: ConnectionId) -> Option<Duration> {
         let slot = &mut self.slots[*self.names.get(&name)?];
         slot.connection.paths()?.round_trip_time().ok()

@@ -1,4 +1,4 @@
-//! What a registrar knows, for those who look after it.
+//! Reading of a registrar's handlespace, for operators.
 
 use std::future::poll_fn;
 use std::io;
@@ -43,7 +43,7 @@ pub enum DumpError {
     /// It does not want to, which may change.
     #[error("the registrar at {0} refuses the download")]
     Rejected(TransportAddress),
-    /// What it sent is not ENRP.
+    /// The registrar's answer is not ENRP.
     #[error("the registrar at {0} sent what is not ENRP: {1}")]
     Malformed(TransportAddress, DecodeError),
     /// A request was not taken.

@@ -142,8 +142,8 @@ impl PoolElement {
         &self.network
     }
 
-    /// Where the element accepts sessions, as it is bound: the addresses that it registers may
-    /// be more special.
+    /// Returns the address on which the element accepts sessions, as it is bound: the addresses
+    /// that it registers may be more specific.
     #[must_use]
     pub fn user_transport(&self) -> &TransportAddress {
         &self.user_transport
@@ -165,7 +165,8 @@ impl PoolElement {
         wait.await.unwrap_or(Err(JoinError::Left))
     }
 
-    /// What changes the element's values, also while something else has the element.
+    /// Returns a handle that changes the element's values, also while another task uses the
+    /// element.
     #[must_use]
     pub fn control(&self) -> ElementControl {
         ElementControl { commands: self.commands.clone() }
@@ -261,7 +262,7 @@ impl PoolElementBuilder {
         self
     }
 
-    /// How to look for registrars, in place of the addresses given to
+    /// Sets how to look for registrars, in place of the addresses given to
     /// [`PoolElement::builder`].
     #[must_use]
     pub fn hunt(mut self, hunt: HuntConfig) -> Self {

@@ -28,7 +28,7 @@ const BUDGET: u32 = 256;
 pub struct ElementSession {
     network: Network,
     connection: Box<dyn Connection>,
-    /// What came before there was a session.
+    /// Message that came before the session was established.
     first: Option<UserMessage>,
     /// Why the session is over, when it is.
     end: Option<End>,
@@ -40,7 +40,7 @@ enum End {
     Lost(io::ErrorKind),
 }
 
-/// What happens in a session at its element.
+/// Event of a session, at its element.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ElementEvent {
@@ -73,13 +73,13 @@ impl ElementSession {
         Self { network, connection, first, end: None }
     }
 
-    /// Where the pool user is.
+    /// Returns the address of the pool user.
     #[must_use]
     pub fn peer(&self) -> &TransportAddress {
         self.connection.peer()
     }
 
-    /// What happens next; `None` when the pool user has closed the session.
+    /// Waits for the next event; `None` after the pool user closed the session.
     ///
     /// # Errors
     ///

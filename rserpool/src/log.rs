@@ -13,7 +13,7 @@ const PERIOD: Duration = Duration::from_secs(60);
 /// a second.
 const MAX_KEYS: usize = 256;
 
-/// Who is the source where that is not known, or where there are too many.
+/// Stands for a source that is not known, and for those beyond the limit.
 pub(crate) const ANYBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 #[derive(Debug, Clone, Copy)]

@@ -20,7 +20,7 @@ use crate::{Network, PoolUser};
 /// The time that an element may take to accept a connection: 5 s, as for sessions.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How old an answer of the registrar may be: stale_cache_value, 30 s (RFC 5352 section 7.2).
+/// Maximum age of the registrar's answer: stale_cache_value, 30 s (RFC 5352 section 7.2).
 const MAX_AGE: Duration = Duration::from_secs(30);
 
 /// The most connections that are kept. Not from the RFCs. The one that was made first is closed for
@@ -43,7 +43,7 @@ pub struct Messenger {
     endpoint: Box<dyn Endpoint>,
     open: Vec<Open>,
     last: Option<PoolElementId>,
-    /// Which connection was looked at last.
+    /// Index of the connection that was polled last.
     turn: usize,
     received: VecDeque<(Correspondent, UserMessage)>,
 }

@@ -18,7 +18,7 @@ use crate::transport::{Endpoint, Purpose, Transport};
 pub struct Network {
     runtime: Arc<dyn Runtime>,
     transport: Arc<dyn Transport>,
-    /// What registrars offer, and sessions may use, besides.
+    /// Further transports, which registrars offer and sessions may use.
     others: Vec<Arc<dyn Transport>>,
 }
 
@@ -134,7 +134,7 @@ impl ListenError {
         &self.address
     }
 
-    /// What the transport says.
+    /// Returns the transport's error.
     #[must_use]
     pub fn io_error(&self) -> &io::Error {
         &self.error

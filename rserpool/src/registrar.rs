@@ -138,7 +138,7 @@ impl Registrar {
         &self.local
     }
 
-    /// Where other registrars reach it, if they shall.
+    /// Returns the address on which other registrars reach this one, if it has one.
     #[must_use]
     pub fn enrp_address(&self) -> Option<&TransportAddress> {
         self.enrp.as_ref()
@@ -189,7 +189,7 @@ impl Role for RegistrarRole {
         self.machine.leave(now);
     }
 
-    /// What others can repeat is told once a minute for each of them.
+    /// Logs an event. Events that others can repeat are logged once a minute for each source.
     fn handle_event(&mut self, now: Instant, event: <registrar::Registrar as Machine>::Event) {
         use registrar::{Event, RemovalReason};
         match event {

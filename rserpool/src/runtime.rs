@@ -1,4 +1,4 @@
-//! What an asynchronous runtime must offer.
+//! Interface to an asynchronous runtime.
 //!
 //! Four things, those which touch its reactor: spawn a task, make a timer, register a socket,
 //! tell the time. A runtime is held as `Arc<dyn Runtime>`, never a type parameter. The crates
@@ -41,7 +41,7 @@ pub trait Timer: Future<Output = ()> + Send + Sync {
     fn reset(self: Pin<&mut Self>, deadline: Instant);
 }
 
-/// What to wait for on a socket.
+/// The readiness of a socket to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "runtimes match on it, and there is no third")]
 pub enum Interest {

@@ -40,7 +40,7 @@ pub struct Session {
     machine: session::Session,
     handle: PoolHandle,
     user: mpsc::Sender<Command>,
-    /// What the task of the pool user has yet to be told.
+    /// Commands that the pool user's task has yet to take.
     commands: VecDeque<Command>,
     resolution: Option<oneshot::Receiver<Resolution>>,
     /// One for each transport.
@@ -187,7 +187,7 @@ impl Session {
         poll_fn(|cx| self.poll_send(cx, &mut message)).await
     }
 
-    /// What happens next, in the order in which it happened.
+    /// Waits for the next event, in the order in which they happened.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What happens in a pool, as it happens.
+//! Changes of a pool, as they happen.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
@@ -33,7 +33,7 @@ pub enum PoolChange {
     Left(PoolElementId),
 }
 
-/// Where the latest state is left for a stream to take it.
+/// The slot that holds the latest state until the stream takes it.
 #[derive(Debug, Default)]
 struct Slot {
     latest: Mutex<Latest>,
@@ -86,7 +86,7 @@ impl Subscription {
         (subscriber, Self { slot, known: BTreeMap::new(), changes: VecDeque::new() })
     }
 
-    /// What the pool has now, as far as the stream was read.
+    /// Returns the elements of the pool, as of the last change that the stream returned.
     pub fn elements(&self) -> impl Iterator<Item = &PoolElement> {
         self.known.values()
     }

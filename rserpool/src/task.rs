@@ -35,16 +35,16 @@ const BYTES: usize = 64 * 1024;
 /// The time that no connections are accepted after that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How late timers may be while there is something to read. What came before a deadline is thus
-/// read before it, unless there is more than can be read; and then the machine sees that.
+/// Maximum delay of timers while there is input to read. Input that came before a deadline is thus
+/// read before it, unless there is more than can be read; the machine is told of that.
 const TIMER_SLACK: Duration = Duration::from_millis(200);
 
-/// What a task does besides running its machine.
+/// The part of a task that differs from role to role.
 pub(crate) trait Role: Send + 'static {
     type Machine: Machine + Send;
     type Command: Send;
 
-    /// What runs, for the log.
+    /// Name of the role, for the log.
     const NAME: &'static str;
 
     fn machine(&mut self) -> &mut Self::Machine;
@@ -388,7 +388,7 @@ impl<R: Role> Task<R> {
     }
 }
 
-/// What the end of a connection says of the other end.
+/// Returns the event that a connection's error stands for.
 fn reason_of(error: &io::Error) -> ConnectionEvent {
     use io::ErrorKind::{AddrInUse, AddrNotAvailable, AlreadyExists, ConnectionRefused};
     // There is an association already, or no address to send from.

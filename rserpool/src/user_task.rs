@@ -20,7 +20,7 @@ pub(crate) enum Command {
     Subscribe(PoolHandle, Subscriber),
 }
 
-/// What a resolution comes to.
+/// Outcome of a resolution.
 pub(crate) type Resolution = Result<Vec<PoolElement>, ResolveError>;
 
 pub(crate) struct UserRole {

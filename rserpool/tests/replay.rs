@@ -17,7 +17,7 @@ fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
 }
 
-/// What goes from the server to the client.
+/// Items that go from the server to the client.
 #[derive(Debug)]
 enum Down {
     Cookie(Bytes),

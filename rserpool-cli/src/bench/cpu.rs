@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-/// How much processor time the process has taken, all of its threads and the kernel's work for
-/// it included. Threads that ended are left out.
+/// Returns the processor time of the process: all of its running threads, in user and kernel mode.
+/// Threads that ended are left out.
 pub(super) fn time(pid: u32) -> anyhow::Result<Duration> {
     let tasks = format!("/proc/{pid}/task");
     let tasks = fs::read_dir(&tasks).with_context(|| format!("there is no process {pid}"))?;

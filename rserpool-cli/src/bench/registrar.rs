@@ -25,10 +25,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "ADDR", value_parser = options::address,
           default_value = options::DEFAULT_REGISTRAR)]
     registrar: SocketAddr,
-    /// What to ask: one after the other, both
+    /// Operations to measure, one after the other [default: both]
     #[arg(long, value_enum, default_values_t = [Operation::Resolve, Operation::Register])]
     operation: Vec<Operation>,
-    /// How many connections
+    /// Number of connections
     #[arg(long, value_name = "N", default_value_t = 10,
           value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,
@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     outstanding: u32,
-    /// How long, in seconds, for each operation
+    /// Seconds to measure each operation
     #[arg(long, value_name = "SECONDS", default_value_t = 5,
           value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
@@ -83,7 +83,7 @@ struct Worker {
     elements: Vec<u32>,
 }
 
-/// What an operation cost.
+/// The cost of an operation.
 #[derive(Debug)]
 struct Measured {
     operation: Operation,

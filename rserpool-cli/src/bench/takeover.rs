@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// it so.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// How many elements
+    /// Number of elements
     #[arg(long, value_name = "N", default_value_t = 10_000,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     elements: u32,

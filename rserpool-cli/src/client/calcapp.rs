@@ -10,7 +10,7 @@ use super::Service;
 use crate::options;
 use crate::serve::{CALC_APP, CalcAppKind as Kind, CalcAppMessage as Message};
 
-/// How often the server is asked whether it is still there, and how long it may take to answer.
+/// Interval between keep-alives to the server, and the time it has to answer each.
 const KEEP_ALIVE: Duration = Duration::from_millis(2500);
 
 /// The time to wait after all servers have refused a job.
@@ -27,7 +27,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 5_000_000,
           value_parser = clap::value_parser!(u64).range(1..))]
     job_size: u64,
-    /// How many jobs
+    /// Number of jobs
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..))]
     jobs: u32,

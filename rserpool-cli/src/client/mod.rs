@@ -24,7 +24,7 @@ enum Client {
     Calcapp(calcapp::Arguments),
 }
 
-/// Where the service is.
+/// The pool and the way to it: the arguments that all services share.
 #[derive(Debug, Args)]
 struct Service {
     #[command(flatten)]

@@ -15,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// Show all that a registrar knows: its pools, their elements, other registrars
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Where the registrar offers ENRP
+    /// ENRP address of the registrar
     #[arg(value_name = "ADDR", value_parser = options::enrp_address,
           default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, options::ENRP_PORT)))]
     enrp: SocketAddr,

@@ -46,7 +46,7 @@ pub enum CaptureError {
     Damaged {
         /// The last frame that was read.
         frame: u64,
-        /// What the file's reader says.
+        /// The error of the file's reader.
         error: pcap_file::PcapError,
     },
 }

@@ -124,7 +124,7 @@ impl<W: Write> Printer<W> {
         writeln!(self.out, "{}{protocol} ERROR {error}: {bytes:x}", prefix(found))
     }
 
-    /// How many there were of each type.
+    /// Prints the number of messages of each type.
     pub(super) fn summary(&mut self) -> io::Result<()> {
         let Self { messages, same, errors, .. } = *self;
         if self.json {

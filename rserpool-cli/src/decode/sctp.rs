@@ -39,7 +39,7 @@ struct Fragment {
     data: Bytes,
 }
 
-/// What is wrong with a packet.
+/// The fault of a packet that cannot be parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Malformed {
     #[error("SCTP packet of {0} bytes is too short")]

@@ -1,4 +1,4 @@
-//! Who runs, who is killed, and who comes after.
+//! The processes of the demonstration: which run, which are killed, which replace them.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -23,12 +23,12 @@ pub(super) struct Cast {
     registrars: Vec<RegistrarProcess>,
     servers: Vec<ServerProcess>,
     replacing: JoinSet<anyhow::Result<Newcomer>>,
-    /// What the servers seal their sessions' state with.
+    /// Key file with which the servers seal the state of their sessions.
     keys: NamedTempFile,
     kills: usize,
 }
 
-/// What was killed.
+/// The victim of a kill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Victim {
     Registrar,
@@ -70,7 +70,7 @@ impl Cast {
         Ok(Self { transport, places, registrars, servers, replacing, keys, kills: 0 })
     }
 
-    /// Where the registrars are.
+    /// Returns the addresses of the registrars.
     pub(super) fn registrars(&self) -> impl Iterator<Item = SocketAddr> {
         self.places.iter().map(|place| place.asap)
     }

@@ -12,10 +12,10 @@ use crate::serve::read_count;
 /// The pause between a reply and the next request.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// How often a client tells how far it is.
+/// Interval between the progress reports of a client.
 const PROGRESS: Duration = Duration::from_millis(500);
 
-/// What a client tells.
+/// A report of a client.
 #[derive(Debug)]
 pub(super) enum News {
     /// The session is served by this element.
@@ -35,7 +35,7 @@ pub(super) enum News {
     Broken { session: usize, error: RequestError },
 }
 
-/// What a client counts.
+/// Counters of a client.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Tally {
     /// Requests that were begun.

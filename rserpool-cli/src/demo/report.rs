@@ -1,4 +1,4 @@
-//! What happened, as it happens and in the end.
+//! The output of the demonstration: events as they happen, and a summary.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::client::{News, Tally};
 use crate::process::ServerProcess;
 
-/// Where one can watch.
+/// The terminal, or the file that replaces it.
 #[derive(Debug)]
 pub(super) struct Screen {
     visible: bool,

@@ -17,12 +17,12 @@ use super::Broken;
 /// The payload protocol identifier.
 pub(crate) const CALC_APP: Ppid = Ppid(34);
 const LENGTH: usize = 24;
-/// How often the work is looked after.
+/// Interval between updates of the work that has been done.
 const TICK: Duration = Duration::from_millis(50);
 /// After what time there is another cookie.
 const COOKIE_TIME: Duration = Duration::from_millis(500);
 
-/// What a message is.
+/// The type of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Request = 1,
@@ -82,7 +82,7 @@ impl Message {
     }
 }
 
-/// What computes the jobs of all sessions, in equal shares.
+/// The processor that computes the jobs of all sessions, in equal shares.
 #[derive(Debug)]
 pub(crate) struct Processor {
     capacity: u64,
@@ -135,7 +135,7 @@ impl Drop for Place<'_> {
 }
 
 impl Place<'_> {
-    /// What is computed for one job in `duration`.
+    /// Returns the work that is done for one job in `duration`.
     fn computed(&self, duration: Duration) -> u64 {
         let jobs = *self.processor.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         let share = self.processor.capacity as f64 / f64::from(jobs.max(1));

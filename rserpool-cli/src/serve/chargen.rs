@@ -5,7 +5,7 @@ use rserpool::{ElementSession, Ppid};
 
 use super::Broken;
 
-/// How long a message is.
+/// Length of a message in bytes.
 const BLOCK: usize = 1024;
 
 /// Sends printable characters until the client has enough.

@@ -42,7 +42,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Run a server: a pool element that offers a service
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// What to offer
+    /// Service to offer
     service: Service,
     /// Handle of the pool to join [default: the service's own, EchoPool and so on]
     #[arg(long, value_name = "HANDLE", value_parser = options::pool_handle)]
@@ -54,7 +54,7 @@ pub(crate) struct Arguments {
     /// Identifier in the pool [default: drawn at random]
     #[arg(long, value_name = "ID", value_parser = options::identifier)]
     identifier: Option<PoolElementId>,
-    /// Where to accept clients; may be repeated for further addresses of the same port, over SCTP
+    /// Address to accept clients on; over SCTP, repeat it for further addresses with the same port
     /// [default: any port of the addresses that reach the registrar]
     #[arg(long, value_name = "ADDR", value_parser = options::listen_address)]
     listen: Vec<SocketAddr>,

@@ -63,7 +63,7 @@ pub(crate) fn make_ping(number: u64, data: &[u8]) -> Bytes {
     [&[PING, 0], &length[..], &number.to_be_bytes(), data].concat().into()
 }
 
-/// What matters of a pong.
+/// The fields of a pong that a client checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pong {
     pub(crate) number: u64,

@@ -1,4 +1,4 @@
-//! What the allocator gives for each element.
+//! The memory that the allocator gives out for each element.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicIsize, Ordering};

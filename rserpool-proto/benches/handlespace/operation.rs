@@ -1,4 +1,4 @@
-//! What is measured.
+//! The operations that are measured.
 
 use std::fmt;
 use std::hint::black_box;
@@ -33,7 +33,7 @@ pub const POLICIES: [&str; 6] = [
     "LeastUsedDegradation",
 ];
 
-/// How elements are spread over pools.
+/// The distribution of elements over pools.
 #[derive(Debug, Clone, Copy)]
 pub enum Layout {
     OnePool,
@@ -105,7 +105,7 @@ impl Operation {
         }
     }
 
-    /// Who joined leaves, and who left joins.
+    /// Reverts the operation: elements that joined leave, and elements that left join.
     pub fn undo(self, space: &mut Space, requests: &[Request]) {
         match self {
             Self::Register => Self::Deregister.run(space, requests),

@@ -13,7 +13,8 @@ use rserpool_proto::wire::{
 
 pub const LIFETIME: Duration = Duration::from_secs(100);
 
-/// What distinguishes an element from the others; all else is as in a message just decoded.
+/// The fields that distinguish an element from the others; all else is as in a message just
+/// decoded.
 #[derive(Clone, Copy)]
 pub struct Name {
     pool: u32,
@@ -21,7 +22,7 @@ pub struct Name {
     words: [u32; 2],
 }
 
-/// What a message says that came just now.
+/// A request as it comes in a message.
 pub struct Request {
     handle: PoolHandle,
     name: Name,
@@ -76,7 +77,8 @@ impl Space {
         PoolElementId(self.identifiers.wrapping_mul(0x9e37_79b1))
     }
 
-    /// What an element says, something else each time, as far as its policy has anything to say.
+    /// Returns the element's next policy parameters, which differ each time where the policy has
+    /// any.
     fn words(&mut self) -> [u32; 2] {
         match self.policy {
             "LeastUsed" | "LeastUsedDegradation" => [self.rng.random(), 1 << 20],

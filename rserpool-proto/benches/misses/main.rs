@@ -1,5 +1,5 @@
-//! How often each operation on the handlespace has to wait for memory: what valgrind counts, which
-//! plays the caches, since many machines do not tell what theirs do.
+//! Cache misses of each operation on the handlespace, counted by valgrind, which simulates the
+//! caches: many machines do not report those of theirs.
 //!
 //!     cargo bench -p rserpool --bench misses [-- --quick]
 #![allow(
@@ -83,7 +83,7 @@ fn observed(body: impl FnOnce()) {
     body();
 }
 
-/// What was counted in each batch.
+/// Returns the counters of each batch.
 fn observe(policy: &str, layout: Layout, size: usize) -> Vec<Profile> {
     let directory = env::temp_dir().join(format!("misses-{}", process::id()));
     fs::create_dir_all(&directory).unwrap();

@@ -1,10 +1,10 @@
-//! What valgrind writes down.
+//! The output file of valgrind.
 
 use std::collections::HashMap;
 
 use super::operation::BATCH;
 
-/// What an operation did.
+/// The counters of an operation.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Profile {
     pub instructions: f64,

@@ -1,4 +1,4 @@
-//! What a pool element can be told.
+//! Configuration of a pool element.
 
 use std::time::Duration;
 
@@ -60,8 +60,8 @@ impl ElementConfig {
         self
     }
 
-    /// Where the element accepts connections from registrars; its IP addresses do not matter.
-    /// Registrars need to be told over TCP alone.
+    /// Sets the address on which the element accepts connections from registrars. Its IP addresses
+    /// are ignored. Registrars need it over TCP alone.
     #[must_use]
     pub fn asap_transport(mut self, asap_transport: TransportAddress) -> Self {
         self.asap_transport = Some(asap_transport);
@@ -93,8 +93,8 @@ impl ElementConfig {
         self
     }
 
-    /// How often, at the most, the element registers again because its load changed: every
-    /// 100 ms, ours.
+    /// Sets the minimum interval between registrations that report a changed load. Default: 100 ms.
+    /// Not from the RFCs: bounds the traffic of an element whose load changes all the time.
     #[must_use]
     pub fn load_interval(mut self, interval: Duration) -> Self {
         self.load_interval = interval;

@@ -37,8 +37,8 @@ const MAX_DEREGISTRATION_ATTEMPTS: u32 = 2;
 /// The time that who connects may take to send a keep-alive. Not from the RFCs.
 const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often it looks whether its host has other addresses, over a transport that goes on with
-/// those. Not from the RFCs.
+/// Interval at which the element checks whether its host's addresses changed, over a transport that
+/// follows such changes. Not from the RFCs.
 const ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A pool element: it registers, stays registered, answers keep-alives, and finds another
@@ -53,7 +53,7 @@ pub struct Element {
     load_told: Option<Instant>,
     state: State,
     home: Option<Home>,
-    /// How the last home registrar was reached, and where.
+    /// The element's own address and the registrar's on the connection to the last home.
     last_home: Option<(TransportAddress, TransportAddress)>,
     /// Registrations sent since the last answer.
     attempts: u32,
@@ -61,7 +61,7 @@ pub struct Element {
     claimed: bool,
     /// True if it was a member before: then a refusal is not the end.
     was_member: bool,
-    /// How often it was refused since.
+    /// Number of refusals since the last acceptance.
     refusals: u32,
     /// The time to wait after the next refusal.
     retry_delay: Duration,
@@ -121,7 +121,7 @@ enum Timer {
     FirstMessage(ConnectionId),
 }
 
-/// What a pool element tells its owner.
+/// Event of a pool element, for its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "drivers handle each")]
 pub enum Event {
@@ -209,7 +209,7 @@ impl Element {
         self.state == State::Registered
     }
 
-    /// How much it holds.
+    /// Returns the number of items that the element holds.
     #[must_use]
     pub fn footprint(&self) -> Footprint {
         let home = self.home.as_ref().map(|home| home.connection);

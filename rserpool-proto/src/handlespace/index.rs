@@ -16,7 +16,7 @@ pub(super) struct Index<H> {
     home: H,
 }
 
-/// Where the search for a tag begins.
+/// The slot at which the search for a tag begins.
 pub(super) trait Home {
     fn home(&self, tag: u32) -> u32;
 }

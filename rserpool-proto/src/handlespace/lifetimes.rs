@@ -28,7 +28,7 @@ const FIRST: u32 = 1 << 31;
 /// search of the next slot that is not empty, in a bitmap of 64 words.
 #[derive(Debug)]
 pub(super) struct Lifetimes {
-    /// Where time begins.
+    /// The origin of the time scale.
     epoch: Option<Instant>,
     /// By element.
     entries: Vec<Entry>,

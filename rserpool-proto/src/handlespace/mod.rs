@@ -34,7 +34,7 @@ pub use pool::PoolKind;
 
 type HashMap<K, V> = std::collections::HashMap<K, V, RandomState>;
 
-/// Where an element is in the arena. Valid until the element is removed, and reused then.
+/// Position of an element in the arena. Valid until the element is removed; reused after that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ElementKey(u32);
 
@@ -68,12 +68,12 @@ pub struct Element<T> {
     pool: u32,
     member: Member,
     value: EncodedElement,
-    /// What the registrar keeps.
+    /// The registrar's own state for the element.
     pub state: T,
 }
 
 impl<T> Element<T> {
-    /// What the element said when it registered last, and its home registrar.
+    /// Returns the element as it registered last, with its home registrar.
     #[must_use]
     pub fn value(&self) -> PoolElement {
         self.value.decode()
@@ -209,7 +209,8 @@ impl<T> Handlespace<T> {
         self.pools.iter().map(|(_, pool)| (pool.handle(), pool.len()))
     }
 
-    /// What the elements of a pool have in common. `None` where there is no such pool.
+    /// Returns the properties that all elements of a pool share, or `None` if there is no such
+    /// pool.
     #[must_use]
     pub fn kind(&self, handle: &PoolHandle) -> Option<PoolKind> {
         self.pool(handle).map(Pool::kind)
@@ -432,7 +433,7 @@ impl<T> Handlespace<T> {
     }
 }
 
-/// What a selection chose.
+/// The result of a selection.
 #[derive(Debug)]
 pub struct Selection<'s, T> {
     pool: &'s Pool,

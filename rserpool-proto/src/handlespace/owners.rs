@@ -1,4 +1,4 @@
-//! Which registrar is the home of which elements.
+//! Index of the elements by home registrar.
 
 use std::ops::Bound;
 

@@ -25,8 +25,8 @@ pub(super) struct Pool {
 /// An element's key plus 1, so that there is room for none.
 type Key = std::num::NonZeroU32;
 
-/// What all elements of a pool have in common: the policy, the transport protocol, and whether
-/// there is a control channel (RFC 5352 section 3.1).
+/// Properties that all elements of a pool share: the policy, the transport protocol, and the
+/// presence of a control channel (RFC 5352 section 3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PoolKind(PolicyType, Option<(TransportProtocol, TransportUse)>);
 

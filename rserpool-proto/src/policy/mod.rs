@@ -122,8 +122,8 @@ pub trait Selector: fmt::Debug + Send {
 pub struct Wanted {
     /// The number of elements, at most.
     pub items: usize,
-    /// How many of them count as selected, the first first; `None` is the policy's choice, which is
-    /// one for those that are built in: the pool user goes to the first, and to others only if it
+    /// Number of elements that count as selected, in order; `None` is the policy's default, which
+    /// is one for built-in policies: the pool user goes to the first, and to others only if it
     /// fails.
     pub max_increment: Option<usize>,
     /// The address of the user who asks; none where a pool user selects for itself.
@@ -169,7 +169,7 @@ pub enum InvalidPolicy {
     MissingValues {
         /// The number of 32-bit words it needs.
         needed: usize,
-        /// How many there are.
+        /// Number of parameters that were given.
         given: usize,
     },
     /// A value is outside of what the policy allows.

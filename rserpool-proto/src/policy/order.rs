@@ -21,18 +21,18 @@ pub trait Order: fmt::Debug + Send + Sync + 'static {
         0
     }
 
-    /// Where an element stands that says `parameters`.
+    /// Returns the sort key of an element with `parameters`.
     fn key(&self, parameters: &PolicyParameters) -> u64;
 
-    /// What each selection adds to the element's key until it registers again.
+    /// Returns the amount that each selection adds to the element's key until it registers again.
     fn degradation(&self, _parameters: &PolicyParameters) -> u32 {
         0
     }
 
-    /// How many of the elements of an answer count as selected, and so degrade or move behind their
-    /// equals (rsplib calls it MaxIncrement): the first alone, since that is the one which is used,
-    /// and so that the next answer starts one element further, as RFC 5356 section 4.1.2 has it for
-    /// round robin.
+    /// Returns the number of elements of an answer that count as selected, and so degrade or move
+    /// behind their equals (MaxIncrement in rsplib). Default: the first alone, since that is the
+    /// one which is used, and so that the next answer starts one element further (round robin: RFC
+    /// 5356 section 4.1.2).
     fn max_increment(&self) -> usize {
         1
     }

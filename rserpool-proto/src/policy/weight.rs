@@ -20,11 +20,12 @@ pub trait Weight: fmt::Debug + Send + Sync + 'static {
         0
     }
 
-    /// How often the element is drawn in relation to the others; 0 is never, unless all have that.
+    /// Returns the weight of an element: its selections in proportion to those of the others.
+    /// Weight 0 is never selected, unless all elements have it.
     fn weight(&self, parameters: &PolicyParameters) -> u32;
 
-    /// What each selection takes off the element's weight until it registers again. At least 1
-    /// is left of a weight that is not 0.
+    /// Returns the amount that each selection takes off the element's weight until it registers
+    /// again. At least 1 is left of a weight that is not 0.
     fn degradation(&self, _parameters: &PolicyParameters) -> u32 {
         0
     }
@@ -142,7 +143,7 @@ struct Sampler {
 #[derive(Debug, Clone, Copy, Default)]
 struct Ticket {
     weight: u32,
-    /// Where in its class.
+    /// Position in the class.
     index: u32,
 }
 
@@ -343,7 +344,7 @@ impl Sampler {
     }
 }
 
-/// Which bits are set.
+/// Iterates over the bits that are set.
 fn ones(mut bits: u32) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let next = (bits != 0).then(|| bits.trailing_zeros() as usize);

@@ -40,7 +40,7 @@ struct Rounds {
     /// Those of weight 0, and which of them was first last.
     idle: BTreeSet<Member>,
     last_idle: Option<Member>,
-    /// Where the entry was that was selected last, which new elements come after.
+    /// Position of the entry that was selected last; new elements are inserted after it.
     last: Position,
 }
 
@@ -51,9 +51,9 @@ struct Entry {
     position: Position,
 }
 
-/// Where in the list an entry is: its round, and its place in the round in parts of 2^33. The
-/// entries of weight w are at 1/2w, 3/2w, 5/2w ... In two halves, so that it is aligned like what
-/// it is kept with.
+/// Position of an entry in the list: its round, and its place in the round in parts of 2^33. The
+/// entries of weight w are at 1/2w, 3/2w, 5/2w ... In two halves, so that it is aligned like the
+/// data beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 struct Position {
     high: u32,
@@ -87,7 +87,7 @@ impl Position {
         self.value() & ((1 << PLACE) - 1)
     }
 
-    /// Which of the entries of that weight it is in its round.
+    /// Returns the number of the entry among those of that weight in its round.
     fn number(self, weight: u32) -> u32 {
         // Before the division, it was half an entry more, and that rounds less than half off.
         ((u128::from(self.place()) * u128::from(weight)) >> PLACE) as u32

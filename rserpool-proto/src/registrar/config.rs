@@ -1,4 +1,4 @@
-//! What a registrar can be told.
+//! Configuration of a registrar.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub struct RegistrarConfig {
     pub(super) keep_alive_timeout: Duration,
     pub(super) first_message_timeout: Duration,
     pub(super) ready_after: Duration,
-    /// Where, as announcements have it. None where there are none.
+    /// Transports for announcements. None if the registrar does not announce itself.
     pub(super) announced: Option<Vec<TransportAddress>>,
     pub(super) announce_interval: Duration,
     pub(super) announce_outdate: Duration,
@@ -106,8 +106,8 @@ impl RegistrarConfig {
         self
     }
 
-    /// What the distances of elements are multiples of, for the policies with a delay penalty
-    /// factor: 50 ms, rsplib's.
+    /// Sets the granularity of the elements' distances, for the policies with a delay penalty
+    /// factor. Default: 50 ms (rsplib).
     #[must_use]
     pub fn distance_step(mut self, step: Duration) -> Self {
         self.distance_step = step;
@@ -179,7 +179,8 @@ impl RegistrarConfig {
         self
     }
 
-    /// Where other registrars reach this one (RFC 5353): nowhere, so that it stays alone.
+    /// Sets the address on which other registrars reach this one (RFC 5353). Default: none; the
+    /// registrar has no peers.
     #[must_use]
     pub fn enrp(mut self, transport: TransportAddress) -> Self {
         self.enrp = Some(transport);

@@ -1,5 +1,5 @@
-//! How far elements are, for the policies with a delay penalty factor: rsplib's extensions, in
-//! which the registrar fills the distance in.
+//! Distances of elements, which the registrar fills in for the policies with a delay penalty factor
+//! (extensions of rsplib).
 
 use std::time::Duration;
 

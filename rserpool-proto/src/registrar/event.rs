@@ -1,4 +1,4 @@
-//! What a registrar tells its owner.
+//! Events of a registrar, for its owner.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -47,7 +47,7 @@ pub enum Event {
     /// The registrar was late, because of its host or because there is too much to do. It takes
     /// nobody for dead for that, and asks elements less often, by this factor.
     Behind {
-        /// How late.
+        /// The delay.
         late: Duration,
         /// The factor.
         stretch: u32,
@@ -59,28 +59,28 @@ pub enum Event {
     Crowded {
         /// The host.
         host: IpAddr,
-        /// How many.
+        /// Number of connections.
         closed: usize,
     },
     /// We took over the elements of a dead registrar.
     TookOver {
         /// The registrar.
         registrar: RegistrarId,
-        /// How many.
+        /// Number of elements.
         elements: usize,
     },
     /// Another registrar took over our elements.
     TakenOver {
-        /// Which.
+        /// The registrar that took over.
         by: RegistrarId,
     },
     /// It left the others, and closed all connections. The last event.
     Left,
     /// Someone does not keep to ASAP or ENRP; told once for each connection.
     Misbehaved {
-        /// Who.
+        /// Address of the peer.
         peer: TransportAddress,
-        /// What.
+        /// Reason for the refusal.
         reason: String,
     },
 }

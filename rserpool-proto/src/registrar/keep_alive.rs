@@ -16,7 +16,8 @@ const MAX_ASKED: usize = 256;
 /// The pause before an element is dialled again whose connection broke or could not be made.
 const DIAL_PAUSE: Duration = Duration::from_millis(200);
 
-/// How often reports make us ask one element, at the most (RFC 5355 section 2.14.3).
+/// Minimum interval between keep-alives to one element that reports cause (RFC 5355 section
+/// 2.14.3).
 pub(super) const REPORT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The time that an element may still take to answer that more hosts reported than

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The number of elements that are under way from one home to another at a time. Not from the RFCs.
 const MAX_SUGGESTED: usize = 256;
 
-/// How far we are with leaving.
+/// State of an orderly departure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leaving {
     No,

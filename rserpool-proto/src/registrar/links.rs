@@ -18,7 +18,7 @@ const MAX_LINKS: usize = 1024;
 /// The most links that are being made because a peer named an address.
 const MAX_NAMED_DIALS: usize = 16;
 
-/// How a link came to be.
+/// Origin of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LinkOrigin {
     Accepted,
@@ -205,8 +205,8 @@ impl Registrar {
         Some(link)
     }
 
-    /// Where two registrars connected to each other at a time, the smaller identifier closes what
-    /// is not needed.
+    /// Closes surplus links: of two registrars that connected to each other at the same time, the
+    /// one with the smaller identifier does.
     pub(super) fn close_surplus_links(&mut self) {
         let ours = self.config.identifier;
         let used: BTreeSet<_> = self

@@ -1,4 +1,4 @@
-//! What the registrar keeps of each element, and of each connection that elements use.
+//! The registrar's state for each element, and for each connection that elements use.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use crate::wire::{RegistrarId, TransportAddress};
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Charge(pub(super) Option<(IpAddr, u32)>);
 
-/// What the registrar keeps of each element.
+/// The registrar's state for an element.
 #[derive(Debug)]
 pub(super) struct Membership {
     /// The connection to its ASAP endpoint; none while there is no connection.
@@ -21,7 +21,7 @@ pub(super) struct Membership {
     pub(super) charge: Charge,
 }
 
-/// Who watches over an element.
+/// The registrar that supervises an element.
 #[derive(Debug)]
 pub(super) enum Watch {
     /// We do, being its home registrar.
@@ -30,7 +30,7 @@ pub(super) enum Watch {
     Elsewhere(Remote),
 }
 
-/// What its home registrar knows of an element.
+/// State of an element for its home registrar.
 #[derive(Debug, Default)]
 pub(super) struct Custody {
     pub(super) keep_alive: KeepAlive,
@@ -46,7 +46,7 @@ pub(super) struct Custody {
     pub(super) asked_for_report: Option<Instant>,
 }
 
-/// What another registrar's element is to us.
+/// State of an element whose home is another registrar.
 #[derive(Debug, Default)]
 pub(super) struct Remote {
     pub(super) confirmation: Confirmation,
@@ -67,7 +67,7 @@ pub(super) enum Confirmation {
     Denied,
 }
 
-/// How far the next keep-alive of an element is.
+/// State of an element's next keep-alive.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum KeepAlive {
     /// It is not its turn, or it has answered.
@@ -145,7 +145,7 @@ impl Client {
     }
 }
 
-/// How a connection came to be.
+/// Origin of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     /// Its other end made it.

@@ -16,15 +16,15 @@ use crate::wire::{PoolHandle, RegistrarId};
 /// The most resolutions that wait until the registrar is ready.
 const MAX_DEFERRED: usize = 1024;
 
-/// How much longer than the search for it a mentor may take to tell what it knows. Resolutions
-/// wait until then.
+/// Time that a mentor's download may take beyond the search for the mentor. Resolutions wait until
+/// then.
 const MAX_DOWNLOAD: Duration = Duration::from_secs(25);
 
 /// The time to wait when a mentor refused, or did not answer, until another is asked, or it again.
 /// Not from the RFCs.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How far we are with joining.
+/// State of joining the other registrars.
 #[derive(Debug)]
 pub(super) enum Joining {
     /// No registrar answered yet. The first that does becomes the mentor.

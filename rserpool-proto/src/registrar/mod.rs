@@ -98,7 +98,7 @@ enum Timer {
     Announce,
     /// Somebody claims an element, whose connection is silent.
     Claimant(ElementKey),
-    /// Who connected to the ENRP port has not said who it is.
+    /// Deadline for the first message on an ENRP connection that was accepted.
     FirstMessage(ConnectionId),
     /// The next page, over this connection, is not asked for.
     Page(ConnectionId),
@@ -178,7 +178,7 @@ impl Registrar {
         self.handlespace.checksum(home)
     }
 
-    /// How much it holds besides the elements.
+    /// Returns the number of items that the registrar holds besides the elements.
     #[must_use]
     pub fn footprint(&self) -> Footprint {
         Footprint {
@@ -388,8 +388,8 @@ impl Registrar {
         self.out.abort(connection);
     }
 
-    /// What inputs end with: others have their turn, pools that are gone are made of what was kept
-    /// beside them, and subscribers are told.
+    /// Finishes the handling of an input: resumes work that was deferred, replaces pools that
+    /// became empty by kept rivals, and notifies subscribers.
     fn conclude(&mut self, now: Instant) {
         for handle in std::mem::take(&mut self.vacated) {
             if self.handlespace.is_unknown(&handle) {

@@ -28,7 +28,7 @@ pub(super) struct Peers {
 /// A registrar that we know.
 #[derive(Debug)]
 pub(super) struct Peer {
-    /// Where it offers ENRP, if it said so.
+    /// Its ENRP address, if it told one.
     pub(super) transport: Option<TransportAddress>,
     /// The established connection that we send over.
     pub(super) connection: Option<ConnectionId>,
@@ -52,7 +52,7 @@ pub(super) struct Download {
     pub(super) elements: usize,
 }
 
-/// What we think of a peer.
+/// State of a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Status {
     Active,
@@ -61,7 +61,7 @@ pub(super) enum Status {
     /// Dead, and we want its elements; these peers have yet to agree (RFC 5353 section 3.5.1).
     TakingOver {
         pending: BTreeSet<RegistrarId>,
-        /// How often they were asked.
+        /// Number of requests so far.
         asked: u32,
     },
     /// Dead, as another says who takes over its elements.

@@ -1,5 +1,4 @@
-//! What tells registrars of each other, and that they are there: presence and lists (RFC 5353
-//! sections 3.2.2 and 3.4).
+//! Discovery and liveness of registrars: presence and lists (RFC 5353 sections 3.2.2 and 3.4).
 
 use std::net::IpAddr;
 use std::time::Instant;

@@ -27,7 +27,7 @@ pub(super) struct Claimant {
     registration: asap::Registration,
 }
 
-/// Who may change an element.
+/// The right of a sender to change an element.
 enum Standing {
     Owner,
     /// Somebody at its host, while its connection may be open or not.
@@ -218,7 +218,7 @@ impl Registrar {
         Ok(left_out)
     }
 
-    /// What can be wrong with an element whatever its pool is like.
+    /// Checks an element independently of the state of its pool.
     ///
     /// Its addresses must be among those that it registers from (RFC 5352 section 2.2.1), so
     /// that nobody can direct pool users to somebody else. Those which are not are left out, as
@@ -367,8 +367,9 @@ impl Registrar {
     }
 }
 
-/// Where the element's ASAP endpoint is. Over SCTP that is where it registers from. Over TCP
-/// the port is ephemeral, so the element has to name one; its address is not for it to choose.
+/// Returns the element's ASAP endpoint. Over SCTP, that is the source of the registration. Over TCP
+/// the source port is ephemeral, so that the element names its port; the addresses are those of the
+/// connection.
 fn asap_transport(
     peer: &TransportAddress,
     named: Option<TransportAddress>,

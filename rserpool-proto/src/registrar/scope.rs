@@ -8,7 +8,7 @@ use crate::handlespace::ElementKey;
 use crate::wire::parameter::PeChecksum;
 use crate::wire::{PoolElement, RegistrarId, TransportAddress};
 
-/// How far an address leads, the nearest first.
+/// Reach of an address, the shortest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Scope {
     Host,
@@ -29,7 +29,7 @@ impl Scope {
         }
     }
 
-    /// How far the farthest of its addresses leads.
+    /// Returns the reach of the farthest of its addresses.
     fn of_all(address: &TransportAddress) -> Self {
         address.addresses.iter().copied().map(Self::of).max().unwrap_or(Self::Global)
     }

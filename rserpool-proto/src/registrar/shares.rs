@@ -1,4 +1,4 @@
-//! How much one host may take, and all of them together (RFC 5352 section 9.1, RFC 5355).
+//! Limits on what one host may take, and all of them together (RFC 5352 section 9.1, RFC 5355).
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -10,7 +10,7 @@ use super::{Event, Registrar, Timer};
 use crate::handlespace::ElementKey;
 use crate::wire::{PoolElement, PoolHandle, quote};
 
-/// How much of a rate a host may use at once: that of one second.
+/// Burst of a rate: a host may use the amount of this time at once.
 const WINDOW: Duration = Duration::from_secs(1);
 
 /// The number of connections that are closed at a time when there are too many.
@@ -53,7 +53,7 @@ impl Default for Limits {
     }
 }
 
-/// What is limited.
+/// A resource with a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(clippy::exhaustive_enums, reason = "drivers handle each")]
 pub enum Limit {
@@ -193,7 +193,7 @@ impl Limits {
     }
 }
 
-/// What each host has, of those that have anything or used anything lately.
+/// Usage of each host that has anything, or used anything recently.
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     hosts: HashMap<IpAddr, Share>,

@@ -1,5 +1,5 @@
-//! What to do after the registrar itself was late, because its machine was busy or asleep, or
-//! because there is more to do than it can.
+//! Reaction to the registrar's own delay, when its machine was busy or asleep, or when there is
+//! more to do than it can.
 //!
 //! Deadlines passed that others kept: what they sent has yet to be read. Nobody is given up for
 //! that. A driver reads all that there is to read before it calls
@@ -21,19 +21,19 @@ const CATCHING_UP: Duration = Duration::from_secs(1);
 /// For how long it is known that others may have taken the registrar for dead.
 const MEMORY: Duration = Duration::from_secs(30);
 
-/// How much longer the intervals between keep-alives become at the most, and after how long
-/// without delay they become shorter again.
+/// Maximum factor by which the intervals between keep-alives grow, and the time without delay after
+/// which they shrink again.
 const MAX_STRETCH: u32 = 16;
 const RECOVERY: Duration = Duration::from_secs(10);
 
-/// How far the registrar is behind.
+/// The registrar's delay.
 #[derive(Debug)]
 pub(super) struct Stall {
     /// Until when it reads what came while it was late.
     catching_up: Option<Instant>,
     /// When it was late last.
     last: Option<Instant>,
-    /// How much longer it waits between keep-alives.
+    /// Factor by which the intervals between keep-alives are stretched.
     stretch: u32,
     changed: Option<Instant>,
 }

@@ -25,7 +25,7 @@ const MAX_ELEMENTS: usize = 1024;
 const MAX_OF_CONNECTION: usize = 64;
 const MAX_SUBSCRIPTIONS: usize = 65_536;
 
-/// Who is told of what.
+/// The subscribers of each pool.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
     pools: BTreeMap<PoolHandle, Subscribed>,

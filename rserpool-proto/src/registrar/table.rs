@@ -22,7 +22,7 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 const RESTLESS: u32 = 8;
 const RESTLESS_TIME: Duration = Duration::from_secs(30);
 
-/// How far a download is.
+/// Position of a download.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Page {
     own_children_only: bool,

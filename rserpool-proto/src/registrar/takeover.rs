@@ -10,7 +10,7 @@ use crate::handlespace::ElementKey;
 use crate::wire::RegistrarId;
 use crate::wire::enrp::{InitTakeover, InitTakeoverAck, TakeoverServer};
 
-/// How often peers are asked to agree that were not configured.
+/// Maximum number of requests for agreement to peers that were not configured.
 const MAX_ASKED: u32 = 2;
 
 impl Registrar {
@@ -137,9 +137,10 @@ impl Registrar {
         self.complete_takeovers(now, target);
     }
 
-    /// What the dead one said last of an element may have come later, elsewhere, than what we said
-    /// when the element had come to us. Who believes it now takes the element for one of those
-    /// that we took over, as it was then: no audit would find that, so it is told again.
+    /// Repeats updates about elements that came here from the dead registrar. Its last update about
+    /// such an element may have arrived later, elsewhere, than ours. A peer that believed it would
+    /// count the element among those that we took over, as it was then, and no audit would find
+    /// that.
     fn tell_of_those_who_came(&mut self, from: RegistrarId) {
         let ours: Vec<_> = self.handlespace.owned_by(self.config.identifier, None).collect();
         for key in ours {

@@ -1,4 +1,4 @@
-//! What registrars tell each other of elements: updates (RFC 5353 section 3.3), and the audit that
+//! Replication of elements among registrars: updates (RFC 5353 section 3.3), and the audit that
 //! finds what was missed (section 3.6).
 
 use std::net::IpAddr;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::server::Reach;
 use super::{Epoch, Frame, InvalidFrame, MAX_CHECKPOINT_INTERVAL, RefusalReason, RequestNumber};
 
-/// What a client keeps of its requests, and knows of their replies.
+/// The client's requests that may have to be repeated, and its knowledge of their replies.
 #[derive(Debug)]
 pub struct Client {
     epoch: Epoch,
@@ -29,13 +29,13 @@ struct Kept {
     answered: bool,
 }
 
-/// What a message from the server means.
+/// The meaning of a message from the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "whoever runs a client has to do each of them")]
 pub enum ClientEvent {
     /// The reply to this request. It is the first one.
     Reply {
-        /// Which request, as [`Client::submit`] named it.
+        /// The request's number, returned by [`Client::submit`].
         number: RequestNumber,
         /// The reply.
         body: Bytes,
@@ -165,7 +165,7 @@ impl Client {
         }
     }
 
-    /// What to send to a server that comes after another, behind the cookie.
+    /// Returns the requests to repeat to the next server, after the cookie.
     pub fn replay(&self) -> impl Iterator<Item = Bytes> {
         let numbered = (self.first()..).zip(&self.kept);
         numbered.map(|(number, kept)| self.request(number, kept.body.clone()))

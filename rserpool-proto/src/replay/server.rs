@@ -11,7 +11,7 @@ use super::{Epoch, Frame, InvalidFrame, RefusalReason, RequestNumber};
 const MAX_REPLIES: usize = 4096;
 const MAX_REPLIES_SIZE: usize = 1 << 20;
 
-/// How far a server is with a session.
+/// Progress of a server with a session.
 #[derive(Debug)]
 pub struct Server {
     /// None before the first request.
@@ -31,7 +31,7 @@ pub struct Server {
     since_checkpoint: u32,
 }
 
-/// How far a checkpoint reaches; in clear, for the client to know.
+/// Progress that a checkpoint covers, in clear, for the client to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Reach {
     pub(super) epoch: Epoch,
@@ -53,7 +53,7 @@ impl Reach {
     }
 }
 
-/// What a request asks of the server.
+/// Action that a request asks of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "whoever runs a server has to do each of them")]
 pub enum Action {
@@ -121,7 +121,7 @@ impl Server {
         Ok((server, rest))
     }
 
-    /// What a message of the client asks for.
+    /// Returns the action that a message of the client asks for.
     ///
     /// # Errors
     ///

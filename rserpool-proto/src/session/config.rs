@@ -1,4 +1,4 @@
-//! What a session can be told.
+//! Configuration of a session.
 
 use std::time::Duration;
 
@@ -51,9 +51,8 @@ impl SessionConfig {
         self
     }
 
-    /// How often to make sure that an element is there of which nothing is heard: as the
-    /// transport does by itself. An element that stays silent for a few of them is taken for
-    /// dead, which the transport says more exactly: over TCP four, in whole seconds.
+    /// Sets the interval of heartbeats to a silent element. Default: the transport's own. An
+    /// element is lost when it misses a few of them: over TCP four, in whole seconds.
     #[must_use]
     pub fn heartbeat(mut self, interval: Duration) -> Self {
         self.heartbeat = Some(interval);
@@ -93,9 +92,9 @@ impl SessionConfig {
         self
     }
 
-    /// How old an answer to an earlier resolution may be for the session to begin with it:
-    /// stale_cache_value (RFC 5352 section 7.2), 0, ours, where the RFC has 30 s. A failover
-    /// always asks the registrar.
+    /// Sets the maximum age of an earlier answer with which the session may begin:
+    /// stale_cache_value (RFC 5352 section 7.2). Default: 0, where the RFC has 30 s: a session
+    /// begins with what is there now. A failover always asks the registrar.
     #[must_use]
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = age;

@@ -6,7 +6,7 @@ use crate::receive::{Received, receive_control};
 use crate::wire::asap::{self, Body, BusinessCard, SessionHeartbeat};
 use crate::wire::{Ppid, UserMessage};
 
-/// What a message of a session is.
+/// The kinds of messages of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "drivers handle each")]
 pub enum Incoming {
@@ -16,7 +16,7 @@ pub enum Incoming {
     Cookie(Bytes),
     /// The state that the last element left.
     CookieEcho(Bytes),
-    /// Who may take over.
+    /// The business card: the elements that may take over.
     BusinessCard(BusinessCard),
     /// The other program asks whether this one is there, and gets an answer.
     Heartbeat,

@@ -35,7 +35,7 @@ pub struct Session {
     cookie: Option<Bytes>,
     /// The element that served the session last.
     last: Option<PoolElementId>,
-    /// What the last resolution found.
+    /// Elements of the last resolution.
     known: Vec<PoolElement>,
     /// The elements to fail over to first, as the one that served last recommends it.
     preferred: Vec<PoolElementId>,
@@ -80,7 +80,7 @@ enum State {
     Ended,
 }
 
-/// What a session wants done, in this order.
+/// Action that a session wants its driver to take, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "drivers handle each")]
 pub enum Output {
@@ -93,19 +93,19 @@ pub enum Output {
     Connect {
         /// The name.
         connection: ConnectionId,
-        /// Where to.
+        /// Destination.
         to: TransportAddress,
     },
     /// Send a message.
     Send {
         /// On which connection.
         connection: ConnectionId,
-        /// What.
+        /// The message.
         message: UserMessage,
     },
     /// Close a connection, of which nothing more is told then.
     Close {
-        /// Which.
+        /// The connection.
         connection: ConnectionId,
         /// True to drop what is not sent yet.
         abort: bool,
@@ -114,7 +114,7 @@ pub enum Output {
     Event(Event),
 }
 
-/// What a session tells the application, in the order in which it happened.
+/// Event of a session, for the application, in the order in which it happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -235,8 +235,7 @@ impl Session {
         }
     }
 
-    /// How often the transport is to make sure that the element is there, if not as it does by
-    /// itself.
+    /// Returns the interval of the transport's heartbeats, or `None` for the transport's own.
     #[must_use]
     pub fn heartbeat(&self) -> Option<Duration> {
         self.config.heartbeat
@@ -570,8 +569,8 @@ impl Session {
     }
 }
 
-/// What is sent first to an element whose program is to answer it: over TCP, for it is ours then.
-/// Elements over SCTP may be of another implementation, which answers nothing.
+/// Returns the first message to an element whose program has to answer it: over TCP, where elements
+/// are of this implementation. Elements over SCTP may be of another, which answers nothing.
 fn greeting(element: &PoolElement) -> Option<UserMessage> {
     let address = element.user_transport.address()?;
     let ours = address.protocol == TransportProtocol::Tcp

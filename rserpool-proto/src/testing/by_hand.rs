@@ -20,7 +20,7 @@ pub fn send_enrp(world: &mut World, on: ConnectionId, message: impl Into<enrp::M
     world.send(on, UserMessage::new(Ppid::ENRP, payload));
 }
 
-/// What came over `on`, which is forgotten then.
+/// Takes the messages received over `on`.
 fn take(world: &mut World, on: ConnectionId, protocol: Ppid) -> Vec<UserMessage> {
     let received = std::mem::take(&mut world.received);
     let (ours, others): (Vec<_>, Vec<_>) = received.into_iter().partition(|(its, _)| *its == on);

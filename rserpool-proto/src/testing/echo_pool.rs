@@ -16,7 +16,7 @@ pub fn handle() -> PoolHandle {
     "EchoPool".parse().expect("a pool handle")
 }
 
-/// Where its elements serve: at the address that they come from.
+/// Returns the service address of its elements: the one that they register from.
 #[must_use]
 pub fn service() -> TransportAddress {
     TransportAddress { addresses: Default::default(), ..TransportAddress::tcp(([0; 4], 7).into()) }

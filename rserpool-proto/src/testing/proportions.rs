@@ -1,5 +1,5 @@
-//! How often pool users go to each of three servers, for all policies that are built in, against
-//! what RFC 5356 and rsplib's extensions say.
+//! Shares of three servers in the pool users' sessions, for all built-in policies, against RFC 5356
+//! and rsplib's extensions.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -115,7 +115,7 @@ pub const CASES: [Case; 16] = [
     ),
 ];
 
-/// Who opens the sessions.
+/// The pool users that open the sessions.
 #[derive(Debug, Clone, Copy)]
 pub struct Audience {
     /// The number of users.
@@ -145,7 +145,7 @@ impl Case {
         values.join(", ").trim_matches([',', ' ']).to_owned()
     }
 
-    /// How many of [`SESSIONS`] each server should have.
+    /// Returns the expected number of [`SESSIONS`] for each server.
     #[must_use]
     pub fn expected(&self) -> [f64; 3] {
         let all: f64 = self.parts.iter().sum();

@@ -43,7 +43,7 @@ impl Role {
         if let Self::Element(element) = self { Some(element) } else { None }
     }
 
-    /// What the machine holds.
+    /// Returns the number of items that the machine holds.
     #[must_use]
     pub fn footprint(&self) -> Footprint {
         each!(self, machine => machine.footprint())

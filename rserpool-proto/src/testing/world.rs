@@ -48,13 +48,13 @@ pub struct World {
     start: Instant,
     nodes: Vec<Node>,
     links: Vec<(End, End)>,
-    /// How long it is to any other host and back, as far as anybody is told.
+    /// Round-trip time to any other host, as the machines are told.
     pub round_trip: Option<Duration>,
     /// True if the transport is one whose connections go on when addresses change.
     pub follows_addresses: bool,
     deliveries: VecDeque<Delivery>,
     held: Vec<Delivery>,
-    /// What all machines told, and when.
+    /// Events of all machines, and their times.
     pub events: Vec<(Duration, NodeId, Event)>,
     /// Messages that came for connections which the test made.
     pub received: Vec<(ConnectionId, UserMessage)>,

@@ -1,5 +1,5 @@
-//! What a pool user remembers of resolutions (RFC 5352 section 3.3), and its own choice among
-//! the elements (RFC 5356, "Pool User Considerations").
+//! The pool user's cache of resolutions (RFC 5352 section 3.3), and its own selection among the
+//! elements (RFC 5356, "Pool User Considerations").
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ impl Cache {
         Self { policies, capacity, entries: BTreeMap::new() }
     }
 
-    /// What there is to remember of a registrar's answer, which has all elements of the pool or is
+    /// Returns the cache entry for a registrar's answer, which has all elements of the pool or is
     /// not `complete`.
     pub(super) fn entry(
         &self,

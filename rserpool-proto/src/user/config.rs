@@ -1,4 +1,4 @@
-//! What a pool user can be told.
+//! Configuration of a pool user.
 
 use std::time::Duration;
 
@@ -52,8 +52,8 @@ impl UserConfig {
         self
     }
 
-    /// How often a request is repeated that was not answered: MAX-REQUEST-RETRANSMIT, 2 (RFC
-    /// 5352 section 7.3).
+    /// Sets the number of repetitions of a request that was not answered: MAX-REQUEST-RETRANSMIT.
+    /// Default: 2 (RFC 5352 section 7.3).
     #[must_use]
     pub fn max_request_retransmit(mut self, times: u32) -> Self {
         self.max_request_retransmit = times;

@@ -86,14 +86,14 @@ enum Timer {
     Idle,
 }
 
-/// What a pool user wants to know.
+/// Options of a resolution.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolveOptions {
     /// The number of elements; none is the user's usual number, see
     /// [`UserConfig::items`](super::user::UserConfig::items).
     pub items: Option<u32>,
-    /// How old an answer may be that was received before: stale_cache_value (RFC 5352 section
-    /// 7.2). With zero, the registrar is always asked.
+    /// Maximum age of a cached answer: stale_cache_value (RFC 5352 section 7.2). With zero, the
+    /// registrar is always asked.
     pub max_age: Duration,
 }
 
@@ -104,7 +104,7 @@ impl Default for ResolveOptions {
     }
 }
 
-/// What a pool user tells its owner.
+/// Event of a pool user, for its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "drivers handle each")]
 pub enum Event {
@@ -191,7 +191,7 @@ impl User {
         self.config.request_timeout.unwrap_or_else(|| self.profile.request_timeout())
     }
 
-    /// How much it holds besides what it remembers of pools.
+    /// Returns the number of items that the user holds besides its cache.
     #[must_use]
     pub fn footprint(&self) -> Footprint {
         Footprint {

@@ -28,7 +28,7 @@ pub(super) struct Subscriptions {
     handles: BTreeMap<SubscriptionId, PoolHandle>,
     by_handle: BTreeMap<PoolHandle, SubscriptionId>,
     told: BTreeSet<SubscriptionId>,
-    /// What the owner was told last of those, so that it is told of changes alone.
+    /// The last notification to the owner of each subscription, so that only changes are reported.
     seen: BTreeMap<SubscriptionId, Vec<PoolElement>>,
     /// Those elements among them that an earlier home registrar told of, and the present one has not.
     unconfirmed: BTreeMap<SubscriptionId, BTreeSet<PoolElementId>>,
@@ -174,8 +174,8 @@ impl User {
         }
     }
 
-    /// What the owner was told of a pool before, and a registrar that may have just started does
-    /// not know (yet).
+    /// Returns elements that the owner knows and a registrar that may have just started does not
+    /// know yet.
     fn not_yet_known(
         &mut self,
         now: Instant,

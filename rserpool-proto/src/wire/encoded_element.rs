@@ -31,7 +31,7 @@ pub struct ElementTooLarge {
     pub size: usize,
 }
 
-/// Where the parameter has its fields.
+/// Range of the identifier in the encoded parameter.
 const IDENTIFIER: Range<usize> = 4..8;
 const HOME: Range<usize> = 8..12;
 const USER_TRANSPORT: usize = 16;

@@ -1,4 +1,4 @@
-//! What can be wrong with a message, and what to tell its sender.
+//! Decoding errors, and the error causes to send back for them.
 
 use std::fmt;
 use std::ops::Range;
@@ -30,13 +30,13 @@ impl DecodeError {
         self
     }
 
-    /// What is wrong.
+    /// Returns the kind of the error.
     #[must_use]
     pub fn kind(&self) -> &DecodeErrorKind {
         &self.0.kind
     }
 
-    /// Where, in bytes from the start of the message.
+    /// Returns the position of the error, in bytes from the start of the message.
     #[must_use]
     pub fn offset(&self) -> usize {
         self.0.offset
@@ -74,7 +74,7 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
-/// What is wrong with a message.
+/// Kinds of decoding errors.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeErrorKind {
@@ -83,7 +83,7 @@ pub enum DecodeErrorKind {
     Truncated {
         /// The number of bytes the field needs.
         needed: usize,
-        /// How many there are.
+        /// Number of bytes that are there.
         available: usize,
     },
     /// A length field smaller than the header that it counts.

@@ -110,7 +110,7 @@ pub enum InvalidPoolHandle {
         PoolHandle::MAX_LENGTH
     )]
     TooLong {
-        /// How many there are.
+        /// Length of the handle that was refused.
         length: usize,
     },
 }

@@ -1,4 +1,4 @@
-//! What every ASAP and ENRP message has in common (RFC 5354 section 4).
+//! The structure that all ASAP and ENRP messages share (RFC 5354 section 4).
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use super::{
 /// a message may have ten thousand.
 const MAX_REPORTED: usize = 32;
 
-/// What a protocol puts into a message: [`asap::Body`](super::asap::Body) or
+/// Body of a message of one protocol: [`asap::Body`](super::asap::Body) or
 /// [`enrp::Body`](super::enrp::Body).
 pub trait Body: Sized + fmt::Debug + sealed::Sealed {
     /// The number in the header.
@@ -54,12 +54,13 @@ pub(super) mod sealed {
 /// One message of ASAP or ENRP: its body, and whatever else it came with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message<B> {
-    /// What it says.
+    /// The body.
     pub body: B,
     extras: Extras,
 }
 
-/// What a receiver keeps of a message so that it encodes back to the same bytes.
+/// Parts of a received message that its types do not express, kept so that it encodes to the same
+/// bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Extras {
     unrecognized: Vec<Unrecognized>,
@@ -98,8 +99,8 @@ impl Extras {
     }
 }
 
-/// What a receiver has to do with a message because of the unknown parameters in it: the two
-/// high bits of their types say so (RFC 5354 section 3).
+/// Action that unknown parameters require of the receiver, by the two high bits of their types (RFC
+/// 5354 section 3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disposition {
     /// True to process the message at all.
@@ -182,7 +183,7 @@ impl<B: Body> Message<B> {
         &self.extras.unrecognized
     }
 
-    /// What the unknown parameters of this message ask of its receiver.
+    /// Returns the action that the unknown parameters of this message require of its receiver.
     #[must_use]
     pub fn disposition(&self) -> Disposition {
         let mut disposition = Disposition { process: true, report: Vec::new() };
@@ -202,7 +203,7 @@ impl<B: Body> Message<B> {
 struct Header {
     message_type: u8,
     flags: u8,
-    /// Where the message ends, the length of what it is in not being more than its padding.
+    /// End of the message without padding. Bytes after it are at most padding.
     end: usize,
 }
 
@@ -245,7 +246,7 @@ pub(super) trait Format: Placeholder {
     const NAME: &'static str;
     /// The flags that the type defines.
     const FLAGS: u8 = 0;
-    /// Where its parameters may be in another order.
+    /// Order of the parameters, if others are accepted.
     const LAYOUT: Option<Layout> = None;
 
     fn flags(&self) -> u8 {
@@ -370,7 +371,7 @@ pub struct UnknownMessage {
     /// All of its flags.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub flags: u8,
-    /// What follows the header.
+    /// Bytes after the header.
     #[cfg_attr(feature = "serde", serde(with = "super::serialize::hex"))]
     pub value: Bytes,
 }

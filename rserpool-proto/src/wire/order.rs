@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{DecodeErrorKind, Parameter, ParameterType, UserTransport, padded};
 
-/// How a type of message is laid out.
+/// Layout of a message type.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
     /// The number of bytes of fields in front of the parameters.

@@ -13,7 +13,7 @@ use super::{DecodeError, DecodeErrorKind, Parameter, ParameterType, padded};
 pub(crate) struct Reader<'a> {
     message: &'a Bytes,
     position: usize,
-    /// Where the message's body ends, or the parameter that it is in.
+    /// End of the message's body, or of the parameter that encloses it.
     end: usize,
     unrecognized: &'a mut Vec<Unrecognized>,
     /// The number of known parameters it went into.
@@ -79,7 +79,7 @@ impl<'a> Reader<'a> {
         self.array().map(u32::from_be_bytes)
     }
 
-    /// What is left.
+    /// Returns the remaining bytes.
     #[inline(always)]
     pub(super) fn rest(&mut self) -> &'a [u8] {
         let rest = self.left();
@@ -87,7 +87,7 @@ impl<'a> Reader<'a> {
         rest
     }
 
-    /// What is left, sharing the message's memory.
+    /// Returns the remaining bytes, sharing the message's memory.
     #[inline]
     pub(super) fn shared_rest(&mut self) -> Bytes {
         let rest = self.message.slice(self.position..self.end);

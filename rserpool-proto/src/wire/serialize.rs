@@ -1,4 +1,4 @@
-//! How the types of `wire` look to `serde`, for tools that print messages.
+//! `serde` representation of the types in `wire`, for tools that print messages.
 
 use serde::ser::{SerializeMap, SerializeSeq, SerializeStruct};
 use serde::{Serialize, Serializer};

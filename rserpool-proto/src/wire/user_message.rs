@@ -1,4 +1,4 @@
-//! What a transport carries in one piece.
+//! The unit of data that a transport carries.
 
 use std::fmt;
 use std::time::Duration;
@@ -42,12 +42,12 @@ pub struct UserMessage {
     pub stream: u16,
     /// True if it may overtake the messages before it, where the transport can do that.
     pub unordered: bool,
-    /// How hard to try to deliver it, where the transport can give up. A received message is
+    /// Effort to deliver the message, where the transport can give up. A received message is
     /// [`Reliability::Full`].
     pub reliability: Reliability,
 }
 
-/// How hard to try to deliver a message (RFC 3758, RFC 7496). Over TCP all are delivered.
+/// Effort to deliver a message (RFC 3758, RFC 7496). Over TCP all messages are delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Reliability {

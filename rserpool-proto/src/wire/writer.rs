@@ -130,7 +130,7 @@ impl<'e> Writer<'e> {
         self.slice(parameter);
     }
 
-    /// What a pool user gets of an element.
+    /// Writes the fields of an element that pool users get.
     pub(super) fn element_for_users(&mut self, element: &EncodedElement) {
         let (length, value) = element.for_users();
         self.pad();
@@ -164,7 +164,7 @@ impl<'e> Writer<'e> {
         }
     }
 
-    /// What was written, padded. Whether its lengths fit is for the caller to check.
+    /// Returns the padded bytes. The caller checks that the lengths fit.
     pub(super) fn into_padded(mut self) -> Vec<u8> {
         self.pad();
         self.bytes

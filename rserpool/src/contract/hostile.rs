@@ -1,4 +1,4 @@
-//! What anyone may send to a registrar.
+//! Tests of a registrar against arbitrary messages.
 
 use rserpool_proto::user::{ResolveError, ResolveOptions};
 use rserpool_proto::wire::asap::{Body, HandleResolution, Message, Registration, Resolved};
@@ -34,8 +34,8 @@ async fn ask(connection: &mut dyn Connection, request: impl Into<Message>) -> Bo
     Message::decode(&answer.payload).expect("it is ASAP").body
 }
 
-/// What ends rsplib's registrar, and what no registrar should be sent, is answered or dropped;
-/// after each the next request is served.
+/// Checks that messages that crash other registrars are answered or dropped, and that the next
+/// request is served after each.
 pub async fn what_ends_other_registrars_is_answered(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let address = registrar.local_address().clone();

@@ -1,4 +1,4 @@
-//! What transports do whose connections have paths, streams and partial reliability: SCTP.
+//! Tests of transports whose connections have paths, streams and partial reliability: SCTP.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;

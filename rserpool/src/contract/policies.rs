@@ -1,4 +1,4 @@
-//! What the registrar chooses reaches those who use a pool, whichever way they do.
+//! Tests that the registrar's selection reaches pool users by every way to use a pool.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

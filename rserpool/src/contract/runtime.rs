@@ -1,4 +1,4 @@
-//! What a runtime has to do.
+//! Tests of a runtime.
 
 use std::time::Duration;
 

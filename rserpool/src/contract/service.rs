@@ -1,4 +1,4 @@
-//! What registrars, elements, users and sessions do on a runtime and a transport.
+//! Tests of registrars, elements, users and sessions on a runtime and a transport.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -244,7 +244,8 @@ pub async fn a_program_may_be_an_element_and_a_user(network: Network) {
     }
 }
 
-/// Who has a session keeps it, and nobody gets another.
+/// Checks that open sessions go on after their element has left the pool, and that no new ones
+/// reach it.
 pub async fn open_sessions_go_on_when_their_element_has_left(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let at = registrar.local_address().clone();
@@ -470,7 +471,7 @@ pub async fn elements_are_chosen_and_named_and_answers_forgotten(network: Networ
     assert_eq!(count().await, 2);
 }
 
-/// Who subscribes hears of elements that are there, come and go.
+/// Checks that a subscriber learns of the elements that are there, come and go.
 pub async fn a_subscriber_sees_the_pool_change(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let first = start_counter(&network, registrar.local_address()).await;
@@ -551,7 +552,7 @@ pub async fn futures_that_are_dropped_lose_nothing(network: Network) {
     assert_eq!(user.resolve(pool(), ResolveOptions::default()).await.expect("there").len(), 1);
 }
 
-/// What is missing is named.
+/// Checks that errors name what is missing.
 pub async fn no_registrar_and_no_pool_are_errors_that_say_so(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let address = registrar.local_address().clone();

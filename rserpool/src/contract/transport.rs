@@ -1,4 +1,4 @@
-//! What a transport has to do.
+//! Tests of a transport.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -76,7 +76,7 @@ pub async fn messages_keep_order_boundaries_and_identifiers(network: Network) {
     }
 }
 
-/// Where nobody listens, the connection is lost, and soon.
+/// Checks that a connection to an address without a listener is lost soon.
 pub async fn nobody_there_is_lost_at_once(network: Network) {
     let free = network.listen(Purpose::Session, &any_address(&network)).expect("a free port");
     let address: TransportAddress = free.local().expect("it listens").clone();
@@ -103,7 +103,8 @@ pub async fn an_end_in_good_order_is_told_from_a_broken_connection(network: Netw
     assert!(matches!(event(&mut *ours).await, Event::Lost(_)));
 }
 
-/// What a peer says before it hangs up comes, and then its end, also where both are there at once.
+/// Checks that messages sent before a close arrive, and the end after them, also when both are
+/// ready at once.
 pub async fn last_words_and_the_end_both_arrive(network: Network) {
     for purpose in [Purpose::Session, Purpose::Protocol(Ppid::ASAP)] {
         let (_server, mut ours, mut theirs) = connect(&network, purpose).await;

@@ -69,7 +69,7 @@ pub trait Service: Send + 'static {
 #[error("the service cannot go on from this state")]
 pub struct InvalidState;
 
-/// How a [`Service`] is offered.
+/// Configuration of the way in which a [`Service`] is offered.
 #[derive(Debug, Clone)]
 pub struct ServiceConfig {
     seal: Arc<Seal>,

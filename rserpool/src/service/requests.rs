@@ -88,13 +88,13 @@ impl RequestConfig {
     }
 }
 
-/// What happens in a [`RequestSession`], in the order in which it happens.
+/// Event of a [`RequestSession`], in the order in which it happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RequestEvent {
     /// The reply to a request. Replies come in the order of the requests.
     Reply {
-        /// Which one, as [`RequestSession::submit`] named it.
+        /// The request's number, returned by [`RequestSession::submit`].
         number: RequestNumber,
         /// The reply.
         body: Bytes,
@@ -219,7 +219,7 @@ impl RequestSession {
         Ok(number)
     }
 
-    /// What happens next.
+    /// Waits for the next event.
     ///
     /// # Errors
     ///

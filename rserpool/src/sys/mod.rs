@@ -101,7 +101,7 @@ pub(crate) fn peel_off(socket: &Socket, association: AssociationId) -> io::Resul
     Ok(Socket::from(descriptor))
 }
 
-/// What `recvmsg` said besides the data.
+/// Result of `recvmsg` besides the data.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Received {
     /// The number of bytes of data.

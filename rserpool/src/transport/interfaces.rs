@@ -35,8 +35,8 @@ pub(crate) fn towards(address: SocketAddr) -> Option<IpAddr> {
     socket.local_addr().ok().map(|local| local.ip())
 }
 
-/// Where others reach what is bound to `bound`: there, or, where that is all addresses, at those
-/// of the interfaces. Without any, it is as it was.
+/// Returns the addresses at which others reach a socket bound to `bound`: these, or, for the
+/// unspecified address, those of the interfaces. Without any interface, `bound` is returned.
 pub(crate) fn reachable(bound: &TransportAddress) -> TransportAddress {
     if !bound.addresses.iter().any(IpAddr::is_unspecified) {
         return bound.clone();

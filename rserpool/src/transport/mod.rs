@@ -1,4 +1,4 @@
-//! How messages travel: endpoints and connections, shaped like SCTP's.
+//! Message-oriented transports: endpoints and connections, shaped like those of SCTP.
 //!
 //! A [`Transport`] opens [`Endpoint`]s. An endpoint is one bound port that dials and accepts,
 //! because a registrar that looks after a pool element has to connect to where the element
@@ -30,7 +30,7 @@ pub use tcp::Tcp;
 
 /// A transport protocol that is available here.
 pub trait Transport: fmt::Debug + Send + Sync + 'static {
-    /// Which one.
+    /// Returns the transport protocol.
     fn protocol(&self) -> TransportProtocol;
 
     /// Opens an endpoint that accepts connections at `listen`, or dials only.
@@ -46,8 +46,8 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     ) -> io::Result<Box<dyn Endpoint>>;
 }
 
-/// What the connections of an endpoint carry. Transports with message boundaries and payload
-/// protocol identifiers need not care.
+/// Use of an endpoint's connections. Transports with message boundaries and payload protocol
+/// identifiers may ignore it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Purpose {
@@ -68,7 +68,7 @@ pub(crate) fn is_shortage(error: &io::Error) -> bool {
 
 /// One bound port.
 pub trait Endpoint: fmt::Debug + Send + Sync {
-    /// Where it accepts connections; `None` if it does not.
+    /// Returns the address on which it accepts connections; `None` if it does not.
     fn local(&self) -> Option<&TransportAddress>;
 
     /// Begins to connect. The connection's first event tells what became of it.
@@ -89,8 +89,8 @@ pub trait Connection: fmt::Debug + Send + Sync {
     /// The other end: where it was dialled, or where it came from.
     fn peer(&self) -> &TransportAddress;
 
-    /// What happens next. Also writes what is still to be written. Nothing is lost when it is
-    /// not called again; after [`Event::Closed`] or [`Event::Lost`] it must not be.
+    /// Polls for the next event, and writes pending data. Cancel safety: nothing is lost if it is
+    /// not called again. Must not be called after [`Event::Closed`] or [`Event::Lost`].
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event>;
 
     /// Ready when [`Self::send`] has room for a message. Writes what is still to be written.
@@ -162,8 +162,8 @@ pub trait Paths {
     /// When the peer does not have the address.
     fn set_primary(&mut self, address: IpAddr) -> io::Result<()>;
 
-    /// How long it is to the peer and back on the primary path, smoothed (RFC 9260 section 6.3.1),
-    /// as exactly as the transport knows.
+    /// Returns the smoothed round-trip time of the primary path (RFC 9260 section 6.3.1), as
+    /// exactly as the transport knows it.
     ///
     /// # Errors
     ///
@@ -186,7 +186,7 @@ pub trait Paths {
     fn remove_local(&mut self, address: IpAddr) -> io::Result<()>;
 }
 
-/// What happens on a connection.
+/// Event of a connection.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -230,7 +230,7 @@ pub enum SendError {
     /// The message is longer than the transport carries.
     #[error("a message of {length} bytes is too long: at most {limit} are carried")]
     TooLong {
-        /// How long it is.
+        /// Length of the message.
         length: usize,
         /// The longest that it may be.
         limit: usize,
@@ -247,7 +247,7 @@ pub enum SendError {
     NoStream {
         /// The stream.
         stream: u16,
-        /// How many there are, the first of which is 0.
+        /// Number of streams, the first of which is 0.
         streams: u16,
     },
     /// Too much is waiting to be written: the peer does not read fast enough.

@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use super::interfaces;
 use crate::runtime::{Interest, RegisteredSocket, Runtime};
 
-/// How far messages go: as far as rsplib's.
+/// Time to live of multicast messages, as in rsplib.
 const TIME_TO_LIVE: u32 = 30;
 
 /// More than any message that is for all.

@@ -1,4 +1,4 @@
-//! What one host may take.
+//! Options that limit what one host may take.
 
 use clap::Args;
 use rserpool::{Limits, RegistrarConfig};

@@ -29,20 +29,20 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(8);
 /// Run a registrar, where servers register and clients look for them
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Where to offer ASAP, to servers and clients; may be repeated for further addresses of the
-    /// same port, over SCTP
+    /// ASAP address to listen on, for servers and clients; over SCTP, repeat it for further
+    /// addresses with the same port
     #[arg(long, value_name = "ADDR", value_parser = options::address,
           default_value = options::DEFAULT_REGISTRAR)]
     asap: Vec<SocketAddr>,
     /// Do not announce the registrar in the local network. One at a loopback address is not
     #[arg(long)]
     no_announce: bool,
-    /// Where to offer ENRP, to other registrars [default: port 9901 of the address of --asap, or
-    /// any other where that is taken]
+    /// ENRP address to listen on, for other registrars [default: port 9901 of the address of
+    /// --asap, or any other port if that is taken]
     #[arg(long, value_name = "ADDR", value_parser = options::enrp_address)]
     enrp: Option<SocketAddr>,
-    /// Where another registrar offers ENRP; may be repeated. They share what they know, and take
-    /// over from each other [default: registrars that tell by multicast that they are there]
+    /// ENRP address of another registrar; may be repeated. Registrars replicate the handlespace and
+    /// take over from each other [default: registrars found by multicast]
     #[arg(long, value_name = "ADDR", value_parser = options::enrp_address)]
     peer: Vec<SocketAddr>,
     #[command(flatten)]

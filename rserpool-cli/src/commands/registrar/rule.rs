@@ -38,7 +38,7 @@ enum Kind {
 #[derive(Debug)]
 struct Expression {
     parsed: FlatEx<f64>,
-    /// Which word each variable is, in the order of their names.
+    /// Parameter word that each variable stands for, in the order of their names.
     variables: Vec<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! Which elements an answer has, and in which order.
+//! Options for the selection of elements.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub(super) struct SelectionOptions {
     /// [default: 1]
     #[arg(long, value_name = "N")]
     max_increment: Option<usize>,
-    /// What the distances of elements are multiples of, in milliseconds
+    /// Granularity of the distances of elements, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 50)]
     distance_step: u64,
     /// A policy of one's own: NUMBER=order:EXPR selects the elements with the smallest value first,

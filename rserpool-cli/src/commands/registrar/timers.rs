@@ -1,4 +1,4 @@
-//! How long a registrar waits.
+//! Options for the registrar's timers.
 
 use std::time::Duration;
 
@@ -30,14 +30,14 @@ fn interval(text: &str) -> Result<Duration, String> {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Timers")]
 pub(super) struct TimerOptions {
-    /// How often an element is asked whether it is alive
+    /// Interval between keep-alives to an element
     #[arg(long, value_name = "SECONDS", value_parser = interval, default_value = "5")]
     keep_alive_interval: Duration,
     /// The time that it may take to answer
     #[arg(long, value_name = "SECONDS", value_parser = interval, default_value = "5")]
     keep_alive_timeout: Duration,
-    /// How often other registrars are told that this one is there: PEER-HEARTBEAT-CYCLE [default:
-    /// 2, with --compatibility rfc 30]
+    /// Interval between presence messages to other registrars: PEER-HEARTBEAT-CYCLE [default: 2,
+    /// with --compatibility rfc 30]
     #[arg(long, value_name = "SECONDS", value_parser = interval)]
     heartbeat_cycle: Option<Duration>,
     /// The time that another registrar may be silent: MAX-TIME-LAST-HEARD [default: 3, with
@@ -60,7 +60,7 @@ pub(super) struct TimerOptions {
     /// The time that another registrar that connects may take to say who it is
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "10")]
     first_message_timeout: Duration,
-    /// How often the registrar announces itself, times the number of those heard:
+    /// Interval between announcements, multiplied by the number of registrars that announce:
     /// T6-Serverannounce
     #[arg(long, value_name = "SECONDS", value_parser = interval, default_value = "1")]
     announce_interval: Duration,

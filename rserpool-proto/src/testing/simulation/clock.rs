@@ -20,7 +20,7 @@ impl Clock {
         Self { base, started, speed: u128::from(speed) }
     }
 
-    /// What it shows at the true time `time`.
+    /// Returns the clock's reading at the true time `time`.
     pub(super) fn at(&self, time: Duration) -> Instant {
         let passed = (time - self.started).as_nanos();
         self.base + nanoseconds(passed * self.speed / MILLION)

@@ -34,15 +34,15 @@ pub(super) struct Cluster {
     pub(super) elements: BTreeMap<HostId, Member>,
     pub(super) users: Vec<HostId>,
     pub(super) adversaries: Vec<HostId>,
-    /// What users asked for and when; none is forgotten but by a user that dies.
+    /// Requests of users and their times; forgotten only with the user.
     pub(super) asked: BTreeMap<(HostId, RequestId), Duration>,
     /// The last answer for each user and pool.
     pub(super) answers: BTreeMap<(HostId, RequestId), Result<Vec<PoolElement>, ResolveError>>,
-    /// Which registrars have, or had, which elements while nothing happened to either.
+    /// Pairs of a registrar and an element it has, or had, while nothing happened to either.
     pub(super) present: BTreeSet<(HostId, HostId)>,
     /// Since when registrars do not have elements that nothing has happened to, nor to themselves.
     pub(super) missing: BTreeMap<(HostId, HostId), Duration>,
-    /// What users were told of the pools last: all subscribe to all.
+    /// Last notification to each user about each pool: all subscribe to all.
     pub(super) told: BTreeMap<(HostId, PoolHandle), Vec<PoolElement>>,
 }
 
@@ -63,7 +63,7 @@ pub(super) fn handle(pool: usize) -> PoolHandle {
     format!("Pool{pool}").parse().expect("a pool handle")
 }
 
-/// How often it is looked at what has to be true at all times.
+/// Interval between checks of the rules that hold at all times.
 const GLANCE: Duration = Duration::from_millis(250);
 
 impl Cluster {
@@ -364,8 +364,7 @@ impl Cluster {
         self.told.retain(|(user, _), _| *user != host);
     }
 
-    /// What goes on in a pool also without faults: loads change, elements leave, users ask and
-    /// report.
+    /// Simulates the ordinary life of a pool: loads change, elements leave, users ask and report.
     pub(super) fn work(&mut self) {
         match self.rng.random_range(0..8) {
             0 | 1 => self.change_policy(),

@@ -1,4 +1,4 @@
-//! What has to be true when nothing bad has happened for a while.
+//! Rules that hold when nothing bad has happened for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -22,13 +22,13 @@ use cluster::Cluster;
 use plan::Discovery;
 pub use report::Tally;
 
-/// How a run ended.
+/// Result of a run.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Outcome {
-    /// What was not as it has to be, and when.
+    /// The rule that was broken, and the time.
     pub violation: Option<(Duration, String)>,
-    /// What happened, a line each, if that was asked for.
+    /// Trace of the run, one line for each event, if it was asked for.
     pub trace: Vec<String>,
     /// Numbers.
     pub tally: Tally,
@@ -44,10 +44,10 @@ const BOUND_AFTER_ENRP: Duration = Duration::from_secs(120);
 /// The time that a user waits for an answer at most, by any clock: three times T1-ENRPrequest.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// How soon all registrars know what changes where nothing is wrong.
+/// Time within which all registrars learn of a change when nothing is wrong.
 const SOON: Duration = Duration::from_secs(1);
 
-/// How soon users are answered who may have to look for a registrar first, some of which are in
+/// Time within which users are answered that may have to look for a registrar first, some in
 /// another part of the network.
 const FOUND: Duration = Duration::from_secs(3);
 

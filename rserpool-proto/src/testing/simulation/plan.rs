@@ -1,4 +1,4 @@
-//! What a seed draws before anything runs.
+//! The plan of a run, drawn from its seed before anything runs.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use rand::{Rng, RngExt};
 
 use super::network::Weather;
 
-/// How registrars are found.
+/// Means by which registrars are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Discovery {
     /// Everyone knows the addresses of all registrars.
@@ -29,7 +29,7 @@ impl Discovery {
         matches!(self, Self::Multicast | Self::Both)
     }
 
-    /// How many of `registrars` are known to everyone.
+    /// Returns the number of `registrars` that everyone knows.
     pub(super) fn known(self, registrars: usize) -> usize {
         match self {
             Self::Configured => registrars,
@@ -40,7 +40,7 @@ impl Discovery {
     }
 }
 
-/// What can happen.
+/// The faults that can be injected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fault {
     /// A process is killed; its host closes its connections.
@@ -120,7 +120,7 @@ impl Selection {
     }
 }
 
-/// What a run is like.
+/// Parameters of a run.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) protocol: TransportProtocol,
@@ -136,14 +136,14 @@ pub(super) struct Plan {
     pub(super) weather: Weather,
     /// The protocol of the hosts that do what they like, if there are any.
     pub(super) adversary: Option<Ppid>,
-    /// How much faster or slower than true a clock may be, in parts of a million.
+    /// Maximum error of a clock's rate, in parts per million.
     pub(super) skew: u32,
-    /// Which faults there are in this run.
+    /// Kinds of faults in this run.
     pub(super) faults: Vec<Fault>,
     /// The number of times faults come and are waited out.
     pub(super) rounds: usize,
     pub(super) faults_each: usize,
-    /// How long it is between two faults, at most.
+    /// Maximum time between two faults.
     pub(super) pause: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! What runs came to, in numbers.
+//! Statistics of runs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::plan::Fault;
 
-/// What was drawn and what came of it, of one run or of many.
+/// Statistics of one run or of many.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
     runs: u64,
@@ -14,7 +14,7 @@ pub struct Tally {
     pub(super) simulated: Duration,
     pub(super) messages: u64,
     pub(super) steps: u64,
-    /// How long after the last fault the registrars agreed, each time.
+    /// Time from the last fault to agreement of the registrars, one for each run.
     pub(super) settled: Vec<Duration>,
     /// The number of runs by their numbers of registrars, elements and users.
     pub(super) sizes: [u64; 3],

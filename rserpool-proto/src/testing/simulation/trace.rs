@@ -1,4 +1,4 @@
-//! What happened, for people.
+//! Readable descriptions of events.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ impl Trace {
     }
 }
 
-/// What a machine told, in a few words.
+/// Describes an event of a machine in a few words.
 #[allow(clippy::wildcard_enum_match_arm, reason = "the others are short")]
 pub(super) fn describe_event(event: &Event) -> String {
     match event {

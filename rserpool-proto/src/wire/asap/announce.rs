@@ -9,7 +9,7 @@ use crate::wire::{RegistrarId, TransportAddress};
 pub struct ServerAnnounce {
     /// The registrar.
     pub registrar: RegistrarId,
-    /// Where it offers ASAP; empty means SCTP at the announcement's source address.
+    /// ASAP addresses of the registrar. If empty: SCTP at the announcement's source address.
     pub transports: Vec<TransportAddress>,
 }
 

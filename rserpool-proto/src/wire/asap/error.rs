@@ -8,7 +8,7 @@ use crate::wire::{OperationError, ParameterType};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Error {
-    /// What it did not understand.
+    /// The cause, and the part of the message that was not understood.
     pub error: OperationError,
 }
 

@@ -69,7 +69,7 @@ pub use unreachable::EndpointUnreachable;
 pub type Message = super::Message<Body>;
 
 protocol! {
-    /// What an ASAP message says.
+    /// Body of an ASAP message.
     "ASAP" {
         /// A pool element registers, or registers again.
         Registration,
@@ -79,7 +79,7 @@ protocol! {
         RegistrationResponse,
         /// The answer to a deregistration, or the news that a registration expired.
         DeregistrationResponse,
-        /// Which elements does this pool have?
+        /// Asks for the elements of a pool.
         HandleResolution,
         /// These, or none.
         HandleResolutionResponse,
@@ -95,7 +95,7 @@ protocol! {
         Cookie,
         /// The last cookie, given to the successor.
         CookieEcho,
-        /// Who I am, and who may replace me.
+        /// Identifies the sender and the elements that may replace it.
         BusinessCard,
         /// I did not understand.
         Error,

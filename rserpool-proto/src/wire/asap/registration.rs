@@ -18,8 +18,8 @@ pub struct Registration {
 placeholder!(Registration { pool_handle, pool_element });
 
 impl Registration {
-    /// Who wants to register where, in bytes that are a registration and cannot be decoded: as far
-    /// as that can be read.
+    /// Returns the pool handle and the identifier from the bytes of a registration that cannot be
+    /// decoded, as far as they can be read.
     pub(crate) fn addressee(message: &Bytes) -> Option<(PoolHandle, PoolElementId)> {
         let [Self::TYPE, _, _, _] = message.first_chunk()? else { return None };
         let mut unrecognized = Vec::new();

@@ -68,7 +68,7 @@ pub struct HandleResolutionResponse {
     pub result: Resolved,
 }
 
-/// What a handle resolution found.
+/// Result of a handle resolution.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]

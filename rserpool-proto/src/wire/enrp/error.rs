@@ -11,7 +11,7 @@ pub struct Error {
     /// From whom, for whom.
     #[cfg_attr(feature = "serde", serde(flatten))]
     pub route: Route,
-    /// What it did not understand.
+    /// The cause, and the part of the message that was not understood.
     pub error: OperationError,
 }
 

@@ -15,7 +15,7 @@ pub struct HandleUpdate {
     /// From whom, for whom.
     #[cfg_attr(feature = "serde", serde(flatten))]
     pub route: Route,
-    /// What to do.
+    /// The change.
     pub action: UpdateAction,
     /// Reserved: zero, unless it was received otherwise.
     pub reserved: u16,
@@ -58,7 +58,7 @@ impl UpdateAction {
     }
 }
 
-/// What a handle update asks for.
+/// The change that a handle update reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]

@@ -23,7 +23,7 @@ pub use takeover::{InitTakeover, InitTakeoverAck, TakeoverServer};
 pub type Message = super::Message<Body>;
 
 protocol! {
-    /// What an ENRP message says.
+    /// Body of an ENRP message.
     "ENRP" {
         /// A registrar is here, and its elements have this checksum.
         Presence,
@@ -33,7 +33,7 @@ protocol! {
         HandleTableResponse,
         /// An element came, changed or left.
         HandleUpdate,
-        /// Which registrars do you know?
+        /// Asks for the receiver's list of registrars.
         ListRequest,
         /// These.
         ListResponse,

@@ -17,7 +17,7 @@ pub struct Presence {
     pub route: Route,
     /// The checksum of the elements that the sender owns.
     pub checksum: Option<PeChecksum>,
-    /// Where to reach the sender.
+    /// Address of the sender.
     pub server: Option<ServerInformation>,
 }
 

@@ -47,7 +47,7 @@ pub enum ErrorCause {
     Other {
         /// The number of the cause.
         code: u16,
-        /// What came with it.
+        /// The information field.
         information: Bytes,
     },
 }

@@ -20,7 +20,7 @@ pub use transport::{Addresses, TransportAddress, TransportProtocol, TransportUse
 
 /// A parameter that can stand in a message or in another parameter.
 pub(crate) trait Parameter: Placeholder {
-    /// What to call it when it is missing.
+    /// Name of the parameter in error messages.
     const NAME: &'static str;
 
     fn accepts(parameter: ParameterType) -> bool;
@@ -98,7 +98,7 @@ parameter_types! {
     PoolElement = 0xa, "Pool Element";
     /// A registrar's identifier and address.
     ServerInformation = 0xb, "Server Information";
-    /// What went wrong.
+    /// Reports an error.
     OperationError = 0xc, "Operation Error";
     /// A cookie.
     Cookie = 0xd, "Cookie";

@@ -105,7 +105,7 @@ impl fmt::Debug for PolicyType {
 pub struct PolicyParameters {
     policy_type: PolicyType,
     words: SmallVec<[u32; 4]>,
-    /// What does not fill a word, and its length; always nothing in the policies that we know.
+    /// Bytes that do not fill a word, and their number; always empty in the known policies.
     tail: [u8; 3],
     tail_length: u8,
 }
@@ -272,7 +272,7 @@ pub enum InvalidPolicyText {
     TooManyValues {
         /// The policy.
         policy_type: PolicyType,
-        /// How many it takes.
+        /// Maximum number of words.
         most: usize,
     },
 }

@@ -15,11 +15,11 @@ pub struct PoolElement {
     pub home_registrar: RegistrarId,
     /// The time that the registration is valid.
     pub registration_life: RegistrationLife,
-    /// Where it serves pool users.
+    /// Address at which the element serves pool users.
     pub user_transport: UserTransport,
     /// The pool's policy with this element's values.
     pub policy: PolicyParameters,
-    /// Where registrars reach its ASAP endpoint.
+    /// Address of the element's ASAP endpoint, for registrars.
     pub asap_transport: Option<TransportAddress>,
 }
 

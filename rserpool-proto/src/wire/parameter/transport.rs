@@ -12,7 +12,7 @@ use crate::wire::{DecodeError, Reader, Writer, placeholder};
 /// The IP addresses of one endpoint; more than one only over SCTP.
 pub type Addresses = SmallVec<[IpAddr; 1]>;
 
-/// Which transport protocol a transport address belongs to.
+/// Transport protocol of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum TransportProtocol {
@@ -43,7 +43,7 @@ impl fmt::Display for TransportProtocol {
     }
 }
 
-/// What a pool element offers at a transport address (RFC 5354 section 3.4).
+/// Services that a pool element offers at a transport address (RFC 5354 section 3.4).
 ///
 /// The RFC has the field for SCTP alone and reserves it elsewhere; rsplib uses it for TCP too,
 /// and so do we, because a session over TCP has a control channel as well.
@@ -74,7 +74,7 @@ pub struct TransportAddress {
     pub protocol: TransportProtocol,
     /// The port.
     pub port: u16,
-    /// What the address is for.
+    /// Services at the address.
     pub usage: TransportUse,
     /// The IP addresses, at least one in a message.
     pub addresses: Addresses,
@@ -261,7 +261,7 @@ impl Parameter for IpAddr {
     }
 }
 
-/// Where a pool element serves its users.
+/// Address at which a pool element serves its users.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]

@@ -43,10 +43,10 @@ const TAG: usize = 16;
 /// The longest cookie: what a COOKIE message has room for.
 const MAX_LENGTH: usize = 65_527;
 
-/// How far the clocks of two servers of a pool may be apart. Not from the RFCs.
+/// Maximum difference between the clocks of two servers of a pool. Not from the RFCs.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
-/// How many sessions' lines of cookies are remembered, the latest. Not from the RFCs.
+/// Maximum number of sessions whose latest cookie is remembered. Not from the RFCs.
 const MAX_LINEAGES: usize = 65_536;
 
 /// Seals and opens the cookies of one pool, at one of its servers.
@@ -65,13 +65,13 @@ pub struct Lineage {
     sequence: u64,
 }
 
-/// What was in a cookie.
+/// Content of a cookie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Opened {
-    /// What was sealed.
+    /// The sealed part.
     pub state: Bytes,
-    /// What stood beside it in clear.
+    /// The part in clear.
     pub clear: Bytes,
     /// The line that the next cookie of the session belongs to.
     pub lineage: Lineage,
@@ -81,7 +81,7 @@ pub struct Opened {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a cookie of {length} bytes is too long: a message has room for {MAX_LENGTH}")]
 pub struct TooLong {
-    /// How long it would be.
+    /// Length that the cookie would have.
     pub length: usize,
 }
 
@@ -92,7 +92,7 @@ pub enum CookieRefused {
     /// It is longer than any that is sealed.
     #[error("the cookie is too long: {length} bytes")]
     Oversized {
-        /// How long it is.
+        /// Length of the cookie.
         length: usize,
     },
     /// It is no sealed cookie.
@@ -125,7 +125,7 @@ pub struct Refusals {
     pub replayed: u64,
 }
 
-/// What a seal remembers.
+/// Record of a seal.
 #[derive(Debug, Default)]
 struct Seen {
     /// The sequence number of the last cookie of each line that was taken.
@@ -157,8 +157,9 @@ impl Seal {
         Self { pool, ring: RwLock::new(ring), max_age, seen: Mutex::default() }
     }
 
-    /// How old a cookie may be: a day, ours. A session that is idle for longer starts afresh
-    /// when its server dies.
+    /// Sets the maximum age of a cookie. Default: 1 day. Not from the RFCs: bounds how long a
+    /// stolen cookie can be used. A session that is idle for longer starts afresh when its server
+    /// dies.
     #[must_use]
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = age;
@@ -232,7 +233,7 @@ impl Seal {
         Ok(cookie.freeze())
     }
 
-    /// What is in a cookie that came back.
+    /// Opens a cookie that a client brought back.
     ///
     /// # Errors
     ///
@@ -330,8 +331,8 @@ impl Refusals {
     }
 }
 
-/// What stands in clear in a sealed cookie, for the client that carries it. Nothing proves it to
-/// the client.
+/// Returns the clear part of a sealed cookie, for the client that carries it. The client has no
+/// proof that it is genuine.
 #[must_use]
 pub fn clear_part(cookie: &Bytes) -> Option<Bytes> {
     let header: &[u8; HEADER] = cookie.first_chunk()?;

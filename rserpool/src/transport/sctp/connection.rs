@@ -31,7 +31,7 @@ const WRITE_LIMIT: usize = 2 * HIGH_WATER;
 /// two high bits tell others to discard it (RFC 5354 section 4).
 const END_OF_SESSION: &[u8] = &[0x3f, 0, 0, 4];
 
-/// What kind of socket it is.
+/// Kind of the socket.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Style {
     OneToOne,
@@ -75,7 +75,7 @@ enum State {
     Over(Option<io::Error>),
 }
 
-/// How far we are with closing.
+/// State of closing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     No,
@@ -85,7 +85,7 @@ enum End {
     Shutdown,
 }
 
-/// What a read came to.
+/// Outcome of a read.
 #[derive(Debug)]
 enum Read {
     Notification(Option<Notification>),

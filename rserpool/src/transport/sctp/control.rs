@@ -28,7 +28,7 @@ pub(super) const ABORT: u16 = 4;
 /// The association ends in good order after what was sent.
 pub(super) const END: u16 = libc::MSG_FIN as u16;
 
-/// What the kernel says of a message.
+/// Ancillary data of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct MessageInfo {
     pub(super) stream: u16,

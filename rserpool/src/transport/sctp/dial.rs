@@ -36,7 +36,7 @@ impl Dial {
         }
     }
 
-    /// What became of it, told once.
+    /// Polls for the outcome, which is returned once.
     pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, AssociationId)>> {
         self.with(|state| match std::mem::replace(state, DialState::Done) {
             DialState::Waiting(_) => {

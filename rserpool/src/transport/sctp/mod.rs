@@ -34,7 +34,7 @@ use rserpool_proto::wire::{TransportAddress, TransportProtocol};
 
 /// The number of associations that wait to be accepted.
 const BACKLOG: i32 = 1024;
-/// How much an association may have to send; the kernel may allow less.
+/// Send buffer of an association; the kernel may allow less.
 const SEND_BUFFER: usize = 1024 * 1024;
 
 /// SCTP as a transport.
@@ -103,8 +103,8 @@ impl Sctp {
         self
     }
 
-    /// How often an idle path is probed, besides the retransmission timeout: 1 s, ours, where
-    /// RFC 9260 section 16 has 30 s.
+    /// Sets the interval at which an idle path is probed, besides the retransmission timeout.
+    /// Default: 1 s, where RFC 9260 section 16 has 30 s: a dead path is noticed in seconds.
     #[must_use]
     pub fn heartbeat(mut self, interval: Duration) -> Self {
         self.timing.heartbeat = interval;
@@ -188,7 +188,7 @@ impl Transport for Sctp {
     }
 }
 
-/// What the fuzzers reach: whatever the kernel says is parsed without a panic.
+/// Parses ancillary data and notifications as the kernel passes them, for the fuzzers.
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub fn parse_what_the_kernel_says(bytes: &[u8]) {

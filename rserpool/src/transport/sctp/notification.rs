@@ -15,17 +15,17 @@ const SHUTDOWN: u16 = 0x8005;
 const PARTIAL_DELIVERY: u16 = 0x8006;
 const AUTHENTICATION: u16 = 0x8008;
 
-/// Where the fields of `struct sctp_paddr_change` are, behind a `struct sockaddr_storage`.
+/// Offset of the fields of `struct sctp_paddr_change`, after a `struct sockaddr_storage`.
 const PATH_ADDRESS: usize = 8;
 const PATH_STATE: usize = PATH_ADDRESS + 128;
 
-/// Where the fields of `struct sctp_send_failed` are: a `struct sctp_sndrcvinfo`, and the data.
+/// Offset of the fields of `struct sctp_send_failed`: a `struct sctp_sndrcvinfo`, and the data.
 const FAILED_STREAM: usize = 12;
 const FAILED_FLAGS: usize = 16;
 const FAILED_PPID: usize = 20;
 const FAILED_DATA: usize = 48;
 
-/// What happened.
+/// A notification of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Notification {
     /// An association came to be, with this identifier.
@@ -52,7 +52,7 @@ pub(super) enum Notification {
     Other(u16),
 }
 
-/// What became of a path.
+/// Change in the state of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PathChange {
     Available,

@@ -32,7 +32,7 @@ const PATH_PARAMETERS_LENGTH: usize = 152;
 /// The most addresses of an endpoint that are asked for.
 const MAX_ADDRESSES: usize = 64;
 
-/// How soon an association notices that its peer is gone.
+/// Timers that decide how soon an association notices that its peer is unreachable.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timing {
     pub(super) rto_initial: Duration,
@@ -113,7 +113,7 @@ pub(super) fn budget_for_paths(
     set_budget(socket, association, all)
 }
 
-/// How often a path of the association is tried while it is idle.
+/// Sets the interval at which an idle path of the association is probed.
 pub(super) fn set_heartbeat(
     socket: &Socket,
     association: AssociationId,

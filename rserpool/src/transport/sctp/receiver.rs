@@ -1,4 +1,4 @@
-//! What a socket receives, taken in several pieces at a time.
+//! Reception from a socket, several pieces at a time.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -17,7 +17,7 @@ thread_local! {
     static BUFFERS: RefCell<ReceiveBuffers> = RefCell::new(ReceiveBuffers::new());
 }
 
-/// What was received.
+/// A received piece.
 #[derive(Debug)]
 pub(super) enum Piece {
     /// None where it is not understood.
@@ -36,7 +36,7 @@ pub(super) struct Receiver {
     pieces: VecDeque<Piece>,
     /// True if the rest of a notification is to come that was longer than a piece.
     in_notification: bool,
-    /// What the kernel said was wrong, told when there is nothing left to read.
+    /// The kernel's error, reported after all data has been read.
     error: Option<io::Error>,
 }
 

@@ -30,7 +30,7 @@ use crate::transport::SendError;
 /// The length of a frame's header.
 const HEADER: usize = 8;
 
-/// How messages are told apart.
+/// The way in which messages are delimited.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Framing {
     SelfDelimiting(Ppid),
@@ -84,7 +84,7 @@ impl Framing {
         }
     }
 
-    /// What is left when the stream ended in the middle of a message.
+    /// Returns the bytes that are left when the stream ends in the middle of a message.
     pub(super) fn decode_rest(self, incoming: &mut BytesMut) -> Option<UserMessage> {
         match self {
             Self::SelfDelimiting(ppid) => Some(UserMessage::new(ppid, incoming.split().freeze())),

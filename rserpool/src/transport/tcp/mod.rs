@@ -22,18 +22,18 @@ use framing::{Frame, Framing};
 use outgoing::Outgoing;
 use rserpool_proto::wire::{TransportAddress, TransportProtocol, UserMessage};
 
-/// How much is read at a time.
+/// Maximum number of bytes read at a time.
 const READ_SIZE: usize = 64 * 1024;
 /// From what length on a message is read to where it stays, and not copied there.
 const LARGE: usize = 4096;
-/// How much longer than the last message the next one may be.
+/// Room beyond the length of the last message.
 const HEADROOM: usize = 64;
 /// High-water mark: a connection is not ready for more while so many bytes are unsent.
 const HIGH_WATER: usize = 128 * 1024;
 
 /// The most unsent bytes before a message that is sent without waiting for readiness is refused.
 const WRITE_LIMIT: usize = 2 * HIGH_WATER;
-/// How often a closing connection reads before it lets others run.
+/// Maximum number of reads of a closing connection before others get their turn.
 const MAX_DRAIN: usize = 16;
 /// The number of connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -220,8 +220,8 @@ impl Endpoint for TcpEndpoint {
 }
 
 thread_local! {
-    /// Where all connections of a thread read to, one after the other: what came is mostly small,
-    /// and a buffer for what may come need not be made for each.
+    /// Read buffer that all connections of a thread share: most reads are small, and each would
+    /// need the room for a large one.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_SIZE].into());
 }
 
@@ -231,7 +231,7 @@ struct TcpConnection {
     framing: Framing,
     peer: TransportAddress,
     incoming: BytesMut,
-    /// How much the last read gave.
+    /// Number of bytes of the last read.
     last_read: usize,
     outgoing: Outgoing,
     /// An error of writing, told when there is nothing left to read.

@@ -1,4 +1,4 @@
-//! What is yet to be written to a stream.
+//! Data that is yet to be written to a stream.
 
 use std::io::{self, IoSlice};
 
@@ -25,7 +25,7 @@ impl Outgoing {
         self.len() == 0
     }
 
-    /// Where small things are appended.
+    /// Returns the buffer to which small data is appended.
     pub(super) fn end(&mut self) -> &mut BytesMut {
         if !self.payload.is_empty() {
             self.bytes.put(std::mem::take(&mut self.payload));

@@ -50,7 +50,7 @@ pub(super) struct End {
     pub(super) told: bool,
     /// When the last thing that was sent to it arrives.
     pub(super) arrival: Duration,
-    /// What was sent to it and lost.
+    /// Items that were sent to it and lost.
     pub(super) backlog: VecDeque<Item>,
 }
 
@@ -80,7 +80,7 @@ impl Link {
     }
 }
 
-/// What arrives at an end of a connection.
+/// An item that arrives at an end of a connection.
 #[derive(Debug)]
 pub(super) enum Item {
     Accept(TransportAddress),

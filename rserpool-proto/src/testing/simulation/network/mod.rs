@@ -26,7 +26,7 @@ use crate::testing::role::Role;
 /// A host of the network.
 pub(super) type HostId = usize;
 
-/// What the network is like.
+/// Properties of the network.
 #[derive(Debug, Clone)]
 pub(super) struct Weather {
     /// The time that a packet takes.
@@ -35,12 +35,12 @@ pub(super) struct Weather {
     pub(super) silence: Range<Duration>,
     /// The time that a connection may take to be made.
     pub(super) connecting: Duration,
-    /// How late what was lost is sent again when packets get through again.
+    /// Delay of a retransmission after packets get through again.
     pub(super) retransmission: Duration,
-    /// How often a multicast packet is lost, or comes twice.
+    /// Probability that a multicast packet is lost, and that it is duplicated.
     pub(super) loss: f64,
     pub(super) duplication: f64,
-    /// How late a multicast packet may be, so that later ones overtake it.
+    /// Maximum delay of a multicast packet, by which later ones overtake it.
     pub(super) disorder: Duration,
 }
 
@@ -71,7 +71,7 @@ pub(super) struct Process {
     pub(super) paused: bool,
     /// True if it has nothing left to do.
     finished: bool,
-    /// What the kernel has for it, while it is paused.
+    /// Input that the kernel holds while the host is paused.
     inbox: VecDeque<Incoming>,
     connections: BTreeMap<ConnectionId, (LinkId, Side)>,
     wake: Option<Duration>,
@@ -105,12 +105,12 @@ enum Occurrence {
     },
 }
 
-/// What was sent.
+/// Counters of messages.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Traffic {
     /// The number of messages of each protocol and type.
     pub(super) messages: BTreeMap<(u32, u8), u64>,
-    /// Who sent keep-alives to whom since that was asked last.
+    /// Pairs of sender and receiver of keep-alives since the last query.
     pub(super) keep_alives: BTreeSet<(HostId, HostId)>,
     pub(super) steps: u64,
 }
@@ -138,7 +138,7 @@ pub(super) struct Network {
     apart: BTreeMap<(HostId, HostId), Duration>,
     pub(super) traffic: Traffic,
     pub(super) trace: Trace,
-    /// What the machines told, and who.
+    /// Events of the machines, by host.
     pub(super) events: Vec<(HostId, Event)>,
     /// The first thing that must not be.
     pub(super) violation: Option<String>,
