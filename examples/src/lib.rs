@@ -12,7 +12,7 @@ use std::future::Future;
 use clap::{Parser, ValueEnum};
 use futures::future::{AbortHandle, abortable};
 use rserpool::transport::Tcp;
-use rserpool::{Network, Registrar, RegistrarConfig, TransportAddress, random_registrar_id};
+use rserpool::{Network, Registrar, RegistrarConfig};
 use rserpool_smol::SmolRuntime;
 use rserpool_tokio::TokioRuntime;
 
@@ -55,9 +55,7 @@ where
 ///
 /// When there is no port.
 pub fn start_registrar(network: &Network) -> anyhow::Result<Registrar> {
-    let any_port = TransportAddress::tcp("127.0.0.1:0".parse()?);
-    let config = RegistrarConfig::new(random_registrar_id(), 1);
-    Ok(Registrar::start(network, &any_port, config)?)
+    Ok(Registrar::start(network, ["127.0.0.1:0"], RegistrarConfig::default())?)
 }
 
 /// Runs a server that dies without a word when it is told to abort: nothing of it goes on.

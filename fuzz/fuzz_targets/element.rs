@@ -15,11 +15,11 @@ fuzz_target!(|data: &[u8]| {
 fn play(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     let hunt = HuntConfig::new([address(u)?, address(u)?]).listen_for_announcements();
     let (pool, service) = (handle(u)?, address(u)?);
-    let mut config = ElementConfig::new(pool, service, hunt, 1).asap_transport(address(u)?);
+    let mut config = ElementConfig::new(pool, service, hunt).asap_transport(address(u)?);
     if u.arbitrary()? {
         config = config.identifier(PoolElementId(1));
     }
-    let mut player = Player::new(Element::new(config));
+    let mut player = Player::new(Element::new(config, 1));
     while !u.is_empty() {
         match u.int_in_range(0..=40)? {
             0 => player.machine.deregister(player.now),

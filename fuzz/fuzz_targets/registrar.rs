@@ -13,7 +13,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn play(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
-    let mut config = RegistrarConfig::new(RegistrarId(1), 1);
+    let mut config = RegistrarConfig::default().identifier(RegistrarId(1));
     if u.arbitrary()? {
         config = config.limits(Limits::default().elements_per_host(2).elements(3).connections_per_host(2));
     }
@@ -23,7 +23,7 @@ fn play(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
             config = config.peers([address(u)?]);
         }
     }
-    let mut player = Player::new(Registrar::new(config));
+    let mut player = Player::new(Registrar::new(config, 1));
     while !u.is_empty() {
         if u.ratio(1, 200)? {
             player.machine.leave(player.now);

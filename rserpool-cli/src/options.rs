@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use rserpool::runtime::Runtime;
 use rserpool::transport::{Tcp, Transport};
 use rserpool::{
-    Compatibility, HuntConfig, ListenError, Network, PoolElementId, PoolHandle, PoolUser,
+    Compatibility, HuntConfig, Network, PoolElementId, PoolHandle, PoolUser, StartError,
     TransportAddress, UserConfig,
 };
 use rserpool_tokio::TokioRuntime;
@@ -190,8 +190,9 @@ pub(crate) fn identifier(text: &str) -> Result<PoolElementId, String> {
     Ok(PoolElementId(number))
 }
 
-/// An address that cannot be had, and what to do about it.
-pub(crate) fn explain_listen(error: ListenError, option: &str) -> anyhow::Error {
+/// Adds to the error of an address what to do about it.
+pub(crate) fn explain_start(error: StartError, option: &str) -> anyhow::Error {
+    let StartError::Listen(error) = error else { return error.into() };
     let address = error.address().clone();
     match error.io_error().kind() {
         std::io::ErrorKind::AddrInUse => anyhow::anyhow!(

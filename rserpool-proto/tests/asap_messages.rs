@@ -236,8 +236,8 @@ fn a_registrar_has_as_long_to_answer_as_the_profile_says() {
         user.run(SECOND / 5);
         assert!(user.closed.contains(&home), "{profile}: T1");
 
-        let config = ElementConfig::new(handle(), service(), hunt(), 1);
-        let mut element = Watched::new(Element::new(config));
+        let config = ElementConfig::new(handle(), service(), hunt());
+        let mut element = Watched::new(Element::new(config, 1));
         let home = element.accept();
         element.run(SECOND * registration - SECOND / 10);
         assert!(!element.closed.contains(&home), "{profile}: T2");
@@ -302,8 +302,8 @@ fn a_registrar_that_goes_on_announcing_itself_is_remembered() {
 fn a_registrar_counts_the_announcements_of_others() {
     let announced = |others: u32| {
         let mut world = World::default();
-        let config = RegistrarConfig::new(RegistrarId(1), 1).announce([address(0)]);
-        let node = world.registrar(Registrar::new(config));
+        let config = RegistrarConfig::default().identifier(RegistrarId(1)).announce([address(0)]);
+        let node = world.registrar(Registrar::new(config, 1));
         for _ in 0..240 {
             for other in 0..others {
                 let (registrar, transports) = (RegistrarId(100 + other), Vec::new());

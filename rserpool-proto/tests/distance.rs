@@ -17,7 +17,7 @@ fn policies(world: &World, registrar: NodeId) -> Vec<PolicyParameters> {
 }
 
 fn element(seed: u64, policy: &str, registrars: &[NodeId]) -> Element {
-    Element::new(element_config(seed, registrars).policy(policy.parse().unwrap()))
+    Element::new(element_config(registrars).policy(policy.parse().unwrap()), seed)
 }
 
 fn expect(world: &World, registrar: NodeId, policy: &str) {

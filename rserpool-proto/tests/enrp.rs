@@ -24,12 +24,13 @@ const ROUTE: Route = Route { sender: RegistrarId(99), receiver: RegistrarId(1) }
 
 fn registrar(world: &mut World) -> NodeId {
     // The test is silent for longer than peers may be.
-    let config = RegistrarConfig::new(RegistrarId(1), 1)
+    let config = RegistrarConfig::default()
+        .identifier(RegistrarId(1))
         .enrp(address(0))
         .heartbeat_cycle(SECOND * 2)
         .max_time_last_heard(SECOND * 60)
         .max_time_no_response(SECOND * 60);
-    world.registrar(Registrar::new(config))
+    world.registrar(Registrar::new(config, 1))
 }
 
 fn register(world: &mut World, on: ConnectionId, pool: &str, identifier: u32) {
@@ -104,8 +105,8 @@ fn the_handlespace_is_handed_out_page_by_page() {
 fn peers_are_told_lifetimes_in_the_unit_of_the_profile() {
     for (profile, told) in Compatibility::ALL.into_iter().zip([90_000, 90_000, 90]) {
         let mut world = World::default();
-        let config = RegistrarConfig::new(RegistrarId(1), 1).enrp(address(0));
-        let node = world.registrar(Registrar::new(config.compatibility(profile)));
+        let config = RegistrarConfig::default().identifier(RegistrarId(1)).enrp(address(0));
+        let node = world.registrar(Registrar::new(config.compatibility(profile), 1));
         let asap = world.connect(node);
         // Of an element that is not of rsplib's kind.
         send_asap(&mut world, asap, registration("Pool", 1));
@@ -317,10 +318,10 @@ fn an_element_that_started_anew_registers_with_who_knows_it() {
         } else {
             let any = TransportAddress::tcp(([0, 0, 0, 0], 7).into());
             let hunt = HuntConfig::new([address(dead)]);
-            let config = ElementConfig::new("Pool".parse().unwrap(), any.clone(), hunt, 7)
+            let config = ElementConfig::new("Pool".parse().unwrap(), any.clone(), hunt)
                 .identifier(PoolElementId(7))
                 .asap_transport(any);
-            world.element(Element::new(config))
+            world.element(Element::new(config, 7))
         };
         world.run(SECOND);
         let on = world.connect(element);
@@ -347,8 +348,9 @@ fn an_element_that_started_anew_registers_with_who_knows_it() {
 fn a_connection_that_breaks_after_a_takeover_is_no_death() {
     let mut world = World::default();
     let one = world.join(1, &[]);
-    let config = RegistrarConfig::new(RegistrarId(2), 2).enrp(address(1)).peers([address(0)]);
-    let two = world.registrar(Registrar::new(config.keep_alive_interval(SECOND)));
+    let config =
+        RegistrarConfig::default().identifier(RegistrarId(2)).enrp(address(1)).peers([address(0)]);
+    let two = world.registrar(Registrar::new(config.keep_alive_interval(SECOND), 1));
     world.run(SECOND);
     // It knows no other registrar, so that the new one has to connect to it.
     let element = world.member(7, &[one]);

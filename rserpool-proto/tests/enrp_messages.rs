@@ -19,8 +19,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const OURS: RegistrarId = RegistrarId(1);
 
 fn new_registrar(world: &mut World) -> NodeId {
-    let config = RegistrarConfig::new(OURS, 1).enrp(address(0));
-    world.registrar(Registrar::new(config))
+    let config = RegistrarConfig::default().identifier(OURS).enrp(address(0));
+    world.registrar(Registrar::new(config, 1))
 }
 
 fn route(sender: u32) -> Route {
@@ -115,8 +115,8 @@ fn peers_hear_a_heartbeat_that_wants_no_reply_and_the_silent_ones_are_asked() {
 #[test]
 fn by_the_rfc_a_peer_may_be_silent_for_a_minute() {
     let mut world = World::default();
-    let config = RegistrarConfig::new(OURS, 1).enrp(address(0));
-    let node = world.registrar(Registrar::new(config.compatibility(Compatibility::Rfc)));
+    let config = RegistrarConfig::default().identifier(OURS).enrp(address(0));
+    let node = world.registrar(Registrar::new(config.compatibility(Compatibility::Rfc), 1));
     let on = peer(&mut world, node, 99);
     let mut asked = |duration| {
         world.run(duration);
@@ -133,10 +133,10 @@ fn by_the_rfc_a_peer_may_be_silent_for_a_minute() {
 fn who_joins_has_nothing_to_give_yet() {
     let mut world = World::default();
     // It waits for a mentor who does not come.
-    world.registrar(Registrar::new(RegistrarConfig::new(RegistrarId(7), 7)));
+    world.registrar(Registrar::new(RegistrarConfig::default().identifier(RegistrarId(7)), 1));
     world.pause(0);
-    let config = RegistrarConfig::new(OURS, 1).enrp(address(1)).peers([address(0)]);
-    let node = world.registrar(Registrar::new(config));
+    let config = RegistrarConfig::default().identifier(OURS).enrp(address(1)).peers([address(0)]);
+    let node = world.registrar(Registrar::new(config, 1));
     // This one becomes the mentor, and says nothing either.
     let mentor = world.connect_for(Ppid::ENRP, node);
     send_enrp(&mut world, mentor, presence(98, false));
@@ -255,8 +255,8 @@ fn what_cannot_be_understood_is_answered_with_an_error() {
 #[test]
 fn a_long_download_from_the_mentor_is_of_all_elements() {
     let mut world = World::default();
-    let config = RegistrarConfig::new(OURS, 1).enrp(address(0)).peers([address(201)]);
-    let node = world.registrar(Registrar::new(config));
+    let config = RegistrarConfig::default().identifier(OURS).enrp(address(0)).peers([address(201)]);
+    let node = world.registrar(Registrar::new(config, 1));
     let on = world.connect_for(Ppid::ENRP, node);
     send_enrp(&mut world, on, presence(99, false));
     // A page each second, for longer than it looks for a mentor.
@@ -354,8 +354,8 @@ fn a_target_that_was_taken_over_is_no_peer_any_more() {
 
 /// A registrar that looks for a mentor, and two that could be one.
 fn joining(world: &mut World) -> (NodeId, ConnectionId, ConnectionId) {
-    let config = RegistrarConfig::new(OURS, 1).enrp(address(0)).peers([address(201)]);
-    let node = world.registrar(Registrar::new(config));
+    let config = RegistrarConfig::default().identifier(OURS).enrp(address(0)).peers([address(201)]);
+    let node = world.registrar(Registrar::new(config, 1));
     let (one, two) = (world.connect_for(Ppid::ENRP, node), world.connect_for(Ppid::ENRP, node));
     send_enrp(world, one, presence(98, false));
     send_enrp(world, two, presence(99, false));
@@ -558,8 +558,8 @@ fn an_element_that_has_moved_is_not_pulled_back() {
     let route = Route { sender: RegistrarId(99), receiver: RegistrarId(500) };
     for (age, expected) in [(Duration::ZERO, 500), (SECOND / 5, 99), (SECOND * 2, 99)] {
         let mut world = World::default();
-        let config = RegistrarConfig::new(RegistrarId(500), 1).enrp(address(0));
-        let node = world.registrar(Registrar::new(config));
+        let config = RegistrarConfig::default().identifier(RegistrarId(500)).enrp(address(0));
+        let node = world.registrar(Registrar::new(config, 1));
         let asap = world.connect(node);
         send_asap(&mut world, asap, registration("Pool", 7));
         let on = world.connect_for(Ppid::ENRP, node);
@@ -608,8 +608,8 @@ fn who_is_heard_by_multicast_is_dialled_where_it_says_or_where_registrars_are() 
     for says in [true, false] {
         let mut world = World::default();
         let node = new_registrar(&mut world);
-        let config = RegistrarConfig::new(RegistrarId(7), 7).enrp(address(1));
-        let other = world.registrar(Registrar::new(config));
+        let config = RegistrarConfig::default().identifier(RegistrarId(7)).enrp(address(1));
+        let other = world.registrar(Registrar::new(config, 1));
         if !says {
             world.readdress(other, TransportAddress { port: 9901, ..address(1) });
         }
@@ -660,14 +660,14 @@ fn of_two_who_take_over_the_smaller_identifier_yields() {
         (Compatibility::Rsplib, 500, true),
     ] {
         let mut world = World::default();
-        let config = RegistrarConfig::new(RegistrarId(ours), 1).enrp(address(0));
+        let config = RegistrarConfig::default().identifier(RegistrarId(ours)).enrp(address(0));
         let [cycle, last_heard, no_response] = Compatibility::default().heartbeat();
         let config = config
             .heartbeat_cycle(cycle)
             .max_time_last_heard(last_heard)
             .max_time_no_response(no_response)
             .compatibility(profile);
-        let node = world.registrar(Registrar::new(config));
+        let node = world.registrar(Registrar::new(config, 1));
         let from = |sender| Route { sender: RegistrarId(sender), receiver: RegistrarId(ours) };
         let mut join = |identifier| {
             let on = world.connect_for(Ppid::ENRP, node);

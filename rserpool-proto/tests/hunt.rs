@@ -24,7 +24,7 @@ fn element_and_user_move_on_when_their_registrar_is_gone() {
     let first = world.registrar(new_registrar());
     let second = world.registrar(new_registrar());
     world.pause(second);
-    let element = world.element(Element::new(element_config(1, &[first, second])));
+    let element = world.element(Element::new(element_config(&[first, second]), 1));
     let user = world.user(new_user(&[first, second]));
     world.run(SECOND);
     assert_eq!(world.elements(first), 1);
@@ -49,7 +49,7 @@ fn a_registrar_that_hangs_is_left() {
     let first = world.registrar(new_registrar());
     let second = world.registrar(new_registrar());
     world.pause(second);
-    world.element(Element::new(element_config(1, &[first, second])));
+    world.element(Element::new(element_config(&[first, second]), 1));
     let user = world.user(new_user(&[first, second]));
     world.run(SECOND);
     world.resume(second);
@@ -113,12 +113,12 @@ fn a_hunt_asks_three_registrars_at_a_time() {
 #[test]
 fn registrars_announce_themselves_and_are_found_by_it() {
     let mut world = World::default();
-    let config = RegistrarConfig::new(RegistrarId(1), 1).announce([address(0)]);
-    world.registrar(Registrar::new(config));
+    let config = RegistrarConfig::default().identifier(RegistrarId(1)).announce([address(0)]);
+    world.registrar(Registrar::new(config, 1));
     world.run(Duration::from_millis(3500));
     assert_eq!(world.announced.len(), 4);
     let (_, _, message) = world.announced[0].clone();
-    let element = world.element(Element::new(element_config(1, &[])));
+    let element = world.element(Element::new(element_config(&[]), 1));
     world.run(SECOND);
     assert_eq!(world.elements(0), 0);
     world.with_element(element, |element, now| {

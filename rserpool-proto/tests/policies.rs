@@ -204,8 +204,9 @@ fn the_increment_can_be_set_for_all_policies() {
 fn degradation_counts_what_is_used_and_all_by_the_letter() {
     let firsts = |profile| {
         let mut world = World::default();
-        let config = RegistrarConfig::new(RegistrarId(1), 1).ready_after(Duration::ZERO);
-        let registrar = world.registrar(Registrar::new(config.compatibility(profile)));
+        let config =
+            RegistrarConfig::default().identifier(RegistrarId(1)).ready_after(Duration::ZERO);
+        let registrar = world.registrar(Registrar::new(config.compatibility(profile), 1));
         for (identifier, policy) in
             [(1, "LeastUsedDegradation:0:1000"), (2, "LeastUsedDegradation:500:1000")]
         {

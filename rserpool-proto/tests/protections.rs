@@ -19,7 +19,7 @@ use rserpool_proto::{ConnectionEvent, Machine, Output, Registrar, element};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn config() -> RegistrarConfig {
-    RegistrarConfig::new(RegistrarId(1), 1).ready_after(Duration::ZERO)
+    RegistrarConfig::default().identifier(RegistrarId(1)).ready_after(Duration::ZERO)
 }
 
 fn resolution() -> HandleResolution {
@@ -29,7 +29,8 @@ fn resolution() -> HandleResolution {
 #[test]
 fn a_host_that_asks_too_often_is_refused_and_others_are_not() {
     let mut world = World::default();
-    let node = world.registrar(Registrar::new(config().limits(Limits::default().resolutions(10))));
+    let node =
+        world.registrar(Registrar::new(config().limits(Limits::default().resolutions(10)), 1));
     world.member(7, &[node]);
     world.run(SECOND);
     // Another connection of the host makes no difference.
@@ -70,7 +71,7 @@ fn a_host_that_asks_too_often_is_refused_and_others_are_not() {
 fn a_host_that_reports_too_often_is_not_heard() {
     let mut world = World::default();
     let limits = config().limits(Limits::default().reports(2)).max_bad_pe_reports(5);
-    let node = world.registrar(Registrar::new(limits));
+    let node = world.registrar(Registrar::new(limits, 1));
     world.member(7, &[node]);
     world.run(SECOND);
     let report =
@@ -87,7 +88,7 @@ fn a_host_that_reports_too_often_is_not_heard() {
 #[test]
 fn who_has_the_address_of_an_element_is_not_the_element() {
     let mut world = World::default();
-    let node = world.registrar(Registrar::new(config()));
+    let node = world.registrar(Registrar::new(config(), 1));
     let owner = world.connect(node);
     let identifier = PoolElementId(7);
     send_asap(&mut world, owner, registration("Pool", 7));
@@ -128,7 +129,7 @@ fn who_has_the_address_of_an_element_is_not_the_element() {
 /// removed the element.
 fn after_standing_still(pause: Duration) -> (Vec<u8>, bool) {
     let mut now = World::default().now();
-    let mut registrar = Registrar::new(config());
+    let mut registrar = Registrar::new(config(), 1);
     registrar.start(now);
     let on = registrar.accept(now, Ppid::ASAP, address(99));
     let payload =
@@ -267,7 +268,7 @@ fn pages_have_all_that_a_peer_is_told_of() {
 #[test]
 fn an_element_that_accepts_and_drops_connections_is_removed() {
     let mut now = World::default().now();
-    let mut registrar = Registrar::new(config());
+    let mut registrar = Registrar::new(config(), 1);
     // The connections that it makes.
     let dialled = |registrar: &mut Registrar| {
         let outputs = std::iter::from_fn(|| registrar.poll_output());
@@ -328,7 +329,7 @@ fn a_report_elsewhere_removes_nothing() {
 #[test]
 fn an_element_that_answers_is_asked_once_a_second_however_many_report_it() {
     let mut world = World::default();
-    let registrar = world.registrar(Registrar::new(config()));
+    let registrar = world.registrar(Registrar::new(config(), 1));
     let element = world.connect(registrar);
     send_asap(&mut world, element, registration("Pool", 7));
     take_asap(&mut world, element);
@@ -386,7 +387,7 @@ fn an_element_of_another_registrar_that_was_reported_but_answers_is_offered_agai
 #[test]
 fn nobody_else_takes_an_element_that_was_dialled() {
     let mut world = World::default();
-    let registrar = world.registrar(Registrar::new(config()));
+    let registrar = world.registrar(Registrar::new(config(), 1));
     let element = world.member(8, &[registrar]);
     world.run(SECOND);
     // Its connection breaks; it stays silent, so that the registrar dials it.

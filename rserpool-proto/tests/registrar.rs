@@ -160,10 +160,11 @@ fn keep_alives_are_spread_over_time() {
 #[test]
 fn a_registration_that_is_not_renewed_expires_and_its_element_is_told() {
     let mut world = World::default();
-    let config = RegistrarConfig::new(RegistrarId(1), 1)
+    let config = RegistrarConfig::default()
+        .identifier(RegistrarId(1))
         .keep_alive_interval(SECOND * 1000)
         .keep_alive_timeout(SECOND);
-    let registrar = world.registrar(Registrar::new(config));
+    let registrar = world.registrar(Registrar::new(config, 1));
     let on = world.connect(registrar);
     send(&mut world, on, registration(7));
     world.run(SECOND * 89);
@@ -180,8 +181,8 @@ fn a_registration_that_is_not_renewed_expires_and_its_element_is_told() {
 #[test]
 fn what_answers_stays_however_many_report_it() {
     let mut world = World::default();
-    let config = RegistrarConfig::new(RegistrarId(1), 1).max_bad_pe_reports(2);
-    let registrar = world.registrar(Registrar::new(config));
+    let config = RegistrarConfig::default().identifier(RegistrarId(1)).max_bad_pe_reports(2);
+    let registrar = world.registrar(Registrar::new(config, 1));
     let element = world.element(new_element(1));
     world.run(SECOND);
     let identifier = world.with_element(element, |element, _| element.identifier());
@@ -199,8 +200,8 @@ fn what_answers_stays_however_many_report_it() {
 fn what_many_hosts_report_has_a_second_to_answer_and_many_connections_of_one_are_one() {
     for (hosts, patience) in [(vec![50, 51, 52], SECOND), (vec![50; 9], SECOND * 5)] {
         let mut world = World::default();
-        let config = RegistrarConfig::new(RegistrarId(1), 1).max_bad_pe_reports(2);
-        let registrar = world.registrar(Registrar::new(config));
+        let config = RegistrarConfig::default().identifier(RegistrarId(1)).max_bad_pe_reports(2);
+        let registrar = world.registrar(Registrar::new(config, 1));
         let element = world.element(new_element(1));
         world.run(SECOND);
         let identifier = world.with_element(element, |element, _| element.identifier());
@@ -224,10 +225,11 @@ fn what_many_hosts_report_has_a_second_to_answer_and_many_connections_of_one_are
 #[test]
 fn a_report_finds_a_silent_element_before_its_next_keep_alive() {
     let mut world = World::default();
-    let config = RegistrarConfig::new(RegistrarId(1), 1)
+    let config = RegistrarConfig::default()
+        .identifier(RegistrarId(1))
         .keep_alive_interval(SECOND * 1000)
         .keep_alive_timeout(SECOND * 5);
-    let registrar = world.registrar(Registrar::new(config));
+    let registrar = world.registrar(Registrar::new(config, 1));
     let element = world.element(new_element(1));
     let user = world.user(new_user(&[registrar]));
     world.run(SECOND);
@@ -313,8 +315,8 @@ fn nobody_takes_the_identifier_of_another_or_deregisters_it() {
     }
     assert_eq!(world.elements(registrar), 1);
     // An element that drew a taken identifier draws another.
-    let config = element_config(1, &[registrar]);
-    world.element(Element::new(config));
+    let config = element_config(&[registrar]);
+    world.element(Element::new(config, 1));
     world.run(SECOND);
     assert_eq!(world.elements(registrar), 2);
 }
@@ -345,8 +347,8 @@ fn an_answer_has_as_many_elements_as_asked_for_within_limits() {
 #[test]
 fn who_cannot_be_recognised_does_not_get_the_element_of_another_registrar() {
     let mut world = World::default();
-    let config = RegistrarConfig::new(RegistrarId(1), 1).enrp(address(0));
-    let registrar = world.registrar(Registrar::new(config));
+    let config = RegistrarConfig::default().identifier(RegistrarId(1)).enrp(address(0));
+    let registrar = world.registrar(Registrar::new(config, 1));
     let enrp = world.connect_for(Ppid::ENRP, registrar);
     let opaque = |identifier, asap_transport| {
         let mut opaque = registration(identifier);
@@ -449,14 +451,15 @@ fn the_cache_answers_until_it_is_stale_and_turns_by_itself() {
 #[test]
 fn under_the_profile_of_rsplib_nothing_is_sent_that_ends_it() {
     let mut world = World::default();
-    let registrar = RegistrarConfig::new(RegistrarId(1), 1).compatibility(Compatibility::Rsplib);
-    let registrar = world.registrar(Registrar::new(registrar));
+    let registrar =
+        RegistrarConfig::default().identifier(RegistrarId(1)).compatibility(Compatibility::Rsplib);
+    let registrar = world.registrar(Registrar::new(registrar, 1));
     let rsplib = || hunt(&[0]).compatibility(Compatibility::Rsplib);
     let long: PoolHandle = "x".repeat(33).parse().unwrap();
     let incompatible =
         |event: &Event| matches!(event, Event::Element(element::Event::Incompatible(_)));
 
-    let element = Element::new(ElementConfig::new(long.clone(), service(), rsplib(), 1));
+    let element = Element::new(ElementConfig::new(long.clone(), service(), rsplib()), 1);
     let element = world.element(element);
     world.run(SECOND);
     assert!(world.take_events(element).iter().any(incompatible));
@@ -479,8 +482,8 @@ fn under_the_profile_of_rsplib_nothing_is_sent_that_ends_it() {
     });
 
     let weighted = |weight: u32| format!("WeightedRandom:{weight}").parse().unwrap();
-    let config = ElementConfig::new(handle(), service(), rsplib(), 2).policy(weighted(1));
-    let element = world.element(Element::new(config));
+    let config = ElementConfig::new(handle(), service(), rsplib()).policy(weighted(1));
+    let element = world.element(Element::new(config, 1));
     world.run(SECOND);
     assert_eq!(world.elements(registrar), 1);
     world.with_element(element, |element, now| element.set_policy(now, weighted(0)));
@@ -549,10 +552,11 @@ fn elements_that_share_an_endpoint_share_the_connection_to_it() {
 #[test]
 fn an_element_whose_connection_breaks_while_it_is_asked_stays() {
     let mut world = World::default();
-    let config = RegistrarConfig::new(RegistrarId(1), 1)
+    let config = RegistrarConfig::default()
+        .identifier(RegistrarId(1))
         .keep_alive_interval(SECOND)
         .keep_alive_timeout(SECOND * 5);
-    let registrar = world.registrar(Registrar::new(config));
+    let registrar = world.registrar(Registrar::new(config, 1));
     let element = world.element(new_element(1));
     world.run(SECOND);
     world.pause(element);
@@ -571,8 +575,8 @@ fn an_element_whose_addresses_change_registers_the_new_ones_and_is_believed() {
     let registrar = world.registrar(new_registrar());
     let host = world.hosts();
     let anywhere = TransportAddress::new(TransportProtocol::Sctp, "0.0.0.0:7".parse().unwrap());
-    let config = ElementConfig::new(handle(), anywhere, hunt(&[registrar]), 1);
-    let element = world.element(Element::new(config));
+    let config = ElementConfig::new(handle(), anywhere, hunt(&[registrar]));
+    let element = world.element(Element::new(config, 1));
     let addresses = |world: &World| {
         let known = world.with_registrar(registrar).members().next();
         known.unwrap().1.user_transport.address().unwrap().addresses.to_vec()
@@ -724,8 +728,9 @@ fn who_does_not_understand_a_keep_alive_is_asked_as_the_rfc_has_it() {
 fn lengths_are_by_the_letter_where_that_is_asked_for() {
     for profile in Compatibility::ALL {
         let mut world = World::default();
-        let config = RegistrarConfig::new(RegistrarId(1), 1).ready_after(Duration::ZERO);
-        let registrar = world.registrar(Registrar::new(config.compatibility(profile)));
+        let config =
+            RegistrarConfig::default().identifier(RegistrarId(1)).ready_after(Duration::ZERO);
+        let registrar = world.registrar(Registrar::new(config.compatibility(profile), 1));
         let on = world.connect(registrar);
         send(&mut world, on, by_hand::registration("Hello", 8));
         world.received.clear();

@@ -30,8 +30,11 @@ struct Scene {
 impl Scene {
     fn new(peers: &[u32]) -> Self {
         let mut world = World::default();
-        let config = RegistrarConfig::new(OURS, 1).enrp(address(0)).ready_after(Duration::ZERO);
-        let node = world.registrar(Registrar::new(config));
+        let config = RegistrarConfig::default()
+            .identifier(OURS)
+            .enrp(address(0))
+            .ready_after(Duration::ZERO);
+        let node = world.registrar(Registrar::new(config, 1));
         let element = world.connect(node);
         let peers = peers.iter().map(|peer| {
             let on = world.connect_for(Ppid::ENRP, node);

@@ -16,8 +16,8 @@ use rserpool_proto::{Machine, Registrar};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn new_registrar(world: &mut World, limits: Limits) -> NodeId {
-    let config = RegistrarConfig::new(RegistrarId(1), 1).ready_after(Duration::ZERO);
-    world.registrar(Registrar::new(config.limits(limits)))
+    let config = RegistrarConfig::default().identifier(RegistrarId(1)).ready_after(Duration::ZERO);
+    world.registrar(Registrar::new(config.limits(limits), 1))
 }
 
 /// A policy of a type that nobody knows, with so many values.

@@ -42,7 +42,7 @@ fn load(world: &mut World, element: NodeId, load: f64) {
 }
 
 fn loaded(seed: u64, registrars: &[NodeId]) -> Element {
-    Element::new(element_config(seed, registrars).policy(PolicyParameters::least_used(0)))
+    Element::new(element_config(registrars).policy(PolicyParameters::least_used(0)), seed)
 }
 
 #[test]

@@ -22,8 +22,8 @@ fn handles_that_outlive_their_executor_say_so_and_do_not_panic() {
     let network = Network::new(SmolRuntime::with_executor(Arc::clone(&executor)), Tcp::new());
     let (registrar, mut element, user, mut session) = smol::block_on(executor.run(async {
         let any = TransportAddress::tcp(([127, 0, 0, 1], 0).into());
-        let config = RegistrarConfig::new(RegistrarId(1), 1);
-        let registrar = Registrar::start(&network, &any, config).expect("a free port");
+        let config = RegistrarConfig::default().identifier(RegistrarId(1));
+        let registrar = Registrar::start(&network, [&any], config).expect("a free port");
         let at = registrar.local_address().clone();
         let builder = PoolElement::builder(&network, pool(), [at.clone()]);
         let element = builder.listen(([127, 0, 0, 1], 0).into()).start().expect("a free port");
@@ -58,8 +58,8 @@ fn two_executors_in_one_process_share_a_pool() {
     let thread = std::thread::spawn(move || {
         smol::block_on(servers.run(async {
             let any = TransportAddress::tcp(([127, 0, 0, 1], 0).into());
-            let config = RegistrarConfig::new(RegistrarId(1), 1);
-            let registrar = Registrar::start(&server, &any, config).expect("a free port");
+            let config = RegistrarConfig::default().identifier(RegistrarId(1));
+            let registrar = Registrar::start(&server, [&any], config).expect("a free port");
             let at = registrar.local_address().clone();
             let builder = PoolElement::builder(&server, pool(), [at.clone()]);
             let element = builder.listen(([127, 0, 0, 1], 0).into()).start().expect("a free port");

@@ -22,8 +22,8 @@ fn pool() -> PoolHandle {
 /// A registrar, and an element that serves nobody yet.
 async fn start(network: &Network) -> (Registrar, PoolElement) {
     let any = TransportAddress::tcp(([127, 0, 0, 1], 0).into());
-    let config = RegistrarConfig::new(RegistrarId(1), 1);
-    let registrar = Registrar::start(network, &any, config).expect("a free port");
+    let config = RegistrarConfig::default().identifier(RegistrarId(1));
+    let registrar = Registrar::start(network, [&any], config).expect("a free port");
     let at = registrar.local_address().clone();
     let builder = PoolElement::builder(network, pool(), [at]);
     let element = builder.listen(([127, 0, 0, 1], 0).into()).start().expect("a free port");

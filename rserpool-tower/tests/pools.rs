@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rserpool::transport::Tcp;
 use rserpool::{
     Network, PoolElement, PoolElementId, PoolHandle, PoolUser, Registrar, RegistrarConfig,
-    TransportAddress, random_registrar_id,
+    TransportAddress,
 };
 use rserpool_tokio::TokioRuntime;
 use rserpool_tower::{PoolConnector, PoolDiscover, PoolService};
@@ -40,7 +40,7 @@ fn network() -> Network {
 
 fn start_registrar(network: &Network) -> Registrar {
     let any = TransportAddress::tcp(([127, 0, 0, 1], 0).into());
-    Registrar::start(network, &any, RegistrarConfig::new(random_registrar_id(), 1)).unwrap()
+    Registrar::start(network, [&any], RegistrarConfig::default()).unwrap()
 }
 
 fn new_user(network: &Network, registrar: &Registrar) -> PoolUser {
@@ -105,7 +105,9 @@ fn server() {
         let network = network();
         let builder = PoolElement::builder(&network, pool(), [registrar]);
         let policy = std::env::var("POLICY").unwrap().parse().unwrap();
-        let builder = builder.serving_at(TransportAddress::tcp(address)).policy(policy);
+        let builder = builder
+            .serving_at(TransportAddress::tcp(address))
+            .configure(|config| config.policy(policy));
         let element = builder.listen(([127, 0, 0, 1], 0).into()).start().unwrap();
         println!("\njoined as {}", element.registered().await.unwrap().0);
         match kind.as_str() {
@@ -280,9 +282,10 @@ async fn balancers_hear_of_servers_that_come_and_go() {
     let registrar = start_registrar(&network);
     let mut servers = vec![start(&registrar, "grpc").await];
     let user = new_user(&network, &registrar);
-    let mut changes = PoolDiscover::new(user.subscribe(pool()).await, |address: SocketAddr| {
-        Endpoint::from_shared(format!("http://{address}")).unwrap()
-    });
+    let mut changes = PoolDiscover::new(
+        user.subscribe(pool()).await.expect("the user runs"),
+        |address: SocketAddr| Endpoint::from_shared(format!("http://{address}")).unwrap(),
+    );
     let (channel, told) = Channel::balance_channel(16);
     tokio::spawn(async move {
         use futures::StreamExt;
@@ -324,8 +327,12 @@ async fn requests_may_be_given_up_wherever_they_wait() {
     let user = new_user(&network, &registrar);
     let service = PoolService::new(user.clone(), pool(), make).max_age(Duration::ZERO);
     let connector = PoolConnector::new(user.clone(), pool());
-    let new_changes =
-        || async { PoolDiscover::new(user.subscribe(pool()).await, |address: SocketAddr| address) };
+    let new_changes = || async {
+        PoolDiscover::new(
+            user.subscribe(pool()).await.expect("the user runs"),
+            |address: SocketAddr| address,
+        )
+    };
     for polls in 0..40 {
         let mut request = Box::pin(service.clone().oneshot(request()).fuse());
         let connecting = connector.clone().oneshot("http://WebPool/".parse().unwrap());

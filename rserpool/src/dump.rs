@@ -5,6 +5,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use futures::future::{Either, select};
+use rand::RngExt;
 use rserpool_proto::Compatibility;
 use rserpool_proto::wire::enrp::{self, Body, Message, PoolEntry, Route};
 use rserpool_proto::wire::parameter::PeChecksum;
@@ -12,8 +13,8 @@ use rserpool_proto::wire::{
     DecodeError, EncodeError, Ppid, RegistrarId, ServerInformation, TransportAddress, UserMessage,
 };
 
+use crate::Network;
 use crate::transport::{Connection, Event, Purpose, SendError};
-use crate::{Network, random_registrar_id};
 
 /// The handlespace of a registrar, and the other registrars that it knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +73,7 @@ pub async fn dump(
     let unreachable = |error| DumpError::Unreachable(address.clone(), error);
     let mut endpoint = network.dialler(Purpose::Protocol(Ppid::ENRP)).map_err(unreachable)?;
     let connection = endpoint.connect(address);
-    let ours = random_registrar_id();
+    let ours = RegistrarId(rand::rng().random_range(1..=u32::MAX));
     let deadline = network.now() + timeout;
     let mut asker = Asker { network, address, timeout, deadline, connection, ours };
     asker.ask().await

@@ -1,7 +1,7 @@
 //! A pool element.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::channel::{mpsc, oneshot};
 use futures::future::{Either, select};
@@ -9,8 +9,8 @@ use futures::sink::SinkExt;
 use futures::stream::StreamExt;
 use rserpool_proto::element::{Element, ElementConfig, Event};
 use rserpool_proto::wire::{
-    OperationError, PolicyParameters, PoolElementId, PoolHandle, Ppid, TransportAddress,
-    TransportProtocol, TransportUse,
+    OperationError, PolicyParameters, PoolElementId, Ppid, TransportAddress, TransportProtocol,
+    TransportUse,
 };
 use rserpool_proto::{HuntConfig, Incompatible, Machine};
 
@@ -19,7 +19,10 @@ use crate::element_session::ElementSession;
 use crate::log::{ANYBODY, note_limited, warn_limited};
 use crate::task::{Ended, Role, Task};
 use crate::transport::{Purpose, interfaces};
-use crate::{ASAP, ListenError, Network, Stopped, random_seed};
+use crate::{
+    ASAP, IntoAddress, IntoPoolHandle, ListenError, Network, StartError, Stopped, address,
+    random_seed,
+};
 
 /// A member of a pool. It stays registered as long as this handle lives; [`Self::leave`]
 /// deregisters it in good order.
@@ -67,17 +70,13 @@ impl ElementControl {
     }
 }
 
-/// Makes a [`PoolElement`].
+/// Configures and starts a [`PoolElement`]: holds an [`ElementConfig`] and the addresses to listen on.
 #[derive(Debug)]
 pub struct PoolElementBuilder {
     network: Network,
-    pool_handle: PoolHandle,
-    hunt: HuntConfig,
+    config: Result<ElementConfig, StartError>,
     listen: Option<SocketAddr>,
     also_at: Vec<IpAddr>,
-    policy: PolicyParameters,
-    identifier: Option<PoolElementId>,
-    lifetime: Option<Duration>,
     serving_at: Option<TransportAddress>,
 }
 
@@ -118,22 +117,40 @@ struct ElementRole {
 }
 
 impl PoolElement {
-    /// An element of the pool `pool_handle` that looks for its registrar at `registrars`.
+    /// Starts a member of `pool` with the default configuration, which looks for its registrar at
+    /// `registrars`.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the pool handle or an address is not valid, or if there is no address to
+    /// listen on.
+    pub fn start(
+        network: &Network,
+        pool: impl IntoPoolHandle,
+        registrars: impl IntoIterator<Item: IntoAddress>,
+    ) -> Result<Self, StartError> {
+        Self::builder(network, pool, registrars).start()
+    }
+
+    /// Returns a builder of a member of `pool` that looks for its registrar at `registrars`.
     #[must_use]
     pub fn builder(
         network: &Network,
-        pool_handle: PoolHandle,
-        registrars: impl IntoIterator<Item = TransportAddress>,
+        pool: impl IntoPoolHandle,
+        registrars: impl IntoIterator<Item: IntoAddress>,
     ) -> PoolElementBuilder {
+        let config = || {
+            let pool_handle = pool.try_into().map_err(Into::into)?;
+            let hunt = HuntConfig::new(address::all(registrars, network.protocol())?);
+            let anywhere = (Ipv4Addr::UNSPECIFIED, 0).into();
+            let user_transport = TransportAddress::new(network.protocol(), anywhere);
+            Ok(ElementConfig::new(pool_handle, user_transport, hunt))
+        };
         PoolElementBuilder {
             network: network.clone(),
-            pool_handle,
-            hunt: HuntConfig::new(registrars),
+            config: config(),
             listen: None,
             also_at: Vec::new(),
-            policy: PolicyParameters::round_robin(),
-            identifier: None,
-            lifetime: None,
             serving_at: None,
         }
     }
@@ -233,40 +250,26 @@ impl PoolElementBuilder {
         self
     }
 
-    /// A further address at which to accept sessions, at the same port: none. SCTP alone has
-    /// more than one, and goes on with another when one fails.
+    /// Adds an address on which to accept sessions, with the same port. Default: none. Only SCTP has
+    /// several addresses; an association continues over another when one fails.
     #[must_use]
     pub fn also_at(mut self, address: IpAddr) -> Self {
         self.also_at.push(address);
         self
     }
 
-    /// The policy that the pool shall have, and this element's values: round robin.
+    /// Changes the configuration of the element: its policy, identifier, timers and so on.
+    ///
+    /// ```
+    /// # use rserpool::{HuntConfig, Network, PoolElement, PoolElementBuilder, PolicyParameters};
+    /// # fn f(network: &Network) -> PoolElementBuilder {
+    /// PoolElement::builder(network, "EchoPool", ["192.0.2.1:3863"])
+    ///     .configure(|config| config.policy(PolicyParameters::least_used(0)))
+    /// # }
+    /// ```
     #[must_use]
-    pub fn policy(mut self, policy: PolicyParameters) -> Self {
-        self.policy = policy;
-        self
-    }
-
-    /// The identifier in the pool: drawn at random.
-    #[must_use]
-    pub fn identifier(mut self, identifier: PoolElementId) -> Self {
-        self.identifier = Some(identifier);
-        self
-    }
-
-    /// The time that the registration lasts if it is not renewed, see [`ElementConfig::lifetime`].
-    #[must_use]
-    pub fn lifetime(mut self, lifetime: Duration) -> Self {
-        self.lifetime = Some(lifetime);
-        self
-    }
-
-    /// Sets how to look for registrars, in place of the addresses given to
-    /// [`PoolElement::builder`].
-    #[must_use]
-    pub fn hunt(mut self, hunt: HuntConfig) -> Self {
-        self.hunt = hunt;
+    pub fn configure(mut self, change: impl FnOnce(ElementConfig) -> ElementConfig) -> Self {
+        self.config = self.config.map(change);
         self
     }
 
@@ -274,10 +277,12 @@ impl PoolElementBuilder {
     ///
     /// # Errors
     ///
-    /// When the address cannot be had; nothing runs then.
-    pub fn start(self) -> Result<PoolElement, ListenError> {
+    /// Returns an error if the pool handle or an address given to [`PoolElement::builder`] is not
+    /// valid, or if an address cannot be listened on.
+    pub fn start(self) -> Result<PoolElement, StartError> {
         let network = self.network;
-        let listen = |at: SocketAddr| {
+        let config = self.config?;
+        let listen = |at: SocketAddr| -> Result<_, ListenError> {
             let mut address = TransportAddress::new(network.protocol(), at);
             address.addresses.extend(self.also_at.iter().copied());
             let service = match &self.serving_at {
@@ -291,7 +296,7 @@ impl PoolElementBuilder {
             let asap = network.listen(ASAP, &TransportAddress { port: 0, ..address.clone() })?;
             Ok((service, user_transport, asap))
         };
-        let listen_at = self.listen.or_else(|| facing(&network, &self.hunt));
+        let listen_at = self.listen.or_else(|| facing(&network, config.hunt_config()));
         let (service, user_transport, asap) = match listen_at {
             Some(address) => listen(address)?,
             // All addresses of both versions, where the host has version 6.
@@ -301,18 +306,10 @@ impl PoolElementBuilder {
         let control = user_transport.clone().with_usage(TransportUse::DATA_PLUS_CONTROL);
         let registered = self.serving_at.clone().unwrap_or(control);
         let asap_transport = asap.local().unwrap_or(&user_transport).clone();
-        let announcements = network.announcements(&self.hunt);
-        let mut config = ElementConfig::new(self.pool_handle, registered, self.hunt, random_seed())
-            .asap_transport(asap_transport)
-            .policy(self.policy);
-        if let Some(identifier) = self.identifier {
-            config = config.identifier(identifier);
-        }
-        if let Some(lifetime) = self.lifetime {
-            config = config.lifetime(lifetime);
-        }
+        let announcements = network.announcements(config.hunt_config());
+        let config = config.user_transport(registered).asap_transport(asap_transport);
         let role = ElementRole {
-            machine: Element::new(config),
+            machine: Element::new(config, random_seed()),
             rejected: None,
             waiting: Vec::new(),
             leaving: None,

@@ -74,6 +74,7 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod acceptor;
+mod address;
 mod connections;
 #[cfg(feature = "contract")]
 pub mod contract;
@@ -98,14 +99,17 @@ mod user;
 mod user_task;
 mod wake_filter;
 
+pub use address::{IntoAddress, IntoPoolHandle};
 pub use dump::{Dump, DumpError, dump};
 pub use element::{ElementControl, JoinError, PoolElement, PoolElementBuilder};
 pub use element_session::{ElementEvent, ElementSession};
 pub use messenger::{Correspondent, Messenger, MessengerError, SentToAll};
-pub use network::{ListenError, Network, Stopped, random_registrar_id};
+pub use network::{ListenError, Network, StartError, Stopped};
 pub use registrar::Registrar;
 #[doc(no_inline)]
 pub use rserpool_proto as proto;
+#[doc(inline)]
+pub use rserpool_proto::element::ElementConfig;
 #[doc(inline)]
 pub use rserpool_proto::registrar::{Limits, RegistrarConfig};
 #[doc(inline)]
@@ -116,8 +120,8 @@ pub use rserpool_proto::session::{Event as SessionEvent, SessionConfig, SessionE
 pub use rserpool_proto::user::{ResolveError, ResolveOptions, UserConfig};
 #[doc(inline)]
 pub use rserpool_proto::wire::{
-    Bytes, PolicyParameters, PolicyType, PoolElementId, PoolHandle, Ppid, RegistrarId, Reliability,
-    TransportAddress, TransportProtocol, UserMessage,
+    Bytes, InvalidPoolHandle, InvalidText, PolicyParameters, PolicyType, PoolElementId, PoolHandle,
+    Ppid, RegistrarId, Reliability, TransportAddress, TransportProtocol, UserMessage,
 };
 #[doc(inline)]
 pub use rserpool_proto::{Compatibility, HuntConfig};

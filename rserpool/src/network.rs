@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use rand::Rng;
 use rserpool_proto::HuntConfig;
-use rserpool_proto::wire::{Ppid, RegistrarId, TransportAddress, TransportProtocol};
+use rserpool_proto::wire::{
+    InvalidPoolHandle, InvalidText, Ppid, TransportAddress, TransportProtocol,
+};
 
 use crate::runtime::Runtime;
 use crate::transport::multicast::Multicast;
@@ -121,9 +123,10 @@ pub(crate) const ASAP: Purpose = Purpose::Protocol(Ppid::ASAP);
 
 /// An address at which no connections can be accepted. Nothing is open.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen at {address}: {error}")]
+#[error("cannot listen at {address}")]
 pub struct ListenError {
     pub(crate) address: TransportAddress,
+    #[source]
     pub(crate) error: io::Error,
 }
 
@@ -141,32 +144,30 @@ impl ListenError {
     }
 }
 
+/// Error of starting a handle. Nothing runs, and nothing is open.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A string is not an address.
+    #[error(transparent)]
+    InvalidAddress(#[from] InvalidText),
+    /// The pool handle is empty or too long.
+    #[error(transparent)]
+    InvalidPoolHandle(#[from] InvalidPoolHandle),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The transport cannot be used at all.
+    #[error("cannot open an endpoint")]
+    Transport(#[from] io::Error),
+}
+
 /// The task behind a handle has stopped: it panicked, or its runtime is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the background task has stopped")]
 pub struct Stopped;
 
-/// A registrar's identifier, drawn at random (RFC 5353 section 3.2.1).
-#[must_use]
-pub fn random_registrar_id() -> RegistrarId {
-    RegistrarId(rand::rng().next_u32().max(1))
-}
-
 /// A seed for a state machine.
 pub(crate) fn random_seed() -> u64 {
     rand::rng().next_u64()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn identifiers_of_registrars_are_drawn_and_never_zero() {
-        let drawn: BTreeSet<_> = (0..1000).map(|_| random_registrar_id()).collect();
-        assert_eq!(drawn.len(), 1000, "32 bits, so two of a thousand are alike once in 8000 times");
-        assert!(!drawn.contains(&RegistrarId(0)));
-    }
 }

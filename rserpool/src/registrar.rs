@@ -15,7 +15,7 @@ use crate::log::{self, note_limited, warn_limited};
 use crate::runtime::Runtime;
 use crate::task::{Ended, Role, Task};
 use crate::transport::{Purpose, interfaces};
-use crate::{ASAP, ListenError, Network, Stopped};
+use crate::{ASAP, IntoAddress, ListenError, Network, StartError, Stopped, address, random_seed};
 
 /// A registrar that runs in the background until this handle is dropped.
 #[derive(Debug)]
@@ -43,35 +43,24 @@ struct RegistrarRole {
 }
 
 impl Registrar {
-    /// Starts a registrar that offers ASAP at `address`, and ENRP where `config` says so.
+    /// Starts a registrar that listens for ASAP on `addresses`, one for each transport of the
+    /// network, and for ENRP on the address that `config` has.
+    ///
+    /// Elements and users of all transports share one handlespace (RFC 5352 section 3.3). With
+    /// several, the registrar listens for ENRP over each of them; other registrars are told the
+    /// address that `config` has.
     ///
     /// # Errors
     ///
-    /// When an address cannot be had; nothing runs then.
+    /// Returns an error if there is no address, one is not valid, or one cannot be listened on.
     pub fn start(
         network: &Network,
-        address: &TransportAddress,
-        config: RegistrarConfig,
-    ) -> Result<Self, ListenError> {
-        Self::start_at(network, std::slice::from_ref(address), config)
-    }
-
-    /// Starts a registrar that offers ASAP over several transports of the network, at one of
-    /// `addresses` each. Elements and users of any of them share one handlespace (RFC 5352 section 3.3).
-    /// ENRP is offered over all of them as well; other registrars are told of the address that `config`
-    /// has.
-    ///
-    /// # Errors
-    ///
-    /// When an address cannot be had, or there is none; nothing runs then.
-    pub fn start_at(
-        network: &Network,
-        addresses: &[TransportAddress],
+        addresses: impl IntoIterator<Item: IntoAddress>,
         mut config: RegistrarConfig,
-    ) -> Result<Self, ListenError> {
+    ) -> Result<Self, StartError> {
         let profile = config.profile();
         let (mut endpoints, mut local) = (Vec::new(), Vec::new());
-        for address in addresses {
+        for address in &address::all(addresses, network.protocol())? {
             let asap = network.listen(ASAP, address)?;
             local.push(asap.local().unwrap_or(address).clone());
             endpoints.push((Ppid::ASAP, asap));
@@ -79,7 +68,8 @@ impl Registrar {
         let Some(first) = local.first() else {
             let any = (std::net::Ipv4Addr::UNSPECIFIED, 0).into();
             let address = TransportAddress::new(network.protocol(), any);
-            return Err(ListenError { address, error: io::ErrorKind::InvalidInput.into() });
+            let error = io::ErrorKind::InvalidInput.into();
+            return Err(ListenError { address, error }.into());
         };
         let mut multicast = Vec::new();
         if config.announces() {
@@ -112,7 +102,7 @@ impl Registrar {
             endpoints.push((Ppid::ENRP, enrp));
         }
         let enrp = config.enrp_transport().cloned();
-        let machine = registrar::Registrar::new(config);
+        let machine = registrar::Registrar::new(config, random_seed());
         let identifier = machine.identifier();
         let role = RegistrarRole { machine, finished: false };
         let (commands, ended) = Task::spawn(role, network, endpoints, multicast);

@@ -1,13 +1,11 @@
 //! A pool user.
 
-use std::io;
-
 use futures::channel::{mpsc, oneshot};
 use futures::sink::SinkExt;
 use rserpool_proto::HuntConfig;
 use rserpool_proto::session::{SessionConfig, SessionError};
 use rserpool_proto::user::{ResolveError, ResolveOptions, User, UserConfig};
-use rserpool_proto::wire::{PoolElement, PoolElementId, PoolHandle, Ppid, TransportAddress};
+use rserpool_proto::wire::{PoolElement, PoolElementId, PoolHandle, Ppid};
 
 use crate::messenger::Messenger;
 use crate::service::requests::{RequestConfig, RequestSession};
@@ -15,7 +13,9 @@ use crate::session::Session;
 use crate::subscription::Subscription;
 use crate::task::Task;
 use crate::user_task::{Command, UserRole};
-use crate::{ASAP, Network, Stopped, random_seed};
+use crate::{
+    ASAP, IntoAddress, IntoPoolHandle, Network, StartError, Stopped, address, random_seed,
+};
 
 /// A pool user: it resolves pool handles and opens sessions. Clones share one connection to
 /// the registrar and one cache.
@@ -26,28 +26,30 @@ pub struct PoolUser {
 }
 
 impl PoolUser {
-    /// A pool user who looks for its registrar at these addresses.
+    /// Starts a pool user with the default configuration, which looks for its registrar at
+    /// `registrars`.
     ///
     /// # Errors
     ///
-    /// When the transport cannot be used at all.
+    /// Returns an error if an address is not valid, or the transport cannot be used at all.
     pub fn new(
         network: &Network,
-        registrars: impl IntoIterator<Item = TransportAddress>,
-    ) -> io::Result<Self> {
+        registrars: impl IntoIterator<Item: IntoAddress>,
+    ) -> Result<Self, StartError> {
+        let registrars = address::all(registrars, network.protocol())?;
         Self::with_config(network, HuntConfig::new(registrars), UserConfig::default())
     }
 
-    /// Returns a pool user with settings of its own, which looks for its registrar as `hunt` says.
+    /// Starts a pool user that looks for its registrar as `hunt` says.
     ///
     /// # Errors
     ///
-    /// When the transport cannot be used at all.
+    /// Returns an error if the transport cannot be used at all.
     pub fn with_config(
         network: &Network,
         hunt: HuntConfig,
         config: UserConfig,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, StartError> {
         let announcements = network.announcements(&hunt);
         let endpoint = network.dialler(ASAP)?;
         let role = UserRole::new(User::new(hunt, config, random_seed()));
@@ -67,9 +69,10 @@ impl PoolUser {
     /// Nothing is lost but the answer, which the cache keeps.
     pub async fn resolve(
         &self,
-        handle: PoolHandle,
+        pool: impl IntoPoolHandle,
         options: ResolveOptions,
     ) -> Result<Vec<PoolElement>, ResolveError> {
+        let handle = pool.try_into().map_err(Into::into)?;
         let (answer, wait) = oneshot::channel();
         let command = Command::Resolve(handle, options, answer);
         self.commands.clone().send(command).await.map_err(|_| ResolveError::Stopped)?;
@@ -112,14 +115,20 @@ impl PoolUser {
     /// The changes of a pool as they happen, from what is there now on (RFC 5352 section 2.2.5):
     /// also beyond the home registrar's death, and while there is no such pool.
     ///
+    /// # Errors
+    ///
+    /// Returns an error if the pool handle is not valid, or if the user's task has stopped.
+    ///
     /// # Cancel safety
     ///
-    /// A dropped future leaves nothing behind.
-    pub async fn subscribe(&self, handle: PoolHandle) -> Subscription {
+    /// If the future is dropped, there is no subscription.
+    pub async fn subscribe(&self, pool: impl IntoPoolHandle) -> Result<Subscription, ResolveError> {
+        let handle = pool.try_into().map_err(Into::into)?;
         let (subscriber, subscription) = Subscription::new();
-        // Without the user's task, the stream ends.
-        let _ = self.commands.clone().send(Command::Subscribe(handle, subscriber)).await;
-        subscription
+        let (answer, wait) = oneshot::channel();
+        let command = Command::Subscribe(handle, subscriber, answer);
+        self.commands.clone().send(command).await.map_err(|_| ResolveError::Stopped)?;
+        wait.await.unwrap_or(Err(ResolveError::Stopped)).map(|()| subscription)
     }
 
     /// Opens a session with a pool, and waits until an element serves it.
@@ -132,8 +141,8 @@ impl PoolUser {
     /// # Cancel safety
     ///
     /// A dropped future leaves no session behind.
-    pub async fn open(&self, handle: PoolHandle) -> Result<Session, SessionError> {
-        self.open_with(handle, SessionConfig::default()).await
+    pub async fn open(&self, pool: impl IntoPoolHandle) -> Result<Session, SessionError> {
+        self.open_with(pool, SessionConfig::default()).await
     }
 
     /// Opens a session with settings of its own.
@@ -147,9 +156,10 @@ impl PoolUser {
     /// As with [`Self::open`].
     pub async fn open_with(
         &self,
-        handle: PoolHandle,
+        pool: impl IntoPoolHandle,
         config: SessionConfig,
     ) -> Result<Session, SessionError> {
+        let handle = pool.try_into().map_err(|error| ResolveError::from(error.into()))?;
         let mut session = Session::new(&self.network, self.commands.clone(), handle, config)?;
         session.connected().await?;
         Ok(session)
@@ -159,9 +169,10 @@ impl PoolUser {
     ///
     /// # Errors
     ///
-    /// When the transport cannot be used at all.
-    pub fn messenger(&self, handle: PoolHandle) -> io::Result<Messenger> {
-        Messenger::new(&self.network, self.clone(), handle)
+    /// Returns an error if the pool handle is not valid, or the transport cannot be used at all.
+    pub fn messenger(&self, pool: impl IntoPoolHandle) -> Result<Messenger, StartError> {
+        let handle = pool.try_into().map_err(Into::into)?;
+        Ok(Messenger::new(&self.network, self.clone(), handle)?)
     }
 
     /// Opens a session of requests and replies with a pool of [`Service`](super::Service)s, and
@@ -176,10 +187,10 @@ impl PoolUser {
     /// As with [`Self::open`].
     pub async fn open_requests(
         &self,
-        handle: PoolHandle,
+        pool: impl IntoPoolHandle,
         config: RequestConfig,
     ) -> Result<RequestSession, SessionError> {
-        let session = self.open_with(handle, config.session.clone()).await?;
+        let session = self.open_with(pool, config.session.clone()).await?;
         Ok(RequestSession::new(session, config))
     }
 }

@@ -17,7 +17,7 @@ pub(crate) enum Command {
     Resolve(PoolHandle, ResolveOptions, oneshot::Sender<Resolution>),
     Report(PoolHandle, PoolElementId),
     Purge(PoolHandle),
-    Subscribe(PoolHandle, Subscriber),
+    Subscribe(PoolHandle, Subscriber, oneshot::Sender<Result<(), ResolveError>>),
 }
 
 /// Outcome of a resolution.
@@ -70,13 +70,14 @@ impl Role for UserRole {
                 self.machine.report_unreachable(now, handle, identifier);
             }
             Command::Purge(handle) => self.machine.purge(&handle),
-            Command::Subscribe(handle, subscriber) => {
+            Command::Subscribe(handle, subscriber, answer) => {
                 // The first one begins; another is told of what there is by beginning again.
                 self.machine.unsubscribe(&handle);
                 if let Err(error) = self.machine.subscribe(now, handle.clone()) {
-                    // Without a subscriber, the stream ends.
-                    return tracing::warn!(pool = %handle, %error, "not subscribed");
+                    let _ = answer.send(Err(error.into()));
+                    return;
                 }
+                let _ = answer.send(Ok(()));
                 self.subscribers.entry(handle).or_default().push(subscriber);
             }
         }

@@ -12,7 +12,7 @@ use rserpool::cookie::{KeyRing, Seal};
 use rserpool::transport::Memory;
 use rserpool::{
     ElementEvent, InvalidState, Network, PoolElement, PoolUser, Registrar, RequestConfig, Service,
-    ServiceConfig, random_registrar_id,
+    ServiceConfig,
 };
 use rserpool_proto::registrar::{Limits, RegistrarConfig};
 use rserpool_proto::testing::proportions::{CASES, Case, SESSIONS, chi_squared};
@@ -86,8 +86,9 @@ async fn start(
 ) {
     for (number, values) in (1..).zip(case.servers) {
         let mut builder = PoolElement::builder(network, pool.clone(), [at.clone()])
-            .identifier(PoolElementId(number))
-            .policy(values.parse().unwrap())
+            .configure(|config| {
+                config.identifier(PoolElementId(number)).policy(values.parse().unwrap())
+            })
             .listen(([127, 0, 0, 1], 0).into());
         if matches!(path, Path::Tower { .. }) {
             let port = u16::try_from(number).unwrap();
@@ -156,8 +157,8 @@ async fn programs_meet_the_elements_that_the_policy_selects() {
         .registrations(100_000)
         .resolutions(1_000_000)
         .connections_per_host(100_000);
-    let config = RegistrarConfig::new(random_registrar_id(), 1).limits(limits);
-    let registrar = Registrar::start(&network, &any, config.ready_after(Duration::ZERO)).unwrap();
+    let config = RegistrarConfig::default().limits(limits);
+    let registrar = Registrar::start(&network, [&any], config.ready_after(Duration::ZERO)).unwrap();
     let at = registrar.local_address();
     for case in CASES {
         for (number, path) in PATHS.into_iter().enumerate() {

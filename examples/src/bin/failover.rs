@@ -9,7 +9,7 @@ use futures::channel::oneshot;
 use futures::future::select;
 use rserpool::{
     ElementEvent, ElementSession, Network, PoolElement, PoolElementId, PoolHandle, PoolUser, Ppid,
-    Registrar, RegistrarConfig, SessionEvent, TransportAddress, random_registrar_id,
+    Registrar, RegistrarConfig, SessionEvent, TransportAddress,
 };
 
 fn main() -> anyhow::Result<()> {
@@ -17,9 +17,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn failover(network: Network) -> anyhow::Result<()> {
-    let any_port = TransportAddress::tcp("127.0.0.1:0".parse()?);
-    let config = RegistrarConfig::new(random_registrar_id(), 1);
-    let registrar = Registrar::start(&network, &any_port, config)?;
+    let registrar = Registrar::start(&network, ["127.0.0.1:0"], RegistrarConfig::default())?;
     let at = registrar.local_address();
 
     let pool: PoolHandle = "SumPool".parse()?;
@@ -62,7 +60,7 @@ async fn start_server(
     pool: &PoolHandle,
     registrar: &TransportAddress,
 ) -> anyhow::Result<(PoolElementId, oneshot::Sender<()>)> {
-    let mut element = PoolElement::builder(network, pool.clone(), [registrar.clone()]).start()?;
+    let mut element = PoolElement::start(network, pool, [registrar])?;
     let identifier = element.registered().await?;
     let (life, end) = oneshot::channel();
     network.runtime().spawn(Box::pin(async move {

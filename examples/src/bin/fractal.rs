@@ -132,7 +132,7 @@ async fn start_server(
     registrar: &TransportAddress,
     keys: &KeyRing,
 ) -> anyhow::Result<(PoolElementId, AbortHandle)> {
-    let element = PoolElement::builder(network, pool.clone(), [registrar.clone()]).start()?;
+    let element = PoolElement::start(network, pool, [registrar])?;
     let identifier = element.registered().await?;
     let config = ServiceConfig::new(Seal::new(pool.clone(), keys.clone()));
     let serve = element.serve(config, || Painter, pending::<()>(), Duration::ZERO);

@@ -100,9 +100,7 @@ async fn start_server(
     let tokio = Tokio::new()?;
     let listener = tokio.spawn(TcpListener::bind("127.0.0.1:0")).await??;
     let address = TransportAddress::tcp(listener.local_addr()?);
-    let element = PoolElement::builder(network, pool.clone(), [registrar.clone()])
-        .serving_at(address)
-        .start()?;
+    let element = PoolElement::builder(network, pool, [registrar]).serving_at(address).start()?;
     element.registered().await?;
     tokio.spawn(async move {
         // It is in the pool as long as the server lives.

@@ -76,7 +76,7 @@ async fn start_server(
     registrar: &TransportAddress,
     seal: Seal,
 ) -> anyhow::Result<(PoolElementId, AbortHandle)> {
-    let element = PoolElement::builder(network, pool.clone(), [registrar.clone()]).start()?;
+    let element = PoolElement::start(network, pool, [registrar])?;
     let identifier = element.registered().await?;
     let seal = Arc::new(seal);
     let serve = move |session, _| serve(session, Arc::clone(&seal));

@@ -12,7 +12,6 @@ use rserpool::proto::policy::{ByOrder, ByWeight, Order, Policies, Weight};
 use rserpool::{
     HuntConfig, Network, PolicyParameters, PolicyType, PoolElement, PoolElementId, PoolHandle,
     PoolUser, Registrar, RegistrarConfig, ResolveOptions, TransportAddress, UserConfig,
-    random_registrar_id,
 };
 
 /// Servers say what a request costs and how long it takes; cheap ones come first, and of these
@@ -59,9 +58,8 @@ fn main() -> anyhow::Result<()> {
 
 async fn policies(network: Network) -> anyhow::Result<()> {
     let policies = Policies::default().with(ByOrder(Cheapest)).with(ByWeight(Idle));
-    let any_port = TransportAddress::tcp("127.0.0.1:0".parse()?);
-    let config = RegistrarConfig::new(random_registrar_id(), 1).policies(policies.clone());
-    let registrar = Registrar::start(&network, &any_port, config)?;
+    let config = RegistrarConfig::default().policies(policies.clone());
+    let registrar = Registrar::start(&network, ["127.0.0.1:0"], config)?;
     let at = registrar.local_address();
     let hunt = HuntConfig::new([at.clone()]);
     let user = PoolUser::with_config(&network, hunt, UserConfig::default().policies(policies))?;
@@ -94,8 +92,9 @@ async fn start(
 ) -> anyhow::Result<Vec<PoolElement>> {
     let mut servers = Vec::new();
     for (name, policy) in (1..).map(PoolElementId).zip(parameters) {
-        let builder = PoolElement::builder(network, pool.clone(), [registrar.clone()]);
-        let server = builder.identifier(name).policy(policy).start()?;
+        let server = PoolElement::builder(network, pool, [registrar])
+            .configure(|config| config.identifier(name).policy(policy))
+            .start()?;
         server.registered().await?;
         servers.push(server);
     }

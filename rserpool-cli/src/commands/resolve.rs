@@ -66,7 +66,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 async fn watch(user: &PoolUser, pool: PoolHandle, as_json: bool) -> anyhow::Result<ExitCode> {
-    let mut changes = user.subscribe(pool).await;
+    let mut changes = user.subscribe(pool).await.map_err(explain_resolve)?;
     while let Some(change) = changes.next().await {
         let (what, identifier, element) = match change {
             PoolChange::Joined(element) => ("joined", element.identifier, Some(element)),

@@ -159,8 +159,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     };
     let hunt = arguments.registrar.hunt(&network);
     let at = hunt.registrars().iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
-    let mut builder =
-        PoolElement::builder(&network, pool.clone(), []).hunt(hunt).policy(arguments.policy);
+    let mut builder = PoolElement::builder(&network, &pool, hunt.registrars())
+        .configure(|config| config.hunt(hunt.clone()).policy(arguments.policy));
     let (listen, further) = options::same_port(&arguments.listen, "--listen")?;
     if let Some(address) = listen {
         builder = builder.listen(address);
@@ -169,9 +169,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         builder = builder.also_at(address);
     }
     if let Some(identifier) = arguments.identifier {
-        builder = builder.identifier(identifier);
+        builder = builder.configure(|config| config.identifier(identifier));
     }
-    let element = builder.start().map_err(|error| options::explain_listen(error, "--listen"))?;
+    let element = builder.start().map_err(|error| options::explain_start(error, "--listen"))?;
     let end = options::wait_for_end(arguments.until_eof);
     let mut end = Box::pin(end);
     let registered = async {

@@ -15,17 +15,16 @@ pub struct ElementConfig {
     pub(super) policy: PolicyParameters,
     pub(super) lifetime: Duration,
     pub(super) hunt: HuntConfig,
-    pub(super) seed: u64,
-    pub(super) registration_timeout: Duration,
-    pub(super) deregistration_timeout: Duration,
+    /// None where the compatibility profile decides.
+    pub(super) registration_timeout: Option<Duration>,
+    pub(super) deregistration_timeout: Option<Duration>,
     pub(super) max_registration_attempts: u32,
     pub(super) load_interval: Duration,
 }
 
 impl ElementConfig {
-    /// The defaults for an element of the pool `pool_handle` that serves its users at
-    /// `user_transport`, looks for its registrar as `hunt` says, and whose random choices, its
-    /// identifier among them, follow from `seed`.
+    /// Creates the default configuration of an element of the pool `pool_handle` that serves its
+    /// users at `user_transport` and looks for its registrar as `hunt` says.
     ///
     /// Without IP addresses in `user_transport`, it registers those that it reaches its
     /// registrar from.
@@ -34,9 +33,7 @@ impl ElementConfig {
         pool_handle: PoolHandle,
         user_transport: impl Into<UserTransport>,
         hunt: HuntConfig,
-        seed: u64,
     ) -> Self {
-        let timeout = hunt.profile().registration_timeout();
         Self {
             pool_handle,
             identifier: None,
@@ -45,9 +42,8 @@ impl ElementConfig {
             policy: PolicyParameters::round_robin(),
             lifetime: Duration::from_secs(90),
             hunt,
-            seed,
-            registration_timeout: timeout,
-            deregistration_timeout: timeout,
+            registration_timeout: None,
+            deregistration_timeout: None,
             max_registration_attempts: 2,
             load_interval: Duration::from_millis(100),
         }
@@ -57,6 +53,13 @@ impl ElementConfig {
     #[must_use]
     pub fn identifier(mut self, identifier: PoolElementId) -> Self {
         self.identifier = Some(identifier);
+        self
+    }
+
+    /// Replaces the address at which the element serves its users.
+    #[must_use]
+    pub fn user_transport(mut self, user_transport: impl Into<UserTransport>) -> Self {
+        self.user_transport = user_transport.into();
         self
     }
 
@@ -84,13 +87,42 @@ impl ElementConfig {
         self
     }
 
-    /// The time that a registrar may take to answer a registration, T2-registration, and a
-    /// deregistration, T3-deregistration: 5 s, ours, or with
-    /// [`Compatibility::Rfc`](crate::Compatibility::Rfc) the 30 s of RFC 5352 section 7.1.
+    /// Sets T2-registration, the time that a registrar may take to answer a registration. Default:
+    /// 5 s. Not from the RFCs: chosen to find another registrar soon; with
+    /// [`Compatibility::Rfc`](crate::Compatibility::Rfc) 30 s (RFC 5352 section 7.1).
     #[must_use]
-    pub fn timeouts(mut self, registration: Duration, deregistration: Duration) -> Self {
-        (self.registration_timeout, self.deregistration_timeout) = (registration, deregistration);
+    pub fn registration_timeout(mut self, timeout: Duration) -> Self {
+        self.registration_timeout = Some(timeout);
         self
+    }
+
+    /// Sets T3-deregistration, the time that a registrar may take to answer a deregistration.
+    /// Default: as [`Self::registration_timeout`].
+    #[must_use]
+    pub fn deregistration_timeout(mut self, timeout: Duration) -> Self {
+        self.deregistration_timeout = Some(timeout);
+        self
+    }
+
+    /// Replaces how to look for registrars.
+    #[must_use]
+    pub fn hunt(mut self, hunt: HuntConfig) -> Self {
+        self.hunt = hunt;
+        self
+    }
+
+    /// Returns how the element looks for registrars.
+    #[must_use]
+    pub fn hunt_config(&self) -> &HuntConfig {
+        &self.hunt
+    }
+
+    pub(super) fn registration_timeout_or_default(&self) -> Duration {
+        self.registration_timeout.unwrap_or(self.hunt.profile().registration_timeout())
+    }
+
+    pub(super) fn deregistration_timeout_or_default(&self) -> Duration {
+        self.deregistration_timeout.unwrap_or(self.hunt.profile().registration_timeout())
     }
 
     /// Sets the minimum interval between registrations that report a changed load. Default: 100 ms.

@@ -164,10 +164,11 @@ pub enum Event {
 }
 
 impl Element {
-    /// An element that is not registered yet.
+    /// Creates an element that is not registered yet, whose random choices, its identifier among
+    /// them unless `config` has one, follow from `seed`.
     #[must_use]
-    pub fn new(config: ElementConfig) -> Self {
-        let mut rng = StdRng::seed_from_u64(config.seed);
+    pub fn new(config: ElementConfig, seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
         let identifier = config.identifier.unwrap_or_else(|| draw_identifier(&mut rng));
         Self {
             identifier,
@@ -280,7 +281,10 @@ impl Element {
                 self.attempts = 0;
                 self.timers.cancel(Timer::Registration);
                 self.timers.cancel(Timer::Reregistration);
-                self.timers.set(Timer::Deregistration, now + self.config.deregistration_timeout);
+                self.timers.set(
+                    Timer::Deregistration,
+                    now + self.config.deregistration_timeout_or_default(),
+                );
                 self.send_deregistration();
             }
         }
@@ -579,7 +583,7 @@ impl Machine for Element {
                         self.leave(false);
                     } else {
                         self.lose_home(now);
-                        let next = now + self.config.deregistration_timeout;
+                        let next = now + self.config.deregistration_timeout_or_default();
                         self.timers.set(Timer::Deregistration, next);
                     }
                 }

@@ -83,7 +83,8 @@ impl Element {
                 self.claimed = true;
                 self.attempts += 1;
                 self.timers.cancel(Timer::Reregistration);
-                self.timers.set(Timer::Registration, now + self.config.registration_timeout);
+                self.timers
+                    .set(Timer::Registration, now + self.config.registration_timeout_or_default());
             }
             Err(_) => {
                 self.state = State::Rejected;

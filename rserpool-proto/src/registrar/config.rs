@@ -11,8 +11,8 @@ use crate::wire::{RegistrarId, TransportAddress};
 /// The settings of a registrar.
 #[derive(Debug, Clone)]
 pub struct RegistrarConfig {
+    /// Zero means "to be drawn".
     pub(super) identifier: RegistrarId,
-    pub(super) seed: u64,
     pub(super) policies: Policies,
     pub(super) limits: Limits,
     pub(super) default_items: u32,
@@ -48,14 +48,10 @@ pub(super) struct Heartbeat {
     pub(super) max_no_response: Duration,
 }
 
-impl RegistrarConfig {
-    /// The defaults for a registrar called `identifier`, which must not be zero and should be
-    /// drawn at random (RFC 5353 section 3.2.1), whose random choices follow from `seed`.
-    #[must_use]
-    pub fn new(identifier: RegistrarId, seed: u64) -> Self {
+impl Default for RegistrarConfig {
+    fn default() -> Self {
         Self {
-            identifier,
-            seed,
+            identifier: RegistrarId(0),
             policies: Policies::default(),
             limits: Limits::default(),
             default_items: 32,
@@ -80,6 +76,16 @@ impl RegistrarConfig {
             mentor_discovery: Duration::from_secs(5),
             takeover_expiry: Duration::from_secs(5),
         }
+    }
+}
+
+impl RegistrarConfig {
+    /// Sets the registrar's identifier. Default: drawn at random (RFC 5353 section 3.2.1), also if
+    /// `identifier` is zero.
+    #[must_use]
+    pub fn identifier(mut self, identifier: RegistrarId) -> Self {
+        self.identifier = identifier;
+        self
     }
 
     /// The policies that the registrar selects by: the built-in ones.

@@ -124,11 +124,16 @@ enum Timer {
 }
 
 impl Registrar {
-    /// A registrar with an empty handlespace.
+    /// Creates a registrar with an empty handlespace, whose random choices, its identifier among
+    /// them unless `config` has one, follow from `seed`.
     #[must_use]
-    pub fn new(config: RegistrarConfig) -> Self {
+    pub fn new(mut config: RegistrarConfig, seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        if config.identifier == RegistrarId(0) {
+            config.identifier = RegistrarId(rng.random_range(1..=u32::MAX));
+        }
         Self {
-            rng: StdRng::seed_from_u64(config.seed),
+            rng,
             handlespace: Handlespace::new(config.policies.clone(), config.limits.elements),
             connections: HashMap::new(),
             dials: Dials::default(),

@@ -25,8 +25,8 @@ pub fn service() -> TransportAddress {
 /// A registrar with the defaults.
 #[must_use]
 pub fn new_registrar() -> Registrar {
-    let config = RegistrarConfig::new(RegistrarId(1), 1);
-    Registrar::new(config.ready_after(Duration::ZERO))
+    let config = RegistrarConfig::default().identifier(RegistrarId(1));
+    Registrar::new(config.ready_after(Duration::ZERO), 1)
 }
 
 /// Looks for these registrars.
@@ -37,14 +37,14 @@ pub fn hunt(registrars: &[NodeId]) -> HuntConfig {
 
 /// An element that is told of these registrars.
 #[must_use]
-pub fn element_config(seed: u64, registrars: &[NodeId]) -> ElementConfig {
-    ElementConfig::new(handle(), service(), hunt(registrars), seed).asap_transport(address(0))
+pub fn element_config(registrars: &[NodeId]) -> ElementConfig {
+    ElementConfig::new(handle(), service(), hunt(registrars)).asap_transport(address(0))
 }
 
 /// An element that is told of the first registrar.
 #[must_use]
 pub fn new_element(seed: u64) -> Element {
-    Element::new(element_config(seed, &[0]))
+    Element::new(element_config(&[0]), seed)
 }
 
 /// A user that is told of these registrars.

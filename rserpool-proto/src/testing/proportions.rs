@@ -157,8 +157,8 @@ impl Case {
     pub fn count(&self, audience: Audience, seed: u64) -> [u32; 3] {
         let mut world = World::default();
         let limits = Limits::default().resolutions(1_000_000);
-        let config = RegistrarConfig::new(RegistrarId(1), seed).limits(limits);
-        let registrar = world.registrar(Registrar::new(config.ready_after(Duration::ZERO)));
+        let config = RegistrarConfig::default().identifier(RegistrarId(1)).limits(limits);
+        let registrar = world.registrar(Registrar::new(config.ready_after(Duration::ZERO), seed));
         for (identifier, values) in (1..).zip(self.servers) {
             let on = world.connect(registrar);
             let mut registration = registration(&handle().to_string(), identifier);

@@ -114,10 +114,11 @@ impl World {
     /// Adds a registrar with that identifier, which is told of those.
     pub fn join(&mut self, identifier: u32, peers: &[NodeId]) -> NodeId {
         let host = self.hosts();
-        let config = RegistrarConfig::new(RegistrarId(identifier), u64::from(identifier))
+        let config = RegistrarConfig::default()
+            .identifier(RegistrarId(identifier))
             .enrp(address(host))
             .peers(peers.iter().map(|peer| address(*peer)));
-        self.registrar(Registrar::new(config))
+        self.registrar(Registrar::new(config, u64::from(identifier)))
     }
 
     /// Adds an element with that identifier to the pool "Pool", which is told of those
@@ -127,10 +128,10 @@ impl World {
         let service = TransportAddress { port: 7, ..address(host) };
         let hunt = HuntConfig::new(registrars.iter().map(|host| address(*host)));
         let pool = "Pool".parse().expect("a pool handle");
-        let config = ElementConfig::new(pool, service, hunt, u64::from(identifier))
+        let config = ElementConfig::new(pool, service, hunt)
             .identifier(PoolElementId(identifier))
             .asap_transport(address(host));
-        self.element(Element::new(config))
+        self.element(Element::new(config, u64::from(identifier)))
     }
 
     fn add(&mut self, role: Role) -> NodeId {

@@ -17,8 +17,8 @@ use super::{
 use crate::wire::asap::{Body, EndpointUnreachable, HandleResolution, Resolved};
 use crate::wire::parameter::ItemCount;
 use crate::wire::{
-    ErrorCause, OperationError, PoolElement, PoolElementId, PoolHandle, Ppid, TransportAddress,
-    UserMessage, asap,
+    ErrorCause, InvalidPoolHandle, OperationError, PoolElement, PoolElementId, PoolHandle, Ppid,
+    TransportAddress, UserMessage, asap,
 };
 use cache::Cache;
 use subscription::{SubscriptionId, Subscriptions};
@@ -145,6 +145,9 @@ pub enum ResolveError {
     /// The registrar refused for another reason.
     #[error("the registrar refused: {0}")]
     Refused(OperationError),
+    /// The pool handle is empty or too long: nothing was sent.
+    #[error(transparent)]
+    InvalidPoolHandle(#[from] InvalidPoolHandle),
     /// The compatibility profile forbids the pool handle: nothing was sent.
     #[error(transparent)]
     Incompatible(#[from] Incompatible),

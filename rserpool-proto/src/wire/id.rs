@@ -1,5 +1,6 @@
 //! Identifiers and numbers with a unit.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::time::Duration;
 
@@ -94,6 +95,33 @@ impl std::str::FromStr for PoolHandle {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::new(text)
+    }
+}
+
+impl From<&Self> for PoolHandle {
+    fn from(handle: &Self) -> Self {
+        handle.clone()
+    }
+}
+
+macro_rules! pool_handle_from {
+    ($($bytes:ty),*) => {
+        $(impl TryFrom<$bytes> for PoolHandle {
+            type Error = InvalidPoolHandle;
+
+            fn try_from(bytes: $bytes) -> Result<Self, Self::Error> {
+                Self::new(bytes)
+            }
+        })*
+    };
+}
+
+pool_handle_from!(&str, String, &String, &[u8], Vec<u8>);
+
+/// Lets functions take what is a pool handle beside what may be one.
+impl From<Infallible> for InvalidPoolHandle {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 

@@ -52,7 +52,7 @@ pub async fn futures_may_be_dropped_wherever_they_wait(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let at = registrar.local_address().clone();
     let builder = PoolElement::builder(&network, pool(), [at.clone()]);
-    let builder = builder.policy(PolicyParameters::least_used(0));
+    let builder = builder.configure(|config| config.policy(PolicyParameters::least_used(0)));
     let mut element = builder.listen(([127, 0, 0, 1], 0).into()).start().expect("a free port");
     let identifier = impatiently!(&network, element.registered()).expect("it is taken");
     let control = element.control();
@@ -82,7 +82,7 @@ pub async fn futures_may_be_dropped_wherever_they_wait(network: Network) {
     let user = new_user(&network, &at);
     let resolve = || user.resolve(pool(), ResolveOptions::default());
     assert_eq!(impatiently!(&network, resolve()).expect("it is there")[0].identifier, identifier);
-    let mut changes = impatiently!(&network, user.subscribe(pool()));
+    let mut changes = impatiently!(&network, user.subscribe(pool())).expect("the user runs");
     let joined = impatiently!(&network, changes.next());
     assert!(matches!(joined, Some(PoolChange::Joined(_))), "{joined:?}");
     let mut session = user.open(pool()).await.expect("it is there");
@@ -172,9 +172,10 @@ pub async fn messages_without_a_session_are_not_sent_by_futures_that_are_dropped
 
 /// Requests are done once, and those which only ask and tell registrars work in the end.
 pub async fn requests_and_reports_may_be_dropped_wherever_they_wait(network: Network) {
-    let config = RegistrarConfig::new(RegistrarId(1), 1);
+    let config = RegistrarConfig::default().identifier(RegistrarId(1));
     let config = config.enrp(any_address(&network));
-    let registrar = Registrar::start(&network, &any_address(&network), config).expect("free ports");
+    let registrar =
+        Registrar::start(&network, [&any_address(&network)], config).expect("free ports");
     let at = registrar.local_address().clone();
     let server = replay::start_counter(&network, &at, &KeyRing::generate(), 1).await;
     let user = new_user(&network, &at);
@@ -287,7 +288,9 @@ pub async fn an_end_that_is_given_up_is_an_end(network: Network) {
 
         give_up(&network, polls, registrar.shutdown()).await;
         // Its port is free again.
-        let again = || Registrar::start(&network, &at, RegistrarConfig::new(RegistrarId(2), 1));
+        let again = || {
+            Registrar::start(&network, [&at], RegistrarConfig::default().identifier(RegistrarId(2)))
+        };
         while again().is_err() {
             pause(&network, 1).await;
         }

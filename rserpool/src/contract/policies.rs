@@ -46,8 +46,7 @@ async fn start(network: &Network, at: &TransportAddress, pool: &str) -> Vec<Pool
     for weight in 1..=3 {
         let policy = PolicyParameters::new(PolicyType::WEIGHTED_ROUND_ROBIN, &[weight]);
         let builder = PoolElement::builder(network, handle(pool), [at.clone()])
-            .identifier(PoolElementId(weight))
-            .policy(policy)
+            .configure(|config| config.identifier(PoolElementId(weight)).policy(policy))
             .listen(([127, 0, 0, 1], 0).into());
         let element = builder.start().expect("a free port");
         element.registered().await.expect("the registrar takes it");

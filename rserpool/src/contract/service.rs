@@ -30,8 +30,8 @@ pub(super) fn pool() -> PoolHandle {
 }
 
 pub(super) fn start_registrar(network: &Network, address: &TransportAddress) -> Registrar {
-    let config = RegistrarConfig::new(RegistrarId(1), 1).ready_after(Duration::ZERO);
-    Registrar::start(network, address, config).expect("the address is free")
+    let config = RegistrarConfig::default().identifier(RegistrarId(1)).ready_after(Duration::ZERO);
+    Registrar::start(network, [address], config).expect("the address is free")
 }
 
 /// An element that answers each message with the number of messages in the session so far, and
@@ -45,8 +45,7 @@ pub(super) async fn start_counter_of(
     network: &Network,
     registrar: &TransportAddress,
 ) -> Counter {
-    let pool = pool.parse().expect("a handle");
-    let builder = PoolElement::builder(network, pool, [registrar.clone()]);
+    let builder = PoolElement::builder(network, pool, [registrar]);
     let mut element = builder.listen(([127, 0, 0, 1], 0).into()).start().expect("a free port");
     let identifier = element.registered().await.expect("the registrar takes it");
     let (stop, stopped) = futures::channel::oneshot::channel::<bool>();
@@ -436,7 +435,7 @@ pub async fn elements_are_chosen_and_named_and_answers_forgotten(network: Networ
     let mut elements = Vec::new();
     for identifier in 1..=3 {
         let builder = PoolElement::builder(&network, pool(), [at.clone()])
-            .identifier(PoolElementId(identifier))
+            .configure(|config| config.identifier(PoolElementId(identifier)))
             .listen(([127, 0, 0, 1], 0).into());
         let element = builder.start().expect("a free port");
         element.registered().await.expect("the registrar takes it");
@@ -476,7 +475,7 @@ pub async fn a_subscriber_sees_the_pool_change(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let first = start_counter(&network, registrar.local_address()).await;
     let user = new_user(&network, registrar.local_address());
-    let mut changes = user.subscribe(pool()).await;
+    let mut changes = user.subscribe(pool()).await.expect("the user runs");
     let joined = |change: Option<PoolChange>| match change {
         Some(PoolChange::Joined(element)) => element.identifier,
         other => panic!("{other:?}"),
@@ -505,8 +504,8 @@ pub async fn a_registrar_restart_is_survived(network: Network) {
     assert_eq!(next(&mut session).await.0, 2);
     // The old one may still be closing its port.
     let registrar = loop {
-        let config = RegistrarConfig::new(RegistrarId(2), 2);
-        match Registrar::start(&network, &address, config) {
+        let config = RegistrarConfig::default().identifier(RegistrarId(2));
+        match Registrar::start(&network, [&address], config) {
             Ok(registrar) => break registrar,
             Err(_) => pause(&network, 10).await,
         }

@@ -21,9 +21,9 @@ pub async fn a_registrar_offers_several_transports(network: Network) {
     };
     let elsewhere = Network::shared(network.runtime().clone(), other.clone());
     let both = network.clone().with_sessions_over(other);
-    let config = RegistrarConfig::new(RegistrarId(1), 1).ready_after(Duration::ZERO);
+    let config = RegistrarConfig::default().identifier(RegistrarId(1)).ready_after(Duration::ZERO);
     let addresses = [any_address(&network), any_address(&elsewhere)];
-    let registrar = Registrar::start_at(&both, &addresses, config).expect("free ports");
+    let registrar = Registrar::start(&both, &addresses, config).expect("free ports");
     let [here, there] = registrar.local_addresses() else { panic!("two addresses") };
     assert_eq!((here.protocol, there.protocol), (network.protocol(), elsewhere.protocol()));
     let counters = [
@@ -41,7 +41,7 @@ pub async fn a_registrar_offers_several_transports(network: Network) {
     // A user of both goes wherever a pool is served.
     let user = new_user(&both, here);
     for name in ["ContractPool", "Elsewhere"] {
-        let mut session = user.open(name.parse().expect("a handle")).await.expect("it is there");
+        let mut session = user.open(name).await.expect("it is there");
         assert_eq!(next(&mut session).await.0, 1);
     }
     // Elements are asked, and missed, over the transport that they came over.

@@ -16,7 +16,7 @@ mod memory;
 use std::sync::Arc;
 
 use rserpool::transport::{Memory, Tcp, Transport};
-use rserpool::{Network, PoolElement, PoolUser, Registrar, random_registrar_id};
+use rserpool::{Network, PoolElement, PoolUser, Registrar};
 use rserpool_proto::registrar::RegistrarConfig;
 use rserpool_proto::wire::{PoolHandle, TransportAddress};
 use rserpool_smol::SmolRuntime;
@@ -29,8 +29,8 @@ pub fn pool() -> PoolHandle {
 /// A registrar, an element of the pool that nobody serves yet, and a user.
 pub async fn start(network: &Network) -> (Registrar, PoolElement, PoolUser) {
     let any = TransportAddress::new(network.protocol(), ([127, 0, 0, 1], 0).into());
-    let config = RegistrarConfig::new(random_registrar_id(), 1);
-    let registrar = Registrar::start(network, &any, config).unwrap();
+    let config = RegistrarConfig::default();
+    let registrar = Registrar::start(network, [&any], config).unwrap();
     let at = registrar.local_address().clone();
     let builder = PoolElement::builder(network, pool(), [at.clone()]);
     let element = builder.listen(([127, 0, 0, 1], 0).into()).start().unwrap();

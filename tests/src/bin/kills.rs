@@ -226,7 +226,7 @@ fn identifier(number: usize) -> PoolElementId {
 async fn watch(network: Network, registrars: Vec<SocketAddr>, left: Arc<AtomicU32>) {
     let registrars = registrars.into_iter().map(TransportAddress::tcp);
     let user = PoolUser::new(&network, registrars).expect("TCP is there");
-    let mut changes = user.subscribe(handle(0)).await;
+    let mut changes = user.subscribe(handle(0)).await.expect("the user runs");
     while let Some(change) = changes.next().await {
         if matches!(change, PoolChange::Left(_)) {
             left.fetch_add(1, Ordering::Relaxed);
@@ -243,7 +243,7 @@ async fn run_elements(network: &Network, from: usize, arguments: &Arguments) -> 
         let mut registrars = registrars.clone();
         registrars.rotate_left(number % arguments.at.len());
         let element = PoolElement::builder(network, handle(number / POOL_SIZE), registrars)
-            .identifier(identifier(number))
+            .configure(|config| config.identifier(identifier(number)))
             .listen(([127, 0, 0, 1], 0).into())
             .serving_at(TransportAddress::tcp(([127, 0, 0, 1], 9).into()))
             .start()

@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use rserpool::runtime::Runtime;
 use rserpool::{
-    Network, Registrar, RegistrarConfig, TransportAddress, TransportProtocol, random_registrar_id,
+    Network, Registrar, RegistrarConfig, StartError, TransportAddress, TransportProtocol,
 };
 use serde_json::json;
 
@@ -77,13 +77,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             protocol => TransportAddress { protocol, ..address.clone() },
         })
         .collect();
-    let mut seed = [0; 8];
-    let identifier = random_registrar_id();
-    seed[..4].copy_from_slice(&identifier.0.to_be_bytes());
-    seed[4..].copy_from_slice(&random_registrar_id().0.to_be_bytes());
     let profile = arguments.compatibility.profile;
-    let mut config =
-        RegistrarConfig::new(identifier, u64::from_be_bytes(seed)).compatibility(profile);
+    let mut config = RegistrarConfig::default().compatibility(profile);
     config = arguments.limits.apply(arguments.timers.apply(config));
     config = arguments.selection.apply(config)?;
     if !arguments.no_announce && !first.ip().is_loopback() {
@@ -92,6 +87,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let at = |address: &SocketAddr| TransportAddress::new(network.protocol(), *address);
     config = config.peers(arguments.peer.iter().map(at));
     let registrar = start(&network, &addresses, config, &arguments)?;
+    let identifier = registrar.identifier();
     let local = registrar.local_addresses();
     let asap = local.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
     let enrp = registrar.enrp_address();
@@ -147,16 +143,16 @@ fn start(
     let usual = TransportAddress { port: options::ENRP_PORT, ..address.clone() };
     let at = |address| TransportAddress::new(network.protocol(), address);
     let enrp = arguments.enrp.map_or(usual, at);
-    match Registrar::start_at(network, addresses, config.clone().enrp(enrp.clone())) {
+    match Registrar::start(network, addresses, config.clone().enrp(enrp.clone())) {
         Ok(registrar) => Ok(registrar),
-        Err(error) if addresses.contains(error.address()) => {
-            Err(options::explain_listen(error, "--asap"))
-        }
-        Err(error) if arguments.enrp.is_some() => Err(options::explain_listen(error, "--enrp")),
-        Err(_) => {
+        Err(StartError::Listen(error)) if *error.address() == enrp && arguments.enrp.is_none() => {
             let any = TransportAddress { port: 0, ..enrp };
-            Registrar::start_at(network, addresses, config.enrp(any))
-                .map_err(|error| options::explain_listen(error, "--asap"))
+            Registrar::start(network, addresses, config.enrp(any))
+                .map_err(|error| options::explain_start(error, "--enrp"))
         }
+        Err(StartError::Listen(error)) if *error.address() == enrp => {
+            Err(options::explain_start(error.into(), "--enrp"))
+        }
+        Err(error) => Err(options::explain_start(error, "--asap")),
     }
 }

@@ -196,7 +196,8 @@ impl Cluster {
         let peers = self.well_known().iter().filter(|other| **other != host);
         // The rules are about our timers, with whatever profile.
         let [cycle, last_heard, no_response] = Compatibility::default().heartbeat();
-        let mut config = RegistrarConfig::new(identifier, seed)
+        let mut config = RegistrarConfig::default()
+            .identifier(identifier)
             .compatibility(self.plan.compatibility)
             .heartbeat_cycle(cycle)
             .max_time_last_heard(last_heard)
@@ -206,7 +207,7 @@ impl Cluster {
         if self.plan.discovery.multicast() {
             config = config.multicast_presence().announce([address]);
         }
-        Registrar::new(config)
+        Registrar::new(config, seed)
     }
 
     fn element(&self, host: HostId, seed: u64) -> Element {
@@ -214,14 +215,15 @@ impl Cluster {
         let address = self.address(host);
         let service = TransportAddress { port: 7, ..address.clone() };
         let timeout = Compatibility::default().registration_timeout();
-        let mut config = ElementConfig::new(handle(member.pool), service, self.hunt(), seed)
-            .timeouts(timeout, timeout)
+        let mut config = ElementConfig::new(handle(member.pool), service, self.hunt())
+            .registration_timeout(timeout)
+            .deregistration_timeout(timeout)
             .policy(member.policy.clone())
             .asap_transport(address);
         if let Some(identifier) = member.fixed {
             config = config.identifier(identifier);
         }
-        Element::new(config)
+        Element::new(config, seed)
     }
 
     fn tell(&mut self, text: impl FnOnce(&Network) -> String) {
