@@ -1,8 +1,8 @@
-//! What the examples share: each runs on tokio or on smol, as `--runtime` says.
+//! Code that the examples share. Each example runs on tokio or on smol, as `--runtime` selects.
 
 pub mod own_runtime;
 
-/// The program of the README.
+/// Tests the program in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
@@ -29,11 +29,11 @@ enum Choice {
     Smol,
 }
 
-/// Runs `program` on the runtime that the command line names, over TCP.
+/// Runs `program` over TCP, on the runtime that the command line selects.
 ///
 /// # Errors
 ///
-/// What the program returns, or why there is no runtime.
+/// Returns the program's error, or an error if the runtime cannot be started.
 pub fn run<P, F>(program: P) -> anyhow::Result<()>
 where
     P: FnOnce(Network) -> F,
@@ -49,16 +49,16 @@ where
     }
 }
 
-/// A registrar at any port of this host.
+/// Starts a registrar at any free port of this host.
 ///
 /// # Errors
 ///
-/// When there is no port.
+/// Returns an error if no port can be bound.
 pub fn start_registrar(network: &Network) -> anyhow::Result<Registrar> {
     Ok(Registrar::start(network, ["127.0.0.1:0"], RegistrarConfig::default())?)
 }
 
-/// Runs a server that dies without a word when it is told to abort: nothing of it goes on.
+/// Runs a server that crashes when it is aborted: none of its code runs after that.
 pub fn spawn_mortal(
     network: &Network,
     server: impl Future<Output: Send> + Send + 'static,

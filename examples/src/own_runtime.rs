@@ -1,5 +1,5 @@
-//! A runtime of one's own: `async-io` watches sockets and time, and each task has a thread. Not
-//! the fastest one, but all that it takes.
+//! A custom runtime: `async-io` watches sockets and timers, and each task has a thread. It is not
+//! fast, but shows everything that a runtime needs.
 
 use std::future::Future;
 use std::io;
@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use rserpool::runtime::{Interest, RegisteredSocket, Runtime, Timer};
 use socket2::Socket;
 
-/// The runtime.
+/// A runtime with a thread for each task.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ThreadPerTask;
 
@@ -39,7 +39,7 @@ impl Runtime for ThreadPerTask {
 #[derive(Debug)]
 struct Alarm {
     timer: async_io::Timer,
-    /// Timers of `async-io` are ready once, ours until they are reset.
+    /// A timer of `async-io` is ready once; one of [`Runtime`] stays ready until it is reset.
     fired: bool,
 }
 

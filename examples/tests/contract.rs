@@ -1,4 +1,4 @@
-//! The contract suite on the runtime of the example.
+//! Runs the contract suite on the runtime of the example.
 
 use rserpool::Network;
 use rserpool::transport::Tcp;

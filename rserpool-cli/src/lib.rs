@@ -1,3 +1,3 @@
-//! The parts of the `rserpool` command that have tests of their own.
+//! Library part of the `rserpool` command: modules that have separate tests.
 
 pub mod decode;

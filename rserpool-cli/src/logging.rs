@@ -1,6 +1,6 @@
-//! The log on standard error. It never blocks and never ends the program: where it cannot be
-//! written, for a full disk or a reader that is gone or does not read, lines are left out and
-//! counted, and the count is told when it works again.
+//! The log on standard error. It never blocks and never makes the program exit. If it cannot be
+//! written, because the disk is full or the reader has closed it or does not read, lines are left
+//! out and counted. The count is logged when writing works again.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
@@ -10,31 +10,31 @@ use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// The most lines that wait to be written.
+/// Maximum number of lines that wait to be written.
 const MAX_WAITING: usize = 1024;
 
-/// The longest line. What others sent may be in it.
+/// Maximum length of a line in bytes; it may contain data from other hosts.
 const MAX_LINE: usize = 4096;
 
-/// The longest that the end of the program waits for the lines that are left.
+/// Maximum time to wait for the remaining lines when the program exits.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
 enum Item {
     Line(Vec<u8>),
-    /// Answered when all that came before is written or lost.
+    /// Requests an answer once all earlier lines are written or lost.
     Flush(SyncSender<()>),
 }
 
 static WRITER: OnceLock<SyncSender<Item>> = OnceLock::new();
 
-/// The number of lines that were left out since that was told last.
+/// The number of lines that were left out since the last report of them.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
-/// Starts to log events, more of them the more `verbose` it is, and panics.
+/// Starts to log panics and events; a higher `verbose` logs more events.
 pub(crate) fn start(verbose: u8) {
     let (sender, lines) = sync_channel(MAX_WAITING);
     let thread = std::thread::Builder::new().name("log".to_owned());
-    // Without the thread, all lines are lost, which is no reason not to run.
+    // Without the thread, all lines are lost, but the program can still run.
     let _ = thread.spawn(move || write_all(&lines, &LOST, &mut io::stderr()));
     let _ = WRITER.set(sender);
     let default = match verbose {
@@ -53,12 +53,12 @@ pub(crate) fn start(verbose: u8) {
     std::panic::set_hook(Box::new(|panic| message(&format!("rserpool: {panic}"))));
 }
 
-/// Writes a line for a person, after those that were logged.
+/// Writes a line for a person, after all earlier log lines.
 pub(crate) fn message(text: &str) {
     push(format!("{text}\n").into_bytes());
 }
 
-/// Waits until the log is written, but not for long.
+/// Waits until the log is written, at most [`FLUSH_TIMEOUT`].
 pub(crate) fn flush() {
     let Some(writer) = WRITER.get() else { return };
     let (done, wait) = sync_channel(1);
@@ -89,7 +89,7 @@ fn write_all(lines: &Receiver<Item>, lost: &AtomicU64, to: &mut impl Write) {
     }
 }
 
-/// Writes a line and, before it, how many are missing.
+/// Writes a line, preceded by the number of lines that were lost before it.
 fn write_line(line: &[u8], lost: &AtomicU64, to: &mut impl Write) {
     let missing = lost.swap(0, Ordering::Relaxed);
     let mut text = Vec::new();
@@ -102,7 +102,7 @@ fn write_line(line: &[u8], lost: &AtomicU64, to: &mut impl Write) {
     }
 }
 
-/// The writer of events, each in one piece.
+/// The writer of events, which queues each as one line.
 #[derive(Debug, Clone, Copy)]
 struct Log;
 
@@ -129,7 +129,7 @@ impl MakeWriter<'_> for Log {
 mod tests {
     use super::*;
 
-    /// A disk that is full for a while.
+    /// A writer that fails while `full` is set, as a full disk does.
     #[derive(Default)]
     struct Disk {
         full: bool,

@@ -1,6 +1,6 @@
 //! The `rserpool` command.
 
-/// Prints a line, or returns the error: whoever reads it may stop reading, as `head` does.
+/// Prints a line, or returns the error: the reader may stop early, as `head` does.
 macro_rules! out {
     ($($text:tt)*) => {{
         use std::io::Write;
@@ -8,7 +8,7 @@ macro_rules! out {
     }};
 }
 
-/// Prints a line of a program that goes on whether or not somebody reads it.
+/// Prints a line, and ignores an error: the program continues if nobody reads it.
 macro_rules! announce {
     ($($text:tt)*) => {{
         use std::io::Write;
@@ -23,8 +23,8 @@ macro_rules! notify {
     };
 }
 
-/// Gives what a crowd or an attack took back to the system within seconds, where glibc's keeps half
-/// of it.
+/// Returns the memory that was used under a peak or an attack to the system within seconds. The
+/// allocator of glibc keeps half of it.
 #[cfg(unix)]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -49,7 +49,7 @@ use rserpool_cli::decode;
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, max_term_width = 100, after_help = EXAMPLES)]
 struct Arguments {
-    /// Tell more of what happens; -vv tells everything. RUST_LOG chooses in detail
+    /// Log more events; -vv logs all. RUST_LOG chooses in detail
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
     #[command(subcommand)]
@@ -84,7 +84,7 @@ fn main() -> ExitCode {
         Err(error) => return usage_error(&error),
     };
     logging::start(arguments.verbose);
-    // The system's usual limit is for programs that have few connections.
+    // The system's usual limit is meant for programs with few connections.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let status = run(arguments.command);
     logging::flush();
@@ -95,7 +95,7 @@ fn run(command: Command) -> ExitCode {
     let result = match command {
         Command::Decode(arguments) => decode::run(&arguments),
         Command::Keys(arguments) => commands::keys::run(&arguments),
-        // One task each: more threads would only pass it around.
+        // These programs have one task each, which more threads would only pass around.
         Command::Registrar(arguments) => on_one_thread(commands::registrar::run(*arguments)),
         Command::Serve(arguments) => block_on(serve::run(arguments)),
         Command::Client(arguments) => block_on(client::run(arguments)),
@@ -129,7 +129,7 @@ where
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
 }
 
-/// Help as it is; an error in one line.
+/// Prints help unchanged, and an error in one line.
 fn usage_error(error: &clap::Error) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp

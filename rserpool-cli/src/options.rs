@@ -26,15 +26,15 @@ pub(crate) const DEFAULT_REGISTRAR: &str = "127.0.0.1:3863";
 /// The option that selects the transport.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TransportOption {
-    /// Transport protocol; auto takes SCTP where there is SCTP
+    /// Transport protocol; auto takes SCTP if the system has it
     #[arg(long, value_name = "PROTOCOL", default_value = "auto")]
     pub(crate) transport: Protocol,
 }
 
-/// A transport protocol to choose.
+/// Transport protocol of the option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Protocol {
-    /// SCTP where there is SCTP, else TCP; a registrar offers both then
+    /// SCTP if the system has it, else TCP; a registrar then offers both
     Auto,
     /// SCTP
     Sctp,
@@ -46,14 +46,14 @@ pub(crate) enum Protocol {
 }
 
 impl TransportOption {
-    /// The network for the current runtime.
+    /// Returns the network on the current runtime.
     pub(crate) fn network(&self) -> anyhow::Result<Network> {
         let runtime = TokioRuntime::try_current().context("no runtime")?;
         self.network_on(Arc::new(runtime))
     }
 
-    /// The network for a runtime, on which everything that there is is offered to others, unless one
-    /// transport was chosen (RFC 5352 section 3.3).
+    /// Returns the network on `runtime` for a program that others connect to: with all available
+    /// transports, unless one was chosen (RFC 5352 section 3.3).
     pub(crate) fn offered_on(&self, runtime: Arc<dyn Runtime>) -> anyhow::Result<Network> {
         match self.transport {
             Protocol::Auto if sctp().is_ok() => {
@@ -65,7 +65,7 @@ impl TransportOption {
         }
     }
 
-    /// The network for a runtime.
+    /// Returns the network on `runtime`.
     pub(crate) fn network_on(&self, runtime: Arc<dyn Runtime>) -> anyhow::Result<Network> {
         let tcp = Arc::new(Tcp::new());
         match (self.transport, sctp()) {
@@ -78,7 +78,8 @@ impl TransportOption {
                 Ok(Network::shared(runtime, sctp))
             }
             (Protocol::Auto, Err(error)) => {
-                // A person is told; for programs, an error stays one line.
+                // On a terminal, print a message; otherwise only log it, so that an error stays one
+                // line.
                 if std::io::stderr().is_terminal() {
                     notify!("there is no SCTP, so TCP it is: {error}");
                 } else {
@@ -94,14 +95,14 @@ impl TransportOption {
     }
 }
 
-/// SCTP, where the system has it.
+/// Returns the SCTP transport, or an error if the system does not support it.
 #[cfg(target_os = "linux")]
 fn sctp() -> std::io::Result<Arc<dyn Transport>> {
     use rserpool::transport::Sctp;
     Sctp::check_available().map(|()| Arc::new(Sctp::new()) as Arc<dyn Transport>)
 }
 
-/// SCTP, where the system has it.
+/// Returns the SCTP transport, or an error if the system does not support it.
 #[cfg(not(target_os = "linux"))]
 fn sctp() -> std::io::Result<Arc<dyn Transport>> {
     Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "only that of Linux is supported"))
@@ -118,11 +119,11 @@ pub(crate) struct RegistrarOption {
     compatibility: CompatibilityOption,
 }
 
-/// With which implementations to be compatible.
+/// The option that selects the compatibility profile.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CompatibilityOption {
-    /// Implementations to be compatible with: all, rsplib (where registrars of rsplib take part),
-    /// or rfc (to the letter)
+    /// Implementations to be compatible with: all, rsplib (if registrars of rsplib take part), or
+    /// rfc (strictly the RFCs)
     #[arg(long = "compatibility", value_name = "PROFILE", default_value_t)]
     pub(crate) profile: Compatibility,
 }
@@ -140,25 +141,25 @@ impl RegistrarOption {
         hunt.compatibility(self.compatibility.profile)
     }
 
-    /// A pool user for a person who waits: it gives up soon where there is no registrar. One that
-    /// has just started may take 5 s to say that there is no such pool.
+    /// Returns a pool user for interactive commands, which gives up early if there is no registrar.
+    /// A registrar that has just started may take 5 s to report that a pool does not exist.
     pub(crate) fn user(&self, network: &Network) -> anyhow::Result<PoolUser> {
         let config = UserConfig::default().max_request_retransmit(1);
         Ok(PoolUser::with_config(network, self.hunt(network), config)?)
     }
 }
 
-/// Reads `IP`, `IP:PORT` or `HOST:PORT`. Without a port it is ASAP's.
+/// Parses `IP`, `IP:PORT` or `HOST:PORT`. Default port: that of ASAP.
 pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     address_or_port(text, ASAP_PORT)
 }
 
-/// The same; without a port it is any.
+/// Parses an address like [`address`]. Default port: any.
 pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     address_or_port(text, 0)
 }
 
-/// The same; without a port it is ENRP's.
+/// Parses an address like [`address`]. Default port: that of ENRP.
 pub(crate) fn enrp_address(text: &str) -> Result<SocketAddr, String> {
     address_or_port(text, ENRP_PORT)
 }
@@ -174,12 +175,12 @@ fn address_or_port(text: &str, port: u16) -> Result<SocketAddr, String> {
     found.ok_or_else(|| format!("not an address: write IP:PORT, as in {DEFAULT_REGISTRAR}"))
 }
 
-/// Reads a pool handle.
+/// Parses a pool handle.
 pub(crate) fn pool_handle(text: &str) -> Result<PoolHandle, String> {
     text.parse().map_err(|error: rserpool::proto::wire::InvalidPoolHandle| error.to_string())
 }
 
-/// Reads an identifier: a number that is not zero, or hexadecimal digits after 0x.
+/// Parses an identifier: a number that is not zero, or hexadecimal digits after 0x.
 pub(crate) fn identifier(text: &str) -> Result<PoolElementId, String> {
     let number = match text.strip_prefix("0x") {
         Some(digits) => u32::from_str_radix(digits, 16).ok(),
@@ -208,7 +209,7 @@ pub(crate) fn explain_start(error: StartError, option: &str) -> anyhow::Error {
     }
 }
 
-/// The first address, and the further ones of the same port.
+/// Returns the first address, and the IP addresses of the others, which must have the same port.
 pub(crate) fn same_port(
     addresses: &[SocketAddr],
     option: &str,
@@ -220,8 +221,7 @@ pub(crate) fn same_port(
     Ok((Some(*first), further.iter().map(SocketAddr::ip).collect()))
 }
 
-/// Waits until somebody wants the program to end: Ctrl-C, SIGTERM, or the end of standard
-/// input where that is what the program's life hangs on.
+/// Waits for Ctrl-C, SIGTERM, or, if `with_stdin` is set, the end of standard input.
 pub(crate) async fn wait_for_end(with_stdin: bool) {
     let interrupted = async {
         let _ = tokio::signal::ctrl_c().await;
@@ -241,7 +241,7 @@ pub(crate) async fn wait_for_end(with_stdin: bool) {
         if !with_stdin {
             std::future::pending::<()>().await;
         }
-        // A thread of its own, since a read of standard input cannot be given up.
+        // A thread of its own, since a read of standard input cannot be cancelled.
         let (ended, wait) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || {
             let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());

@@ -1,5 +1,5 @@
-//! Registrars and servers as processes of their own. Each ends when its standard input does, so none
-//! outlives us, however we end.
+//! Registrars and servers as child processes. Each exits when its standard input closes, so none
+//! outlives this program, however that exits.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-/// The transport of a network, as its children are to take it.
+/// Returns the name of the network's transport, for the command line of a child process.
 pub(crate) fn transport_name(network: &Network) -> &'static str {
     match network.protocol() {
         TransportProtocol::Sctp => "sctp",
@@ -19,13 +19,13 @@ pub(crate) fn transport_name(network: &Network) -> &'static str {
     }
 }
 
-/// Starts the program that we are, and reads the line that says what became of it.
+/// Starts this program with `arguments`, and reads the line in which it reports its start.
 async fn start(arguments: &[&str]) -> anyhow::Result<(Child, Value)> {
     let program = std::env::current_exe().context("cannot find our own program")?;
     let mut child = Command::new(program)
         .args(arguments)
         .args(["--json", "--until-eof"])
-        // That others are gone is what they are started for.
+        // Crashes of other processes are intended here, so they are not logged.
         .env("RUST_LOG", "rserpool=error")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -54,7 +54,7 @@ pub(crate) struct Place {
 }
 
 impl Default for Place {
-    /// Somewhere on loopback.
+    /// Returns any ports of the loopback address.
     fn default() -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         Self { asap: any, enrp: any }
@@ -91,14 +91,14 @@ impl RegistrarProcess {
         self.child.id().unwrap_or(0)
     }
 
-    /// Stops it, so that it does not answer, and nothing else tells that.
+    /// Stops the process with SIGSTOP. It does not answer then, but its connections stay open.
     pub(crate) async fn stop(&self) -> anyhow::Result<()> {
         let status = Command::new("kill").args(["-s", "STOP", &self.id().to_string()]).status();
         ensure!(status.await?.success(), "cannot stop a process of ours");
         Ok(())
     }
 
-    /// Kills it without a warning, and waits for its end.
+    /// Kills the process with SIGKILL, and waits until it has exited.
     pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill().await.context("cannot kill a process of ours")
     }
@@ -133,12 +133,12 @@ impl ServerProcess {
         self.child.id().unwrap_or(0)
     }
 
-    /// Kills it without a warning.
+    /// Kills the process with SIGKILL.
     pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
         self.child.start_kill().context("cannot kill a process of ours")
     }
 
-    /// Waits for its end.
+    /// Waits until the process has exited.
     pub(crate) async fn wait(&mut self) -> anyhow::Result<()> {
         self.child.wait().await.context("cannot wait for a process of ours").map(drop)
     }

@@ -1,4 +1,4 @@
-//! The command as a newcomer runs it.
+//! Tests of the command, with the arguments that a newcomer uses.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -18,14 +18,14 @@ fn run(arguments: &[&str]) -> Output {
     command(arguments).output().unwrap()
 }
 
-/// A process in the background, which ends with the test.
+/// A process in the background, which is killed at the end of the test.
 struct Background {
     child: Child,
     said: Value,
 }
 
 impl Background {
-    /// Waits for the line that the process begins with.
+    /// Starts a process, and waits for its first line of output.
     fn start(arguments: &[&str]) -> Self {
         let mut child = command(arguments)
             .args(["--json", "--until-eof"])
@@ -49,7 +49,7 @@ impl Background {
         Self::start(&["serve", service, "--registrar", registrar])
     }
 
-    /// Kills it; what it wrote to standard error.
+    /// Kills the process. Returns what it wrote to standard error.
     fn end(mut self) -> String {
         self.child.kill().unwrap();
         let mut text = String::new();
@@ -69,7 +69,7 @@ fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// The one line on standard error, where the exit status is `code`.
+/// Returns the only line on standard error, after checking that the exit status is `code`.
 fn complaint(output: Output, code: i32) -> String {
     let message = text(output.stderr);
     assert_eq!(output.status.code(), Some(code), "{message}");
@@ -170,7 +170,7 @@ fn an_operator_defines_a_policy() {
     let registrar =
         Background::start(&["registrar", "--asap", "127.0.0.1:0", "--define-policy", rule]);
     let at = registrar.said["asap"].as_str().unwrap();
-    // 30, 38 and 64 in the order of their identifiers from behind.
+    // The values are 30, 38 and 64, in the reverse order of the identifiers.
     let values = [("1", "0x80000001:10:18"), ("2", "0x80000001:20:6"), ("3", "0x80000001:30:0")];
     let servers = values.map(|(identifier, policy)| {
         let options = ["--identifier", identifier, "--policy", policy, "--registrar", at];
@@ -212,7 +212,7 @@ fn rubbish_is_answered_and_logged_once_and_others_are_served() {
     let _server = Background::serve("echo", &address);
     let mut stream = TcpStream::connect(&address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    // A type of message that wants a report, twice, and one that is cut short.
+    // Twice a message of a type that asks for a report, and a message that is cut off.
     stream.write_all(b"\x42\0\0\x04\x42\0\0\x04").unwrap();
     let mut answer = [0; 16];
     stream.read_exact(&mut answer).unwrap();
@@ -243,7 +243,7 @@ fn the_demonstration_loses_nothing_and_leaves_nobody_behind() {
     assert!(summary["failover_ms"]["worst"].as_f64().is_some());
 }
 
-/// Its processes, by what Linux tells of them.
+/// Returns the child processes of `parent`, as Linux lists them.
 #[cfg(target_os = "linux")]
 fn children_of(parent: u32) -> Vec<String> {
     let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
@@ -261,7 +261,7 @@ fn children_of(parent: u32) -> Vec<String> {
         .collect()
 }
 
-/// Three registrars and three servers.
+/// Number of processes of the demonstration: three registrars and three servers.
 #[cfg(target_os = "linux")]
 const PROCESSES: usize = 6;
 

@@ -1,4 +1,4 @@
-//! `rserpool decode` on captures.
+//! Tests of `rserpool decode` with captures.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::path::Path;
@@ -20,7 +20,7 @@ fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// The objects of `--json`, and the summary after them.
+/// Returns the objects that `--json` prints, the summary after them, and the exit status.
 fn objects(file: &Path) -> (Vec<Value>, Value, Option<i32>) {
     let output = decode(&[file.to_str().unwrap(), "--json"]);
     let text = stdout(&output);
@@ -114,7 +114,7 @@ fn every_way_to_carry_a_message_is_understood() {
     let mut announcement = Vec::new();
     let builder = ethernet().ipv4([10, 0, 0, 1], [239, 0, 0, 50], 64).udp(3863, 3863);
     builder.write(&mut announcement, b"\x0a\0\0\x08\x11\x11\x11\x11").unwrap();
-    // A message in two packets, the second with a third that is none of ours.
+    // A message in two packets. The second also contains a message of another protocol.
     let [mut first, mut second] = [Vec::new(), Vec::new()];
     let ip = || ethernet().ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
     let packet = sctp(&[data(11, 2, 8, &RESOLUTION[..6])]);

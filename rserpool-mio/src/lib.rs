@@ -1,9 +1,9 @@
 //! Runs [`rserpool`] on a thread and a [mio](https://docs.rs/mio) reactor of its own.
 //!
-//! [`MioRuntime`] is for programs that are one task, such as a registrar. It reads the clock once a
-//! turn; general runtimes read it several times, for their own statistics, which costs a registrar
-//! more than anything else where the clock is a system call. It runs the tasks of `rserpool` and
-//! nothing else: a program waits for its handles by whatever executor it has.
+//! [`MioRuntime`] is for programs that consist of one task, such as a registrar. It reads the clock
+//! once in each turn of its loop. General runtimes read it several times, for their own statistics;
+//! where that is a system call, it costs a registrar more than anything else. The runtime executes
+//! only the tasks of `rserpool`: a program awaits its handles with any executor.
 //!
 //! ```
 //! use rserpool::Network;
@@ -43,22 +43,21 @@ use socket2::Socket;
 use socket::{MioSocket, Readiness};
 use timer::{MioTimer, Timers};
 
-/// The status of a process whose reactor has failed: that of an internal software error in
-/// `sysexits.h`.
+/// Exit status after a failure of the reactor: that of an internal software error in `sysexits.h`.
 const EXIT_STATUS: i32 = 70;
 
-/// The token of what wakes the thread from outside.
+/// Token of the waker that other threads use.
 const WAKE: Token = Token(usize::MAX);
 
 thread_local! {
-    /// On the runtime's own thread: the time of this turn.
+    /// The time of the current turn, on the runtime's own thread.
     static TURN: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// A runtime on a thread of its own, which runs as long as the process.
+/// A runtime on a thread of its own, which runs until the process exits.
 ///
-/// When the reactor fails or the thread panics, the process ends with status 70: its tasks could
-/// not go on, and a process that only looks alive is not restarted by anybody.
+/// If the reactor fails or the thread panics, the process exits with status 70. Its tasks could not
+/// continue, and a process that only looks alive would not be restarted.
 #[derive(Debug, Clone)]
 pub struct MioRuntime(Arc<Shared>);
 
@@ -104,7 +103,7 @@ impl MioRuntime {
     ///
     /// # Errors
     ///
-    /// When there is no reactor or no thread to be had.
+    /// Returns an error if the reactor or the thread cannot be created.
     pub fn start() -> io::Result<Self> {
         let poll = mio::Poll::new()?;
         let shared = Arc::new(Shared {
@@ -116,7 +115,7 @@ impl MioRuntime {
         });
         let runtime = Arc::clone(&shared);
         std::thread::Builder::new().name("rserpool".to_owned()).spawn(move || {
-            // A process without its thread would go on accepting connections.
+            // Without its thread, the process would still accept connections.
             let Err(reason) = catch_unwind(AssertUnwindSafe(|| run(&runtime, poll)));
             tracing::error!("the runtime panicked");
             drop(reason);
@@ -126,7 +125,7 @@ impl MioRuntime {
     }
 }
 
-/// Ends the process, once the log had the time to be written.
+/// Exits the process, after a pause in which the log is written.
 fn end() -> ! {
     std::thread::sleep(Duration::from_millis(200));
     std::process::exit(EXIT_STATUS)
@@ -137,7 +136,7 @@ fn run(shared: &Shared, mut poll: mio::Poll) -> Infallible {
     let mut events = Events::with_capacity(256);
     let mut timeout = Some(Duration::ZERO);
     loop {
-        // Meanwhile, others have to wake the thread.
+        // While this thread sleeps, others have to wake it.
         TURN.set(None);
         if !lock(&shared.ready).is_empty() {
             timeout = Some(Duration::ZERO);
@@ -162,7 +161,7 @@ fn run(shared: &Shared, mut poll: mio::Poll) -> Infallible {
         }
         let due = lock(&shared.timers).due(now);
         due.into_iter().for_each(Waker::wake);
-        // Those that wake each other meanwhile come after what happens outside.
+        // Tasks that these wake run in the next turn, after the reactor's events.
         let ready = std::mem::take(&mut *lock(&shared.ready));
         ready.into_iter().for_each(Task::run);
         let next = lock(&shared.timers).queue.first_key_value().map(|((time, _), _)| *time);
@@ -207,7 +206,7 @@ impl Runtime for MioRuntime {
         Ok(Box::new(registered))
     }
 
-    /// On the runtime's thread, the time at which its turn began.
+    /// Returns the time at which the current turn began, if called on the runtime's thread.
     #[allow(clippy::disallowed_methods, reason = "this is the runtime")]
     fn now(&self) -> Instant {
         TURN.get().unwrap_or_else(Instant::now)

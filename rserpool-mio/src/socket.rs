@@ -13,8 +13,8 @@ use socket2::Socket;
 
 use crate::{Shared, lock};
 
-/// The readiness of a socket. Counts the events, so that one which comes while an operation
-/// finds nothing is not forgotten.
+/// The readiness of a socket. It counts the events, so that one which arrives while an operation
+/// finds nothing is not lost.
 #[derive(Debug, Default)]
 pub(crate) struct Readiness {
     readable: Direction,
@@ -23,9 +23,9 @@ pub(crate) struct Readiness {
 
 #[derive(Debug, Default)]
 struct Direction {
-    /// Twice the number of events, and one more while it is ready.
+    /// Twice the number of events, plus one while the direction is ready.
     state: AtomicUsize,
-    /// The other end says no more, or hears no more: it stays ready.
+    /// True if the other end has closed this direction, which stays ready then.
     over: AtomicBool,
     waker: AtomicWaker,
 }
@@ -88,7 +88,7 @@ impl RegisteredSocket for MioSocket {
         let mut again = false;
         loop {
             let state = direction.state.load(Ordering::Acquire);
-            // There nearly always is room to write, before there is an event that says so.
+            // A new socket nearly always has room to write, even before the first event.
             if state & 1 == 0 && (interest == Interest::Readable || state > 0) {
                 return Poll::Pending;
             }
@@ -105,7 +105,7 @@ impl RegisteredSocket for MioSocket {
                         Ordering::Acquire,
                     );
                 }
-                // Only the end is left, which the next call finds.
+                // Only the end of the stream is left, which the next call finds.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if std::mem::replace(&mut again, true) {
                         return Poll::Pending;

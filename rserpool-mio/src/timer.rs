@@ -1,4 +1,4 @@
-//! Timers, in the order of their deadlines.
+//! Timers, sorted by their deadlines.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -17,7 +17,7 @@ pub(crate) struct Timers {
 }
 
 impl Timers {
-    /// The wakers of the timers that are due at `now`, which are gone then.
+    /// Removes the timers that are due at `now`, and returns their wakers.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<Waker> {
         let later = self.queue.split_off(&(now, u64::MAX));
         std::mem::replace(&mut self.queue, later).into_values().collect()
@@ -60,7 +60,7 @@ impl Future for MioTimer {
         };
         timers.queue.insert(key, cx.waker().clone());
         drop(timers);
-        // The thread may sleep for longer than that.
+        // The thread may sleep past the new deadline.
         if TURN.get().is_none() {
             let _ = runtime.0.wake.wake();
         }

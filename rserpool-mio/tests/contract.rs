@@ -1,4 +1,4 @@
-//! The contract suite.
+//! Runs the contract suite on mio.
 #![cfg(unix)]
 
 use futures::executor::block_on;

@@ -1,4 +1,4 @@
-//! Departures of implementations from the RFCs, and the way that is taken for each.
+//! Differences between implementations and the RFCs, and the behaviour chosen for each.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -20,7 +20,8 @@ pub(crate) const ENRP_PORT: u16 = 9901;
 /// IANA's multicast group (RFC 5352 section 8.4).
 const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 1, 185);
 
-/// The longest pool handle of rsplib, in bytes. A longer one ends it.
+/// The length of the longest pool handle that rsplib accepts, in bytes. A longer one makes it
+/// terminate.
 const RSPLIB_MAX_HANDLE: usize = 32;
 
 /// The implementations to interoperate with. Everything that depends on them is a method of this
@@ -28,21 +29,21 @@ const RSPLIB_MAX_HANDLE: usize = 32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Compatibility {
-    /// With all of them, as far as there is one way for all: the default.
+    /// All of them, as far as one behaviour suits all. This is the default.
     #[default]
     All,
-    /// With rsplib 3, in an operational scope with registrars of rsplib. What would end or
-    /// confuse them is refused.
+    /// rsplib 3, in an operational scope with registrars of rsplib. Operations that would crash or
+    /// confuse these are refused.
     Rsplib,
-    /// By the letter of the RFCs.
+    /// The RFCs to the letter.
     Rfc,
 }
 
-/// An operation that the profile forbids. Nothing was sent.
+/// Error of an operation that the compatibility profile forbids. Nothing was sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Incompatible {
-    /// A pool handle is too long for rsplib.
+    /// The pool handle is too long for rsplib.
     #[error(
         "the pool handle {handle} has {} bytes, and rsplib's registrars end when they get more \
          than {RSPLIB_MAX_HANDLE}: choose a shorter one, or another compatibility profile",
@@ -52,7 +53,8 @@ pub enum Incompatible {
         /// The handle.
         handle: PoolHandle,
     },
-    /// An element with a weight of zero: a pool of such elements ends rsplib's registrars.
+    /// The weight of an element is zero: a pool of such elements makes rsplib's registrars
+    /// terminate.
     #[error(
         "a weight of 0 is not allowed, since rsplib's registrars end when all weights of a pool \
          are 0: choose a larger one, or another compatibility profile"
@@ -61,12 +63,12 @@ pub enum Incompatible {
 }
 
 impl Compatibility {
-    /// The profiles.
+    /// All profiles.
     pub const ALL: [Self; 3] = [Self::All, Self::Rsplib, Self::Rfc];
 
-    /// Returns the time that a registration is valid, as it is sent. RFC 5354 section 3.10 has
-    /// seconds, rsplib milliseconds, and its registrars drop what is registered elsewhere after
-    /// that.
+    /// Returns the lifetime of a registration as an element sends it. RFC 5354 section 3.10 has
+    /// seconds. rsplib has milliseconds, and its registrars drop elements of other registrars after
+    /// that time.
     #[must_use]
     pub fn registration_life(self, lifetime: Duration) -> RegistrationLife {
         match self {
@@ -77,11 +79,11 @@ impl Compatibility {
         }
     }
 
-    /// Returns the time that a registration is valid, as registrars tell each other. One of
-    /// rsplib's drops an element after so many milliseconds and asks for it again with each
-    /// presence, so it is told milliseconds. Who reads seconds and takes the element over believes
-    /// for longer that it stays; but it asks whether it is alive, and our elements register again
-    /// then.
+    /// Returns the lifetime of a registration as registrars send it to each other. A registrar of
+    /// rsplib reads it as milliseconds, drops the element after that time, and asks for it again
+    /// with each presence; so it is sent milliseconds. A registrar that reads seconds and takes the
+    /// element over keeps it for longer, but asks it whether it is alive, and elements of this
+    /// crate register again then.
     #[must_use]
     pub fn told_registration_life(self, lifetime: Duration) -> RegistrationLife {
         match self {
@@ -90,9 +92,9 @@ impl Compatibility {
         }
     }
 
-    /// Returns the time that a registration is valid that says `life`; `None` where it is for ever.
-    /// Less than a second of rsplib's is taken for seconds: nobody registers for so short, and an
-    /// element of another profile may be there.
+    /// Returns the lifetime of a registration that carries `life`; `None` if it does not expire.
+    /// With [`Self::Rsplib`], a number below 1000 is taken for seconds: no element registers for
+    /// less than a second, and the element may use another profile.
     #[must_use]
     pub fn lifetime(self, life: RegistrationLife) -> Option<Duration> {
         match self {
@@ -125,10 +127,10 @@ impl Compatibility {
         groups.iter().map(|group| SocketAddrV4::new(*group, port)).collect()
     }
 
-    /// The port of a registrar whose announcement has no transport parameters and came from
-    /// `source`: the registered one (RFC 5352 section 3.6), or that which it came from, as
-    /// rsplib has it. A registrar of ours announces from its ASAP port, so that both are right
-    /// where it is at its usual one.
+    /// Returns the port of a registrar whose announcement has no transport parameters and came from
+    /// the port `source`: the registered port (RFC 5352 section 3.6), or, as in rsplib, `source`.
+    /// The registrars of this crate announce from their ASAP port, so both are right if that is the
+    /// registered one.
     #[must_use]
     pub fn announced_port(self, source: u16) -> u16 {
         match self {
@@ -138,73 +140,73 @@ impl Compatibility {
     }
 
     /// Returns whether announcements have transport parameters (RFC 5352 section 2.2.10) where the
-    /// registrar is bound to addresses of its own. rsplib never sends any.
+    /// registrar is bound to specific addresses. rsplib never sends any.
     #[must_use]
     pub fn announces_transports(self) -> bool {
         self != Self::Rsplib
     }
 
-    /// Returns the maximum number of a registrar's transports in an announcement. rsplib cannot
-    /// read a TCP transport; a listener that uses another transport than the first takes the source
-    /// of the datagram.
+    /// Returns the maximum number of transports in a registrar's announcement. rsplib cannot read a
+    /// TCP transport. A listener whose transport is not the first takes the source of the datagram.
     #[must_use]
     pub fn max_announced_transports(self) -> usize {
         if self == Self::Rfc { usize::MAX } else { 1 }
     }
 
-    /// Returns whether a keep-alive says for which element it is, since one association may serve
-    /// several. RFC 5352 section 2.2.7 does not have it; rsplib does.
+    /// Returns whether a keep-alive names its element, since one association may serve several. RFC
+    /// 5352 section 2.2.7 has no parameter for that; rsplib does.
     #[must_use]
     pub fn keep_alive_names_element(self) -> bool {
         self != Self::Rfc
     }
 
     /// Returns whether a registrar that leaves suggests to others to take over its elements, by a
-    /// flag of ENRP_HANDLE_UPDATE that came after the RFC (draft-dreibholz-rserpool-enrp-takeover).
+    /// flag of ENRP_HANDLE_UPDATE that was added after the RFC
+    /// (draft-dreibholz-rserpool-enrp-takeover).
     #[must_use]
     pub fn suggests_takeover(self) -> bool {
         self == Self::All
     }
 
-    /// Returns whether the length of a message has the padding of its last parameter in it, as
-    /// rsplib has it; by RFC 5354 section 4 it has not. Whatever a message says is understood.
+    /// Returns whether the length of a sent message includes the padding of its last parameter, as
+    /// in rsplib. RFC 5354 section 4 excludes it. Received messages may have either.
     #[must_use]
     pub fn counts_last_padding(self) -> bool {
         self != Self::Rfc
     }
 
-    /// Returns whether a resolution says how many elements are wanted. The parameter is rsplib's;
-    /// its type tells those who do not know it to skip it.
+    /// Returns whether a resolution carries the number of wanted elements. The parameter is
+    /// rsplib's; its type tells implementations that do not know it to skip it.
     #[must_use]
     pub fn sends_item_count(self) -> bool {
         self != Self::Rfc
     }
 
     /// Returns the time that a registrar may take to answer a user: T1-ENRPrequest of RFC 5352
-    /// section 7.1, or rsplib's.
+    /// section 7.1, or 3 s (rsplib).
     #[must_use]
     pub fn request_timeout(self) -> Duration {
         Duration::from_secs(if self == Self::Rfc { 15 } else { 3 })
     }
 
     /// Returns the time that a registrar may take to answer a registration or a deregistration:
-    /// T2-registration and T3-deregistration of RFC 5352 section 7.1, or ours.
+    /// T2-registration and T3-deregistration of RFC 5352 section 7.1, or 5 s (not from the RFCs).
     #[must_use]
     pub fn registration_timeout(self) -> Duration {
         Duration::from_secs(if self == Self::Rfc { 30 } else { 5 })
     }
 
-    /// Returns the timers of registrars among each other: PEER-HEARTBEAT-CYCLE, MAX-TIME-LAST-HEARD and
-    /// MAX-TIME-NO-RESPONSE of RFC 5353 section 4.2, or ours.
+    /// Returns the timers of registrars among each other: PEER-HEARTBEAT-CYCLE, MAX-TIME-LAST-HEARD
+    /// and MAX-TIME-NO-RESPONSE of RFC 5353 section 4.2, or shorter times (not from the RFCs).
     #[must_use]
     pub fn heartbeat(self) -> [Duration; 3] {
         let seconds = if self == Self::Rfc { [30.0, 61.0, 5.0] } else { [2.0, 3.0, 1.5] };
         seconds.map(Duration::from_secs_f64)
     }
 
-    /// Returns the number of elements of an answer that count as selected, where that is not for
-    /// the policy to say. RFC 5356 section 5.2.2 degrades all that are returned; then all degrade
-    /// alike as soon as an answer has the whole pool, and the order stays what it was.
+    /// Returns the number of elements of an answer that count as selected, or `None` if the policy
+    /// decides. RFC 5356 section 5.2.2 degrades all elements of an answer. If an answer has the
+    /// whole pool, all degrade alike, and their order does not change.
     #[must_use]
     pub fn max_increment(self, policy: PolicyType) -> Option<usize> {
         let all = self == Self::Rfc && policy == PolicyType::LEAST_USED_DEGRADATION;
@@ -212,8 +214,8 @@ impl Compatibility {
     }
 
     /// Returns whether an element that registers over this protocol is told which of its addresses
-    /// were left out (RFC 5352 section 2.2.3). One of rsplib's takes that for a refusal, and has no
-    /// TCP.
+    /// were left out (RFC 5352 section 2.2.3). An element of rsplib takes that for a refusal, and
+    /// does not support TCP.
     #[must_use]
     pub fn tells_left_out_addresses(self, protocol: TransportProtocol) -> bool {
         match self {
@@ -223,8 +225,8 @@ impl Compatibility {
         }
     }
 
-    /// The checksum of elements (RFC 5353 section 3.6.2), or as rsplib has it, which differs from
-    /// some thousands of elements on.
+    /// Returns the checksum of elements, as in RFC 5353 section 3.6.2 or as in rsplib, which
+    /// differs for more than some thousands of elements.
     #[must_use]
     pub fn checksum(self, elements: Checksum) -> PeChecksum {
         match self {
@@ -233,8 +235,8 @@ impl Compatibility {
         }
     }
 
-    /// Returns whether a registrar yields to `other` where both want to take over the same dead
-    /// one: to the larger identifier (RFC 5353 section 3.5.1), or, as rsplib has it, to the
+    /// Returns whether a registrar yields to `other` if both want to take over the same dead
+    /// registrar: to the larger identifier (RFC 5353 section 3.5.1), or, as in rsplib, to the
     /// smaller.
     #[must_use]
     pub fn yields(self, ours: RegistrarId, other: RegistrarId) -> bool {
@@ -244,11 +246,11 @@ impl Compatibility {
         }
     }
 
-    /// Checks what is to be sent, about a pool or an element of it.
+    /// Checks whether a pool handle and a policy may be sent with this profile.
     ///
     /// # Errors
     ///
-    /// When it would end a registrar of the profile.
+    /// Returns an error if they would make a registrar of the profile terminate.
     pub fn check(
         self,
         handle: &PoolHandle,
@@ -282,7 +284,7 @@ impl fmt::Display for Compatibility {
     }
 }
 
-/// A name that no profile has.
+/// Error of parsing a name that is not a compatibility profile.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a compatibility profile: choose all, rsplib or rfc")]
 pub struct UnknownProfile;

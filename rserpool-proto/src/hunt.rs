@@ -1,4 +1,4 @@
-//! The search for a home registrar (RFC 5352 section 3.6), which elements and users share.
+//! The search for a home registrar (RFC 5352 section 3.6), shared by elements and users.
 
 use std::time::{Duration, Instant};
 
@@ -11,20 +11,21 @@ use crate::wire::{Ppid, RegistrarId, TransportAddress, TransportProtocol, UserMe
 /// The most connections that a hunt makes at a time (RFC 5352 section 3.6, SH1).
 const MAX_ATTEMPTS: usize = 3;
 
-/// The time that an attempt may take where others wait for their turn. Not from the RFCs.
+/// The time that an attempt may take while other addresses are waiting. Not from the RFCs.
 const TURN: Duration = Duration::from_secs(1);
 
-/// The longest pause while registrars have not been looked for long: one may be about to start
-/// again, and it waits for its elements. Not from the RFCs.
+/// The longest pause between rounds during [`AT_FIRST`]. Not from the RFCs: a registrar may be
+/// about to restart, and it waits for its elements.
 const MAX_PAUSE_AT_FIRST: Duration = Duration::from_secs(1);
 
-/// Duration of that first phase.
+/// The duration of the first phase of a search, with short pauses.
 const AT_FIRST: Duration = Duration::from_secs(60);
 
-/// The most registrars remembered from announcements; ours, since anyone can announce.
+/// The maximum number of registrars remembered from announcements. Not from the RFCs: limited since
+/// anyone can announce.
 const MAX_ANNOUNCED: usize = 64;
 
-/// The most addresses remembered of one of them. Not from the RFCs.
+/// The maximum number of addresses remembered of one announced registrar. Not from the RFCs.
 const MAX_ADDRESSES: usize = 16;
 
 /// Configuration of a search for registrars: their addresses, the timeouts, and their
@@ -55,44 +56,46 @@ impl Default for HuntConfig {
 }
 
 impl HuntConfig {
-    /// Looks for registrars at these addresses.
+    /// Creates a configuration that looks for registrars at these addresses.
     #[must_use]
     pub fn new(registrars: impl IntoIterator<Item = TransportAddress>) -> Self {
         Self { registrars: registrars.into_iter().collect(), ..Self::default() }
     }
 
-    /// The time that a registrar may take to accept a connection before others are tried:
-    /// T5-Serverhunt, 10 s, doubled each time up to `max`, RETRAN.max, 60 s (RFC 5352 section 7).
+    /// Sets the time that a registrar may take to accept a connection before others are tried,
+    /// T5-Serverhunt. It is doubled each time up to `max`, RETRAN.max. Default: 10 s and 60 s (RFC
+    /// 5352 section 7).
     #[must_use]
     pub fn server_hunt_timeout(mut self, first: Duration, max: Duration) -> Self {
         (self.server_hunt, self.server_hunt_max) = (first, max);
         self
     }
 
-    /// The time that an announcement is believed: T7-ENRPoutdate, 5 s (RFC 5352 section 7.1).
+    /// Sets the time for which an announcement is valid, T7-ENRPoutdate. Default: 5 s (RFC 5352
+    /// section 7.1).
     #[must_use]
     pub fn announcement_lifetime(mut self, lifetime: Duration) -> Self {
         self.outdate = lifetime;
         self
     }
 
-    /// Sets how long to wait when all registrars refused, doubled each time up to T5-Serverhunt, but
-    /// to 1 s at the most in the first minute. Default: 250 ms. Not from the RFCs: a registrar that
-    /// starts again waits for its elements.
+    /// Sets the pause after all registrars refused. It is doubled each time up to T5-Serverhunt,
+    /// but to at most 1 s in the first minute. Default: 250 ms. Not from the RFCs: a registrar that
+    /// restarts waits for its elements.
     #[must_use]
     pub fn retry_delay(mut self, delay: Duration) -> Self {
         self.retry_delay = delay;
         self
     }
 
-    /// Also listens for registrars that announce themselves in the local network: not.
+    /// Enables discovery by announcements of registrars in the local network. Default: disabled.
     #[must_use]
     pub fn listen_for_announcements(mut self) -> Self {
         self.listen = true;
         self
     }
 
-    /// With which implementations to be compatible: all of them.
+    /// Sets the implementations to be compatible with. Default: [`Compatibility::All`].
     #[must_use]
     pub fn compatibility(mut self, profile: Compatibility) -> Self {
         self.compatibility = profile;
@@ -105,13 +108,13 @@ impl HuntConfig {
         self.compatibility
     }
 
-    /// Returns whether announcements of registrars are listened to.
+    /// Returns whether discovery by announcements is enabled.
     #[must_use]
     pub fn listens(&self) -> bool {
         self.listen
     }
 
-    /// The configured registrars.
+    /// Returns the addresses of the configured registrars.
     #[must_use]
     pub fn registrars(&self) -> &[TransportAddress] {
         &self.registrars
@@ -123,12 +126,12 @@ pub(crate) struct Hunt {
     config: HuntConfig,
     announced: Vec<Announced>,
     running: bool,
-    /// Since when there has been no registrar that answered.
+    /// The time at which the search began. None once a registrar answered.
     searching_since: Option<Instant>,
-    /// The last registrar that accepted a connection, and when, unless it also answered something.
+    /// The last registrar that accepted a connection, and when. None once it answered a request.
     unproven: Option<(TransportAddress, Instant)>,
-    /// Those that accepted and hung up soon after. They are tried after a pause, the others at
-    /// once.
+    /// Registrars that accepted a connection and closed it soon after. They are tried after a
+    /// pause, the others at once.
     fickle: Vec<TransportAddress>,
     attempts: Vec<(ConnectionId, TransportAddress)>,
     /// Addresses that this round has yet to try.
@@ -137,18 +140,18 @@ pub(crate) struct Hunt {
     timeout: Duration,
     /// The pause before the next round.
     delay: Duration,
-    /// When the attempts, or the pause, are over.
+    /// The end of the time for the attempts, or of the pause.
     deadline: Option<Instant>,
 }
 
-/// The meaning of an event for the owner of a hunt.
+/// Effect of a failed connection on a hunt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HuntProgress {
-    /// The connection is none of the hunt's.
+    /// The connection does not belong to the hunt.
     NotOurs,
-    /// Others are still tried.
+    /// Other addresses are still being tried.
     GoesOn,
-    /// All registrars refused; they are tried again after a pause.
+    /// All attempts failed. The addresses are tried again after a pause.
     NobodyFound,
 }
 
@@ -160,8 +163,8 @@ struct Announced {
 }
 
 impl Announced {
-    /// Returns whether that is its address, or another one of the same SCTP endpoint: two
-    /// associations with one would get in each other's way.
+    /// Returns whether `address` is its address, or another one of the same SCTP endpoint: two
+    /// associations with one endpoint would interfere with each other.
     fn is_at(&self, address: &TransportAddress) -> bool {
         let sctp = self.address.protocol == TransportProtocol::Sctp;
         let same = self.address.protocol == address.protocol && self.address.port == address.port;
@@ -204,7 +207,7 @@ impl Hunt {
         self.attempts.len()
     }
 
-    /// When to call [`Self::handle_timeout`] next.
+    /// Returns the time at which to call [`Self::handle_timeout`] next.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.deadline
     }
@@ -233,7 +236,7 @@ impl Hunt {
         }
         let fickle = &self.fickle;
         self.untried.retain(|address| !fickle.iter().any(|its| its.reaches_same(address)));
-        // Any order would do; by chance, the registrars share the load.
+        // A random order distributes the elements and users over the registrars.
         self.untried.shuffle(rng);
         self.fill(out);
         self.set_timer(now);
@@ -265,7 +268,8 @@ impl Hunt {
         self.deadline = Some(now + wait);
     }
 
-    /// A registrar accepted: it is the home registrar, the other attempts are given up.
+    /// Handles an accepted connection: its registrar becomes the home registrar, and the other
+    /// attempts are aborted. Returns its address.
     pub(crate) fn handle_established<E>(
         &mut self,
         now: Instant,
@@ -279,7 +283,7 @@ impl Hunt {
         Some(address)
     }
 
-    /// The registrar that was found answered.
+    /// Handles the first answer of the registrar that was found.
     pub(crate) fn handle_answer(&mut self) {
         self.unproven = None;
         self.searching_since = None;
@@ -288,7 +292,7 @@ impl Hunt {
         self.delay = self.config.retry_delay;
     }
 
-    /// A connection failed: if it was an attempt, another address is tried.
+    /// Handles a failed connection: if it was an attempt, another address is tried.
     pub(crate) fn handle_failed<E>(
         &mut self,
         now: Instant,
@@ -306,7 +310,7 @@ impl Hunt {
         HuntProgress::NobodyFound
     }
 
-    /// T5-Serverhunt expired, or the pause before the next round is over.
+    /// Handles the expiry of T5-Serverhunt, or the end of the pause before the next round.
     pub(crate) fn handle_timeout<E>(
         &mut self,
         now: Instant,
@@ -317,7 +321,7 @@ impl Hunt {
             return;
         }
         if !self.attempts.is_empty() && !self.fickle.is_empty() {
-            // The pause is over for these, while the others are still tried.
+            // The pause is over for these registrars, while attempts at others are still going on.
             if self.attempts.len() == MAX_ATTEMPTS {
                 let (oldest, _) = self.attempts.remove(0);
                 out.abort(oldest);
@@ -352,8 +356,8 @@ impl Hunt {
         }
     }
 
-    /// Something came to a multicast group. If a registrar announced itself that was not known, a
-    /// hunt tries it at once, or when it is its turn.
+    /// Handles a message to a multicast group. A running hunt tries a newly announced registrar at
+    /// once, or when its turn comes.
     pub(crate) fn handle_announcement<E>(
         &mut self,
         now: Instant,
@@ -365,7 +369,8 @@ impl Hunt {
         let Some(announce) = announcement(message) else { return };
         source.port = self.config.compatibility.announced_port(source.port);
         let registrar = announce.registrar;
-        // Without transport parameters it is at the source (RFC 5352 section 3.6).
+        // Without transport parameters, the registrar is at the source address (RFC 5352 section
+        // 3.6).
         let mut addresses = announce.transports;
         addresses.retain(|address| address.protocol == source.protocol);
         if addresses.is_empty() {
@@ -397,7 +402,8 @@ impl Hunt {
         if self.attempts.is_empty() {
             return self.round(now, out, rng);
         }
-        // Those that are being tried may hang for long.
+        // The attempts that are under way may take long, so the new address does not wait for their
+        // end.
         let waiting = self.attempts.iter().map(|(_, address)| address);
         let waiting: Vec<_> = waiting.chain(&self.untried).chain(&self.fickle).collect();
         let mut new: Vec<_> = self
@@ -407,7 +413,7 @@ impl Hunt {
             .filter(|known| !waiting.iter().any(|its| its.reaches_same(&known.address)))
             .map(|known| known.address.clone())
             .collect();
-        // Behind those which wait already, for anyone can announce.
+        // The new addresses are tried after those which wait already, since anyone can announce.
         new.truncate(MAX_ANNOUNCED.saturating_sub(self.untried.len()));
         self.untried.splice(..0, new);
         self.fill(out);

@@ -2,8 +2,8 @@
 //! policies, the handlespace, and the state machines of registrars, pool elements, pool users and
 //! sessions.
 //!
-//! Programs use the crate `rserpool`, which runs these machines on a runtime and a transport. This
-//! crate is for those who write a driver of their own, test a policy, or read and write messages.
+//! Programs use the crate `rserpool`, which runs these machines on a runtime and a transport. Use
+//! this crate to write a driver, to test a policy, or to read and write messages.
 //!
 //! # State machines
 //!
@@ -22,7 +22,8 @@
 //! | [`session`] | sessions between users and elements, with failover and cookies |
 //! | [`replay`] | requests that are answered exactly once |
 
-// Elsewhere this crate's enums are non-exhaustive, and a wildcard is what one has to write.
+// In other crates, this crate's enums are non-exhaustive and need a wildcard. In this crate, each
+// variant is to be handled.
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod compatibility;

@@ -1,10 +1,10 @@
-//! The interface between the state machines and whatever drives them.
+//! The interface between the state machines and their drivers.
 
 use std::time::{Duration, Instant};
 
 use crate::wire::{Ppid, TransportAddress, UserMessage};
 
-/// A connection as its state machine names it: an SCTP association or a TCP connection.
+/// Identifier of a connection within its state machine: an SCTP association or a TCP connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
@@ -12,40 +12,42 @@ pub struct ConnectionId(pub u64);
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "machines handle each")]
 pub enum ConnectionEvent {
-    /// It is there. Comes first, and only for connections that the machine asked for.
+    /// The connection is established. This is the first event, and it comes only for connections
+    /// that the machine asked for.
     Established {
-        /// Our end.
+        /// The local addresses.
         local: TransportAddress,
-        /// The other end.
+        /// The remote addresses.
         peer: TransportAddress,
     },
-    /// The addresses of both ends of an established connection: they changed (RFC 5061), or
-    /// [`Output::Addresses`] asked for them.
+    /// The addresses of both ends of an established connection, because they changed (RFC 5061) or
+    /// because [`Output::Addresses`] asked for them.
     Addresses {
-        /// Our end.
+        /// The local addresses.
         local: TransportAddress,
-        /// The other end.
+        /// The remote addresses.
         peer: TransportAddress,
     },
-    /// The peer closed it in good order. The last event.
+    /// The peer closed the connection in good order. The last event.
     Closed,
-    /// It broke, or could not be made. The last event.
+    /// The connection broke, or could not be made. The last event.
     Lost,
-    /// It could not be made, for nobody is there: the other host refused it. The last event.
+    /// The connection could not be made: the remote host refused it, since nothing listens there.
+    /// The last event.
     Refused,
-    /// It could not even be tried: this host lacks something for it, descriptors for instance, or
-    /// there is an association with that endpoint already. The last event, and no news of the
-    /// other end.
+    /// The connection could not even be attempted: this host lacks something for it, descriptors
+    /// for instance, or there is an association with that endpoint already. The last event. It says
+    /// nothing about the remote end.
     Impossible,
 }
 
-/// Action that a state machine wants its driver to take, in this order.
+/// An action for the driver. Drivers take the actions in the order of [`Machine::poll_output`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "drivers handle each")]
 pub enum Output<E> {
-    /// Connect to this address; tell what becomes of it under this name.
+    /// Connect to an address, and report the outcome by [`Machine::handle_connection`].
     Connect {
-        /// The name.
+        /// The identifier of the connection.
         connection: ConnectionId,
         /// Protocol of the connection: ASAP or ENRP.
         protocol: Ppid,
@@ -54,82 +56,82 @@ pub enum Output<E> {
     },
     /// Send a message.
     Send {
-        /// On which connection.
+        /// The connection to send it on.
         connection: ConnectionId,
         /// The message.
         message: UserMessage,
     },
-    /// Tell by [`Machine::handle_round_trip`] how long it is to the other end of a connection and
-    /// back, if the transport knows.
+    /// Report the round-trip time of a connection by [`Machine::handle_round_trip`], if the
+    /// transport knows it.
     Measure(ConnectionId),
-    /// Tell by [`ConnectionEvent::Addresses`] which addresses a connection has, if the transport is
-    /// one where they change.
+    /// Report the addresses of a connection by [`ConnectionEvent::Addresses`], if they can change
+    /// with this transport.
     Addresses(ConnectionId),
-    /// Send a message to everyone who listens to the multicast groups of its protocol.
+    /// Send a message to the multicast groups of its protocol.
     Announce(UserMessage),
-    /// Close a connection, of which nothing more is told then.
+    /// Close a connection. No further event of it is reported to the machine.
     Close {
         /// The connection.
         connection: ConnectionId,
-        /// True to drop what is not sent yet.
+        /// True to discard what is not sent yet.
         abort: bool,
     },
-    /// Tell the owner of the machine.
+    /// Pass an event to the owner of the machine.
     Event(E),
 }
 
-/// Number of items that a state machine holds, to check that none pile up.
+/// Number of items that a state machine holds, to check that they do not accumulate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Footprint {
-    /// Connections that are there or being made.
+    /// Connections that are established or being made.
     pub connections: usize,
-    /// Timers that run.
+    /// Running timers.
     pub timers: usize,
-    /// Requests that are yet to be answered, and reports that are yet to be sent.
+    /// Requests that are not answered yet, and reports that are not sent yet.
     pub waiting: usize,
-    /// Pools that somebody is told of, or is to be told of.
+    /// Subscriptions to pools, including those that are still being requested.
     pub subscriptions: usize,
-    /// Hosts whose requests are being counted, to limit them.
+    /// Hosts whose requests are counted against a rate limit.
     pub counted_hosts: usize,
-    /// Elements of peers that do not fit the pool of their handle, and are kept beside it.
+    /// Elements of peers that do not fit the pool of their handle and are kept beside it.
     pub rivals: usize,
 }
 
-/// Interface between the driver and a state machine that talks to registrars or is one.
+/// The interface between a driver and a state machine of an element, a user or a registrar.
 pub trait Machine {
     /// Event for the machine's owner.
     type Event;
 
-    /// Begins: timers start, connections are made.
+    /// Starts the machine: it sets its timers and asks for its first connections.
     fn start(&mut self, now: Instant);
 
-    /// The answer to [`Output::Measure`], where there is one.
+    /// Handles the round-trip time of a connection, the answer to [`Output::Measure`].
     fn handle_round_trip(&mut self, _: Instant, _: ConnectionId, _: Duration) {}
 
-    /// Names a connection that came from outside, to the port of `protocol`: ASAP or ENRP.
+    /// Accepts a connection to the port of `protocol` (ASAP or ENRP), and returns its identifier.
     fn accept(&mut self, now: Instant, protocol: Ppid, peer: TransportAddress) -> ConnectionId;
 
-    /// A message came.
+    /// Handles a message that was received on a connection.
     fn handle_message(&mut self, now: Instant, from: ConnectionId, message: UserMessage);
 
-    /// Something happened to a connection.
+    /// Handles a change in the state of a connection.
     fn handle_connection(&mut self, now: Instant, connection: ConnectionId, event: ConnectionEvent);
 
-    /// A message came to a multicast group, from `source`.
+    /// Handles a message that was received from `source` by multicast.
     fn handle_announcement(&mut self, now: Instant, source: TransportAddress, message: UserMessage);
 
-    /// The time that [`Self::poll_timeout`] gave has come.
+    /// Handles the expiry of the time that [`Self::poll_timeout`] returned.
     fn handle_timeout(&mut self, now: Instant);
 
-    /// There are too many connections, or no descriptors for more. The machine may close some.
+    /// Handles a lack of connections or of descriptors: the machine may close some connections.
     fn handle_crowded(&mut self, _: Instant) {}
 
-    /// The next thing to do.
+    /// Returns the next output, or `None` if there is no more.
     #[must_use]
     fn poll_output(&mut self) -> Option<Output<Self::Event>>;
 
-    /// When to call [`Self::handle_timeout`] next.
+    /// Returns the time at which to call [`Self::handle_timeout`] next.
     #[must_use]
     fn poll_timeout(&self) -> Option<Instant>;
 }

@@ -7,12 +7,12 @@ use bytes::Bytes;
 use super::{Compatibility, ConnectionId, Output};
 use crate::wire::{EncodeError, Ppid, TransportAddress, UserMessage, asap, enrp};
 
-/// The most outputs for which an empty queue keeps memory. A connection that served many elements
-/// leaves one for each of them when it breaks.
+/// The largest capacity, in outputs, that an empty queue keeps. When a connection breaks that
+/// served many elements, the queue holds one output for each of them.
 const MAX_IDLE_CAPACITY: usize = 1024;
 
-/// The one queue of a machine's outputs, so that their order survives. Its owner drains it
-/// after each change, which bounds it.
+/// The only queue of a machine's outputs, so that their order is kept. Its owner drains it after
+/// each change, which bounds its length.
 #[derive(Debug)]
 pub(crate) struct Outbox<E> {
     queue: VecDeque<Output<E>>,
@@ -25,7 +25,7 @@ impl<E> Outbox<E> {
         Self { queue: VecDeque::new(), connections: 0, profile }
     }
 
-    /// Every input begins with this.
+    /// Begins the handling of an input. Each `handle_*` method calls it first.
     pub(crate) fn begin(&mut self) {
         debug_assert!(self.queue.is_empty(), "outputs were not drained before the next input");
         if self.queue.capacity() > MAX_IDLE_CAPACITY {

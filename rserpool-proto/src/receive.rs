@@ -1,4 +1,5 @@
-//! Processing that all endpoints share: the bytes of a message, before its meaning.
+//! Decoding of received messages, and the error reports for those that cannot be processed. All
+//! endpoints share it.
 
 use bytes::Bytes;
 
@@ -8,7 +9,7 @@ use crate::wire::{
     Ppid, RegistrarId, UserMessage, asap, enrp,
 };
 
-/// The most bytes of a registration that its refusal quotes. Not from the RFCs.
+/// The largest error cause, in bytes, that the refusal of a registration quotes. Not from the RFCs.
 const MAX_QUOTED: usize = 4096;
 
 /// The outcome of receiving a message.
@@ -17,12 +18,13 @@ const MAX_QUOTED: usize = 4096;
 pub(crate) enum Received<B> {
     /// A message to process.
     Message(B),
-    /// Nothing to process, for this reason. The sender was told where the RFC asks for it.
+    /// The message is not to be processed, for this reason. The sender was told where the RFC asks
+    /// for it.
     Refused(String),
 }
 
-/// A registration that cannot be read, or must not be: as much of it as there is to refuse it, which
-/// is done by a response and not by an error (RFC 5352 section 3.1).
+/// A registration that cannot be read, or must not be processed: the fields that are needed to
+/// refuse it. It is answered by a response and not by an error message (RFC 5352 section 3.1).
 #[derive(Debug)]
 pub(crate) struct BadRegistration {
     pub(crate) pool_handle: PoolHandle,
@@ -31,7 +33,8 @@ pub(crate) struct BadRegistration {
     pub(crate) reason: String,
 }
 
-/// The same for a registrar, to which registrations come.
+/// Decodes an ASAP message that a registrar received. Returns a registration that cannot be
+/// processed as an error, so that the registrar refuses it by a response.
 pub(crate) fn receive_from_client<E>(
     out: &mut Outbox<E>,
     from: ConnectionId,
@@ -44,7 +47,7 @@ pub(crate) fn receive_from_client<E>(
     match asap::Registration::addressee(&message.payload) {
         Some((pool_handle, identifier)) if message.ppid == Ppid::ASAP => {
             let mut causes = error.map(|error| error.causes).unwrap_or_default();
-            // What is quoted has to fit the answer.
+            // A quotation has to fit into the answer.
             causes.retain(|cause| cause.information().len() <= MAX_QUOTED);
             let cause = causes.into_iter().next().unwrap_or(ErrorCause::Unspecified);
             Err(BadRegistration { pool_handle, identifier, cause, reason })
@@ -65,7 +68,8 @@ fn report<E>(
     received
 }
 
-/// Decodes an ASAP message, and answers what the RFC wants answered (RFC 5352 section 2.2.14).
+/// Decodes an ASAP message, and reports errors to its sender as the RFC requires (RFC 5352 section
+/// 2.2.14).
 pub(crate) fn receive<E>(
     out: &mut Outbox<E>,
     from: ConnectionId,
@@ -75,7 +79,7 @@ pub(crate) fn receive<E>(
     report(out, from, received, error)
 }
 
-/// The same for who sends the answer himself.
+/// Decodes an ASAP message, and returns the encoded error report, if any, for the caller to send.
 pub(crate) fn receive_control(message: &UserMessage) -> (Received<asap::Body>, Option<Bytes>) {
     let (received, error) = inspect_asap(message);
     let encode = |error| asap::Message::from(asap::Error { error }).encode();
@@ -90,7 +94,8 @@ fn inspect_asap(message: &UserMessage) -> (Received<asap::Body>, Option<Operatio
     inspect(Ppid::ASAP, asap::Error::TYPE, message, unknown)
 }
 
-/// The same for an ENRP message to the registrar `ours` (RFC 5353 section 3.7).
+/// Decodes an ENRP message to the registrar `ours`, and reports errors to its sender (RFC 5353
+/// section 3.7).
 pub(crate) fn receive_enrp<E>(
     out: &mut Outbox<E>,
     from: ConnectionId,
@@ -109,7 +114,8 @@ pub(crate) fn receive_enrp<E>(
     received
 }
 
-/// A cause that quotes too much to fit is told without the quotation.
+/// Sends an error. If its quotation does not fit into a message, sends an unspecified error without
+/// a quotation instead.
 fn shortened<R>(
     error: OperationError,
     mut send: impl FnMut(OperationError) -> Result<R, EncodeError>,
@@ -117,7 +123,8 @@ fn shortened<R>(
     send(error).or_else(|_| send(ErrorCause::Unspecified.into())).ok()
 }
 
-/// The announcement of a registrar, if that is what came to a multicast group.
+/// Decodes a message to a multicast group; returns `None` unless it is the announcement of a
+/// registrar.
 pub(crate) fn announcement(message: &UserMessage) -> Option<asap::ServerAnnounce> {
     if message.ppid != Ppid::ASAP {
         return None;
@@ -127,9 +134,9 @@ pub(crate) fn announcement(message: &UserMessage) -> Option<asap::ServerAnnounce
     Some(announce)
 }
 
-/// Decodes a message, and says what to report: bytes that are no message, and types of messages
-/// and parameters that we do not know (RFC 5354 sections 3 and 4). `unknown` says whether a body
-/// is of unknown type, and then whether its sender wants to be told.
+/// Decodes a message, and returns the errors to report: bytes that are no message, and unknown
+/// types of messages and parameters (RFC 5354 sections 3 and 4). `unknown` returns `None` for a
+/// body of known type; for one of unknown type, it returns whether its sender asks for a report.
 fn inspect<B: Body>(
     protocol: Ppid,
     error_type: u8,

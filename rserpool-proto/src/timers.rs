@@ -1,10 +1,11 @@
-//! Timers as data.
+//! Timers as entries of a queue, which state machines poll.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::time::Instant;
 
-/// At most one deadline for each key, in one ordered queue: every operation is O(log n).
+/// A set of timers with at most one deadline for each key, in an ordered queue. Every operation is
+/// O(log n).
 #[derive(Debug)]
 pub(crate) struct Timers<K> {
     queue: BTreeSet<(Instant, K)>,
@@ -16,7 +17,7 @@ impl<K: Copy + Ord + Hash> Timers<K> {
         Self { queue: BTreeSet::new(), deadlines: HashMap::new() }
     }
 
-    /// Starts the timer of `key`, or starts it anew.
+    /// Starts or restarts the timer of `key`.
     pub(crate) fn set(&mut self, key: K, deadline: Instant) {
         if let Some(old) = self.deadlines.insert(key, deadline) {
             self.queue.remove(&(old, key));
@@ -35,7 +36,7 @@ impl<K: Copy + Ord + Hash> Timers<K> {
         self.deadlines.clear();
     }
 
-    /// The next timer that is due at `now`, which is gone then.
+    /// Removes and returns the next timer that is due at `now`.
     pub(crate) fn pop(&mut self, now: Instant) -> Option<K> {
         let (deadline, key) = *self.queue.first()?;
         if deadline > now {
@@ -46,7 +47,7 @@ impl<K: Copy + Ord + Hash> Timers<K> {
         Some(key)
     }
 
-    /// Gives memory back that is not needed.
+    /// Releases unused memory.
     pub(crate) fn shrink(&mut self) {
         self.deadlines.shrink_to_fit();
     }

@@ -1,4 +1,4 @@
-//! Messages and actions of elements and users, one by one (RFC 5352): the test is their registrar.
+//! Single messages and actions of elements and users (RFC 5352). The test acts as their registrar.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -22,11 +22,11 @@ use rserpool_proto::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A machine whose every output the test looks at.
+/// A machine whose outputs are recorded for the test.
 struct Watched<M: Machine> {
     machine: M,
     now: Instant,
-    /// Dials whose outcome has not been reported.
+    /// Connection attempts whose outcome has not been reported.
     dialled: Vec<ConnectionId>,
     sent: Vec<(ConnectionId, Body)>,
     closed: BTreeSet<ConnectionId>,
@@ -64,7 +64,7 @@ impl<M: Machine> Watched<M> {
         result
     }
 
-    /// The registrar that was dialled first accepts.
+    /// Reports that the registrar that was dialled first accepts the connection.
     fn accept(&mut self) -> ConnectionId {
         let connection = self.dialled.remove(0);
         let event = ConnectionEvent::Established { local: address(1), peer: address(0) };
@@ -72,7 +72,7 @@ impl<M: Machine> Watched<M> {
         connection
     }
 
-    /// A connection, or an attempt, is over.
+    /// Reports that a connection, or an attempt, failed.
     fn lose(&mut self, connection: ConnectionId) {
         self.dialled.retain(|dialled| *dialled != connection);
         self.closed.insert(connection);
@@ -123,13 +123,13 @@ fn attempts_to_register_are_counted_anew_after_each_that_was_taken() {
         let events = std::mem::take(&mut element.events);
         events.contains(&element::Event::NoRegistrar)
     };
-    // The first attempt is in vain, the second is not.
+    // The first attempt is not answered, the second one is.
     element.accept();
     element.run(SECOND * 5);
     assert!(!given_up(&mut element));
     let home = element.accept();
     element.hear(home, taken(identifier));
-    // So one more in vain is the first again.
+    // So the next attempt without an answer counts as the first again.
     element.run(SECOND * 286);
     assert!(!given_up(&mut element));
     element.accept();
@@ -137,7 +137,8 @@ fn attempts_to_register_are_counted_anew_after_each_that_was_taken() {
     assert!(given_up(&mut element), "and this was the second");
 }
 
-/// An element that has registered, its identifier, and its connection to its home registrar.
+/// Returns an element that has registered, its identifier, and its connection to its home
+/// registrar.
 fn registered() -> (Watched<Element>, PoolElementId, ConnectionId) {
     let mut element = Watched::new(new_element(1));
     let identifier = element.machine.identifier();
@@ -197,7 +198,7 @@ fn what_is_not_answered_goes_to_the_next_registrar_and_never_twice_to_one() {
     let asked = user.take_sent();
     assert!(matches!(asked[..], [(on, Body::HandleResolution(_))] if on == first), "{asked:?}");
     user.lose(first);
-    // There is nobody to be told.
+    // There is no registrar to send the report to.
     user.act(|user, now| user.report_unreachable(now, handle(), PoolElementId(7)));
     assert_eq!(user.take_sent(), []);
     user.run(SECOND);
@@ -318,7 +319,7 @@ fn a_registrar_counts_the_announcements_of_others() {
         }
         world.announced.len()
     };
-    // Each second, or each (N+1) seconds with N others.
+    // The interval is 1 s, or N+1 seconds with N other registrars.
     assert!((59..=61).contains(&announced(0)), "{}", announced(0));
     assert!((18..=21).contains(&announced(2)), "{}", announced(2));
 }
@@ -383,7 +384,7 @@ fn a_registrar_that_announces_itself_is_tried_beside_those_that_hang() {
         announce(&mut user, host);
         assert_eq!(user.dialled.len(), attempts, "host {host}");
     }
-    // The fourth has its turn after a second.
+    // The fourth address has its turn after a second.
     let first = user.dialled[0];
     user.run(SECOND);
     assert!(user.closed.contains(&first));
@@ -425,7 +426,7 @@ fn an_element_follows_its_home_to_another_connection() {
     };
     element.hear(home, keep_alive(false));
     element.take_sent();
-    // The registrar lost that connection, and makes another.
+    // The registrar lost that connection, and makes another one.
     let other = element.act(|element, now| element.accept(now, Ppid::ASAP, address(0)));
     element.hear(other, keep_alive(true));
     assert!(element.closed.contains(&home));
@@ -436,7 +437,7 @@ fn an_element_follows_its_home_to_another_connection() {
 
 #[test]
 fn t5_doubles_up_to_retran_max() {
-    // One registrar, at which nobody answers.
+    // There is one registrar, which does not answer.
     let mut element = Watched::new(new_element(1));
     let mut waits = Vec::new();
     for _ in 0..6 {

@@ -1,4 +1,4 @@
-//! Distances of elements, as their registrar fills them in for the policies with a delay penalty
+//! Distances of elements, which their registrar measures for the policies with a delay penalty
 //! factor.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
@@ -32,7 +32,7 @@ fn the_distance_is_half_of_the_way_and_back_and_measured_with_each_registration(
     world.element(element(1, "LeastUsedDPF:7:3:0", &[registrar]));
     world.run(SECOND);
     expect(&world, registrar, "LeastUsedDPF:7:3:150");
-    // Renewals say nothing of it, and do not forget it.
+    // Renewals do not change the distance, and do not reset it.
     world.round_trip = None;
     world.run(SECOND * 100);
     expect(&world, registrar, "LeastUsedDPF:7:3:150");

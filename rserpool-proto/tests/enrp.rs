@@ -1,4 +1,4 @@
-//! Registrars among each other (RFC 5353).
+//! Communication between registrars (RFC 5353).
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -23,7 +23,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const ROUTE: Route = Route { sender: RegistrarId(99), receiver: RegistrarId(1) };
 
 fn registrar(world: &mut World) -> NodeId {
-    // The test is silent for longer than peers may be.
+    // The test is silent for longer than the default timers of peers allow.
     let config = RegistrarConfig::default()
         .identifier(RegistrarId(1))
         .enrp(address(0))
@@ -160,7 +160,7 @@ fn rubbish_and_strangers_do_not_disturb() {
     let answers = take_enrp(&mut world, on);
     assert_eq!(answers.len(), 4, "an error is not answered");
     assert!(answers.iter().all(|body| matches!(body, Body::Error(_))));
-    // Not for this registrar, of nobody, of itself.
+    // Messages to another registrar, from no registrar, and from this registrar itself are ignored.
     for (sender, receiver) in [(99, 2), (0, 1), (1, 0)] {
         let route = Route { sender: RegistrarId(sender), receiver: RegistrarId(receiver) };
         send_enrp(&mut world, on, enrp::ListRequest { route });
@@ -178,7 +178,7 @@ fn registered(world: &mut World, element: NodeId) -> bool {
     world.with_element(element, |element, _| element.is_registered())
 }
 
-/// Returns the number of elements a user of that registrar resolves.
+/// Returns the number of elements that a user of the registrar resolves.
 fn resolves(world: &mut World, registrar: NodeId) -> usize {
     let user = User::new(HuntConfig::new([address(registrar)]), UserConfig::default(), 5);
     let user = world.user(user);
@@ -219,7 +219,7 @@ fn what_one_registrar_knows_all_know() {
     for node in [one, two, three] {
         assert_eq!(world.homes(node), [(12, 2)]);
     }
-    // Keep-alives, renewals and heartbeats leave it at that.
+    // Keep-alives, renewals and heartbeats do not change that.
     world.run(SECOND * 300);
     for node in [one, two, three] {
         assert_eq!(world.homes(node), [(12, 2)]);
@@ -238,7 +238,7 @@ fn who_comes_late_learns_all_from_its_mentor() {
     world.run(SECOND);
     assert_eq!(world.elements(two), 300);
     assert_eq!(world.homes(two), world.homes(one));
-    // The mentor of a mentor, which was not told of the first.
+    // The third registrar has the second one as its mentor, and is not configured with the first.
     let three = world.join(3, &[two]);
     world.run(SECOND);
     assert_eq!(world.homes(three), world.homes(one));
@@ -303,8 +303,8 @@ fn one_of_the_others_takes_over() {
     }
 }
 
-/// An element that started anew knows only a registrar that is dead. The one that took over its
-/// registration, from before it started, asks it, and becomes its home.
+/// An element that restarted is configured only with a registrar that is dead. The registrar that
+/// took over its earlier registration sends it a keep-alive, and becomes its home.
 #[test]
 fn an_element_that_started_anew_registers_with_who_knows_it() {
     for specified in [true, false] {
@@ -342,8 +342,8 @@ fn an_element_that_started_anew_registers_with_who_knows_it() {
     }
 }
 
-/// An element that was taken over loses the connection that its new home made, while an answer is
-/// due over it: the element may only have moved.
+/// After a takeover, the connection that the new home made to an element breaks while an answer is
+/// due over it. The element stays, since it may only have moved.
 #[test]
 fn a_connection_that_breaks_after_a_takeover_is_no_death() {
     let mut world = World::default();
@@ -352,14 +352,14 @@ fn a_connection_that_breaks_after_a_takeover_is_no_death() {
         RegistrarConfig::default().identifier(RegistrarId(2)).enrp(address(1)).peers([address(0)]);
     let two = world.registrar(Registrar::new(config.keep_alive_interval(SECOND), 1));
     world.run(SECOND);
-    // It knows no other registrar, so that the new one has to connect to it.
+    // The element is configured with no other registrar, so the new home has to connect to it.
     let element = world.member(7, &[one]);
     world.run(SECOND);
     world.kill(one);
     world.run(SECOND);
     assert_eq!(world.homes(two), [(7, 2)]);
     world.pause(element);
-    // It has been asked by then.
+    // By then, the element has been asked.
     world.run(SECOND * 2);
     for _ in 0..3 {
         world.disconnect(element);
@@ -371,8 +371,8 @@ fn a_connection_that_breaks_after_a_takeover_is_no_death() {
     assert_eq!(world.homes(two), [(7, 2)]);
 }
 
-/// A registrar asks an element of another one, since a user reported it, and takes over from that
-/// one before there is an answer. Whether the element lives decides, not that it was reported.
+/// A registrar asks an element of another one, since a user reported it, and takes it over before
+/// there is an answer. The element stays if it is alive, regardless of the report.
 #[test]
 fn an_element_that_is_being_asked_is_taken_over() {
     for lives in [true, false] {
@@ -433,8 +433,8 @@ fn nobody_is_believed_by_the_name_of_a_registrar_at_another_address() {
     let asap = world.connect(one);
     register(&mut world, asap, "Pool", 1);
     world.run(SECOND);
-    // Somebody who says that it is the first registrar tells the second that an element is gone,
-    // and of one that is not there.
+    // A host that uses the identifier of the first registrar announces to the second one that an
+    // element was removed, and adds one that does not exist.
     let liar = world.connect_for(Ppid::ENRP, two);
     let route = Route { sender: RegistrarId(1), receiver: RegistrarId(2) };
     let element = PoolElement {
@@ -479,7 +479,7 @@ fn an_element_that_came_back_to_its_home_with_another_policy_is_taken_in() {
             ..registration("Pool", 1).pool_element
         },
     };
-    // That it was gone in between was not heard.
+    // The registrar did not receive the removal of the element in between.
     for policy in ["RoundRobin", "LeastUsed:7"] {
         send_enrp(&mut world, home, add(policy));
         let registrar = world.with_registrar(node);

@@ -1,4 +1,4 @@
-//! Answers of a registrar to single messages of a peer (RFC 5353), sent by hand.
+//! Answers of a registrar to single ENRP messages (RFC 5353) that the test sends.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -28,17 +28,17 @@ fn route(sender: u32) -> Route {
 }
 
 fn presence(sender: u32, reply_required: bool) -> Presence {
-    // Where it says that it is, nobody answers.
+    // Nothing listens at the address that it announces.
     let registrar = RegistrarId(sender);
     let server = Some(ServerInformation { registrar, transport: address(200) });
     Presence { reply_required, route: route(sender), checksum: Some(PeChecksum(0xffff)), server }
 }
 
-/// A peer with that identifier, whom the registrar knows from now on.
+/// Adds a peer with this identifier, which the registrar knows from then on.
 fn peer(world: &mut World, node: NodeId, identifier: u32) -> ConnectionId {
     let on = world.connect_for(Ppid::ENRP, node);
     send_enrp(world, on, presence(identifier, false));
-    // It is asked for what it has.
+    // The registrar asks it for its elements.
     let page = enrp::HandleTableResponse {
         more_to_send: false,
         reject: false,
@@ -50,7 +50,7 @@ fn peer(world: &mut World, node: NodeId, identifier: u32) -> ConnectionId {
     on
 }
 
-/// Tells the registrar of an element of that peer.
+/// Sends an update about an element of the peer `home`.
 fn update(world: &mut World, on: ConnectionId, home: u32, action: UpdateAction, identifier: u32) {
     let registration = registration("Pool", identifier);
     let update = HandleUpdate {
@@ -132,12 +132,12 @@ fn by_the_rfc_a_peer_may_be_silent_for_a_minute() {
 #[test]
 fn who_joins_has_nothing_to_give_yet() {
     let mut world = World::default();
-    // It waits for a mentor who does not come.
+    // The registrar waits for a mentor that does not answer.
     world.registrar(Registrar::new(RegistrarConfig::default().identifier(RegistrarId(7)), 1));
     world.pause(0);
     let config = RegistrarConfig::default().identifier(OURS).enrp(address(1)).peers([address(0)]);
     let node = world.registrar(Registrar::new(config, 1));
-    // This one becomes the mentor, and says nothing either.
+    // This peer becomes the mentor, and does not answer either.
     let mentor = world.connect_for(Ppid::ENRP, node);
     send_enrp(&mut world, mentor, presence(98, false));
     let on = world.connect_for(Ppid::ENRP, node);
@@ -205,7 +205,7 @@ fn updates_are_for_all_and_strange_ones_change_nothing() {
     update(&mut world, on, 99, UpdateAction::Other(5), 7);
     update(&mut world, on, 99, UpdateAction::Other(0xffff), 8);
     assert_eq!(world.homes(node), [(7, 99)]);
-    // The reserved word is ignored.
+    // The reserved field is ignored.
     let registration_10 = registration("Pool", 10);
     let reserved = HandleUpdate {
         takeover_suggested: false,
@@ -232,9 +232,9 @@ fn updates_are_for_all_and_strange_ones_change_nothing() {
         }
         other => panic!("{other:?}"),
     }
-    // One that is not there cannot be deleted.
+    // An unknown element cannot be deleted.
     update(&mut world, on, 99, UpdateAction::Delete, 55);
-    // An element of ours is not for others to delete.
+    // Peers cannot delete an element of this registrar.
     update(&mut world, on, 99, UpdateAction::Delete, 9);
     assert_eq!(world.homes(node), [(7, 99), (9, 1)]);
 }
@@ -259,7 +259,7 @@ fn a_long_download_from_the_mentor_is_of_all_elements() {
     let node = world.registrar(Registrar::new(config, 1));
     let on = world.connect_for(Ppid::ENRP, node);
     send_enrp(&mut world, on, presence(99, false));
-    // A page each second, for longer than it looks for a mentor.
+    // The mentor sends a page each second, for longer than the registrar looks for a mentor.
     for page in 0..9 {
         let asked: Vec<_> = take_enrp(&mut world, on)
             .into_iter()
@@ -352,7 +352,7 @@ fn a_target_that_was_taken_over_is_no_peer_any_more() {
     assert_eq!(world.homes(node), [(7, 98)]);
 }
 
-/// A registrar that looks for a mentor, and two that could be one.
+/// Creates a registrar that looks for a mentor, and two peers that could be one.
 fn joining(world: &mut World) -> (NodeId, ConnectionId, ConnectionId) {
     let config = RegistrarConfig::default().identifier(OURS).enrp(address(0)).peers([address(201)]);
     let node = world.registrar(Registrar::new(config, 1));
@@ -362,7 +362,7 @@ fn joining(world: &mut World) -> (NodeId, ConnectionId, ConnectionId) {
     (node, one, two)
 }
 
-/// Returns whether it is asked for the list, and for the handlespace.
+/// Returns whether the peer is asked for the peer list, and for the handlespace.
 fn asked(world: &mut World, on: ConnectionId) -> (bool, bool) {
     let bodies = take_enrp(world, on);
     (
@@ -377,7 +377,7 @@ fn page(sender: u32, reject: bool, pools: Vec<enrp::PoolEntry>) -> enrp::HandleT
 
 #[test]
 fn the_first_that_answers_is_the_mentor_and_others_are_asked_when_it_fails() {
-    // It refuses, or does not answer for MAX-TIME-NO-RESPONSE.
+    // The mentor refuses, or does not answer for MAX-TIME-NO-RESPONSE.
     for refuses in [true, false] {
         let mut world = World::default();
         let (_, one, two) = joining(&mut world);
@@ -396,7 +396,7 @@ fn the_first_that_answers_is_the_mentor_and_others_are_asked_when_it_fails() {
                 }
             }
         }
-        // After a pause of half a second, one of those that are known.
+        // After a pause of half a second, one of the known peers is asked.
         let first = again[0];
         assert!(if refuses { first == 5 } else { (6..40).contains(&first) }, "{again:?}");
     }
@@ -492,7 +492,7 @@ fn with_a_takeover_peers_are_told_again_of_those_who_came_before_it() {
         send_enrp(&mut world, other, presence(99, false));
         listen(&mut world, &mut told);
     }
-    // The other one cannot be reached.
+    // The other element cannot be reached.
     let expected =
         ["0x00000062 is over", "Add 0x00000007 0x00000001", "Delete 0x00000008 0x00000001"];
     assert_eq!(told, expected);
@@ -534,17 +534,17 @@ fn the_only_other_registrar_may_object_to_its_takeover() {
         let bodies = take_enrp(world, on);
         bodies.iter().any(|body| matches!(body, Body::InitTakeover(init) if init.target.0 == 99))
     };
-    // Silent for MAX-TIME-LAST-HEARD, and then for MAX-TIME-NO-RESPONSE.
+    // The peer is silent for MAX-TIME-LAST-HEARD, and then for MAX-TIME-NO-RESPONSE.
     world.run(Duration::from_millis(4600));
     assert!(initiated(&mut world));
-    // Who was not asked has no say.
+    // A registrar that was not asked has no say.
     let stranger = enrp::InitTakeoverAck { route: route(77), target: RegistrarId(99) };
     send_enrp(&mut world, on, stranger);
     assert_eq!(world.homes(node), [(7, 99)]);
     send_enrp(&mut world, on, presence(99, false));
     world.run(SECOND * 2);
     assert_eq!(world.homes(node), [(7, 99)], "it objects");
-    // Now it does not.
+    // Now it does not object.
     world.run(SECOND * 6);
     assert!(initiated(&mut world));
     world.run(SECOND * 2);
@@ -565,7 +565,8 @@ fn an_element_that_has_moved_is_not_pulled_back() {
         let on = world.connect_for(Ppid::ENRP, node);
         send_enrp(&mut world, on, Presence { route, ..presence(99, false) });
         world.run(age);
-        // It registers with a registrar of a smaller identifier, while its old connection is open.
+        // The element registers with a registrar of a smaller identifier, while its old connection
+        // is open.
         let registration = registration("Pool", 7);
         let update = HandleUpdate {
             takeover_suggested: false,
@@ -589,7 +590,7 @@ fn the_list_has_all_registrars_that_are_known() {
     let node = new_registrar(&mut world);
     peer(&mut world, node, 98);
     let on = peer(&mut world, node, 99);
-    // The first one is silent, and suspected.
+    // The first peer is silent, and suspected.
     world.run(Duration::from_millis(2500));
     send_enrp(&mut world, on, presence(99, false));
     world.run(SECOND);
@@ -703,7 +704,7 @@ fn of_two_who_take_over_the_smaller_identifier_yields() {
         let answer = take_enrp(&mut world, other);
         let agreed = answer.iter().any(|it| matches!(it, Body::InitTakeoverAck(_)));
         assert_eq!(agreed, yields, "{profile}, {ours}");
-        // Who has all agreements goes on, and says so to all.
+        // A registrar that has all agreements completes the takeover and tells all peers.
         send_enrp(&mut world, other, enrp::InitTakeoverAck { route: from(99), target });
         let told = take_enrp(&mut world, other);
         let took_over =
@@ -718,7 +719,7 @@ fn only_its_home_tells_of_an_element() {
     let node = new_registrar(&mut world);
     let (other, home) = (peer(&mut world, node, 98), peer(&mut world, node, 99));
     update(&mut world, home, 99, UpdateAction::Add, 7);
-    // The other one says that it is gone, and tells of one whose home is not there.
+    // The other peer deletes the element, and adds one whose home is another registrar.
     let update = |action, identifier, home| {
         let registration = registration("Pool", identifier);
         HandleUpdate {
@@ -776,7 +777,7 @@ fn an_audit_removes_what_the_home_does_not_have() {
     let only = registration("Pool", 7);
     let element = PoolElement { home_registrar: RegistrarId(99), ..only.pool_element };
     let pools = vec![enrp::PoolEntry { pool_handle: only.pool_handle, elements: vec![element] }];
-    // A checksum that is not that of the two.
+    // This checksum differs from that of the two elements.
     let alive = || Presence { checksum: Some(PeChecksum(1)), ..presence(99, false) };
     send_enrp(&mut world, on, alive());
     let asked = take_enrp(&mut world, on);

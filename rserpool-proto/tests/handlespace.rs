@@ -1,4 +1,4 @@
-//! The handlespace against an obvious model, and the lifetimes of its elements.
+//! Compares the handlespace with a simple model, and tests the lifetimes of its elements.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
@@ -28,7 +28,7 @@ const TICK: Duration = Duration::from_millis(34);
 
 #[derive(Debug, Clone)]
 enum Operation {
-    /// Joins or registers again.
+    /// Registers an element, for the first time or again.
     Register {
         pool: usize,
         identifier: u32,
@@ -75,10 +75,10 @@ fn element(pool: usize, identifier: u32, home: u32, value: u32) -> PoolElement {
     }
 }
 
-/// An element of the model: where it is, and what it said.
+/// The elements of the model by pool and identifier, with their keys and values.
 type Model = BTreeMap<(usize, u32), (ElementKey, PoolElement)>;
 
-/// Everything that can be asked about the handlespace is as the model has it.
+/// Checks that all queries of the handlespace agree with the model.
 fn compare(space: &Handlespace<u32>, model: &Model) {
     assert_eq!(space.len(), model.len());
     for ((pool, identifier), (key, value)) in model {
@@ -154,7 +154,7 @@ proptest! {
                 }
                 Operation::Select { pool, items } => {
                     let members = model.range((pool, 0)..=(pool, u32::MAX));
-                    // Those of weight 0 are not selected, unless there are no others.
+                    // Elements of weight 0 are not selected, unless there are no others.
                     let weighted = [1, 2].contains(&(pool % POLICIES.len()));
                     let eligible = members
                         .clone()

@@ -1,4 +1,4 @@
-//! The search for a registrar, of elements and users (RFC 5352 section 3.6).
+//! The search of elements and users for a registrar (RFC 5352 section 3.6).
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 

@@ -1,4 +1,5 @@
-//! The policies against the formulas of RFC 5356, and the extension point from outside.
+//! Tests of the policies against the formulas of RFC 5356, and of the extension point through the
+//! public interface.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -16,7 +17,7 @@ use rserpool_proto::testing::world::World;
 use rserpool_proto::wire::{PolicyParameters, PolicyType, RegistrarId};
 use rserpool_proto::{Compatibility, Registrar};
 
-/// A pool of elements that say `parameters`, each of one policy.
+/// Creates a pool of elements with these parameters, all of one policy.
 fn pool(policies: &Policies, parameters: &[PolicyParameters]) -> Box<dyn Selector> {
     let mut selector = policies.new_selector(parameters[0].policy_type());
     for (member, parameters) in (0..).map(Member).zip(parameters) {
@@ -51,7 +52,7 @@ fn chi_squared(counts: &[u32], expected: &[f64]) -> (f64, f64) {
     (terms.iter().sum(), limit)
 }
 
-/// The element that comes first, in proportion to these weights.
+/// Checks that elements are selected first in proportion to these weights.
 fn check_first(parameters: &[&str], weights: &[f64]) {
     const TIMES: u32 = 40_000;
     let total: f64 = weights.iter().sum();
@@ -86,14 +87,14 @@ fn random_policies_draw_in_proportion_to_their_weights() {
     check_first(&priority, &[2.0, 1.0]);
     let distant = ["WeightedRandomDPF:300:1:100", "WeightedRandomDPF:300:0:100"];
     check_first(&distant, &[2.0, 3.0]);
-    // No penalty makes an element impossible that has a weight.
+    // An element with a weight can be selected however large its penalty is.
     check_first(&["WeightedRandomDPF:300:9:100", "WeightedRandomDPF:9:0:100"], &[1.0, 9.0]);
 }
 
 #[test]
 fn the_second_is_drawn_among_the_others() {
     const TIMES: u32 = 60_000;
-    // Not all with the same number of binary digits, and not all powers of two.
+    // The weights are not all powers of two, and do not all have the same number of binary digits.
     let weights = [3.0, 5.0, 6.0, 8.0, 9.0];
     let total: f64 = weights.iter().sum();
     let mut expected = [0.0; 25];
@@ -137,7 +138,7 @@ fn ordered_policies_answer_in_the_order_of_the_rfc() {
     for (parameters, order) in [
         (["Priority:1", "Priority:9", "Priority:5"], [1, 2, 0]),
         (["LeastUsed:3", "LeastUsed:1", "LeastUsed:2"], [1, 2, 0]),
-        // 50 % and what is added: section 5.3.1 has this example.
+        // 50 % plus the increment; section 5.3.1 has this example.
         (
             ["PriorityLeastUsed:50%:50%", "PriorityLeastUsed:50%:10%", "PriorityLeastUsed:99%:0"],
             [1, 2, 0],
@@ -158,7 +159,7 @@ fn degradation_counts_once_for_each_element_of_an_answer() {
     let rng = &mut StdRng::seed_from_u64(1);
     for (policy, picks) in [
         ("LeastUsedDegradation", [0, 0, 0, 1]),
-        // It begins with the degradation added.
+        // It adds the degradation from the beginning.
         ("PriorityLeastUsedDegradation", [0, 0, 1, 1]),
     ] {
         let [one, other] = [format!("{policy}:10:10"), format!("{policy}:35:0")];
@@ -172,7 +173,7 @@ fn degradation_counts_once_for_each_element_of_an_answer() {
         builtin(&["LeastUsedDegradationDPF:10:10:1:20", "LeastUsedDegradationDPF:45:0:9:0"]);
     let found: Vec<_> = (0..4).map(|_| select(&mut *pool, 1, rng)[0]).collect();
     assert_eq!(found, [0, 0, 1, 1]);
-    // Weights lose by it, but not everything.
+    // Degradation lowers a weight, but not to zero.
     let mut pool =
         builtin(&["RandomizedLeastUsedDegradation:0:100%", "RandomizedLeastUsedDegradation:0"]);
     let drawn: u32 = (0..1000).map(|_| 1 - select(&mut *pool, 1, rng)[0]).sum();
@@ -242,7 +243,7 @@ fn what_a_registrar_drew_by_weight_is_not_weighted_again() {
 #[test]
 fn users_go_on_where_the_answer_of_the_registrar_left_off() {
     let rng = &mut StdRng::seed_from_u64(1);
-    // The registrar knows what others were given: the third is the best one now.
+    // The registrar knows which elements were given to others: the third is the best one now.
     let order = [Member(2), Member(0), Member(1)];
     let mut next = |policies: [&str; 3]| {
         let mut selector = builtin(&[policies[2], policies[0], policies[1]]);
@@ -271,7 +272,8 @@ fn elements_without_a_weight_are_better_than_nobody() {
             firsts[list[0] as usize] += 1;
         }
         assert!(firsts.iter().all(|count| (70..130).contains(count)), "{policy}: {firsts:?}");
-        // One that has a weight comes before them, and one that loses it is among them again.
+        // An element with a weight comes before them, and is among them again when it loses its
+        // weight.
         let (name, _) = policy.split_once(':').unwrap();
         pool.update(Member(1), &format!("{name}:1").parse().unwrap());
         assert_eq!(select(&mut *pool, 3, rng), [1], "{policy}");
@@ -282,7 +284,7 @@ fn elements_without_a_weight_are_better_than_nobody() {
     }
 }
 
-/// Least Used with a delay penalty factor, written again with the public traits.
+/// Least Used with a delay penalty factor, implemented with the public traits.
 #[derive(Debug)]
 struct Nearby;
 
@@ -301,7 +303,7 @@ impl Order for Nearby {
     }
 }
 
-/// Randomized Least Used with Degradation, written again.
+/// Randomized Least Used with Degradation, implemented with the public traits.
 #[derive(Debug)]
 struct Tiring;
 

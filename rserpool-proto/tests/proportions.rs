@@ -1,10 +1,11 @@
-//! The policies from end to end: what the registrar chooses reaches the user (RFC 5356).
+//! The policies from end to end: the registrar's selection as the user receives it (RFC 5356).
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use rserpool_proto::testing::proportions::{AUDIENCES, CASES, chi_squared};
 
-/// Value that a right selection exceeds with a probability of 0.1 %, with two degrees of freedom.
+/// Value that the statistic of a right selection exceeds with a probability of 0.1 %, with two
+/// degrees of freedom.
 const LIMIT: f64 = 13.82;
 
 #[test]

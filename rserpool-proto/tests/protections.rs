@@ -1,4 +1,5 @@
-//! Claims of others that a registrar does not believe, and delays that it does not blame on them.
+//! False claims that a registrar does not believe, and delays of its own for which it removes no
+//! element.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -33,7 +34,7 @@ fn a_host_that_asks_too_often_is_refused_and_others_are_not() {
         world.registrar(Registrar::new(config().limits(Limits::default().resolutions(10)), 1));
     world.member(7, &[node]);
     world.run(SECOND);
-    // Another connection of the host makes no difference.
+    // The connections of a host share its limit.
     let connections = [world.connect(node), world.connect(node)];
     let mut refused = 0;
     for number in 0..30 {
@@ -52,9 +53,9 @@ fn a_host_that_asks_too_often_is_refused_and_others_are_not() {
         }
     }
     assert_eq!(refused, 20);
-    // The element's host and this one.
+    // The hosts of the element and of the test.
     assert_eq!(world.with_registrar(node).footprint().counted_hosts, 2);
-    // A second later it has its whole allowance again, and then nothing is kept of it.
+    // A second later the host has its whole allowance again, and then it is no longer counted.
     world.run(SECOND);
     send_asap(&mut world, connections[0], resolution());
     let answer = take_asap(&mut world, connections[0]);
@@ -99,7 +100,7 @@ fn who_has_the_address_of_an_element_is_not_the_element() {
         [] => {}
         other => panic!("{other:?}"),
     }
-    // The owner is asked whether it is still there, and is.
+    // The owner is asked whether it is still alive, and answers.
     assert!(matches!(take_asap(&mut world, owner).as_slice(), [Body::EndpointKeepAlive(_)]));
     let pool_handle = "Pool".parse().unwrap();
     send_asap(&mut world, owner, EndpointKeepAliveAck { pool_handle, identifier });
@@ -110,13 +111,13 @@ fn who_has_the_address_of_an_element_is_not_the_element() {
     let answers = take_asap(&mut world, other);
     let taken = ErrorCause::NonUniqueIdentifier;
     assert_eq!(answers.iter().map(refused).collect::<Vec<_>>(), [Some([taken].into())]);
-    // Then it is silent for a second.
+    // Now the owner is silent for a second.
     send_asap(&mut world, other, registration("Pool", 7));
     world.run(SECOND);
     let answers = take_asap(&mut world, other);
     assert_eq!(answers.iter().map(refused).collect::<Vec<_>>(), [None]);
     assert_eq!(world.elements(node), 1);
-    // Somebody at another host is refused at once.
+    // A claim from another host is refused at once.
     let stranger = world.connect_from(98, Ppid::ASAP, node);
     let mut foreign = registration("Pool", 7);
     foreign.pool_element.user_transport = address(98).into();
@@ -136,7 +137,7 @@ fn after_standing_still(pause: Duration) -> (Vec<u8>, bool) {
         rserpool_proto::wire::asap::Message::from(registration("Pool", 7)).encode().unwrap();
     registrar.handle_message(now, on, UserMessage::new(Ppid::ASAP, payload));
     while registrar.poll_output().is_some() {}
-    // To the first keep-alive.
+    // Run until the first keep-alive.
     let mut asked = false;
     while !asked {
         now = registrar.poll_timeout().unwrap();
@@ -160,13 +161,13 @@ fn after_standing_still(pause: Duration) -> (Vec<u8>, bool) {
 #[test]
 fn nobody_is_given_up_for_what_passed_while_the_registrar_stood_still() {
     const DEREGISTRATION_RESPONSE: u8 = 4;
-    // The answer was due after 5 s.
+    // The answer is due after 5 s.
     assert_eq!(after_standing_still(Duration::from_millis(4900)), (vec![], false));
     let removed = (vec![DEREGISTRATION_RESPONSE], true);
     assert_eq!(after_standing_still(Duration::from_millis(5100)), removed, "and told so");
     assert_eq!(after_standing_still(Duration::from_millis(5300)), (vec![], false));
     assert_eq!(after_standing_still(SECOND * 7), (vec![], false));
-    // The registration was due after 90 s, too.
+    // The registration expires after 90 s, too.
     assert_eq!(after_standing_still(SECOND * 200), (vec![], false));
 }
 
@@ -176,7 +177,7 @@ fn a_registrar_that_leaves_hands_its_elements_over() {
     let one = world.join(1, &[]);
     let two = world.join(2, &[one]);
     let three = world.join(3, &[one]);
-    // They know the first alone.
+    // The elements are configured with the first registrar alone.
     let elements: Vec<_> = (11..21).map(|id| world.member(id, &[one])).collect();
     world.run(SECOND * 5);
     for node in &elements {
@@ -200,7 +201,8 @@ fn a_registrar_that_leaves_hands_its_elements_over() {
     }
 }
 
-/// A loopback address says nothing to another host: neither users nor registrars there are told.
+/// A loopback address is of no use to another host: neither users nor registrars there are told of
+/// it.
 #[test]
 fn addresses_that_lead_elsewhere_are_told_to_nobody_elsewhere() {
     let mut world = World::default();
@@ -230,15 +232,15 @@ fn addresses_that_lead_elsewhere_are_told_to_nobody_elsewhere() {
     assert_eq!(told(&mut world, far), [3]);
     assert_eq!(world.homes(one).len(), 3);
     assert_eq!(world.homes(two), [(3, 1)]);
-    // And no audit thinks that something is missing.
+    // No audit finds a difference, either.
     let asked = world.requests;
     world.run(SECOND * 5);
     assert_eq!(world.homes(two), [(3, 1)]);
     assert_eq!(world.requests, asked, "no handle table was asked for");
 }
 
-/// Elements in pools with long names, and elements that others are not told of, fill pages: those
-/// behind them come with the next one.
+/// Elements in pools with long names, and elements that are not told to the peer, fill pages: the
+/// elements after them come with the next page.
 #[test]
 fn pages_have_all_that_a_peer_is_told_of() {
     let mut world = World::default();
@@ -264,12 +266,12 @@ fn pages_have_all_that_a_peer_is_told_of() {
     assert_eq!(world.elements(two), 120);
 }
 
-/// An element that accepts connections and drops them does not answer.
+/// An element that accepts connections and closes them counts as not answering.
 #[test]
 fn an_element_that_accepts_and_drops_connections_is_removed() {
     let mut now = World::default().now();
     let mut registrar = Registrar::new(config(), 1);
-    // The connections that it makes.
+    // The connections that the registrar makes.
     let dialled = |registrar: &mut Registrar| {
         let outputs = std::iter::from_fn(|| registrar.poll_output());
         let connect = |output| match output {
@@ -306,7 +308,7 @@ fn an_element_that_accepts_and_drops_connections_is_removed() {
     assert_eq!(registrar.elements(), 0);
 }
 
-/// An element without an ASAP endpoint cannot be asked by others than its home.
+/// An element without an ASAP endpoint can be asked only by its home registrar.
 #[test]
 fn a_report_elsewhere_removes_nothing() {
     let mut world = World::default();
@@ -355,7 +357,7 @@ fn an_element_that_answers_is_asked_once_a_second_however_many_report_it() {
     assert_eq!(asked.iter().sum::<usize>(), 2, "{asked:?}");
 }
 
-/// It is asked by the registrar that was told of it, and offered in its turn again.
+/// The registrar that received the report asks the element, and then offers it in its turn again.
 #[test]
 fn an_element_of_another_registrar_that_was_reported_but_answers_is_offered_again() {
     let mut world = World::default();
@@ -390,7 +392,7 @@ fn nobody_else_takes_an_element_that_was_dialled() {
     let registrar = world.registrar(Registrar::new(config(), 1));
     let element = world.member(8, &[registrar]);
     world.run(SECOND);
-    // Its connection breaks; it stays silent, so that the registrar dials it.
+    // The element's connection breaks and the element stays silent, so the registrar dials it.
     world.pause(element);
     world.disconnect(element);
     world.run(SECOND);

@@ -215,7 +215,8 @@ fn what_many_hosts_report_has_a_second_to_answer_and_many_connections_of_one_are
         assert_eq!(removals(&mut world, registrar), []);
         world.run(SECOND / 5);
         assert_eq!(removals(&mut world, registrar).len(), 1);
-        // It lives after all: it was told, and is back at once.
+        // The element is alive after all: it was told that it was removed, and registers again at
+        // once.
         world.resume(element);
         world.run(Duration::ZERO);
         assert_eq!(world.elements(registrar), 1);
@@ -356,7 +357,7 @@ fn who_cannot_be_recognised_does_not_get_the_element_of_another_registrar() {
         opaque.pool_element.asap_transport = asap_transport;
         opaque
     };
-    // The first has nothing that tells where it is, the second its ASAP endpoint.
+    // The first element has no address; the second has that of its ASAP endpoint.
     for (identifier, at, taken) in [(7, None, false), (8, Some(address(99)), true)] {
         let asap::Registration { pool_handle, pool_element } = opaque(identifier, at.clone());
         let update = HandleUpdate {
@@ -491,7 +492,7 @@ fn under_the_profile_of_rsplib_nothing_is_sent_that_ends_it() {
     assert!(world.take_events(element).iter().any(incompatible));
     assert!(world.with_element(element, |element, _| element.is_registered()));
 
-    // The registrar does not take it either, for it would tell its peers.
+    // The registrar refuses it, too, since it would tell its peers.
     let on = world.connect(registrar);
     let mut other = registration(7);
     other.pool_handle = long;
@@ -506,7 +507,7 @@ fn a_member_that_is_refused_comes_back_when_the_pool_lets_it() {
     let registrar = world.registrar(new_registrar());
     let element = world.element(new_element(1));
     world.run(SECOND);
-    // The pool becomes somebody else's while the element is away.
+    // Another element creates the pool anew, with another policy, while the element is away.
     world.pause(element);
     world.run(SECOND * 20);
     assert_eq!(world.elements(registrar), 0);
@@ -535,7 +536,8 @@ fn elements_that_share_an_endpoint_share_the_connection_to_it() {
             .filter(|output| matches!(output, Output::Connect { .. }))
             .count()
     };
-    // More elements than connections would be made at a time, behind one endpoint.
+    // There are more elements behind one endpoint than the maximum number of connections being made
+    // at a time.
     for identifier in 1..=300 {
         let mut element = registration(identifier);
         element.pool_element.asap_transport = Some(address(99));
@@ -548,7 +550,7 @@ fn elements_that_share_an_endpoint_share_the_connection_to_it() {
     assert_eq!(connects(&mut registrar), 1);
 }
 
-/// A keep-alive is repeated when its connection is lost: the element may have moved.
+/// A keep-alive is repeated when its connection breaks: the element may have moved.
 #[test]
 fn an_element_whose_connection_breaks_while_it_is_asked_stays() {
     let mut world = World::default();
@@ -635,7 +637,7 @@ fn a_registration_that_cannot_be_read_is_refused_as_a_registration() {
     bad[3] += 4;
     let expected = ErrorCause::UnrecognizedParameter(Bytes::from_static(&[0x40, 0x77, 0, 4]));
     assert_eq!(refused(&mut world, bad), expected);
-    // Without a handle, or an identifier, there is nobody to refuse.
+    // Without a handle or an identifier, a registration cannot be refused by a response.
     for length in 0..12 {
         let mut short = good[..length].to_vec();
         if let Some(field) = short.get_mut(2..4) {
@@ -702,7 +704,7 @@ fn who_does_not_understand_a_keep_alive_is_asked_as_the_rfc_has_it() {
     let error = || asap::Error { error: ErrorCause::InvalidValues(Bytes::new()).into() };
     send(&mut world, on, error());
     assert!(!named(&mut world), "at once");
-    // An element of a pool alone, as it is named by none.
+    // The keep-alive names no element; the only element of the pool answers.
     let answer =
         || asap::EndpointKeepAliveAck { pool_handle: handle(), identifier: PoolElementId(8) };
     for _ in 0..3 {
@@ -713,7 +715,7 @@ fn who_does_not_understand_a_keep_alive_is_asked_as_the_rfc_has_it() {
     }
     send(&mut world, on, answer());
     assert_eq!(removals(&mut world, registrar), []);
-    // An error is no answer, and is not asked about twice.
+    // An error is not an answer, and the element is not asked again because of it.
     world.run(SECOND * 8);
     answers(&mut world);
     for _ in 0..3 {
@@ -737,7 +739,7 @@ fn lengths_are_by_the_letter_where_that_is_asked_for() {
         world.run(SECOND * 8);
         let (_, asked) = world.received.first().expect("a keep-alive");
         let length = u16::from_be_bytes([asked.payload[2], asked.payload[3]]);
-        // Header, registrar, and the handle: 9 bytes, and 3 of padding; and the element.
+        // Header, registrar, the handle with 9 bytes and 3 of padding, and the element.
         let expected = if profile == Compatibility::Rfc { 17 } else { 28 };
         assert_eq!(length, expected, "{profile}");
         assert_eq!(asked.payload.len() % 4, 0);

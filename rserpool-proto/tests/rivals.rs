@@ -1,4 +1,5 @@
-//! Pools of one handle that came to be apart, with different policies: which of them stays.
+//! Pools with the same handle and different policies that were created on different registrars:
+//! which of them stays.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -16,10 +17,10 @@ use rserpool_proto::wire::{PoolElement, PoolElementId, Ppid, RegistrarId, Server
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The registrar of the test, which has an identifier in the middle.
+/// The registrar under test. Its identifier is between those of its peers.
 const OURS: RegistrarId = RegistrarId(50);
 
-/// A registrar, and peers of it that the test plays.
+/// A registrar, and peers of it that the test simulates.
 struct Scene {
     world: World,
     node: NodeId,
@@ -52,7 +53,7 @@ impl Scene {
         Self { world, node, peers, element }
     }
 
-    /// An element registers with our registrar.
+    /// Registers an element with the registrar under test, and returns whether it was accepted.
     fn register(&mut self, identifier: u32, policy: &str) -> bool {
         let mut registration = registration("Pool", identifier);
         registration.pool_element.policy = policy.parse().unwrap();
@@ -63,7 +64,7 @@ impl Scene {
         }
     }
 
-    /// A peer tells of an element of its own.
+    /// Sends an update of a peer about an element of its own.
     fn tell(&mut self, home: u32, action: UpdateAction, identifier: u32, policy: &str) {
         let registration = registration("Pool", identifier);
         let update = HandleUpdate {
@@ -81,7 +82,7 @@ impl Scene {
         send_enrp(&mut self.world, self.peers[&home], update);
     }
 
-    /// The identifiers of the pool's elements, and their one policy.
+    /// Returns the identifiers of the pool's elements, and their common policy.
     fn pool(&self) -> (Vec<u32>, String) {
         let registrar = self.world.with_registrar(self.node);
         let mut policies: Vec<_> =
@@ -99,7 +100,7 @@ fn the_pool_with_more_elements_stays_and_those_of_the_other_are_told() {
     for identifier in 1..=2 {
         assert!(scene.register(identifier, "RoundRobin"));
     }
-    // One alone does not evict two, whatever the numbers of policies and of registrars.
+    // A single element does not replace two, whatever the numbers of policies and of registrars.
     for policy in ["Random", "LeastUsed:0"] {
         scene.tell(99, UpdateAction::Add, 11, policy);
         assert_eq!(scene.pool(), (vec![1, 2], "RoundRobin".to_owned()));
@@ -117,7 +118,7 @@ fn the_pool_with_more_elements_stays_and_those_of_the_other_are_told() {
         });
         assert_eq!(deleted.count(), 2, "{told:?}");
     }
-    // They fit no more, until the others are gone.
+    // The elements cannot register until those of the other pool are removed.
     assert!(!scene.register(1, "RoundRobin"));
     for (home, identifier) in [(99, 11), (1, 12), (1, 13)] {
         scene.tell(home, UpdateAction::Delete, identifier, "LeastUsed:0");
@@ -137,7 +138,8 @@ fn of_equal_pools_that_of_the_largest_home_registrar_stays() {
     }
 }
 
-/// Three pools of one handle: when the one that was there is gone, the larger of the others follows.
+/// There are three pools with one handle: when the current one is empty, the larger one of the
+/// others takes its place.
 #[test]
 fn what_was_kept_beside_a_pool_takes_its_place() {
     let mut scene = Scene::new(&[1, 99]);
@@ -147,7 +149,7 @@ fn what_was_kept_beside_a_pool_takes_its_place() {
     scene.tell(1, UpdateAction::Add, 11, "Random");
     scene.tell(1, UpdateAction::Add, 12, "Random");
     scene.tell(99, UpdateAction::Add, 21, "LeastUsed:0");
-    // One that is deleted meanwhile does not come back.
+    // An element that is deleted in the meantime does not come back.
     scene.tell(1, UpdateAction::Add, 13, "Random");
     scene.tell(1, UpdateAction::Delete, 13, "Random");
     assert_eq!(scene.pool(), (vec![1, 2, 3], "RoundRobin".to_owned()));
@@ -166,14 +168,14 @@ fn what_was_kept_beside_a_pool_takes_its_place() {
     assert_eq!(scene.pool(), (vec![21], "LeastUsed:0".to_owned()));
 }
 
-/// Whoever tells of elements that fit no pool, without end, takes a bounded place.
+/// A peer that announces any number of elements that fit no pool takes a bounded amount of memory.
 #[test]
 fn so_many_are_kept_beside_a_pool_and_no_more() {
     let mut scene = Scene::new(&[1]);
     for identifier in 1..=3 {
         assert!(scene.register(identifier, "RoundRobin"));
     }
-    // Each of another kind, so that none of them is the larger pool.
+    // Each element has another policy, so that none of them forms the larger pool.
     for identifier in 0..6000 {
         let policy = format!("0x{:x}", 0xc000_0000_u32 + identifier);
         scene.tell(1, UpdateAction::Add, 1000 + identifier, &policy);

@@ -70,13 +70,13 @@ impl Fixture {
         {
             return outputs;
         }
-        // The element's program answers.
+        // The program of the element answers.
         let reply = UserMessage::new(Ppid::ASAP, b"\x3d\x01\0\x04".as_slice());
         self.session.handle_message(self.now, ConnectionId(connection), reply);
         self.outputs()
     }
 
-    /// The element says something.
+    /// Handles a message from the element.
     fn proven(&mut self, connection: u64) {
         let message = UserMessage::new(Ppid::NONE, b"hello".as_slice());
         self.session.handle_message(self.now, ConnectionId(connection), message);
@@ -129,7 +129,7 @@ fn a_failover_reports_resolves_connects_and_echoes_the_last_cookie_first() {
         ]
     );
     assert_eq!(fixture.session.send(data.clone()), Err(data), "nobody is there to send it to");
-    // The registrar still lists the dead one, and first.
+    // The registrar still lists the failed element, in first place.
     assert_eq!(fixture.resolved(&[1, 2]), [connect(2, 2)]);
     let echo = asap::CookieEcho { cookie: Cookie(Bytes::from_static(b"new!")) };
     let echo = UserMessage::new(Ppid::ASAP, asap::Message::from(echo).encode().unwrap());
@@ -155,7 +155,7 @@ fn a_chosen_element_is_sought_in_the_whole_pool_and_others_stand_in_for_it() {
     fixture.established(1);
     fixture.proven(1);
     assert_eq!(fixture.lost(1).last(), Some(&resolve()));
-    // No registrar is there: the others of the pool are known all the same.
+    // There is no registrar, but the other elements of the pool are known.
     fixture.session.handle_resolution(fixture.now, Err(ResolveError::NoRegistrar(Vec::new())));
     assert_eq!(fixture.outputs(), [connect(2, 1)]);
 }
@@ -165,7 +165,7 @@ fn elements_that_do_not_accept_are_reported_and_the_pool_is_asked_again_in_the_e
     let mut fixture = Fixture::new();
     fixture.resolved(&[1, 2]);
     assert_eq!(fixture.lost(1), [Output::Report(PoolElementId(1)), connect(2, 2)]);
-    // The second one does not even refuse.
+    // The second element does not even refuse the connection.
     assert_eq!(fixture.session.poll_timeout(), Some(fixture.now + Duration::from_secs(5)));
     assert_eq!(
         fixture.pass(Duration::from_secs(5)),
@@ -285,7 +285,7 @@ fn a_business_card_decides_who_is_tried_first() {
     );
     assert_eq!(fixture.outputs(), []);
     fixture.lost(1);
-    // 9 is not there, 1 has just failed, and of 2 nothing was said.
+    // Element 9 does not exist, 1 has just failed, and 2 was not named.
     assert_eq!(fixture.resolved(&[1, 2, 3, 4]), [connect(2, 4)]);
     assert_eq!(fixture.lost(2), [Output::Report(PoolElementId(4)), connect(3, 3)]);
     assert_eq!(fixture.lost(3), [Output::Report(PoolElementId(3)), connect(4, 2)]);
@@ -334,7 +334,7 @@ fn an_idle_session_fails_over_like_any_other() {
     fixture.resolved(&[1, 2]);
     fixture.established(1);
     for connection in 1..=3 {
-        // Nobody has said a word for an hour.
+        // Neither side has sent a message for an hour.
         assert_eq!(fixture.pass(Duration::from_secs(3600)), []);
         let outputs = fixture.lost(connection);
         assert!(matches!(outputs[0], Output::Event(Event::FailoverStarted { .. })), "{outputs:?}");

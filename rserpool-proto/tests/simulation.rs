@@ -1,4 +1,4 @@
-//! Some hundred runs of the simulation; `simulate` does more of them.
+//! A few hundred runs of the simulation; `simulate` does more of them.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 

@@ -1,4 +1,4 @@
-//! Users that are told of the changes of a pool (RFC 5352 sections 2.2.5 and 2.2.6), in virtual
+//! Notifications of users about changes of a pool (RFC 5352 sections 2.2.5 and 2.2.6), in virtual
 //! time.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
@@ -14,7 +14,7 @@ use rserpool_proto::{Element, User, user};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Takes the notifications to the user since the last call.
+/// Returns the notifications of the user since the last call.
 fn told(world: &mut World, user: NodeId) -> Vec<Vec<PoolElement>> {
     let events = world.take_events(user);
     let changes = events.into_iter().filter_map(|event| match event {
@@ -57,7 +57,7 @@ fn a_subscriber_is_told_of_all_that_is_there_and_then_of_each_change() {
     world.element(loaded(3, &[registrar]));
     world.run(SECOND);
     assert_eq!(sizes(&mut world, user), [3]);
-    // Another load is a change, the same one again is none.
+    // A different load is a change; an unchanged load is none.
     load(&mut world, elements[0], 0.5);
     let latest = told(&mut world, user).pop().unwrap();
     let half = PolicyParameters::least_used(1 << 31);
@@ -67,7 +67,7 @@ fn a_subscriber_is_told_of_all_that_is_there_and_then_of_each_change() {
     world.kill(elements[1]);
     world.run(SECOND);
     assert_eq!(sizes(&mut world, user), [2]);
-    // It does not keep others from resolving, who get their turns as ever.
+    // Subscriptions do not keep others from resolving, who get the elements in turn as before.
     assert_eq!(resolve(&mut world, user).unwrap().len(), 2);
 }
 
@@ -92,8 +92,8 @@ fn changes_that_come_thick_are_told_together_and_the_last_one_in_any_case() {
     assert!(told[1].iter().all(|element| element.policy == quarter));
 }
 
-/// Between a change and its being told, another user subscribes: it is given the change with its
-/// answer, and the first one is told of it nevertheless.
+/// A user subscribes between a change and the notification about it. It receives the change with
+/// its answer, and the first user is notified nevertheless.
 #[test]
 fn a_subscriber_that_comes_while_a_change_waits_misses_nothing() {
     let mut world = World::default();
@@ -125,7 +125,7 @@ fn a_subscriber_that_comes_while_a_change_waits_misses_nothing() {
     assert_eq!(loads(&mut world, users[1]), [[0x40, 0x80]]);
     world.run(SECOND);
     assert_eq!(loads(&mut world, users[0]), [[0x40, 0x80]]);
-    // Both are subscribed to what follows.
+    // Both users are subscribed to what follows.
     told(&mut world, users[1]);
     load(&mut world, elements[0], 0.125);
     world.run(SECOND);
@@ -232,7 +232,8 @@ fn a_registrar_that_hangs_is_left_by_who_only_listens() {
     assert_eq!(sizes(&mut world, user).last(), Some(&1));
     world.resume(second);
     world.pause(first);
-    // Half a minute until it asks again, and T1 for the answer. The first may be found again.
+    // It takes half a minute until the user asks again, and T1 for the answer. The user may find
+    // the first registrar again.
     world.run(SECOND * 90);
     assert_eq!(sizes(&mut world, user).last(), Some(&2));
 }

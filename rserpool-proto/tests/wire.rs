@@ -1,4 +1,4 @@
-//! The wire format against bytes that the reference implementation sent.
+//! Tests of the wire format against bytes that the reference implementation sent.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -14,7 +14,7 @@ use rserpool_proto::wire::{
     RegistrationLife, TransportAddress, TransportProtocol, TransportUse, UserTransport, asap, enrp,
 };
 
-/// The bytes of hexadecimal digits and spaces.
+/// Parses hexadecimal digits, with spaces between them.
 fn hex(text: &str) -> Bytes {
     let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
     digits
@@ -315,24 +315,24 @@ fn every_other_parameter_and_message_comes_back_the_same() {
 
 #[test]
 fn a_length_without_the_last_padding_is_accepted_and_kept() {
-    // RFC 5354 section 4: 15 bytes count, 16 are there.
+    // RFC 5354 section 4: the length is 15 bytes; 16 are there.
     let bytes = hex("0500 000f 0009 000b 43616c63506f6f 00");
     let message = asap::Message::decode(&bytes).unwrap();
     assert_eq!(message.encode().unwrap(), bytes);
-    // The same without the padding itself.
+    // The padding itself may be missing, too.
     assert!(asap::Message::decode(&bytes.slice(..15)).is_ok());
-    // What we make counts it, as rsplib does.
+    // The length of an encoded message includes it, as in rsplib.
     let made = asap::Message::from(message.body).encode().unwrap();
     assert_eq!(made, hex("0500 0010 0009 000b 43616c63506f6f 00"));
 }
 
 #[test]
 fn padding_is_ignored_whatever_it_is() {
-    // The handle "A" and its padding, within the message and at its end.
+    // The handle "A" and its padding, in the middle of the message and at its end.
     for padding in ["00 00 00", "ff fe fd"] {
         let request =
             hex(&format!("05 00 00 14  80 3f 00 08 00 00 00 03  00 09 00 05 41 {padding}"));
-        // rsplib has the item count last.
+        // rsplib puts the item count last.
         let first = asap::Message::decode(&request).unwrap();
         let request =
             hex(&format!("05 00 00 14  00 09 00 05 41 {padding}  80 3f 00 08 00 00 00 03"));
@@ -349,7 +349,7 @@ fn padding_is_ignored_whatever_it_is() {
     }
 }
 
-/// A registration of the pool "A" with these parameters in the pool element.
+/// Decodes a registration of the pool "A" with these parameters in the pool element.
 fn register(parameters: &str) -> Result<asap::Registration, DecodeErrorKind> {
     let element = hex(&format!("00 00 00 01  00 00 00 00  00 00 00 3c  {parameters}"));
     let length = 4 + element.len();
@@ -378,7 +378,7 @@ fn an_element_has_one_user_transport_and_that_has_addresses() {
 
     let none = register(&format!("00 04 00 08 00 07 00 00 {ROUND_ROBIN}"));
     assert!(matches!(none, Err(DecodeErrorKind::Missing(_))), "{none:?}");
-    // A second one is that of its ASAP endpoint, and a third one is nothing.
+    // A second transport is that of the ASAP endpoint, and a third one is not allowed.
     let three = register(&format!("{sctp} {sctp} {sctp} {ROUND_ROBIN}"));
     assert!(matches!(three, Err(DecodeErrorKind::Unexpected(_))), "{three:?}");
 }
@@ -504,8 +504,8 @@ proptest! {
     }
 }
 
-/// The parameters of a message, behind `fields` bytes and within parameters too, in all orders, and
-/// with others in between that have no place there.
+/// Shuffles the parameters of a message behind `fields` bytes, also those nested in parameters, and
+/// adds others that have no place there.
 fn shuffled(message: &Bytes, fields: usize, rng: &mut StdRng) -> Bytes {
     let mut pieces = Vec::new();
     let mut rest = &message[4 + fields..];
@@ -515,7 +515,7 @@ fn shuffled(message: &Bytes, fields: usize, rng: &mut StdRng) -> Bytes {
         pieces.push(piece.to_vec());
         rest = others;
     }
-    // A cookie says nothing in any of these messages.
+    // A cookie has no meaning in any of these messages.
     pieces.push(vec![0, 0xd, 0, 5, 7, 0, 0, 0]);
     pieces.shuffle(rng);
     let mut shuffled = [&message[..4 + fields], &pieces.concat()].concat();
@@ -580,7 +580,7 @@ fn parameters_are_taken_in_any_order_that_is_clear() {
             assert_eq!(decoded.unwrap().encode().unwrap(), usual);
         }
     }
-    // Within a pool element: the first transport is the users', wherever the policy is.
+    // Within a pool element, the first transport is the user transport, wherever the policy is.
     let [user, policy, asap] = [
         "00050010 0007 0001 00010008 0a000001",
         "00080008 00000001",
@@ -591,7 +591,7 @@ fn parameters_are_taken_in_any_order_that_is_clear() {
     for order in [[policy, user, asap], [user, asap, policy]] {
         assert_eq!(register(&order.concat()).as_ref(), Ok(&usual));
     }
-    // What is not clear is an error: two handles, three transports, none.
+    // Ambiguous parameters are an error: two handles, three transports, or none.
     assert!(register(&[user, user, policy, asap].concat()).is_err());
     assert_eq!(register(policy), Err(DecodeErrorKind::Unexpected(ParameterType::Policy)));
     let twice = hex("01 00 001c 0009000545000000 0009000545000000 000e000800000001");

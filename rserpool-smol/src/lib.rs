@@ -21,20 +21,21 @@ use rserpool::runtime::{Interest, RegisteredSocket, Runtime, Timer};
 use smol::{Async, Executor};
 use socket2::Socket;
 
-/// smol's reactor, and its global executor or one of your own.
+/// smol's reactor, with its global executor or another one.
 #[derive(Debug, Clone, Default)]
 pub struct SmolRuntime {
     executor: Option<Arc<Executor<'static>>>,
 }
 
 impl SmolRuntime {
-    /// Tasks run on smol's global executor, whose threads `SMOL_THREADS` sets.
+    /// Returns a runtime whose tasks run on smol's global executor. `SMOL_THREADS` sets the number
+    /// of its threads.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Tasks run on `executor`, which somebody has to run.
+    /// Returns a runtime whose tasks run on `executor`, which the caller has to run.
     #[must_use]
     pub fn with_executor(executor: Arc<Executor<'static>>) -> Self {
         Self { executor: Some(executor) }
@@ -67,7 +68,7 @@ impl Runtime for SmolRuntime {
 #[derive(Debug)]
 struct SmolTimer {
     timer: smol::Timer,
-    /// smol's timers are ready once, ours until they are reset.
+    /// A timer of smol is ready once; one of [`Runtime`] stays ready until it is reset.
     fired: bool,
 }
 
@@ -93,7 +94,8 @@ impl Timer for SmolTimer {
 #[derive(Debug)]
 struct SmolSocket {
     socket: Async<Socket>,
-    /// True if there was nothing to read, and the reactor has yet to say that there is.
+    /// True if nothing was left to read, and the reactor has not reported the socket as readable
+    /// since.
     drained: bool,
 }
 

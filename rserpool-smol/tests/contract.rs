@@ -1,4 +1,4 @@
-//! The contract suite on smol.
+//! Runs the contract suite on smol.
 
 use rserpool::Network;
 use rserpool::transport::{Memory, Tcp};

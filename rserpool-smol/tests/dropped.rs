@@ -1,4 +1,4 @@
-//! Handles that outlive their executor.
+//! Tests of handles that outlive their executor.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ fn handles_that_outlive_their_executor_say_so_and_do_not_panic() {
         let session = user.open_with(pool(), soon).await.expect("it is there");
         (registrar, element, user, session)
     }));
-    // The handles keep it, but nobody runs it any more.
+    // The handles keep the executor alive, but no thread runs it any more.
     drop(executor);
     smol::block_on(async {
         assert!(user.resolve(pool(), ResolveOptions::default()).now_or_never().is_none());

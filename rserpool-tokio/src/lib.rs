@@ -28,16 +28,16 @@ use rserpool::runtime::{RegisteredSocket, Runtime, Timer};
 use socket2::Socket;
 use tokio::runtime::Handle;
 
-/// A tokio runtime, which needs its I/O and time drivers enabled. It is held by its handle, so
-/// it can be used from outside of its context; when the runtime itself is dropped, its tasks
-/// end and its sockets and timers do not wake any more.
+/// A tokio runtime, which needs its I/O and time drivers enabled. It keeps a handle of the runtime,
+/// so it can be used from outside of its context. When the runtime itself is dropped, its tasks are
+/// cancelled, and its sockets and timers no longer wake their tasks.
 #[derive(Debug, Clone)]
 pub struct TokioRuntime {
     handle: Handle,
     life: Arc<AtomicBool>,
 }
 
-/// Is dropped with the runtime, and tells: tokio's timers panic when they are polled then.
+/// Dropped with the runtime, which it records: tokio's timers panic if they are polled after that.
 struct Death(Arc<AtomicBool>);
 
 impl Drop for Death {
@@ -47,7 +47,7 @@ impl Drop for Death {
 }
 
 impl TokioRuntime {
-    /// The runtime with this handle.
+    /// Returns the runtime with this handle.
     #[must_use]
     pub fn new(handle: Handle) -> Self {
         let life = Arc::new(AtomicBool::new(true));
@@ -59,17 +59,17 @@ impl TokioRuntime {
         Self { handle, life }
     }
 
-    /// The runtime in whose context this is called.
+    /// Returns the runtime in whose context this is called.
     ///
     /// # Panics
     ///
-    /// When there is none; [`Self::try_current`] does not.
+    /// Panics outside of a runtime; [`Self::try_current`] does not.
     #[must_use]
     pub fn current() -> Self {
         Self::new(Handle::current())
     }
 
-    /// The runtime in whose context this is called, if there is one.
+    /// Returns the runtime in whose context this is called; `None` outside of a runtime.
     #[must_use]
     pub fn try_current() -> Option<Self> {
         Handle::try_current().ok().map(Self::new)

@@ -14,7 +14,7 @@ impl TokioSocket {
     pub(crate) fn new(socket: Socket) -> io::Result<Self> {
         #[allow(unsafe_code, reason = "tokio deprecates the safe constructor")]
         // SAFETY: a `Socket` owns its descriptor and keeps it open until it is dropped, and
-        // `AsyncFd` gives it out by reference alone.
+        // `AsyncFd` only returns references to it.
         let registered = unsafe { AsyncFd::register(socket) };
         Ok(Self(registered?))
     }
@@ -31,7 +31,7 @@ impl RegisteredSocket for TokioSocket {
         interest: Interest,
         operation: &mut dyn FnMut(&Socket) -> io::Result<()>,
     ) -> Poll<io::Result<()>> {
-        // There nearly always is room to write, which tokio does not know of a new socket.
+        // A new socket nearly always has room to write, which tokio does not know yet.
         if interest == Interest::Writable {
             match operation(self.0.get_ref()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -43,7 +43,7 @@ impl RegisteredSocket for TokioSocket {
                 Interest::Readable => self.0.poll_read_ready(cx),
                 Interest::Writable => self.0.poll_write_ready(cx),
             })?;
-            // Clears the readiness where the operation would block, and waits for the next.
+            // If the operation would block, clears the readiness and waits for the next event.
             if let Ok(result) = ready.try_io(|socket| operation(socket.get_ref())) {
                 return Poll::Ready(result);
             }

@@ -1,5 +1,5 @@
-//! Sockets on the reactor of `async-io`, since tokio has none for raw sockets on Windows. It runs
-//! on a thread of its own and wakes tasks of any runtime.
+//! Sockets on the reactor of `async-io`, since tokio has none for raw sockets on Windows. The
+//! reactor runs on a thread of its own and wakes tasks of any runtime.
 
 use std::io;
 use std::task::{Context, Poll, ready};

@@ -1,4 +1,4 @@
-//! The contract suite on tokio.
+//! Runs the contract suite on tokio.
 
 use std::future::Future;
 

@@ -1,4 +1,4 @@
-//! Handles that outlive their runtime, or were made outside of one.
+//! Tests of handles that outlive their runtime, or are made outside of one.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn pool() -> PoolHandle {
     "DroppedPool".parse().expect("a handle")
 }
 
-/// A registrar, and an element that serves nobody yet.
+/// Starts a registrar, and an element that does not serve sessions yet.
 async fn start(network: &Network) -> (Registrar, PoolElement) {
     let any = TransportAddress::tcp(([127, 0, 0, 1], 0).into());
     let config = RegistrarConfig::default().identifier(RegistrarId(1));
@@ -51,7 +51,7 @@ fn handles_that_outlive_their_runtime_say_so_and_do_not_panic() {
         assert!(user.resolve(pool(), ResolveOptions::default()).await.is_err());
         assert!(user.open(pool()).await.is_err());
         assert!(element.registered().await.is_err());
-        // Nothing comes of these any more, at once or ever.
+        // These futures must not panic. They may stay pending.
         let _ = session.recv().now_or_never();
         let _ = session.send(Ppid::NONE, "hello").now_or_never();
         let _ = element.accept().now_or_never();
@@ -89,7 +89,7 @@ fn a_session_notices_that_the_runtime_of_its_server_is_gone() {
         let mut session = open(&user).await;
         assert!(session.recv().await.is_ok());
         servers.shutdown_background();
-        // The failover begins, and finds nobody.
+        // The failover starts, and finds no element.
         while session.recv().await.is_ok() {}
     });
 }

@@ -17,12 +17,12 @@ use tower::Service;
 
 use super::addresses;
 
-/// Connects to the element that the pool's policy selects, and when that cannot be reached,
-/// reports it and tries the next. Where the URI points to does not matter; it is what the server
-/// is told as its name.
+/// Connects to the element that the pool's policy selects. If that cannot be reached, reports it to
+/// the registrar and tries the next. The host in the URI does not select the server, which is only
+/// told it as its name.
 ///
-/// A client that keeps a connection stays with its element until that dies. For a choice with
-/// each request, see [`PoolService`](crate::PoolService).
+/// A client that keeps a connection stays with its element until that crashes. To select an element
+/// for each request, see [`PoolService`](crate::PoolService).
 #[derive(Debug, Clone)]
 pub struct PoolConnector {
     user: PoolUser,
@@ -31,14 +31,14 @@ pub struct PoolConnector {
 }
 
 impl PoolConnector {
-    /// Connects to elements of `pool`, as `user` resolves it.
+    /// Returns a connector to the elements of `pool`, as `user` resolves it.
     #[must_use]
     pub fn new(user: PoolUser, pool: PoolHandle) -> Self {
         Self { user, pool, timeout: Duration::from_secs(5) }
     }
 
-    /// The time that an element may take to accept a connection before the next one is tried: 5 s,
-    /// as for sessions.
+    /// Sets the time that an element may take to accept a connection before the next one is tried.
+    /// Default: 5 s, as for sessions.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -51,7 +51,7 @@ impl PoolConnector {
         for element in elements {
             let addresses = addresses(&element);
             if addresses.is_empty() {
-                // It serves others.
+                // The element does not serve over TCP, but may serve other users.
                 continue;
             }
             for address in addresses {
@@ -74,14 +74,15 @@ impl PoolConnector {
     }
 }
 
-/// Why there is no connection.
+/// Error of a [`PoolConnector`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
     /// The pool could not be resolved.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
-    /// None of the pool's elements accepts a connection over TCP; what the last one did.
+    /// None of the pool's elements accepts a connection over TCP. Contains the error of the last
+    /// one.
     #[error("no element of {0} accepts a connection")]
     NoElement(PoolHandle, #[source] Option<io::Error>),
 }
@@ -107,7 +108,7 @@ pub struct PoolStream {
 }
 
 impl PoolStream {
-    /// The element.
+    /// Returns the element's identifier.
     #[must_use]
     pub fn element(&self) -> PoolElementId {
         self.element

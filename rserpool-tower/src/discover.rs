@@ -13,12 +13,12 @@ use tower::discover::Change;
 
 use super::addresses;
 
-/// The changes of a pool as [`tower::discover::Discover`] has them: `make` makes the service of an
-/// element of its address. Those which do not serve over TCP are left out.
+/// The changes of a pool, for [`tower::discover::Discover`]. `make` makes the service of an element
+/// from its address. Elements that do not serve over TCP are left out.
 pub struct PoolDiscover<M> {
     subscription: Subscription,
     make: M,
-    /// The elements that have a service, and where.
+    /// The elements that have a service, with its address.
     known: HashMap<PoolElementId, SocketAddr>,
 }
 
@@ -50,7 +50,7 @@ where
                 Some(PoolChange::Joined(element) | PoolChange::Changed(element)) => {
                     let identifier = element.identifier;
                     let address = addresses(&element).first().copied();
-                    // Another load alone is no reason to connect anew.
+                    // A changed load alone does not need a new connection.
                     if this.known.get(&identifier).copied() == address {
                         continue;
                     }

@@ -1,6 +1,6 @@
-//! Pools for [tower](https://docs.rs/tower): a client of HTTP, gRPC or anything else that is a
-//! [`tower::Service`] uses the servers of a pool, by the pool's policy, and goes on with another
-//! when one dies.
+//! Pools for [tower](https://docs.rs/tower): a client of HTTP, gRPC or any other protocol with a
+//! [`tower::Service`] uses the servers of a pool according to the pool's policy, and continues with
+//! another one when a server crashes.
 //!
 //! | | what for |
 //! |---|---|
@@ -8,7 +8,7 @@
 //! | [`PoolService`] | each request goes to the element that the policy selects |
 //! | [`PoolDiscover`] | tower's own balancers, which want to be told who is there |
 //!
-//! A gRPC client over a pool, two lines changed:
+//! A gRPC client that uses a pool; two lines differ from one that does not:
 //!
 //! ```no_run
 //! use rserpool::{Network, PoolUser};
@@ -27,8 +27,7 @@
 //! # }
 //! ```
 //!
-//! The servers are what they are, and join the pool by a
-//! [`PoolElement`](rserpool::PoolElement) that
+//! The servers need no changes. They join the pool by a [`PoolElement`](rserpool::PoolElement) that
 //! [registers their address](rserpool::PoolElementBuilder::serving_at).
 
 mod connector;

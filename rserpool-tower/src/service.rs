@@ -1,4 +1,4 @@
-//! Each request to the element that the policy selects.
+//! A service that sends each request to the element that the policy selects.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,15 +14,16 @@ use tower::{Service, ServiceExt};
 
 use super::addresses;
 
-/// Maximum number of elements whose services are kept; others are made anew. Not from the RFCs.
+/// Maximum number of elements whose services are kept. Not from the RFCs. For further ones, a
+/// service is made each time.
 const MAX_KEPT: usize = 1024;
 
-/// Sends each request to the element that the pool's policy selects, by a service that `M` makes
-/// of the element's address and that is kept for the next request. An element whose service cannot
-/// be made, or is not ready, is reported, and the next one is tried.
+/// Sends each request to the element that the pool's policy selects. `M` makes the service from the
+/// element's address; it is kept for further requests. An element whose service cannot be made, or
+/// is not ready, is reported to the registrar, and the next one is tried.
 ///
 /// A request that was sent and failed is not sent again, since it may have been done, unless
-/// [`Self::resend`] says so.
+/// [`Self::resend`] enables that.
 pub struct PoolService<M, S> {
     user: PoolUser,
     pool: PoolHandle,
@@ -34,7 +35,7 @@ pub struct PoolService<M, S> {
 }
 
 impl<M, S> PoolService<M, S> {
-    /// Uses the elements of `pool`, as `user` resolves it.
+    /// Returns a service of the elements of `pool`, as `user` resolves it.
     #[must_use]
     pub fn new(user: PoolUser, pool: PoolHandle, make: M) -> Self {
         let (max_age, timeout) = (Duration::from_secs(1), Duration::from_secs(5));
@@ -50,16 +51,16 @@ impl<M, S> PoolService<M, S> {
         self
     }
 
-    /// The time that an element's service may take to be ready before the next element is tried: 5
-    /// s, as for sessions.
+    /// Sets the time that an element's service may take to be ready before the next element is
+    /// tried. Default: 5 s, as for sessions.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Sets whether a request that failed goes to the next element, though it may have been
-    /// done: right for requests that may be done twice.
+    /// Sets whether a request that failed is sent to the next element, although it may have been
+    /// done. Default: no. Enable it for requests that may be done twice.
     #[must_use]
     pub fn resend(mut self, yes: bool) -> Self {
         self.resend = yes;
@@ -98,7 +99,7 @@ impl<M, S> fmt::Debug for PoolService<M, S> {
     }
 }
 
-/// Why a request has no response.
+/// Error of a [`PoolService`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PoolServiceError<E> {
@@ -114,7 +115,7 @@ pub enum PoolServiceError<E> {
 }
 
 impl<M, S> PoolService<M, S> {
-    /// The service of an element, ready; none if it is not to be had.
+    /// Returns the service of an element once it is ready; `None` if it cannot be made or fails.
     async fn ready<R>(&mut self, element: &PoolElement) -> Option<S>
     where
         M: Service<SocketAddr, Response = S>,
@@ -149,7 +150,7 @@ impl<M, S> PoolService<M, S> {
         let mut failed = None;
         for element in elements {
             if addresses(&element).is_empty() {
-                // It serves others.
+                // The element does not serve over TCP, but may serve other users.
                 continue;
             }
             let ready = tokio::time::timeout(self.timeout, self.ready(&element));
@@ -160,8 +161,8 @@ impl<M, S> PoolService<M, S> {
             match service.call(request.clone()).await {
                 Ok(response) => return Ok(response),
                 Err(error) => {
-                    // Not reported: it may be the request's fault. A dead one cannot be reached
-                    // with the next.
+                    // Not reported to the registrar, since the request may be at fault. If the
+                    // element has crashed, the next request cannot reach it, which is reported.
                     self.forget(element.identifier);
                     failed = Some(error);
                     if !self.resend {

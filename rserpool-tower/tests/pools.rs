@@ -1,4 +1,4 @@
-//! Real HTTP and gRPC servers in pools, killed while clients use them.
+//! Tests with real HTTP and gRPC servers in pools, which are killed while clients use them.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,7 +54,7 @@ struct Killable {
 }
 
 impl Killable {
-    /// With SIGKILL.
+    /// Kills the process with SIGKILL.
     fn kill(mut self) {
         self.process.kill().unwrap();
     }
@@ -67,12 +67,12 @@ impl Drop for Killable {
     }
 }
 
-/// Starts a server of that kind, and waits until it has joined the pool.
+/// Starts a server of this kind, and waits until it has joined the pool.
 async fn start(registrar: &Registrar, kind: &'static str) -> Killable {
     start_with(registrar, kind, "RoundRobin").await
 }
 
-/// The same with another policy.
+/// Starts a server with this policy, and waits until it has joined the pool.
 async fn start_with(registrar: &Registrar, kind: &'static str, policy: &'static str) -> Killable {
     let port = registrar.local_address().port;
     let started = tokio::task::spawn_blocking(move || {
@@ -141,7 +141,7 @@ async fn grpc(listener: TcpListener) {
     Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
 }
 
-/// Takes requests and hangs up.
+/// A server that accepts requests and closes the connection without an answer.
 async fn rude(listener: TcpListener) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
@@ -169,7 +169,7 @@ async fn hyper_goes_on_with_another_server_when_its_own_is_killed() {
         assert!(client.request(request()).await.unwrap().status().is_success());
         servers.remove(0).kill();
         servers.push(start(&registrar, "http").await);
-        // The one that was under way may fail; the next finds another server.
+        // The request that is being handled may fail; the next one finds another server.
         let mut tries = 0;
         while client.request(request()).await.is_err() {
             tries += 1;
@@ -290,7 +290,7 @@ async fn balancers_hear_of_servers_that_come_and_go() {
     tokio::spawn(async move {
         use futures::StreamExt;
         while let Some(Ok(change)) = changes.next().await {
-            // tonic has a type of its own for it.
+            // tonic has its own type for changes.
             let change = match change {
                 Change::Insert(element, endpoint) => channel::Change::Insert(element, endpoint),
                 Change::Remove(element) => channel::Change::Remove(element),
@@ -308,7 +308,7 @@ async fn balancers_hear_of_servers_that_come_and_go() {
         let first = servers.remove(0);
         let gone = first.identifier;
         first.kill();
-        // Until the registrar has noticed, and told.
+        // Waits until the registrar has noticed the crash and removed the element.
         let others = || user.resolve(pool(), Default::default());
         while others().await.unwrap().iter().any(|element| element.identifier == gone) {
             tokio::time::sleep(Duration::from_millis(10)).await;

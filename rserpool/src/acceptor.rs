@@ -1,9 +1,9 @@
 //! Accepts the sessions of a pool element.
 //!
-//! A connection over which nobody speaks is no session: it takes a descriptor, and is dropped after a
-//! while, or when there are no descriptors for others. Pool users of ours speak first over TCP,
-//! and are answered at once, so that they can tell a program that runs from a kernel that accepts
-//! connections for one that hangs.
+//! A connection on which the peer sends nothing is not yet a session. It takes a descriptor, and is
+//! dropped after [`PATIENCE`], or earlier when no descriptors are left for others. Over TCP, the
+//! pool users of this project send the first message and are answered at once: so they can tell a
+//! running program from a hung one for which the kernel still accepts connections.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -23,29 +23,30 @@ use crate::log::{ANYBODY, warn_limited};
 use crate::timer::LazyTimer;
 use crate::transport::{Connection, Endpoint, Event, is_shortage};
 
-/// The longest that a pool user may be silent at first. Not from the RFCs: ours speak at once.
+/// Maximum time from accepting a connection to the pool user's first message. Not from the RFCs:
+/// this project's pool users send one at once.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The most connections whose other end has yet to say something. Not from the RFCs. The one that
-/// has waited longest makes room.
+/// Maximum number of connections over which nothing was received yet. Not from the RFCs. Beyond it,
+/// the connection that has waited longest is dropped.
 const MAX_SILENT: usize = 4096;
 
-/// The time that no sessions are accepted after that failed for want of descriptors or memory.
+/// Pause in accepting sessions after accepting failed for want of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The number of things that are done before others run.
+/// Maximum number of steps in one poll of the task; then other tasks run.
 const BUDGET: u32 = 256;
 
-/// The number of silent connections that are dropped at a time for want of descriptors.
+/// Number of silent connections that are dropped at a time when no descriptors are left.
 const MAX_DISMISSED: usize = 16;
 
-/// The number of sessions that wait for the element's owner to take them.
+/// Maximum number of sessions that wait for [`PoolElement::accept`](crate::PoolElement::accept).
 const MAX_WAITING: usize = 64;
 
-/// A session that began: its connection, and what came over it, if that was read already.
+/// A session that began: its connection, and its first message if that was read already.
 pub(crate) type Began = (Box<dyn Connection>, Option<UserMessage>);
 
-/// The sessions that began. Nobody is accepted any more when it is dropped.
+/// The queue of sessions that began. Dropping it stops the acceptor.
 #[derive(Debug)]
 pub(crate) struct Sessions {
     pub(crate) began: mpsc::Receiver<Began>,
@@ -59,7 +60,7 @@ pub(crate) struct Acceptor {
     /// Connections by time of arrival, the first one first; some may have closed.
     entered: VecDeque<(Instant, ConnectionId)>,
     last: u64,
-    /// One that spoke, while it is answered.
+    /// A session whose first message was received, while the answer is written.
     answering: Option<Began>,
     began: mpsc::Sender<Began>,
     closed: oneshot::Receiver<()>,
@@ -99,7 +100,7 @@ impl Acceptor {
             if let Some((connection, _)) = &mut self.answering {
                 ready!(connection.poll_flush(cx));
                 if let Some(began) = self.answering.take() {
-                    // There is room, as was just seen.
+                    // The channel has room: it was ready just before.
                     let _ = self.began.try_send(began);
                 }
                 continue;
@@ -134,7 +135,7 @@ impl Acceptor {
     fn admit(&mut self, accepted: io::Result<Box<dyn Connection>>) {
         let now = self.network.now();
         match accepted {
-            // Over TCP pool users are ours, and speak first.
+            // Over TCP, pool users are of this project and send the first message.
             Ok(connection) if connection.peer().protocol == TransportProtocol::Tcp => {
                 if self.silent.len() >= MAX_SILENT {
                     self.dismiss(now, 1);
@@ -151,12 +152,12 @@ impl Acceptor {
                     self.accept_again = Some(now + PAUSE);
                 }
             }
-            // The one that was about to be accepted is gone, and there may be another.
+            // The connection that was to be accepted has failed; there may be another.
             Err(error) => tracing::debug!(%error, "cannot accept a session"),
         }
     }
 
-    /// The other end of a connection said something.
+    /// Handles the first message of a connection.
     fn begin(&mut self, mut connection: Box<dyn Connection>, message: UserMessage) {
         let first = match classify(message.clone()) {
             (Incoming::Heartbeat, Some(answer)) => {
@@ -168,7 +169,7 @@ impl Acceptor {
         self.answering = Some((connection, first));
     }
 
-    /// When the next one has been silent for too long.
+    /// Returns the time at which the next silent connection times out.
     fn deadline(&mut self) -> Option<Instant> {
         while let Some((_, name)) = self.entered.front()
             && !self.silent.contains(*name)
@@ -178,7 +179,8 @@ impl Acceptor {
         self.entered.front().map(|(entered, _)| *entered + PATIENCE)
     }
 
-    /// Drops so many of those that have been silent longest. How many there were.
+    /// Drops up to `count` connections, those that have been silent longest first. Returns the
+    /// number of dropped connections.
     fn dismiss(&mut self, now: Instant, count: usize) -> usize {
         let mut dismissed = 0;
         while dismissed < count

@@ -1,4 +1,4 @@
-//! The connections of one task, polled only when they were woken.
+//! The connections of one task, each polled only after its waker was called.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -15,17 +15,17 @@ use slab::Slab;
 use crate::transport::{Connection, Event, SendError};
 use crate::turns::Turns;
 
-/// The time that a closed connection may take to write what is left.
+/// Maximum time that a closed connection may take to write its remaining data.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Any number of connections under the names that their state machine gave them. The task polls
-/// them until none is left that wants to be, so that what it does itself need not wake it.
+/// Connections under the names that their state machine gave them. The task polls them until none
+/// is queued; so what the task does to a connection queues it, but need not wake the task.
 #[derive(Debug)]
 pub(crate) struct Connections {
     slots: Slab<Slot>,
     names: HashMap<ConnectionId, usize>,
     woken: Arc<Woken>,
-    /// Connections that were closed, the oldest first; not all may still be there.
+    /// Closed connections, the oldest first; some may have been removed already.
     lingering: VecDeque<(Instant, usize, u64)>,
     generation: u64,
 }
@@ -37,12 +37,12 @@ struct Slot {
     signal: Arc<Signal>,
     waker: Waker,
     closing: bool,
-    /// True if messages wait while answers do.
+    /// True if no event is read from the connection while its outgoing messages wait to be written.
     is_client: bool,
     generation: u64,
 }
 
-/// The connections that want to be polled.
+/// The queue of connections to be polled.
 #[derive(Debug, Default)]
 struct Woken {
     turns: Mutex<Turns>,
@@ -69,7 +69,7 @@ impl fmt::Debug for Signal {
 }
 
 impl Signal {
-    /// Has the connection polled. Whether that is news.
+    /// Queues the connection to be polled. Returns false if it was queued already.
     fn enqueue(&self) -> bool {
         let new = !self.queued.swap(true, Ordering::AcqRel);
         if new {
@@ -78,7 +78,7 @@ impl Signal {
         new
     }
 
-    /// The same from outside of the task, which is woken.
+    /// Queues the connection from outside of the task, and wakes the task.
     fn raise(&self) {
         if self.enqueue() {
             self.woken.task.wake();
@@ -111,13 +111,13 @@ impl Connections {
         self.slots.len()
     }
 
-    /// Adds a connection that speaks with a peer.
+    /// Adds a connection to a peer.
     pub(crate) fn insert(&mut self, name: ConnectionId, connection: Box<dyn Connection>) {
         self.add(name, connection, false);
     }
 
-    /// Adds a connection of a client, who asks and is answered. Nothing more is read from it while it
-    /// does not read the answers.
+    /// Adds a connection of a client, which sends requests and receives answers. Nothing more is
+    /// read from it while its answers wait to be written.
     pub(crate) fn insert_client(&mut self, name: ConnectionId, connection: Box<dyn Connection>) {
         self.add(name, connection, true);
     }
@@ -137,7 +137,7 @@ impl Connections {
         self.names.insert(name, index);
     }
 
-    /// Takes a message to send; it is written when the connections are polled.
+    /// Queues a message to send; it is written when the connections are polled.
     pub(crate) fn send(
         &mut self,
         name: ConnectionId,
@@ -156,7 +156,7 @@ impl Connections {
         slot.connection.paths()?.round_trip_time().ok()
     }
 
-    /// The addresses of both ends, where the transport is one where they change.
+    /// Returns the addresses of both ends, for a transport whose addresses can change.
     pub(crate) fn addresses(
         &mut self,
         name: ConnectionId,
@@ -170,13 +170,13 @@ impl Connections {
         self.names.contains_key(&name)
     }
 
-    /// Gives a connection away.
+    /// Removes a connection and returns it.
     pub(crate) fn take(&mut self, name: ConnectionId) -> Option<Box<dyn Connection>> {
         let index = self.names.remove(&name)?;
         Some(self.remove(index).connection)
     }
 
-    /// Drops a connection and what it has not written.
+    /// Drops a connection together with its unwritten data.
     pub(crate) fn abort(&mut self, name: ConnectionId) {
         if let Some(index) = self.names.remove(&name) {
             self.remove(index);
@@ -189,7 +189,7 @@ impl Connections {
         slot
     }
 
-    /// Closes a connection once it has written what is left.
+    /// Closes a connection after its remaining data is written.
     pub(crate) fn close(&mut self, now: Instant, name: ConnectionId) {
         if let Some(index) = self.names.remove(&name) {
             let slot = &mut self.slots[index];
@@ -207,12 +207,12 @@ impl Connections {
         }
     }
 
-    /// When to call [`Self::handle_timeout`] next.
+    /// Returns the time at which to call [`Self::handle_timeout`] next.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.lingering.front().map(|(deadline, ..)| *deadline)
     }
 
-    /// Drops the connections that took too long to close.
+    /// Drops the connections that have taken longer than [`LINGER`] to close.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         while let Some((deadline, index, generation)) = self.lingering.front().copied()
             && deadline <= now
@@ -224,8 +224,8 @@ impl Connections {
         }
     }
 
-    /// The next event of any connection, each host having its turn. One that is over is forgotten
-    /// with its last event.
+    /// Polls for the next event of any connection; the hosts take turns. A connection is removed
+    /// when its last event is returned.
     pub(crate) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<(ConnectionId, Event)> {
         self.woken.task.register(cx.waker());
         loop {

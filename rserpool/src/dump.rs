@@ -1,4 +1,4 @@
-//! Reading of a registrar's handlespace, for operators.
+//! Reads a registrar's handlespace, for operators.
 
 use std::future::poll_fn;
 use std::io;
@@ -21,9 +21,9 @@ use crate::transport::{Connection, Event, Purpose, SendError};
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Dump {
-    /// The registrar.
+    /// Identifier of the registrar.
     pub registrar: RegistrarId,
-    /// The checksum of the elements whose home it is, as it says.
+    /// The checksum of the elements whose home registrar it is, as it reports it.
     pub checksum: Option<PeChecksum>,
     /// The other registrars that it knows.
     pub peers: Vec<ServerInformation>,
@@ -31,23 +31,23 @@ pub struct Dump {
     pub pools: Vec<PoolEntry>,
 }
 
-/// Why there is no dump.
+/// Error of [`dump`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DumpError {
-    /// Nobody accepts connections there, or the connection broke.
+    /// No connection could be made, or it broke.
     #[error("no registrar offers ENRP at {0}: {1}")]
     Unreachable(TransportAddress, io::Error),
-    /// It did not answer in time.
+    /// The registrar did not answer in time.
     #[error("the registrar at {0} does not answer")]
     Timeout(TransportAddress),
-    /// It does not want to, which may change.
+    /// The registrar refuses the download. A later request may succeed.
     #[error("the registrar at {0} refuses the download")]
     Rejected(TransportAddress),
     /// The registrar's answer is not ENRP.
     #[error("the registrar at {0} sent what is not ENRP: {1}")]
     Malformed(TransportAddress, DecodeError),
-    /// A request was not taken.
+    /// A request was not accepted for sending.
     #[error(transparent)]
     Send(#[from] SendError),
     /// A request could not be encoded.
@@ -60,11 +60,11 @@ pub enum DumpError {
 ///
 /// # Errors
 ///
-/// When it cannot be asked or does not answer; nothing has changed.
+/// Returns an error if the registrar cannot be asked or does not answer. Nothing has changed then.
 ///
 /// # Cancel safety
 ///
-/// The connection is aborted when the future is dropped.
+/// If the future is dropped, the connection is aborted.
 pub async fn dump(
     network: &Network,
     address: &TransportAddress,
@@ -83,7 +83,7 @@ struct Asker<'d> {
     network: &'d Network,
     address: &'d TransportAddress,
     timeout: Duration,
-    /// Of the answer to the last request.
+    /// Deadline for the answer to the last request.
     deadline: Instant,
     connection: Box<dyn Connection>,
     ours: RegistrarId,
@@ -96,7 +96,7 @@ impl Asker<'_> {
                 break local;
             }
         };
-        // A registrar answers those alone that it knows.
+        // A registrar answers only registrars that it knows.
         let server = ServerInformation { registrar: self.ours, transport: local };
         let checksum = Compatibility::default().checksum(Default::default());
         self.send(enrp::Presence {

@@ -42,29 +42,29 @@ pub struct ElementControl {
 }
 
 impl ElementControl {
-    /// Registers with another policy or other values of it.
+    /// Sets the policy and the element's policy values, and registers them.
     ///
     /// # Errors
     ///
-    /// When the element has left, or its task has stopped.
+    /// Returns an error if the element has left, or its task has stopped.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future has registered the new values, or not.
+    /// If the future is dropped, the new values may or may not be registered.
     pub async fn set_policy(&self, policy: PolicyParameters) -> Result<(), Stopped> {
         self.commands.clone().send(Command::SetPolicy(policy)).await.map_err(|_| Stopped)
     }
 
-    /// Says how busy the element is, from 0.0 to 1.0, if its policy asks for that. Registrars are
-    /// told at most every 100 ms, and the last load in any case.
+    /// Sets the element's load, from 0.0 to 1.0, if its policy uses it. The registrar is updated at
+    /// most every 100 ms, and always receives the last value.
     ///
     /// # Errors
     ///
-    /// When the element has left, or its task has stopped.
+    /// Returns an error if the element has left, or its task has stopped.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future has said it, or not.
+    /// If the future is dropped, the load may or may not be set.
     pub async fn set_load(&self, load: f64) -> Result<(), Stopped> {
         self.commands.clone().send(Command::SetLoad(load)).await.map_err(|_| Stopped)
     }
@@ -85,33 +85,34 @@ enum Command {
     Registered(oneshot::Sender<Result<PoolElementId, JoinError>>),
     SetPolicy(PolicyParameters),
     SetLoad(f64),
-    /// The element was dropped: it does not serve anybody. It leaves, so that nobody is sent to it.
+    /// The handle was dropped, so nobody serves sessions. The element leaves, so that no pool user
+    /// is sent to it.
     Abandon,
     Leave(oneshot::Sender<bool>),
 }
 
-/// Why an element is not in its pool.
+/// Error of a registration: the reason why an element is not in its pool.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError {
-    /// The registrar refused it.
+    /// The registrar refused the registration.
     #[error("the registrar refused the registration: {0}")]
     Rejected(OperationError),
-    /// The compatibility profile forbids its pool handle or its policy: nothing was sent.
+    /// The compatibility profile forbids its pool handle or its policy; nothing was sent.
     #[error(transparent)]
     Incompatible(#[from] Incompatible),
-    /// It left, or its runtime is gone.
+    /// The element left, or its runtime has stopped.
     #[error("the pool element has left")]
     Left,
 }
 
 struct ElementRole {
     machine: Element,
-    /// Why it is not in its pool, if it will not be by waiting.
+    /// The error of a registration that does not succeed by waiting.
     rejected: Option<JoinError>,
     waiting: Vec<oneshot::Sender<Result<PoolElementId, JoinError>>>,
     leaving: Option<oneshot::Sender<bool>>,
-    /// True if it was told that the registrar is lost, and not yet that it is found.
+    /// True if the loss of the registrar was logged, and no new one was found since.
     lost: bool,
     finished: bool,
 }
@@ -159,22 +160,23 @@ impl PoolElement {
         &self.network
     }
 
-    /// Returns the address on which the element accepts sessions, as it is bound: the addresses
+    /// Returns the address on which the element accepts sessions, as it is bound. The addresses
     /// that it registers may be more specific.
     #[must_use]
     pub fn user_transport(&self) -> &TransportAddress {
         &self.user_transport
     }
 
-    /// Waits until the element is registered, and gives its identifier.
+    /// Waits until the element is registered, and returns its identifier.
     ///
     /// # Errors
     ///
-    /// When the registrar refuses it. Where there is no registrar, the element waits for one.
+    /// Returns an error if the registrar refuses the registration. As long as no registrar answers,
+    /// the element waits for one.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost when the future is dropped.
+    /// If the future is dropped, the element still registers.
     pub async fn registered(&self) -> Result<PoolElementId, JoinError> {
         let (answer, wait) = oneshot::channel();
         let sent = self.commands.clone().send(Command::Registered(answer)).await;
@@ -189,15 +191,16 @@ impl PoolElement {
         ElementControl { commands: self.commands.clone() }
     }
 
-    /// The next session that a pool user opens or brings here.
+    /// Accepts the next session, which a pool user opens with this element or fails over to it.
     ///
     /// # Errors
     ///
-    /// When the element's task has stopped: nobody is sent to the element any more.
+    /// Returns an error if the element's task has stopped. Pool users are then no longer sent to
+    /// the element.
     ///
     /// # Cancel safety
     ///
-    /// No session is lost when the future is dropped.
+    /// If the future is dropped, no session is lost.
     pub async fn accept(&mut self) -> Result<ElementSession, Stopped> {
         let ended = &mut self.ended;
         match select(self.sessions.began.next(), ended).await {
@@ -208,12 +211,12 @@ impl PoolElement {
         }
     }
 
-    /// Deregisters the element. Whether the registrar confirmed it; else the registration has
-    /// yet to expire.
+    /// Deregisters the element. Returns true if the registrar confirmed it. Otherwise, the
+    /// registration remains until it expires.
     ///
     /// # Cancel safety
     ///
-    /// The element leaves even if the future is dropped.
+    /// If the future is dropped, the element still leaves.
     pub async fn leave(mut self) -> bool {
         let (answer, wait) = oneshot::channel();
         match self.commands.try_send(Command::Leave(answer)) {
@@ -231,19 +234,19 @@ impl Drop for PoolElement {
 }
 
 impl PoolElementBuilder {
-    /// Sets where to accept sessions, and connections from registrars. Default over TCP: any port
-    /// of the address from which the host reaches the configured registrars, if that is one;
-    /// otherwise of all addresses, and the element registers the one that it reaches its registrar
-    /// from.
+    /// Sets the address on which to accept sessions, and connections from registrars. Default over
+    /// TCP: any port of the local address that reaches the configured registrars, if that is a
+    /// single one; otherwise any port of all addresses, and the element registers the address from
+    /// which it reaches its registrar.
     #[must_use]
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = Some(address);
         self
     }
 
-    /// Registers a server that listens by itself, and does not know of sessions: an HTTP server for
-    /// instance. Nothing is accepted by [`PoolElement::accept`] then. Without IP addresses, or
-    /// with unspecified ones, the element registers that which it reaches its registrar from.
+    /// Registers a server that accepts its own connections and does not use sessions, such as an
+    /// HTTP server. [`PoolElement::accept`] accepts nothing then. Without IP addresses, or with
+    /// unspecified ones, the element registers the address from which it reaches its registrar.
     #[must_use]
     pub fn serving_at(mut self, address: TransportAddress) -> Self {
         self.serving_at = Some(address);
@@ -299,7 +302,7 @@ impl PoolElementBuilder {
         let listen_at = self.listen.or_else(|| facing(&network, config.hunt_config()));
         let (service, user_transport, asap) = match listen_at {
             Some(address) => listen(address)?,
-            // All addresses of both versions, where the host has version 6.
+            // All addresses of both IP versions, or of IPv4 where the host has no IPv6.
             None => listen((Ipv6Addr::UNSPECIFIED, 0).into())
                 .or_else(|_| listen((Ipv4Addr::UNSPECIFIED, 0).into()))?,
         };
@@ -328,8 +331,8 @@ impl PoolElementBuilder {
     }
 }
 
-/// The address from which the configured registrars are reached, if it is one, and no others are
-/// looked for. SCTP has use for all addresses.
+/// Returns the local address from which all configured registrars are reached, if it is a single
+/// one and registrars are not discovered. `None` over SCTP, which can use all addresses.
 fn facing(network: &Network, hunt: &HuntConfig) -> Option<SocketAddr> {
     if network.protocol() != TransportProtocol::Tcp || hunt.listens() {
         return None;
@@ -442,8 +445,8 @@ impl Role for ElementRole {
         }
     }
 
-    /// Without its owner, the element does not serve anybody: it leaves, so that nobody is
-    /// sent to it.
+    /// Deregisters the element after its handle was dropped: nobody serves sessions any more, so no
+    /// pool user must be sent to it.
     fn handle_abandoned(&mut self, now: Instant) {
         self.machine.deregister(now);
     }

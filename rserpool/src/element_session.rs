@@ -1,4 +1,4 @@
-//! A session as the element that serves it sees it.
+//! A session, at the element that serves it.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -18,19 +18,19 @@ use crate::session::data;
 use crate::timer::LazyTimer;
 use crate::transport::{Connection, Event, SendError};
 
-/// The time that closing may take.
+/// Maximum time that closing may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The number of messages, none of them for the application, that are read before others run.
+/// Maximum number of messages in one poll that are not for the application; then other tasks run.
 const BUDGET: u32 = 256;
 
-/// A session that a pool user opened with this element, or brought here from one that died.
+/// A session that a pool user opened with this element, or failed over to it.
 pub struct ElementSession {
     network: Network,
     connection: Box<dyn Connection>,
-    /// Message that came before the session was established.
+    /// The first message, if it was read before the session was established.
     first: Option<UserMessage>,
-    /// Why the session is over, when it is.
+    /// The reason for the end of the session, if it is over.
     end: Option<End>,
 }
 
@@ -40,20 +40,21 @@ enum End {
     Lost(io::ErrorKind),
 }
 
-/// Event of a session, at its element.
+/// Event of an [`ElementSession`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ElementEvent {
-    /// A message came.
+    /// A message from the pool user.
     Message(UserMessage),
-    /// The session comes from another element, which left this cookie. It is what the pool
-    /// user says that it is: nothing proves it.
+    /// The session failed over from another element, which left this cookie. The cookie is
+    /// unauthenticated: a pool user can send anything.
     CookieEcho(Bytes),
-    /// The pool user is itself an element of a pool, and names others that may go on in its place
-    /// (RFC 5352 section 3.9). It is what the pool user says.
+    /// The pool user is itself an element of a pool, and names others that may continue in its
+    /// place (RFC 5352 section 3.9). Unauthenticated.
     BusinessCard(BusinessCard),
-    /// A message of ours was given up: its [`Reliability`](rserpool_proto::wire::Reliability) had an end, or
-    /// the connection has (RFC 5352 section 6.8). It is what the transport still had of it.
+    /// A message sent here was not delivered: the limit of its
+    /// [`Reliability`](rserpool_proto::wire::Reliability) was reached, or the connection was lost
+    /// (RFC 5352 section 6.8). Contains what the transport still had of it.
     NotDelivered(UserMessage),
 }
 
@@ -64,7 +65,7 @@ impl fmt::Debug for ElementSession {
 }
 
 impl ElementSession {
-    /// A session that begins with the message `first`, if that was read already.
+    /// Starts a session with the message `first`, if that was read already.
     pub(crate) fn new(
         network: Network,
         connection: Box<dyn Connection>,
@@ -79,24 +80,24 @@ impl ElementSession {
         self.connection.peer()
     }
 
-    /// Waits for the next event; `None` after the pool user closed the session.
+    /// Waits for the next event. Returns `None` after the pool user closed the session.
     ///
     /// # Errors
     ///
-    /// When the connection to the pool user broke.
+    /// Returns an error if the connection to the pool user broke.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost when the future is dropped.
+    /// If the future is dropped, no event is lost.
     pub async fn recv(&mut self) -> io::Result<Option<ElementEvent>> {
         poll_fn(|cx| self.poll_recv(cx)).await
     }
 
-    /// As [`Self::recv`], for those who write their own futures.
+    /// Polls for the next event, as [`Self::recv`] does.
     ///
     /// # Errors
     ///
-    /// When the connection to the pool user broke.
+    /// Returns an error if the connection to the pool user broke.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<ElementEvent>>> {
         for _ in 0..BUDGET {
             match self.end {
@@ -112,7 +113,7 @@ impl ElementSession {
                 Event::Message(message) => {
                     let (incoming, answer) = classify(message);
                     if let Some(answer) = answer {
-                        // Who sends so much of it that there is no room is not told.
+                        // A peer that leaves no room for the answer gets none.
                         let _ = self.connection.send(answer);
                     }
                     match incoming {
@@ -160,45 +161,45 @@ impl ElementSession {
         warn_limited!(now, host, "unexpected message on the control channel", reason);
     }
 
-    /// Sends a message of the application's protocol `ppid`, once there is room.
+    /// Sends a message with the payload protocol identifier `ppid`, once there is room.
     ///
     /// # Errors
     ///
-    /// When the session is over, the message is too long, or `ppid` is [`Ppid::ASAP`], which is
-    /// the control channel's.
+    /// Returns an error if the session is over, the message is too long, or `ppid` is
+    /// [`Ppid::ASAP`], which is reserved for the control channel.
     ///
     /// # Cancel safety
     ///
-    /// A message whose future is dropped was not sent.
+    /// If the future is dropped before it is ready, the message was not sent.
     pub async fn send(&mut self, ppid: Ppid, payload: impl Into<Bytes>) -> Result<(), SendError> {
         self.send_message(UserMessage::new(ppid, payload)).await
     }
 
-    /// As [`Self::send`], for those who choose the stream, or give up order or reliability: as far
-    /// as the transport has such things, which SCTP does and TCP does not.
+    /// Sends a message like [`Self::send`], with a choice of stream, order and reliability. These
+    /// take effect only if the transport supports them: SCTP does, TCP does not.
     ///
     /// # Errors
     ///
-    /// As with [`Self::send`], or when there is no such stream.
+    /// Returns an error in the cases of [`Self::send`], or if there is no such stream.
     ///
     /// # Cancel safety
     ///
-    /// A message whose future is dropped was not sent.
+    /// If the future is dropped before it is ready, the message was not sent.
     pub async fn send_message(&mut self, message: UserMessage) -> Result<(), SendError> {
         self.transmit(data(message)?).await
     }
 
-    /// Leaves state with the pool user, for the element that takes over if this one dies. It
-    /// replaces the cookie before. Send it before the reply that makes it true, and no state
-    /// that a client has seen is lost.
+    /// Stores a cookie with the pool user: the state for the element that takes over if this one
+    /// crashes. It replaces the previous cookie. If it is sent before the reply that depends on it,
+    /// no state that a client has seen is lost.
     ///
     /// # Errors
     ///
-    /// When the cookie is longer than 65,527 bytes or the session is over.
+    /// Returns an error if the cookie is longer than 65,527 bytes or the session is over.
     ///
     /// # Cancel safety
     ///
-    /// A cookie whose future is dropped was not sent.
+    /// If the future is dropped before it is ready, the cookie was not sent.
     pub async fn send_cookie(&mut self, cookie: impl Into<Bytes>) -> Result<(), SendError> {
         let cookie = cookie.into();
         let length = cookie.len();
@@ -207,18 +208,18 @@ impl ElementSession {
         self.transmit(UserMessage::new(Ppid::ASAP, payload)).await
     }
 
-    /// Recommends which elements the pool user should fail over to, the first first: elements of
-    /// a resolution of our own pool (RFC 5352 section 3.9). It replaces the one before. A pool
-    /// user takes the order for those which the pool still has, and tries them before others.
-    /// Not for users of rsplib, which cannot read it.
+    /// Recommends the elements to which the pool user should fail over, in order of preference (RFC
+    /// 5352 section 3.9). `elements` come from a resolution of this element's own pool. The new
+    /// card replaces the previous one. A pool user tries those that are still in the pool in this
+    /// order, before all others. Do not send it to users of rsplib, which cannot read it.
     ///
     /// # Errors
     ///
-    /// When it is longer than a message or the session is over.
+    /// Returns an error if the card is too long for a message or the session is over.
     ///
     /// # Cancel safety
     ///
-    /// A card whose future is dropped was not sent.
+    /// If the future is dropped before it is ready, the card was not sent.
     pub async fn send_business_card(
         &mut self,
         pool_handle: PoolHandle,
@@ -236,7 +237,7 @@ impl ElementSession {
         }
         poll_fn(|cx| self.connection.poll_ready(cx)).await;
         let result = self.connection.send(message);
-        // Write at once; what does not go is written with the next call.
+        // Write at once; what cannot be written now is written with the next call.
         poll_fn(|cx| {
             let _ = self.connection.poll_ready(cx);
             Poll::Ready(())
@@ -245,12 +246,12 @@ impl ElementSession {
         result
     }
 
-    /// Ends the session in good order: what was sent is written first. The pool user does not
-    /// fail over then.
+    /// Closes the session in good order, after all messages are written. The pool user does not
+    /// fail over.
     ///
     /// # Cancel safety
     ///
-    /// A session whose future is dropped is aborted, and the pool user fails over.
+    /// If the future is dropped, the session is aborted, and the pool user fails over.
     pub async fn close(mut self) {
         let deadline = self.network.now() + CLOSE_TIMEOUT;
         let mut timer = LazyTimer::default();

@@ -1,10 +1,9 @@
-//! Reliable Server Pooling (RSerPool, RFC 5351 to 5356): the framework for services that must
-//! not stop.
+//! Reliable Server Pooling (RSerPool, RFC 5351 to 5356): a framework for highly available services.
 //!
 //! Servers join a **pool** under a **pool handle** as **pool elements**. **Registrars** keep the
-//! **handlespace**. **Pool users** resolve a handle, are given elements by the pool's
-//! **selection policy**, and hold **sessions** that fail over to another element when one dies,
-//! with the state handed over in a **cookie**.
+//! **handlespace**. **Pool users** resolve a handle to elements, which the pool's **selection
+//! policy** chooses, and open **sessions** with them. When an element crashes, its sessions fail
+//! over to another one, and the state moves with them in a **cookie**.
 //!
 //! A server:
 //!
@@ -27,7 +26,7 @@
 //! # }
 //! ```
 //!
-//! And its client:
+//! A client for it:
 //!
 //! ```no_run
 //! use rserpool::{Network, PoolUser, Ppid, SessionEvent};
@@ -49,8 +48,9 @@
 //! # }
 //! ```
 //!
-//! A [`Network`] is a runtime and a transport. The runtimes are in the crates `rserpool-tokio` and
-//! `rserpool-smol`; [`runtime::Runtime`] says what one of your own needs.
+//! A [`Network`] combines a runtime and a transport. The runtimes are in the crates
+//! `rserpool-tokio` and `rserpool-smol`; [`runtime::Runtime`] documents how to implement another
+//! one.
 //!
 //! | handle | what it is |
 //! |---|---|
@@ -70,7 +70,8 @@
 //! | [`proto`] | the crate `rserpool-proto`: messages, policies, the handlespace and the state machines |
 //! | [`transport`], [`runtime`] | what carries and runs it all |
 
-// Elsewhere this crate's enums are non-exhaustive, and a wildcard is what one has to write.
+// Other crates have to use a wildcard for this crate's non-exhaustive enums; inside, a missing
+// variant is to be noticed.
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod acceptor;

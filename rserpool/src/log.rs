@@ -1,31 +1,31 @@
-//! Log lines that others can cause: one for each source and kind a minute, with a count of those
-//! that were left out.
+//! Rate-limited log lines for events that remote hosts can cause: one line a minute for each source
+//! and kind, with a count of those that were left out.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The time that lines of a source and kind are counted after one was written.
+/// Time after a line during which further lines of its source and kind are only counted.
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// The most sources and kinds that are told apart. Not from the RFCs: bounds the log to some lines
-/// a second.
+/// Maximum number of sources and kinds that are distinguished. Not from the RFCs: bounds the log to
+/// a few lines a second.
 const MAX_KEYS: usize = 256;
 
-/// Stands for a source that is not known, and for those beyond the limit.
+/// Stands for an unknown source, and for all sources beyond [`MAX_KEYS`].
 pub(crate) const ANYBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     written: Instant,
-    /// The number of lines that were left out since.
+    /// The number of lines that were left out since `written`.
     left_out: u64,
 }
 
 type Key = (&'static str, IpAddr);
 
-/// The lines of all tasks of the process, which share one log.
+/// The state of the rate limit, shared by all tasks of the process.
 static SEEN: Mutex<BTreeMap<Key, Seen>> = Mutex::new(BTreeMap::new());
 
 /// Returns the number of lines like this one that were left out before it, if a line of this kind about
@@ -52,7 +52,8 @@ fn admit_among(seen: &mut BTreeMap<Key, Seen>, now: Instant, mut key: Key) -> Op
     Some(std::mem::take(&mut known.left_out))
 }
 
-/// Says how many lines were left out whose minute is over. Tasks call it now and then.
+/// Logs the number of lines that were left out, for each source and kind whose minute is over.
+/// Tasks call it now and then.
 pub(crate) fn summarize(now: Instant) {
     let over = {
         let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -83,7 +84,7 @@ fn take_over(seen: &mut BTreeMap<Key, Seen>, now: Instant) -> Vec<(Key, u64)> {
     over
 }
 
-/// A warning that others can cause: `warn_limited!(now, source, "kind", fields...)`.
+/// Logs a rate-limited warning: `warn_limited!(now, source, "kind", fields...)`.
 macro_rules! warn_limited {
     ($now:expr, $source:expr, $kind:literal $(, $($fields:tt)+)?) => {
         if let Some(left_out) = $crate::log::admit($now, $kind, $source) {
@@ -94,7 +95,7 @@ macro_rules! warn_limited {
 }
 pub(crate) use warn_limited;
 
-/// The same for good news, which belongs into a log at its default level: `note_limited!(now,
+/// Logs a rate-limited notice of a recovery, which the default log level shows: `note_limited!(now,
 /// source, "kind", fields...)`. Its target is `rserpool::notice`.
 macro_rules! note_limited {
     ($now:expr, $source:expr, $kind:literal $(, $($fields:tt)+)?) => {
@@ -125,7 +126,7 @@ mod tests {
         }
         assert_eq!(admit_among(seen, at(60), ("lost", one)), Some(59));
         assert_eq!(admit_among(seen, at(61), ("lost", one)), None);
-        // What nobody repeats is told, and then forgotten.
+        // Lines that were left out are reported once, then the entry is removed.
         assert_eq!(take_over(seen, at(119)), []);
         assert_eq!(take_over(seen, at(120)), [(("lost", one), 1)]);
         assert_eq!(take_over(seen, at(180)), []);

@@ -17,25 +17,25 @@ use crate::timer::LazyTimer;
 use crate::transport::{Connection, Endpoint, Event, Purpose, SendError};
 use crate::{Network, PoolUser};
 
-/// The time that an element may take to accept a connection: 5 s, as for sessions.
+/// Maximum time that an element may take to accept a connection: 5 s, as for sessions.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Maximum age of the registrar's answer: stale_cache_value, 30 s (RFC 5352 section 7.2).
+/// Maximum age of the registrar's answer: `stale_cache_value`, 30 s (RFC 5352 section 7.2).
 const MAX_AGE: Duration = Duration::from_secs(30);
 
-/// The most connections that are kept. Not from the RFCs. The one that was made first is closed for
-/// another.
+/// Maximum number of open connections. Not from the RFCs. Beyond it, the oldest connection is
+/// closed.
 const MAX_CONNECTIONS: usize = 256;
 
-/// The number of messages that are kept that nobody has received, while others are sent. Not from
-/// the RFCs. From then on, elements have to wait.
+/// Maximum number of received messages that are buffered while others are sent. Not from the RFCs.
+/// Beyond it, nothing is read from the elements.
 const MAX_RECEIVED: usize = 64;
 
-/// Sends messages to a pool, each for itself: to the element that the policy selects, to a certain
-/// one, to the last one, or to all. There is no state that would move with a failover, so it suits
-/// messages that do not belong together; else take a [`Session`](super::Session).
+/// Sends independent messages to a pool: to the element that the policy selects, to a certain one,
+/// to the last one, or to all. No state moves with a failover; for messages that belong together,
+/// use a [`Session`](super::Session).
 ///
-/// Connections are kept, and answers come by [`Self::recv`].
+/// Connections are kept open; answers are received by [`Self::recv`].
 pub struct Messenger {
     network: Network,
     user: PoolUser,
@@ -58,12 +58,12 @@ pub enum Correspondent {
     Address(TransportAddress),
 }
 
-/// The outcome of a message to all elements of a pool.
+/// Outcome of a message to all elements of a pool.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SentToAll {
-    /// The elements that it went to.
+    /// The elements to which the message was sent.
     pub reached: Vec<PoolElementId>,
-    /// Those which could not be reached.
+    /// The elements that could not be reached.
     pub missed: Vec<PoolElementId>,
 }
 
@@ -73,20 +73,20 @@ struct Open {
     established: bool,
 }
 
-/// Why a message was not sent.
+/// Error of sending a message without a session.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MessengerError {
     /// The pool could not be resolved.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
-    /// None of the elements to which it was to go accepts a connection.
+    /// None of the elements for which the message is meant accepts a connection.
     #[error("no element of {0} can be reached")]
     NoElement(PoolHandle),
-    /// Nobody accepts a connection at the address.
+    /// No connection to the address could be made.
     #[error("nobody can be reached at {0}")]
     NotReached(TransportAddress),
-    /// The message is not one that the transport carries.
+    /// The message cannot be sent by the transport.
     #[error(transparent)]
     Message(#[from] SendError),
 }
@@ -111,16 +111,17 @@ impl Messenger {
         })
     }
 
-    /// Sends a message to the element that the pool's policy selects, or when that cannot be
-    /// reached, to the next; which one it was. It may still be lost with that element.
+    /// Sends a message to the element that the pool's policy selects, or to the next if that cannot
+    /// be reached. Returns the element's identifier. The message is lost if the element crashes
+    /// before it handles it.
     ///
     /// # Errors
     ///
-    /// When it was not sent.
+    /// Returns an error if the message was not sent.
     ///
     /// # Cancel safety
     ///
-    /// A message whose future is dropped was not sent.
+    /// If the future is dropped before it is ready, the message was not sent.
     pub async fn send(&mut self, message: UserMessage) -> Result<PoolElementId, MessengerError> {
         let elements = self.resolve().await?;
         for element in &elements {
@@ -131,15 +132,15 @@ impl Messenger {
         Err(MessengerError::NoElement(self.handle.clone()))
     }
 
-    /// Sends a message to a certain element, and to no other (section 6.5.3).
+    /// Sends a message to a certain element, and to no other (RFC 5352 section 6.5.3).
     ///
     /// # Errors
     ///
-    /// When it was not sent.
+    /// Returns an error if the message was not sent.
     ///
     /// # Cancel safety
     ///
-    /// A message whose future is dropped was not sent.
+    /// If the future is dropped before it is ready, the message was not sent.
     pub async fn send_to(
         &mut self,
         identifier: PoolElementId,
@@ -154,16 +155,16 @@ impl Messenger {
         Err(MessengerError::NoElement(self.handle.clone()))
     }
 
-    /// Sends a message to this address, whether an element of the pool is there or not (section
-    /// 6.5.4). Nothing is reported to the registrar.
+    /// Sends a message to this address, whether it belongs to an element of the pool or not (RFC
+    /// 5352 section 6.5.4). A failure is not reported to the registrar.
     ///
     /// # Errors
     ///
-    /// When it was not sent.
+    /// Returns an error if the message was not sent.
     ///
     /// # Cancel safety
     ///
-    /// A message whose future is dropped was not sent.
+    /// If the future is dropped before it is ready, the message was not sent.
     pub async fn send_at(
         &mut self,
         address: &TransportAddress,
@@ -176,16 +177,16 @@ impl Messenger {
         }
     }
 
-    /// Sends a message to the element to which the last one went; if there was none, or it cannot
-    /// be reached any more, as [`Self::send`] does.
+    /// Sends a message to the element to which the last one was sent. If there is none, or it
+    /// cannot be reached any more, behaves like [`Self::send`].
     ///
     /// # Errors
     ///
-    /// When it was not sent.
+    /// Returns an error if the message was not sent.
     ///
     /// # Cancel safety
     ///
-    /// A message whose future is dropped was not sent.
+    /// If the future is dropped before it is ready, the message was not sent.
     pub async fn send_to_last(
         &mut self,
         message: UserMessage,
@@ -200,16 +201,16 @@ impl Messenger {
         self.send(message).await
     }
 
-    /// Sends a message to all elements of the pool, as far as a registrar lists them: ours lists 128
-    /// at most.
+    /// Sends a message to all elements of the pool that the registrar lists. This project's
+    /// registrar lists at most 128.
     ///
     /// # Errors
     ///
-    /// When there is none, or the message is not one that the transport carries.
+    /// Returns an error if the pool has no element, or the message cannot be sent by the transport.
     ///
     /// # Cancel safety
     ///
-    /// With a future that is dropped, some may have got it.
+    /// If the future is dropped, the message may have been sent to some of the elements.
     pub async fn send_to_all(&mut self, message: UserMessage) -> Result<SentToAll, MessengerError> {
         let options = ResolveOptions { items: Some(u32::MAX), ..ResolveOptions::default() };
         let mut sent = SentToAll::default();
@@ -222,12 +223,12 @@ impl Messenger {
         Ok(sent)
     }
 
-    /// The next message, and whose it is. Cookies and other things on the control
+    /// Receives the next message, with its sender. Cookies and other messages of the control
     /// channel are left out.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost when the future is dropped.
+    /// If the future is dropped, no message is lost.
     pub async fn recv(&mut self) -> (Correspondent, UserMessage) {
         poll_fn(|cx| {
             loop {
@@ -245,7 +246,7 @@ impl Messenger {
         self.user.resolve(self.handle.clone(), options).await
     }
 
-    /// Sends a message to an element; whether it could be reached.
+    /// Sends a message to an element. Returns false if it could not be reached.
     async fn deliver(
         &mut self,
         element: &PoolElement,
@@ -265,8 +266,8 @@ impl Messenger {
         Ok(sent)
     }
 
-    /// Sends a message over the connection to `with`, or a new one to `address`; whether it could be
-    /// reached.
+    /// Sends a message over the connection to `with`, or over a new one to `address`. Returns false
+    /// if it could not be reached.
     async fn send_over(
         &mut self,
         with: Correspondent,
@@ -291,7 +292,8 @@ impl Messenger {
                 let Some(index) = self.open.iter().position(|open| open.with == with) else {
                     return Poll::Ready(Ok(false));
                 };
-                // What became of it comes first: who is gone takes everything, in vain.
+                // Handle the connection's events first: a lost connection would still accept the
+                // message.
                 let room = self.received.len() < MAX_RECEIVED;
                 let established = self.open[index].established;
                 if (room || !established) && self.poll_one(cx, index).is_ready() {
@@ -300,7 +302,7 @@ impl Messenger {
                 let open = &mut self.open[index];
                 if open.established && open.connection.poll_ready(cx).is_ready() {
                     let sent = open.connection.send(message.clone());
-                    // Write at once; what does not go is written with the next call.
+                    // Write at once; what cannot be written now is written with the next call.
                     let _ = open.connection.poll_ready(cx);
                     return Poll::Ready(sent.map(|()| true));
                 }
@@ -308,7 +310,7 @@ impl Messenger {
                     continue;
                 }
                 ready!(timer.poll(cx, self.network.runtime(), Some(deadline)));
-                // One that does not read is not one that is gone.
+                // A peer that does not read is not unreachable.
                 let full = if established { Err(SendError::Full) } else { Ok(false) };
                 return Poll::Ready(full);
             }
@@ -323,7 +325,7 @@ impl Messenger {
         sent
     }
 
-    /// Takes in one thing that happened on a connection, each in turn.
+    /// Handles one event of any connection; the connections take turns.
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..self.open.len() {
             self.turn = (self.turn + 1) % self.open.len();

@@ -1,4 +1,4 @@
-//! A runtime and the transports on it: what all handles are made with.
+//! A runtime and its transports, from which all handles are made.
 
 use std::io;
 use std::net::SocketAddrV4;
@@ -15,7 +15,7 @@ use crate::runtime::Runtime;
 use crate::transport::multicast::Multicast;
 use crate::transport::{Endpoint, Purpose, Transport};
 
-/// A runtime, and the transport that is used on it.
+/// A runtime, and the transports that are used on it.
 #[derive(Debug, Clone)]
 pub struct Network {
     runtime: Arc<dyn Runtime>,
@@ -25,45 +25,46 @@ pub struct Network {
 }
 
 impl Network {
-    /// Runs `transport` on `runtime`.
+    /// Creates a network of `transport` on `runtime`.
     #[must_use]
     pub fn new(runtime: impl Runtime, transport: impl Transport) -> Self {
         Self::shared(Arc::new(runtime), Arc::new(transport))
     }
 
-    /// The same for a runtime and a transport that were chosen when the program ran.
+    /// Creates a network of a runtime and a transport that are chosen at run time.
     #[must_use]
     pub fn shared(runtime: Arc<dyn Runtime>, transport: Arc<dyn Transport>) -> Self {
         Self { runtime, transport, others: Vec::new() }
     }
 
-    /// Has sessions use this transport as well, with pools that are served over it: a pool of TCP
-    /// servers whose registrars are asked over SCTP, for instance. A registrar may offer its
-    /// protocols over it, see [`Registrar::start_at`](crate::Registrar::start_at).
+    /// Adds a transport for sessions with pools that are served over it: for instance, a pool of
+    /// TCP servers whose registrars are asked over SCTP. A registrar can offer its protocols over
+    /// it as well, see [`Registrar::start`](crate::Registrar::start).
     #[must_use]
     pub fn with_sessions_over(mut self, transport: Arc<dyn Transport>) -> Self {
         self.others.push(transport);
         self
     }
 
-    /// The runtime.
+    /// Returns the runtime.
     #[must_use]
     pub fn runtime(&self) -> &Arc<dyn Runtime> {
         &self.runtime
     }
 
-    /// The protocol of the transport.
+    /// Returns the protocol of the network's own transport.
     #[must_use]
     pub fn protocol(&self) -> TransportProtocol {
         self.transport.protocol()
     }
 
-    /// The protocols of all transports, that which is used towards registrars first.
+    /// Returns the protocols of all transports. The one that is used towards registrars comes
+    /// first.
     pub fn protocols(&self) -> impl Iterator<Item = TransportProtocol> {
         self.transports().map(|transport| transport.protocol())
     }
 
-    /// The transports of sessions, that of the network first.
+    /// Returns the transports for sessions. The network's own comes first.
     pub(crate) fn transports(&self) -> impl Iterator<Item = &Arc<dyn Transport>> {
         std::iter::once(&self.transport).chain(&self.others)
     }
@@ -72,12 +73,12 @@ impl Network {
         self.runtime.now()
     }
 
-    /// An endpoint at `address`, over the transport that it names, for who speaks ASAP or ENRP
-    /// without a state machine.
+    /// Opens an endpoint at `address`, over the transport that it names, for programs that speak
+    /// ASAP or ENRP without a state machine.
     ///
     /// # Errors
     ///
-    /// When the address cannot be had.
+    /// Returns an error if the address cannot be bound.
     pub fn listen(
         &self,
         purpose: Purpose,
@@ -90,8 +91,8 @@ impl Network {
         opened.map_err(|error| ListenError { address: address.clone(), error })
     }
 
-    /// Listens to the groups of `protocol`, and may send to them from `send_from`. None where
-    /// there is no multicast.
+    /// Listens to the groups of `protocol`, and may send to them from `send_from`. Returns `None`
+    /// if multicast is not available.
     pub(crate) fn multicast(
         &self,
         protocol: Ppid,
@@ -102,26 +103,27 @@ impl Network {
         opened.inspect_err(|error| tracing::warn!(%protocol, %error, "no multicast")).ok()
     }
 
-    /// Listens for announcements, if `hunt` wants to.
+    /// Listens for announcements if `hunt` enables it.
     pub(crate) fn announcements(&self, hunt: &HuntConfig) -> Option<Multicast> {
         let groups = hunt.profile().announcement_groups();
         hunt.listens().then(|| self.multicast(Ppid::ASAP, groups, None)).flatten()
     }
 
-    /// An endpoint that dials only, for who speaks ASAP or ENRP without a state machine.
+    /// Opens an endpoint that only dials, for programs that speak ASAP or ENRP without a state
+    /// machine.
     ///
     /// # Errors
     ///
-    /// When the transport cannot be used at all.
+    /// Returns an error if the transport cannot be used at all.
     pub fn dialler(&self, purpose: Purpose) -> io::Result<Box<dyn Endpoint>> {
         self.transport.open(&self.runtime, purpose, None)
     }
 }
 
-/// The purpose of the connections to registrars.
+/// Purpose of the connections to registrars.
 pub(crate) const ASAP: Purpose = Purpose::Protocol(Ppid::ASAP);
 
-/// An address at which no connections can be accepted. Nothing is open.
+/// Error of listening at an address. No endpoint is open.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen at {address}")]
 pub struct ListenError {
@@ -131,7 +133,7 @@ pub struct ListenError {
 }
 
 impl ListenError {
-    /// The address.
+    /// Returns the address.
     #[must_use]
     pub fn address(&self) -> &TransportAddress {
         &self.address
@@ -162,12 +164,12 @@ pub enum StartError {
     Transport(#[from] io::Error),
 }
 
-/// The task behind a handle has stopped: it panicked, or its runtime is gone.
+/// The task behind a handle has stopped: it panicked, or its runtime has stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the background task has stopped")]
 pub struct Stopped;
 
-/// A seed for a state machine.
+/// Returns a random seed for a state machine.
 pub(crate) fn random_seed() -> u64 {
     rand::rng().next_u64()
 }

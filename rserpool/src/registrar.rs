@@ -1,4 +1,4 @@
-//! A registrar that runs.
+//! A running registrar.
 
 use std::io;
 use std::net::IpAddr;
@@ -33,8 +33,8 @@ enum Command {
     Shutdown,
 }
 
-/// The time that a shutdown may take: the elements are handed over within a second, and connections
-/// are closed within two.
+/// Maximum time that a shutdown may take. The elements are handed over within a second, and
+/// connections are closed within two.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 struct RegistrarRole {
@@ -87,7 +87,7 @@ impl Registrar {
             let bound = enrp.local().unwrap_or(&address).clone();
             config = config.enrp(interfaces::reachable(&bound));
             for other in local.iter().filter(|other| other.protocol != address.protocol) {
-                // The same, as far as the transport has it.
+                // The ENRP address for the other transport, as far as that supports it.
                 let mut address = TransportAddress { protocol: other.protocol, ..bound.clone() };
                 if other.protocol == TransportProtocol::Tcp {
                     address.addresses.truncate(1);
@@ -110,40 +110,40 @@ impl Registrar {
         Ok(Self { commands, ended, runtime, identifier, local, enrp })
     }
 
-    /// The registrar's identifier.
+    /// Returns the registrar's identifier.
     #[must_use]
     pub fn identifier(&self) -> RegistrarId {
         self.identifier
     }
 
-    /// The first address at which it offers ASAP.
+    /// Returns the first address at which the registrar offers ASAP.
     #[must_use]
     pub fn local_address(&self) -> &TransportAddress {
         &self.local[0]
     }
 
-    /// The addresses at which it offers ASAP, one for each transport.
+    /// Returns the addresses at which the registrar offers ASAP, one for each transport.
     #[must_use]
     pub fn local_addresses(&self) -> &[TransportAddress] {
         &self.local
     }
 
-    /// Returns the address on which other registrars reach this one, if it has one.
+    /// Returns the address at which other registrars reach this one, if it offers ENRP.
     #[must_use]
     pub fn enrp_address(&self) -> Option<&TransportAddress> {
         self.enrp.as_ref()
     }
 
-    /// Hands the elements to the other registrars, if there are any, which takes up to a second;
-    /// then closes the connections and ends the registrar.
+    /// Shuts the registrar down: hands its elements to the other registrars, if there are any,
+    /// which takes up to a second, and then closes the connections.
     ///
     /// # Errors
     ///
-    /// When the registrar had stopped already, or does not stop within 5 s.
+    /// Returns an error if the registrar had stopped already, or does not stop within 5 s.
     ///
     /// # Cancel safety
     ///
-    /// It ends even if the future is dropped.
+    /// If the future is dropped, the registrar still shuts down.
     pub async fn shutdown(mut self) -> Result<(), Stopped> {
         let deadline = self.runtime.now() + SHUTDOWN_TIMEOUT;
         self.commands.try_send(Command::Shutdown).map_err(|_| Stopped)?;
@@ -153,12 +153,12 @@ impl Registrar {
         }
     }
 
-    /// Waits until the registrar has stopped by itself, which it does only if its task panicked or
-    /// its runtime is gone.
+    /// Waits until the registrar has stopped by itself, which happens only if its task panicked or
+    /// its runtime has stopped.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost when the future is dropped.
+    /// The future can be dropped and the call repeated.
     pub async fn stopped(&self) {
         let _ = self.ended.clone().await;
     }
@@ -248,7 +248,7 @@ impl Role for RegistrarRole {
                 );
             }
             Event::LimitHit(limit, host) => {
-                // The limits have different kinds.
+                // Each kind of limit is logged separately.
                 limit_hit(now, limit, host);
             }
             Event::Crowded { host, closed } => {

@@ -1,8 +1,8 @@
 //! Interface to an asynchronous runtime.
 //!
-//! Four things, those which touch its reactor: spawn a task, make a timer, register a socket,
-//! tell the time. A runtime is held as `Arc<dyn Runtime>`, never a type parameter. The crates
-//! `rserpool-tokio` and `rserpool-smol` have one each.
+//! A runtime provides what depends on its reactor: it spawns tasks, makes timers, registers sockets
+//! and tells the time. It is held as `Arc<dyn Runtime>`, never as a type parameter. The crates
+//! `rserpool-tokio` and `rserpool-smol` each implement one.
 
 use std::fmt;
 use std::future::Future;
@@ -16,60 +16,60 @@ use socket2::Socket;
 
 /// An asynchronous runtime.
 ///
-/// Its methods work from any thread, inside or outside of the runtime's context.
+/// The methods work on any thread, inside or outside of the runtime's context.
 pub trait Runtime: fmt::Debug + Send + Sync + 'static {
-    /// Runs `task` to its end, in the background.
+    /// Runs `task` to completion in the background.
     fn spawn(&self, task: BoxFuture<'static, ()>);
 
-    /// A timer that fires at `deadline`.
+    /// Returns a timer that fires at `deadline`.
     fn timer(&self, deadline: Instant) -> Pin<Box<dyn Timer>>;
 
-    /// Takes over a socket that is non-blocking already.
+    /// Registers a socket, which is non-blocking already, and takes ownership of it.
     ///
     /// # Errors
     ///
-    /// When the reactor does not take it; the socket is closed then.
+    /// Returns an error if the reactor does not accept the socket, which is closed then.
     fn register(&self, socket: Socket) -> io::Result<Box<dyn RegisteredSocket>>;
 
-    /// The time, on the clock that the timers use.
+    /// Returns the current time on the clock that the timers use.
     fn now(&self) -> Instant;
 }
 
-/// A timer: it is ready from its deadline on, until it is reset.
+/// A timer: a future that is ready from its deadline on, until it is reset.
 pub trait Timer: Future<Output = ()> + Send + Sync {
-    /// Sets another deadline, whether it has fired or not.
+    /// Sets another deadline, whether the timer has fired or not.
     fn reset(self: Pin<&mut Self>, deadline: Instant);
 }
 
-/// The readiness of a socket to wait for.
+/// The kind of readiness to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "runtimes match on it, and there is no third")]
 pub enum Interest {
-    /// Something to read, or a connection to accept.
+    /// There is data to read, or a connection to accept.
     Readable,
-    /// Room to write, or a connection that is made.
+    /// There is room to write, or a connection is established.
     Writable,
 }
 
-/// A socket that its runtime watches. Dropping it closes it, and takes it off the reactor
-/// first.
+/// A socket that is registered with its runtime. Dropping it deregisters the socket, then closes
+/// it.
 pub trait RegisteredSocket: fmt::Debug + Send + Sync {
-    /// The socket.
+    /// Returns the socket.
     fn socket(&self) -> &Socket;
 
-    /// Calls `operation`, which must not block, now and whenever the socket may be ready, until
-    /// it returns something else than [`io::ErrorKind::WouldBlock`].
+    /// Calls `operation`, which must not block, now and whenever the socket may be ready, until it
+    /// returns anything but [`io::ErrorKind::WouldBlock`].
     ///
-    /// Each direction remembers the waker of its last call.
+    /// The waker of the last call is kept for each direction.
     ///
-    /// An operation that has read all that was there may return
-    /// [`io::ErrorKind::WouldBlock`] to save the call that would find nothing. Only the end of the
-    /// stream may be there still: so a runtime that is told of events once has to keep in mind
-    /// that the other end has closed, and call the operation again.
+    /// An operation that has read all available data may return [`io::ErrorKind::WouldBlock`] to
+    /// save a call that would read nothing. Only the end of the stream may then be unread. So an
+    /// edge-triggered runtime has to remember that the other end has closed, and call the operation
+    /// again.
     ///
     /// # Errors
     ///
-    /// What `operation` returns, or an error of the reactor.
+    /// Returns the error of `operation`, or an error of the reactor.
     fn poll_io(
         &mut self,
         cx: &mut Context<'_>,

@@ -22,52 +22,52 @@ use crate::timer::LazyTimer;
 use crate::transport::{self, Connection, Endpoint, Purpose, SendError};
 use crate::user_task::{Command, Resolution};
 
-/// The number of events a session takes in that are not read yet while it waits to send.
+/// Maximum number of unread events that a session buffers while it waits to send.
 const MAX_EVENTS: usize = 64;
 
-/// The time that closing may take.
+/// Maximum time that closing may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A session with a pool: messages to and from one of its elements, and from another one when
-/// that dies.
+/// A session with a pool: exchanges messages with one of its elements, and with another one after
+/// that crashes.
 ///
-/// The session works while one of its methods is awaited. Events come in the order in which
-/// things happened, and until [`Event::FailoverCompleted`] was received, what the application
-/// sends is meant for the element that is gone. So after that event, send again all that was
-/// sent before it and not answered; nothing of it reaches the new element otherwise.
+/// The session makes progress only while one of its methods is awaited. Events are returned in the
+/// order in which they happened. Until [`Event::FailoverCompleted`] is received, messages are
+/// addressed to the element that failed, and do not reach the new one. So after that event, send
+/// again all messages that were sent before it and not answered.
 pub struct Session {
     network: Network,
     machine: session::Session,
     handle: PoolHandle,
     user: mpsc::Sender<Command>,
-    /// Commands that the pool user's task has yet to take.
+    /// Commands to be sent to the pool user's task.
     commands: VecDeque<Command>,
     resolution: Option<oneshot::Receiver<Resolution>>,
-    /// One for each transport.
+    /// One endpoint for each transport.
     endpoints: Vec<(TransportProtocol, Box<dyn Endpoint>)>,
     connection: Option<(ConnectionId, Box<dyn Connection>)>,
     timer: LazyTimer,
     events: VecDeque<Event>,
-    /// Why the session is over.
+    /// The reason for the end of the session, if it is over.
     end: Option<SessionClosed>,
 }
 
-/// A session that is over.
+/// Error of a [`Session`]: the reason for its end, or a message that cannot be sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionClosed {
-    /// The element ended it in good order.
+    /// The element closed the session in good order.
     #[error("the pool element closed the session")]
     ByElement,
-    /// There is no element for it any more.
+    /// No element can continue the session.
     #[error(transparent)]
     Failed(#[from] SessionError),
-    /// The message is not one that can be sent. The session is not over.
+    /// The message cannot be sent. The session continues.
     #[error(transparent)]
     Message(#[from] SendError),
 }
 
-/// A message that is not the control channel's.
+/// Returns `message`, or an error if its identifier is reserved for the control channel.
 pub(crate) fn data(message: UserMessage) -> Result<UserMessage, SendError> {
     match message.ppid {
         Ppid::ASAP => Err(SendError::Reserved),
@@ -118,35 +118,35 @@ impl Session {
         Ok(session)
     }
 
-    /// The element that serves the session; none during a failover.
+    /// Returns the element that serves the session; `None` during a failover.
     #[must_use]
     pub fn element(&self) -> Option<PoolElementId> {
         self.machine.element()
     }
 
-    /// The pool.
+    /// Returns the pool handle.
     #[must_use]
     pub fn pool_handle(&self) -> &PoolHandle {
         &self.handle
     }
 
-    /// The last cookie that an element sent.
+    /// Returns the last cookie that an element sent.
     #[must_use]
     pub fn cookie(&self) -> Option<&Bytes> {
         self.machine.cookie()
     }
 
-    /// Returns whether [`Self::recv`] has something.
+    /// Returns whether [`Self::recv`] would return at once.
     pub(crate) fn has_events(&self) -> bool {
         !self.events.is_empty() || self.end.is_some()
     }
 
-    /// Forgets the cookie: the next element will not get it.
+    /// Forgets the cookie, so that the next element does not receive it.
     pub(crate) fn forget_cookie(&mut self) {
         self.machine.forget_cookie();
     }
 
-    /// Waits for the first element.
+    /// Waits until the first element serves the session.
     pub(crate) async fn connected(&mut self) -> Result<(), SessionError> {
         poll_fn(|cx| {
             loop {
@@ -163,17 +163,17 @@ impl Session {
         .await
     }
 
-    /// Tells the element that this program is an element of a pool itself, and which others may go
-    /// on in its place (RFC 5352 section 3.9). Where the session fails over, the next element is not
-    /// told by itself.
+    /// Tells the element that this program is itself an element of a pool, and which others may
+    /// continue in its place (RFC 5352 section 3.9). After a failover, the card is not sent to the
+    /// next element automatically.
     ///
     /// # Errors
     ///
-    /// When the session is over, or the card does not fit a message.
+    /// Returns an error if the session is over, or the card is too long for a message.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future has told it, or not.
+    /// If the future is dropped, the card may or may not have been sent.
     pub async fn send_business_card(
         &mut self,
         pool_handle: PoolHandle,
@@ -187,24 +187,24 @@ impl Session {
         poll_fn(|cx| self.poll_send(cx, &mut message)).await
     }
 
-    /// Waits for the next event, in the order in which they happened.
+    /// Waits for the next event. Events are returned in the order in which they happened.
     ///
     /// # Errors
     ///
-    /// When the session is over.
+    /// Returns an error if the session is over.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost when the future is dropped.
+    /// If the future is dropped, no event is lost.
     pub async fn recv(&mut self) -> Result<Event, SessionClosed> {
         poll_fn(|cx| self.poll_recv(cx)).await
     }
 
-    /// As [`Self::recv`], for those who write their own futures.
+    /// Polls for the next event, as [`Self::recv`] does.
     ///
     /// # Errors
     ///
-    /// When the session is over.
+    /// Returns an error if the session is over.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event, SessionClosed>> {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -217,18 +217,18 @@ impl Session {
         }
     }
 
-    /// Sends a message of the application's protocol `ppid` to the element that serves the
-    /// session, once it has room. During a failover, until the application has received
+    /// Sends a message with the payload protocol identifier `ppid` to the element that serves the
+    /// session, once there is room. From the start of a failover until the application has received
     /// [`Event::FailoverCompleted`], the message is dropped at once.
     ///
     /// # Errors
     ///
-    /// When the session is over, the message is too long, or `ppid` is [`Ppid::ASAP`], which is
-    /// the control channel's.
+    /// Returns an error if the session is over, the message is too long, or `ppid` is
+    /// [`Ppid::ASAP`], which is reserved for the control channel.
     ///
     /// # Cancel safety
     ///
-    /// A message whose future is dropped was not sent.
+    /// If the future is dropped before it is ready, the message was not sent.
     pub async fn send(
         &mut self,
         ppid: Ppid,
@@ -237,29 +237,30 @@ impl Session {
         self.send_message(UserMessage::new(ppid, payload)).await
     }
 
-    /// As [`Self::send`], for those who choose the stream, or give up order or reliability: as far
-    /// as the transport has such things, which SCTP does and TCP does not.
+    /// Sends a message like [`Self::send`], with a choice of stream, order and reliability. These
+    /// take effect only if the transport supports them: SCTP does, TCP does not.
     ///
     /// # Errors
     ///
-    /// As with [`Self::send`], or when there is no such stream.
+    /// Returns an error in the cases of [`Self::send`], or if there is no such stream.
     ///
     /// # Cancel safety
     ///
-    /// A message whose future is dropped was not sent.
+    /// If the future is dropped before it is ready, the message was not sent.
     pub async fn send_message(&mut self, message: UserMessage) -> Result<(), SessionClosed> {
         let mut message = Some(data(message)?);
         poll_fn(|cx| self.poll_send(cx, &mut message)).await
     }
 
-    /// As [`Self::send_message`]: takes `message` once there is room for it.
+    /// Polls to send a message, as [`Self::send_message`] does; takes `message` once there is room
+    /// for it.
     pub(crate) fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
         message: &mut Option<UserMessage>,
     ) -> Poll<Result<(), SessionClosed>> {
         loop {
-            // What happens meanwhile is kept for `recv`, but not without limit.
+            // Events meanwhile are buffered for `recv`, up to a limit.
             let room = self.events.len() < MAX_EVENTS;
             let waiting = !room || self.drive(cx).is_pending();
             if let Some(end) = &self.end {
@@ -274,12 +275,12 @@ impl Session {
                 && let Some(message) = message.take()
             {
                 let result = connection.send(message);
-                // Write at once; what does not go is written with the next call.
+                // Write at once; what cannot be written now is written with the next call.
                 let _ = connection.poll_ready(cx);
                 match result {
                     Ok(()) => return Poll::Ready(Ok(())),
-                    // It is over, which the next event tells; the message shares the fate of
-                    // those sent just before.
+                    // The connection is lost, which the next event reports. The message is lost
+                    // like those sent just before.
                     Err(SendError::NotConnected | SendError::Full) => return Poll::Ready(Ok(())),
                     Err(error) => return Poll::Ready(Err(error.into())),
                 }
@@ -290,21 +291,22 @@ impl Session {
         }
     }
 
-    /// Leaves the element that serves the session for another one, as if it had died: because
-    /// it refuses the work, for instance. Where failovers are not automatic
-    /// ([`SessionConfig::automatic_failover`]), this is what the session waits for when its
-    /// element is gone. The events of a failover follow. With no other
-    /// element in the pool, the same one serves again.
+    /// Fails over from the serving element to another one, as if the former had crashed: for
+    /// instance because it refuses the work. Where automatic failover is disabled
+    /// ([`SessionConfig::automatic_failover`]), a session whose element has failed waits for this
+    /// call. The events of a failover follow. If the pool has no other element, the failed one may
+    /// serve again.
     pub fn fail_over(&mut self) {
         self.machine.fail_over(self.network.now());
         self.drain();
     }
 
-    /// Ends the session in good order: what was sent is written first.
+    /// Closes the session in good order, after all messages are written.
     ///
     /// # Cancel safety
     ///
-    /// A session whose future is dropped is aborted: the element may miss the last messages.
+    /// If the future is dropped, the session is aborted, and the element may miss the last
+    /// messages.
     pub async fn close(mut self) {
         self.machine.close();
         let Some((_, mut connection)) = self.connection.take() else { return };
@@ -319,7 +321,7 @@ impl Session {
         .await;
     }
 
-    /// Takes in one thing that happened, does what the machine wants done then, and is ready.
+    /// Handles one event and the outputs of the state machine that result; ready when it did so.
     fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.step(cx));
         self.drain();
@@ -335,7 +337,8 @@ impl Session {
     fn step(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.commands.is_empty() && self.user.poll_ready(cx).is_ready() {
             if let Some(command) = self.commands.pop_front() {
-                // A pool user that is gone drops the command, and with it the answer's sender.
+                // If the pool user has been dropped, the command is dropped with its answer's
+                // sender.
                 let _ = self.user.start_send(command);
             }
         }
@@ -416,7 +419,7 @@ impl Session {
                 self.commands.push_back(Command::Report(self.handle.clone(), element));
             }
             Output::Connect { connection, to } => {
-                // Only elements of these protocols are connected to.
+                // Only elements with a protocol of these endpoints are connected to.
                 let mut endpoints = self.endpoints.iter_mut();
                 if let Some((_, endpoint)) = endpoints.find(|(its, _)| *its == to.protocol) {
                     self.connection = Some((connection, endpoint.connect(&to)));

@@ -1,4 +1,4 @@
-//! Changes of a pool, as they happen.
+//! Subscriptions to the changes of a pool.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
@@ -9,11 +9,12 @@ use futures::stream::Stream;
 use futures::task::AtomicWaker;
 use rserpool_proto::wire::{PoolElement, PoolElementId};
 
-/// The changes of a pool, as its registrar tells them: a stream that ends with its pool user.
+/// The changes of a pool, as its registrar reports them: a stream that ends when its pool user is
+/// dropped.
 ///
-/// Registrars tell all of a pool each time, at most every 100 ms, and the stream compares: so no
-/// change can be missed, though two of one element may come as one. A stream that is not read
-/// keeps the latest state alone.
+/// A registrar sends the full list of elements each time, at most every 100 ms, and the stream
+/// compares it with the previous one. So no change is missed, although two changes of one element
+/// may be merged. A stream that is not read keeps only the latest list.
 #[derive(Debug)]
 pub struct Subscription {
     slot: Arc<Slot>,
@@ -29,7 +30,7 @@ pub enum PoolChange {
     Joined(PoolElement),
     /// An element has another address or other policy values.
     Changed(PoolElement),
-    /// An element left the pool, or died.
+    /// An element left the pool, or crashed.
     Left(PoolElementId),
 }
 
@@ -52,12 +53,12 @@ impl Slot {
     }
 }
 
-/// The other end of a [`Subscription`].
+/// The sending end of a [`Subscription`].
 #[derive(Debug)]
 pub(crate) struct Subscriber(Weak<Slot>);
 
 impl Subscriber {
-    /// Returns whether somebody still has the stream.
+    /// Returns whether the stream still exists.
     pub(crate) fn is_there(&self) -> bool {
         self.0.strong_count() > 0
     }
@@ -86,7 +87,7 @@ impl Subscription {
         (subscriber, Self { slot, known: BTreeMap::new(), changes: VecDeque::new() })
     }
 
-    /// Returns the elements of the pool, as of the last change that the stream returned.
+    /// Returns the elements of the pool as of the last change that the stream returned.
     pub fn elements(&self) -> impl Iterator<Item = &PoolElement> {
         self.known.values()
     }

@@ -1,4 +1,4 @@
-//! The task that runs one state machine.
+//! The background task that runs one state machine.
 
 use std::future::poll_fn;
 use std::io;
@@ -21,73 +21,74 @@ use crate::transport::multicast::Multicast;
 use crate::transport::{Connection, Endpoint, Event, SendError, is_shortage};
 use crate::wake_filter::WakeFilter;
 
-/// The most connections of one task. Not from the RFCs. Further ones from outside are dropped.
+/// Maximum number of connections of one task. Not from the RFCs. Further incoming ones are dropped.
 const MAX_CONNECTIONS: usize = 65_536;
 
-/// The most rounds that a task does before it lets others run, among them who finds out which
-/// sockets have something to read.
+/// Maximum number of rounds in one poll of the task; then other tasks run, including the reactor,
+/// which finds the sockets that are readable.
 const ROUNDS: u32 = 128;
 
-/// The most bytes that it receives and sends in them. A host that sends what is expensive to process
-/// delays others by so much; the clock is not read for it, which is a system call on some machines.
+/// Maximum number of bytes received and sent in one poll of the task. This bounds the delay that a
+/// host can cause by sending what is expensive to process. Bytes are counted instead of time
+/// because reading the clock is a system call on some machines.
 const BYTES: usize = 64 * 1024;
 
-/// The time that no connections are accepted after that failed for want of descriptors or memory.
+/// Pause in accepting connections after accepting failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Maximum delay of timers while there is input to read. Input that came before a deadline is thus
-/// read before it, unless there is more than can be read; the machine is told of that.
+/// Maximum delay of timers while there is input to read. So input that arrived before a deadline is
+/// handled before it, unless there is more than can be read; the machine is told of that.
 const TIMER_SLACK: Duration = Duration::from_millis(200);
 
-/// The part of a task that differs from role to role.
+/// The part of a task that differs between roles.
 pub(crate) trait Role: Send + 'static {
     type Machine: Machine + Send;
     type Command: Send;
 
-    /// Name of the role, for the log.
+    /// Name of the role in the log.
     const NAME: &'static str;
 
     fn machine(&mut self) -> &mut Self::Machine;
 
-    /// The owner of the task wants something. Outputs of the machine are drained afterwards.
+    /// Handles a command of the task's owner. The machine's outputs are drained afterwards.
     fn handle_command(&mut self, now: Instant, command: Self::Command);
 
     fn handle_event(&mut self, now: Instant, event: <Self::Machine as Machine>::Event);
 
-    /// The handle was dropped.
+    /// Handles the drop of the task's handle.
     fn handle_abandoned(&mut self, now: Instant);
 
-    /// Returns whether the task is done, but for closing its connections.
+    /// Returns whether the task is finished, except for closing its connections.
     fn is_finished(&self) -> bool;
 }
 
-/// Is ready when a task has come to its end, in good order or not.
+/// Ready when a task has finished or panicked.
 pub(crate) type Ended = Shared<oneshot::Receiver<()>>;
 
 pub(crate) struct Task<R: Role> {
     role: R,
     network: Network,
-    /// Each with the protocol that it speaks. None once the task is closing: nobody shall
-    /// connect to it any more.
+    /// The endpoints, each with its protocol. Empty once the task is closing, so that no more
+    /// connections are accepted.
     endpoints: Vec<(Ppid, WakeFilter<Box<dyn Endpoint>>)>,
     connections: Connections,
     commands: Option<mpsc::Receiver<R::Command>>,
     multicast: Vec<WakeFilter<Multicast>>,
     timer: LazyTimer,
     accept_again: Option<Instant>,
-    /// When the task was woken. The clock is not read for each thing that happened.
+    /// Time at which the task was woken. The clock is not read again for each event.
     now: Instant,
-    /// Received and sent since then.
+    /// Number of bytes received and sent since `now`.
     bytes: usize,
-    /// Dropped with the task.
+    /// Dropped with the task, which completes its [`Ended`].
     _ended: oneshot::Sender<()>,
 }
 
 impl<R: Role> Task<R> {
-    /// Runs `role` in the background. What is sent into the channel that is returned becomes
-    /// its commands; it ends some time after the sender is dropped.
+    /// Runs `role` in the background. Returns the channel for its commands; the task finishes some
+    /// time after the sender is dropped.
     ///
-    /// A task that panics drops all that it has, and so ends like one whose runtime is gone.
+    /// A task that panics drops its state, and so looks like one whose runtime has stopped.
     pub(crate) fn spawn(
         mut role: R,
         network: &Network,
@@ -115,7 +116,7 @@ impl<R: Role> Task<R> {
         });
         let run = move |cx: &mut Context<'_>| {
             let Some(running) = &mut task else { return Poll::Ready(()) };
-            // What a panic leaves behind is not looked at, but dropped.
+            // The state after a panic is not used, only dropped.
             let polled = catch_unwind(AssertUnwindSafe(|| running.poll(cx)));
             if polled.is_err() {
                 tracing::error!(task = R::NAME, "the task panicked and has stopped");
@@ -139,8 +140,8 @@ impl<R: Role> Task<R> {
                 self.endpoints.clear();
                 self.connections.close_all(self.now);
             }
-            // Each source in each round, so that none keeps the others waiting; the timers when
-            // there is nothing else, or when they cannot wait.
+            // Poll each source in each round, so that none delays the others. Timers run when
+            // nothing else is ready, or when they are too late to wait.
             let sources =
                 [Self::poll_commands, Self::poll_multicast, Self::poll_accept, Self::poll_event];
             let mut idle = true;
@@ -173,8 +174,8 @@ impl<R: Role> Task<R> {
         due.is_some_and(|due| due + TIMER_SLACK <= self.now)
     }
 
-    /// The endpoint that dials `to`: that of its transport, or the only one, which says what is
-    /// wrong.
+    /// Returns the endpoint that dials `to`: the one with its transport, or the only one, which
+    /// then reports the error.
     fn endpoint_for(
         &mut self,
         protocol: Ppid,
@@ -192,7 +193,7 @@ impl<R: Role> Task<R> {
         Some(&mut other.unwrap_or(first).1.source)
     }
 
-    /// Does what the machine wants done.
+    /// Handles all outputs of the state machine.
     fn drain(&mut self) {
         let (mut measured, mut events) = (Vec::new(), Vec::new());
         loop {
@@ -207,14 +208,14 @@ impl<R: Role> Task<R> {
                     Output::Send { connection, message } => {
                         self.bytes += message.payload.len();
                         match self.connections.send(connection, message) {
-                            // Its last event is on the way, and tells the machine.
+                            // The connection's last event is on its way, and informs the machine.
                             Ok(()) | Err(SendError::NotConnected) => {}
                             Err(error) => {
                                 let now = self.now;
                                 warn_limited!(now, ANYBODY, "connection dropped", %error);
                                 self.connections.abort(connection);
-                                // A peer that does not read what it asked for must not make us
-                                // keep it.
+                                // A peer that does not read its answers must not fill this host's
+                                // memory.
                                 events.push((connection, ConnectionEvent::Lost));
                             }
                         }
@@ -348,7 +349,7 @@ impl<R: Role> Task<R> {
             Ok(connection) if self.connections.len() < MAX_CONNECTIONS => {
                 let peer = connection.peer().clone();
                 let name = self.role.machine().accept(now, protocol, peer);
-                // Two registrars that tell each other much must not wait for each other.
+                // Two registrars that send each other much data must not wait for each other.
                 if protocol == Ppid::ASAP {
                     self.connections.insert_client(name, connection);
                 } else {
@@ -364,7 +365,7 @@ impl<R: Role> Task<R> {
                 self.role.machine().handle_crowded(now);
                 self.accept_again = Some(now + ACCEPT_PAUSE);
             }
-            // The one that was about to be accepted is gone, and there may be another.
+            // The connection that was to be accepted has failed; there may be another.
             Err(error) => tracing::debug!(%error, "cannot accept a connection"),
         }
     }
@@ -388,10 +389,10 @@ impl<R: Role> Task<R> {
     }
 }
 
-/// Returns the event that a connection's error stands for.
+/// Maps a connection's error to an event.
 fn reason_of(error: &io::Error) -> ConnectionEvent {
     use io::ErrorKind::{AddrInUse, AddrNotAvailable, AlreadyExists, ConnectionRefused};
-    // There is an association already, or no address to send from.
+    // There is an association already, or no local address to send from.
     let local = [AddrInUse, AddrNotAvailable, AlreadyExists];
     if error.kind() == ConnectionRefused {
         ConnectionEvent::Refused

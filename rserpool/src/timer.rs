@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::runtime::{Runtime, Timer};
 
-/// A timer that exists once it is needed.
+/// A timer that is created when it is first needed.
 #[derive(Default)]
 pub(crate) struct LazyTimer {
     timer: Option<Pin<Box<dyn Timer>>>,
@@ -22,7 +22,7 @@ impl fmt::Debug for LazyTimer {
 }
 
 impl LazyTimer {
-    /// Ready when `deadline` has come; never where there is none.
+    /// Ready when `deadline` is reached; never if there is none.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,17 +1,17 @@
-//! Whose turn it is among connections that want to be polled.
+//! Fair scheduling of the connections that are to be polled.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
 use slab::Slab;
 
-/// The connections that wait, of each host in turn: a host with many connections, or with much to
-/// say, keeps another waiting no longer than one with a single connection does.
+/// A queue of connections in which hosts take turns: a host with many connections, or with many
+/// messages, delays another no longer than a host with a single connection does.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
     hosts: Slab<Host>,
     by_address: HashMap<IpAddr, usize>,
-    /// The hosts with connections that wait.
+    /// The hosts that have waiting connections.
     order: VecDeque<usize>,
 }
 
@@ -23,7 +23,7 @@ struct Host {
 }
 
 impl Turns {
-    /// Counts another connection of a host, and returns the number that [`Self::push`] wants.
+    /// Counts another connection of a host, and returns the index to pass to [`Self::push`].
     pub(crate) fn join(&mut self, address: IpAddr) -> usize {
         let index = *self.by_address.entry(address).or_insert_with(|| {
             self.hosts.insert(Host { address, connections: 0, waiting: VecDeque::new() })
@@ -32,7 +32,7 @@ impl Turns {
         index
     }
 
-    /// Forgets a connection of a host.
+    /// Removes a connection of a host.
     pub(crate) fn leave(&mut self, host: usize) {
         if let Some(its) = self.hosts.get_mut(host) {
             its.connections -= 1;
@@ -40,7 +40,7 @@ impl Turns {
         }
     }
 
-    /// Adds a connection that wants to be polled.
+    /// Queues a connection that is to be polled.
     pub(crate) fn push(&mut self, host: usize, connection: usize) {
         // A waker may outlive its connection.
         let Some(its) = self.hosts.get_mut(host) else { return };
@@ -104,7 +104,7 @@ mod tests {
             turns.push(index, usize::from(host));
             turns.leave(index);
         }
-        // What waits is still given out.
+        // Waiting connections are still returned.
         assert_eq!(std::iter::from_fn(|| turns.pop()).count(), 100);
         assert!(turns.hosts.is_empty() && turns.by_address.is_empty() && turns.order.is_empty());
         // A waker that outlives its connection does nothing.

@@ -17,8 +17,8 @@ use crate::{
     ASAP, IntoAddress, IntoPoolHandle, Network, StartError, Stopped, address, random_seed,
 };
 
-/// A pool user: it resolves pool handles and opens sessions. Clones share one connection to
-/// the registrar and one cache.
+/// A pool user, which resolves pool handles and opens sessions. Clones share one connection to the
+/// registrar and one cache.
 #[derive(Debug, Clone)]
 pub struct PoolUser {
     network: Network,
@@ -58,15 +58,16 @@ impl PoolUser {
         Ok(Self { network: network.clone(), commands })
     }
 
-    /// The elements of a pool, in the order in which to try them.
+    /// Resolves a pool handle. Returns the elements in the order in which to try them.
     ///
     /// # Errors
     ///
-    /// When there is no such pool, no registrar to ask, or the user's task has stopped.
+    /// Returns an error if there is no such pool, no registrar answers, or the user's task has
+    /// stopped.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost but the answer, which the cache keeps.
+    /// If the future is dropped, the resolution goes on, and the cache keeps the answer.
     pub async fn resolve(
         &self,
         pool: impl IntoPoolHandle,
@@ -79,16 +80,16 @@ impl PoolUser {
         wait.await.unwrap_or(Err(ResolveError::Stopped))
     }
 
-    /// Tells the registrar that an element could not be reached, for programs that do so
+    /// Reports to the registrar that an element could not be reached, for programs that connect
     /// without a [`Session`] (RFC 5352 section 6.9.2).
     ///
     /// # Errors
     ///
-    /// When the user's task has stopped.
+    /// Returns an error if the user's task has stopped.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future has reported, or not.
+    /// If the future is dropped, the report may or may not have been sent.
     pub async fn report_unreachable(
         &self,
         handle: PoolHandle,
@@ -98,22 +99,23 @@ impl PoolUser {
         self.commands.clone().send(report).await.map_err(|_| Stopped)
     }
 
-    /// Forgets what is remembered of a pool: the next resolution asks a registrar (RFC 5352 section
+    /// Purges a pool from the cache, so that the next resolution asks a registrar (RFC 5352 section
     /// 6.4).
     ///
     /// # Errors
     ///
-    /// When the user's task has stopped.
+    /// Returns an error if the user's task has stopped.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future has had it forgotten, or not.
+    /// If the future is dropped, the pool may or may not have been purged.
     pub async fn purge(&self, handle: PoolHandle) -> Result<(), Stopped> {
         self.commands.clone().send(Command::Purge(handle)).await.map_err(|_| Stopped)
     }
 
-    /// The changes of a pool as they happen, from what is there now on (RFC 5352 section 2.2.5):
-    /// also beyond the home registrar's death, and while there is no such pool.
+    /// Subscribes to the changes of a pool, beginning with its current elements (RFC 5352 section
+    /// 2.2.5). The subscription continues after the home registrar crashes, and while the pool does
+    /// not exist.
     ///
     /// # Errors
     ///
@@ -135,25 +137,25 @@ impl PoolUser {
     ///
     /// # Errors
     ///
-    /// When there is no such pool, no registrar to ask, or no element that accepts the
+    /// Returns an error if there is no such pool, no registrar answers, or no element accepts the
     /// session.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future leaves no session behind.
+    /// If the future is dropped, no session remains.
     pub async fn open(&self, pool: impl IntoPoolHandle) -> Result<Session, SessionError> {
         self.open_with(pool, SessionConfig::default()).await
     }
 
-    /// Opens a session with settings of its own.
+    /// Opens a session with the given settings, and waits until an element serves it.
     ///
     /// # Errors
     ///
-    /// As with [`Self::open`].
+    /// See [`Self::open`].
     ///
     /// # Cancel safety
     ///
-    /// As with [`Self::open`].
+    /// See [`Self::open`].
     pub async fn open_with(
         &self,
         pool: impl IntoPoolHandle,
@@ -165,7 +167,8 @@ impl PoolUser {
         Ok(session)
     }
 
-    /// Sends messages to a pool without a session, each for itself (RFC 5352 section 6.5).
+    /// Returns a messenger, which sends independent messages to a pool without a session (RFC 5352
+    /// section 6.5).
     ///
     /// # Errors
     ///
@@ -180,11 +183,11 @@ impl PoolUser {
     ///
     /// # Errors
     ///
-    /// As with [`Self::open`].
+    /// See [`Self::open`].
     ///
     /// # Cancel safety
     ///
-    /// As with [`Self::open`].
+    /// See [`Self::open`].
     pub async fn open_requests(
         &self,
         pool: impl IntoPoolHandle,

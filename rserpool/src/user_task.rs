@@ -1,4 +1,4 @@
-//! The task of a pool user, which its handles send commands to.
+//! The background task of a pool user, which executes the commands of its handles.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -71,7 +71,8 @@ impl Role for UserRole {
             }
             Command::Purge(handle) => self.machine.purge(&handle),
             Command::Subscribe(handle, subscriber, answer) => {
-                // The first one begins; another is told of what there is by beginning again.
+                // The first subscriber begins the subscription. For a further one it is restarted,
+                // so that the new one receives the current elements.
                 self.machine.unsubscribe(&handle);
                 if let Err(error) = self.machine.subscribe(now, handle.clone()) {
                     let _ = answer.send(Err(error.into()));

@@ -1,4 +1,4 @@
-//! Sources that are polled only when they were woken.
+//! Sources that are polled only after they were woken.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use futures::task::AtomicWaker;
 
-/// A source of a task that has many: others wake the task, too, and to ask a socket in vain may
-/// cost a system call.
+/// A source of a task with several sources. The others wake the task, too, and polling a socket in
+/// vain may cost a system call.
 pub(crate) struct WakeFilter<S> {
     pub(crate) source: S,
     woken: Arc<Woken>,
@@ -44,7 +44,7 @@ impl<S> WakeFilter<S> {
         Self { source, waker: Waker::from(Arc::clone(&woken)), woken }
     }
 
-    /// Polls the source, if it was woken since it was pending.
+    /// Polls the source if it was woken since it was last pending.
     pub(crate) fn poll<R>(
         &mut self,
         cx: &mut Context<'_>,
@@ -56,7 +56,7 @@ impl<S> WakeFilter<S> {
         }
         let polled = poll(&mut self.source, &mut Context::from_waker(&self.waker));
         if polled.is_ready() {
-            // There may be more.
+            // There may be more to read.
             self.woken.flag.store(true, Ordering::Release);
         }
         polled

@@ -1,4 +1,4 @@
-//! Checkpoint and replay under servers that die at any moment, in memory.
+//! Tests checkpoint and replay with servers that crash at any moment, in memory.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::VecDeque;
@@ -17,20 +17,20 @@ fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
 }
 
-/// Items that go from the server to the client.
+/// A message from the server to the client.
 #[derive(Debug)]
 enum Down {
     Cookie(Bytes),
     Data(Bytes),
 }
 
-/// A server process with one session. Its service notes each request with a mark of its own, and
-/// replies with the mark: so a reply that its successors do not know of would show.
+/// A server process with one session. Its service records each request with a random mark, and
+/// replies with the mark. So a reply whose mark the next servers do not know would be noticed.
 #[derive(Debug)]
 struct Process {
     machine: Server,
     lineage: Lineage,
-    /// Request and mark, eight bytes each.
+    /// Pairs of a request and its mark, eight bytes each.
     state: Vec<u8>,
     checkpoint_every: u32,
 }
@@ -71,15 +71,15 @@ impl Process {
     }
 }
 
-/// Runs one client against servers that die when the seed says so; `deterministic` services give
-/// the same mark to the same request at all servers. How often one died.
+/// Runs one client against servers that crash at random times drawn from the seed. `deterministic`
+/// services give the same mark to the same request on all servers. Returns the number of crashes.
 fn run(seed: u64, checkpoint_every: u32, deterministic: bool) -> u32 {
     const REQUESTS: u64 = 60;
     let rng = &mut StdRng::seed_from_u64(seed);
     let ring = KeyRing::generate();
     let seal = |ring: &KeyRing| Seal::new("Pool".parse().unwrap(), ring.clone());
     let depth = rng.random_range(1..=8);
-    // Seldom enough that some reach the next checkpoint.
+    // Rare enough that some servers reach the next checkpoint.
     let death = rng.random_range(0.01..0.3) / f64::from(checkpoint_every);
     let mut client = Client::new(depth);
     let mut cookie: Option<Bytes> = None;
@@ -94,7 +94,7 @@ fn run(seed: u64, checkpoint_every: u32, deterministic: bool) -> u32 {
         assert!(steps < 100_000, "seed {seed}: no progress, {} replies", seen.len());
         if rng.random_bool(death) {
             deaths += 1;
-            // Of what was on its way to the client, some still comes.
+            // A part of the messages on their way to the client still arrives.
             down.truncate(rng.random_range(0..=down.len()));
             while let Some(message) = down.pop_front() {
                 hear(&mut client, message, &mut cookie, &mut seen);
@@ -127,7 +127,7 @@ fn run(seed: u64, checkpoint_every: u32, deterministic: bool) -> u32 {
             }
         }
     }
-    // Whoever serves now knows each request once, in order, with the reply that the client saw.
+    // The last server knows each request once, in order, with the reply that the client saw.
     let expected: Vec<u8> = (1..=REQUESTS)
         .zip(&seen)
         .flat_map(|(number, mark)| [number.to_be_bytes(), mark.to_be_bytes()].concat())
@@ -197,8 +197,8 @@ fn without_the_checkpoint_a_session_starts_afresh_or_not_at_all() {
         server.checkpoint(b"");
         assert!(matches!(client.handle_message(reply, None).unwrap(), ClientEvent::Reply { .. }));
     }
-    // The client has no checkpoint that it could show, and knows of none that holds anything: it
-    // keeps the two, and they are done again.
+    // The client has no checkpoint to show, and knows of none that contains any request. It keeps
+    // the two requests, and they are done again.
     assert_eq!(client.replay().count(), 5);
     let reach = [&1_u32.to_be_bytes()[..], &2_u64.to_be_bytes()[..]].concat();
     let Action::Do(_) = server.handle_message(messages.remove(0)).unwrap() else { panic!() };

@@ -1,3 +1,3 @@
-//! What the tests of the repository share.
+//! Code that the repository's tests share.
 
 pub mod mutants;

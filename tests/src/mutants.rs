@@ -1,20 +1,21 @@
-//! The faults that tests are to find: see `tests/data/mutants.txt`.
+//! Deliberate faults that the tests have to find: see `tests/data/mutants.txt`.
 
-/// A fault.
+/// A deliberate fault in the code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mutant {
-    /// What it is called.
+    /// Name of the fault.
     pub name: String,
-    /// Where it is put, from the root of the repository on.
+    /// Path of the file with the fault, from the root of the repository.
     pub file: String,
-    /// The test that finds it: one of `rserpool-proto/tests`, "lib", or "contract".
+    /// The test that has to find it: one of `rserpool-proto/tests`, "lib", or "contract".
     pub test: String,
     old: String,
     new: String,
 }
 
 impl Mutant {
-    /// A file with the fault in it. None where its place is not there, or not the only one.
+    /// Returns the file's text with the fault in it; `None` if its place does not occur in the file
+    /// exactly once.
     #[must_use]
     pub fn apply(&self, original: &str) -> Option<String> {
         (original.matches(&self.old).count() == 1)
@@ -22,11 +23,11 @@ impl Mutant {
     }
 }
 
-/// All of them.
+/// Returns all faults.
 ///
 /// # Panics
 ///
-/// When the file is not as it says.
+/// Panics if the file does not have the expected form.
 pub fn all() -> impl Iterator<Item = Mutant> {
     let text = include_str!("../data/mutants.txt");
     text.split("\n=== ").skip(1).map(|entry| {

@@ -1,6 +1,6 @@
-//! A counter that outlives its servers, with nothing to be done about it: the service says what
-//! its state is, and the framework carries it from one server to the next, so that each request
-//! counts exactly once.
+//! A counter that survives crashes of its servers without code for that. The service defines its
+//! state; the framework moves it from one server to the next, so that each request counts exactly
+//! once.
 //!
 //! ```sh
 //! cargo run -p rserpool-examples --bin counter -- --runtime smol
@@ -18,7 +18,7 @@ use rserpool::{
 };
 use rserpool_examples::{spawn_mortal, start_registrar};
 
-/// The service.
+/// A service whose state is a count.
 #[derive(Debug, Default)]
 struct Counter(u64);
 
@@ -47,7 +47,7 @@ async fn counter(network: Network) -> anyhow::Result<()> {
     let registrar = start_registrar(&network)?;
     let at = registrar.local_address();
     let pool: PoolHandle = "CounterPool".parse()?;
-    // Servers in processes of their own would read it from a file: `rserpool keys` makes one.
+    // Servers in separate processes would read the keys from a file: `rserpool keys` makes one.
     let keys = KeyRing::generate();
     let mut servers = Vec::new();
     for _ in 0..3 {
@@ -58,7 +58,7 @@ async fn counter(network: Network) -> anyhow::Result<()> {
     let mut session = user.open_requests(pool.clone(), RequestConfig::default()).await?;
     let (mut sent, mut answered) = (0, 0);
     while answered < REQUESTS {
-        // Several at a time.
+        // Several requests are in progress at a time.
         while sent < REQUESTS && session.submit("count").is_ok() {
             sent += 1;
         }
@@ -86,7 +86,7 @@ async fn counter(network: Network) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts a server: what it takes beside the service.
+/// Starts a server: everything that it needs besides the service.
 async fn start_server(
     network: &Network,
     pool: &PoolHandle,

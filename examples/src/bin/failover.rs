@@ -1,5 +1,5 @@
-//! A registrar, two servers and a client in one program: the server that the client talks to
-//! goes away without a word, and the other one goes on where it was.
+//! A registrar, two servers and a client in one program. The client's server crashes, and the other
+//! one continues where it stopped.
 //!
 //! ```sh
 //! cargo run -p rserpool-examples --bin failover -- --runtime smol
@@ -54,7 +54,7 @@ async fn failover(network: Network) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts a server, which goes away when what is returned is dropped.
+/// Starts a server, which crashes when the returned value is dropped.
 async fn start_server(
     network: &Network,
     pool: &PoolHandle,
@@ -74,8 +74,8 @@ async fn start_server(
     Ok((identifier, life))
 }
 
-/// The service: each request is a number to add to the session's sum, which is the reply. The
-/// sum travels in the cookie.
+/// The service. Each request is a number, which is added to the session's sum; the reply is the
+/// sum. The cookie contains the sum.
 async fn add_up(mut session: ElementSession) {
     let mut sum = 0_u64;
     while let Ok(Some(event)) = session.recv().await {
@@ -86,7 +86,8 @@ async fn add_up(mut session: ElementSession) {
             ElementEvent::Message(message) => {
                 sum += message.payload[..].try_into().map_or(0, u64::from_be_bytes);
                 let bytes = sum.to_be_bytes().to_vec();
-                // The cookie first: what the client has seen, the next server knows.
+                // The cookie is sent before the reply, so that the next server knows everything
+                // that the client has seen.
                 let told = session.send_cookie(bytes.clone()).await;
                 if told.is_err() || session.send(Ppid::NONE, bytes).await.is_err() {
                     return;

@@ -1,5 +1,5 @@
-//! A fractal, drawn line by line by a pool whose servers die while they draw. It ends as a picture
-//! that is the same as the one that is computed without a pool.
+//! A fractal, drawn line by line by a pool whose servers crash meanwhile. At the end, the picture
+//! is compared with one that is computed without a pool.
 //!
 //! ```sh
 //! cargo run --release -p rserpool-examples --bin fractal -- --runtime smol
@@ -23,7 +23,7 @@ use rserpool_examples::{spawn_mortal, start_registrar};
 const WIDTH: u16 = 480;
 const HEIGHT: u16 = 320;
 
-/// Draws the lines that it is asked for. It has no state: which lines are drawn, the client knows.
+/// Draws the requested lines. It has no state: the client keeps track of the lines.
 struct Painter;
 
 impl Service for Painter {
@@ -41,7 +41,7 @@ impl Service for Painter {
     }
 }
 
-/// One line of the Mandelbrot set, in shades of grey.
+/// Returns one line of the Mandelbrot set, in shades of grey.
 fn line(row: u16) -> Vec<u8> {
     let pixel = |column: u16| {
         let x0 = f64::from(column) / f64::from(WIDTH) * 3.0 - 2.2;
@@ -72,7 +72,7 @@ async fn fractal(network: Network) -> anyhow::Result<()> {
     let servers = RefCell::new(servers);
 
     let user = PoolUser::new(&network, [at.clone()])?;
-    // Four sessions draw every fourth line each.
+    // Each of four sessions draws every fourth line.
     let parts = (0..4).map(|part| draw(&user, &pool, part, &servers));
     let parts = try_join_all(parts).await?;
     let picture: Vec<u8> = (0..HEIGHT)
@@ -89,8 +89,8 @@ async fn fractal(network: Network) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Lets a session draw the lines from `first` on that are four apart. The servers that draw the
-/// first two parts die over it.
+/// Draws every fourth line from `first` on in one session. While they draw the first two parts, the
+/// servers crash.
 async fn draw(
     user: &PoolUser,
     pool: &PoolHandle,

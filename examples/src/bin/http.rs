@@ -1,11 +1,11 @@
-//! HTTP behind a pool: the servers are hyper's and know nothing of pools; each joins with its
-//! address. The client is hyper's, too, and gets its connections from the pool.
+//! HTTP with a pool. The servers use hyper, without code for pools; each is registered with its
+//! address. The client uses hyper as well, and connects through the pool.
 //!
 //! ```sh
 //! cargo run -p rserpool-examples --bin http -- --runtime smol
 //! ```
 //!
-//! hyper itself runs on tokio, whichever runtime the pool is on.
+//! hyper itself runs on tokio, on whichever runtime the pool runs.
 
 use std::convert::Infallible;
 
@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
-/// tokio, as long as this lives: it ends at once then, and with it all that runs on it.
+/// A tokio runtime. When it is dropped, it shuts down at once, with all of its tasks.
 struct Tokio(Option<Runtime>);
 
 impl Tokio {
@@ -90,7 +90,8 @@ async fn http(network: Network) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A server that says its name, on a runtime of its own, so that all of it dies with that.
+/// Starts a server that answers with its name, on a runtime of its own, so that the whole server
+/// stops with that.
 async fn start_server(
     network: &Network,
     pool: &PoolHandle,
@@ -103,7 +104,7 @@ async fn start_server(
     let element = PoolElement::builder(network, pool, [registrar]).serving_at(address).start()?;
     element.registered().await?;
     tokio.spawn(async move {
-        // It is in the pool as long as the server lives.
+        // The element stays registered as long as the server runs.
         let _element = element;
         while let Ok((stream, _)) = listener.accept().await {
             let answer = service_fn(move |_| async move {

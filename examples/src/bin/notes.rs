@@ -1,6 +1,6 @@
-//! A key-value store, all of whose data travels with its clients: on the session API, by hand.
-//! The server seals the session's data into a cookie before each reply; when it dies, the client
-//! gives the cookie to the next one, and sends again what was not answered.
+//! A key-value store whose data is stored by its clients. It uses the session API directly. The
+//! server seals the session's data into a cookie before each reply. When the server crashes, the
+//! client sends the cookie to the next one, and sends its unanswered commands again.
 //!
 //! ```sh
 //! cargo run -p rserpool-examples --bin notes -- --runtime smol
@@ -53,7 +53,7 @@ async fn notes(network: Network) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A command and its reply, from whichever server.
+/// Sends a command and returns its reply, from whichever server.
 async fn ask(session: &mut Session, command: &'static str) -> anyhow::Result<String> {
     session.send(Ppid::NONE, command).await?;
     loop {
@@ -84,14 +84,14 @@ async fn start_server(
     Ok((identifier, spawn_mortal(network, server)))
 }
 
-/// Serves one session until it ends.
+/// Serves one session until the client closes it.
 async fn serve(mut session: ElementSession, seal: Arc<Seal>) -> anyhow::Result<()> {
     let mut notes: BTreeMap<String, String> = BTreeMap::new();
     let mut lineage = Lineage::new();
     while let Some(event) = session.recv().await? {
         match event {
             ElementEvent::CookieEcho(cookie) => {
-                // A cookie that is forged, foreign or too old is refused, and says so.
+                // A cookie that is forged, foreign or too old is refused with an error.
                 let opened = seal.open(now(), &cookie)?;
                 let text = String::from_utf8(opened.state.to_vec())?;
                 let pairs = text.lines().filter_map(|line| line.split_once('='));
@@ -102,7 +102,8 @@ async fn serve(mut session: ElementSession, seal: Arc<Seal>) -> anyhow::Result<(
                 let reply = obey(&mut notes, &String::from_utf8_lossy(&message.payload));
                 let state: String =
                     notes.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
-                // The cookie first: what the client has seen, the next server knows.
+                // The cookie is sent before the reply, so that the next server knows everything
+                // that the client has seen.
                 let cookie = seal.seal(now(), &mut lineage, b"", state.as_bytes())?;
                 session.send_cookie(cookie).await?;
                 session.send(Ppid::NONE, reply).await?;
@@ -124,7 +125,7 @@ fn obey(notes: &mut BTreeMap<String, String>, command: &str) -> Bytes {
     }
 }
 
-/// The time of day, which servers on other hosts have, too.
+/// Returns the time of day, which is comparable with that of servers on other hosts.
 #[allow(clippy::disallowed_methods, reason = "no runtime has it")]
 fn now() -> SystemTime {
     SystemTime::now()

@@ -1,6 +1,6 @@
-//! Two runtimes in one process: the servers run on one that this package has written for itself,
-//! in about a hundred lines (`examples/src/own_runtime.rs`), registrar and client on the one that
-//! `--runtime` names.
+//! Two runtimes in one process. The servers run on a runtime that this package implements in about
+//! a hundred lines (`examples/src/own_runtime.rs`). The registrar and the client run on the one
+//! that `--runtime` selects.
 //!
 //! ```sh
 //! cargo run -p rserpool-examples --bin own_runtime -- --runtime smol

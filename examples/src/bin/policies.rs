@@ -1,5 +1,5 @@
-//! Two selection policies of one's own, under private numbers: one is an order, one is a weight.
-//! Registrar and user know them; the servers say their parameters, and new ones when they like.
+//! Two custom selection policies with private numbers: one is an order, the other a weight.
+//! Registrar and user implement them; the servers register their parameters, and may change them.
 //!
 //! ```sh
 //! cargo run -p rserpool-examples --bin policies -- --runtime smol
@@ -14,8 +14,8 @@ use rserpool::{
     PoolUser, Registrar, RegistrarConfig, ResolveOptions, TransportAddress, UserConfig,
 };
 
-/// Servers say what a request costs and how long it takes; cheap ones come first, and of these
-/// the fast ones.
+/// Servers register the cost and the duration of a request. Cheap servers come first, and among
+/// equally cheap ones the fast ones.
 #[derive(Debug, Clone, Copy)]
 struct Cheapest;
 
@@ -33,8 +33,8 @@ impl Order for Cheapest {
     }
 }
 
-/// Servers say how many processors they have and how many are busy; they get work in proportion
-/// to what is idle.
+/// Servers register their numbers of processors and of busy ones, and receive work in proportion to
+/// the idle processors.
 #[derive(Debug, Clone, Copy)]
 struct Idle;
 
@@ -83,7 +83,7 @@ async fn policies(network: Network) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Servers with these parameters, named 1, 2, 3.
+/// Starts servers with these parameters, whose identifiers are 1, 2, 3.
 async fn start(
     network: &Network,
     pool: &PoolHandle,
@@ -101,19 +101,19 @@ async fn start(
     Ok(servers)
 }
 
-/// How old an answer may be: with `NOW` the registrar is asked each time and selects, with
-/// `EARLIER` it is asked once, and the user selects among what it got.
+/// Maximum age of an answer: with `NOW`, the registrar is asked each time and selects. With
+/// `EARLIER`, it is asked once, and the user selects among the elements that it received.
 const NOW: Duration = Duration::ZERO;
 const EARLIER: Duration = Duration::from_secs(60);
 
-/// The names of the servers, the one to use first in front.
+/// Returns the identifiers of the servers, in the order in which to use them.
 async fn order(user: &PoolUser, pool: &PoolHandle, max_age: Duration) -> anyhow::Result<Vec<u32>> {
     let options = ResolveOptions { max_age, ..ResolveOptions::default() };
     let elements = user.resolve(pool.clone(), options).await?;
     Ok(elements.iter().map(|element| element.identifier.0).collect())
 }
 
-/// How often each server is the one to use first, at the registrar and at the user.
+/// Counts how often each server is the first, when the registrar selects and when the user does.
 async fn firsts(user: &PoolUser, pool: &PoolHandle) -> anyhow::Result<BTreeMap<u32, [u32; 2]>> {
     let mut counts: BTreeMap<u32, [u32; 2]> = BTreeMap::new();
     for (who, max_age) in [NOW, EARLIER].into_iter().enumerate() {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-/// Returns the processor time of the process: all of its running threads, in user and kernel mode.
-/// Threads that ended are left out.
+/// Returns the processor time of the process: that of all its running threads, in user and kernel
+/// mode. Threads that have exited are left out.
 pub(super) fn time(pid: u32) -> anyhow::Result<Duration> {
     let tasks = format!("/proc/{pid}/task");
     let tasks = fs::read_dir(&tasks).with_context(|| format!("there is no process {pid}"))?;
@@ -14,7 +14,7 @@ pub(super) fn time(pid: u32) -> anyhow::Result<Duration> {
     for task in tasks {
         let task = task?.path();
         let statistics = match fs::read_to_string(task.join("schedstat")) {
-            // It ended meanwhile.
+            // The thread has exited meanwhile.
             Err(_) if !task.exists() => continue,
             result => result.context("this kernel does not tell the processor time of threads")?,
         };

@@ -1,4 +1,4 @@
-//! Connections that ask a registrar one thing after the other.
+//! Connections that send a registrar one request after another.
 
 use std::future::poll_fn;
 use std::time::Duration;
@@ -16,10 +16,11 @@ use rserpool::{
     UserMessage,
 };
 
-/// In seconds by the RFC, and not too short in rsplib's milliseconds.
+/// Lifetime of the registrations: long in the RFC's unit, seconds, and not too short in rsplib's,
+/// milliseconds.
 const LIFE: RegistrationLife = RegistrationLife(300_000);
 
-/// The time that a registrar may take to answer.
+/// Time that a registrar may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A connection to the registrar.
@@ -45,7 +46,7 @@ impl Client {
         }
     }
 
-    /// Asks to register an element at our own address.
+    /// Requests to register an element at the local address.
     pub(super) fn register(
         &mut self,
         pool_handle: &PoolHandle,
@@ -67,13 +68,13 @@ impl Client {
         })
     }
 
-    /// Asks for the elements of a pool.
+    /// Requests the elements of a pool.
     pub(super) fn resolve(&mut self, pool_handle: &PoolHandle, items: u32) -> anyhow::Result<()> {
         let items = Some(ItemCount(items));
         self.send(HandleResolution { items, ..HandleResolution::new(pool_handle.clone()) })
     }
 
-    /// Waits for the answer to the request that waits longest.
+    /// Waits for the answer to the oldest request.
     pub(super) async fn answered(&mut self) -> anyhow::Result<()> {
         loop {
             match self.answer().await? {
@@ -98,7 +99,7 @@ impl Client {
         Ok(self.connection.send(UserMessage::new(Ppid::ASAP, payload))?)
     }
 
-    /// The next message that is no keep-alive; those are answered.
+    /// Returns the next message that is not a keep-alive; keep-alives are answered.
     async fn answer(&mut self) -> anyhow::Result<Body> {
         loop {
             let event = poll_fn(|cx| self.connection.poll_event(cx));

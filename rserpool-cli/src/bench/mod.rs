@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-/// Measure what others cost
+/// Measure the performance of registrars
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]

@@ -14,25 +14,24 @@ use super::cpu;
 use super::load::Client;
 use crate::options::{self, TransportOption};
 
-/// Ask a registrar as fast as it answers, and show what an answer costs it
+/// Send requests to a registrar as fast as it answers, and show the cost of an answer
 ///
-/// Each connection has a number of requests on their way, one unless --outstanding says
-/// otherwise. The processor time of the registrar is shown when
-/// it runs on this host and --pid says which process it is.
+/// Each connection has one request in progress unless --outstanding sets another number. The
+/// processor time of the registrar is shown if it runs on this host and --pid gives its process.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Address of the registrar
     #[arg(long, value_name = "ADDR", value_parser = options::address,
           default_value = options::DEFAULT_REGISTRAR)]
     registrar: SocketAddr,
-    /// Operations to measure, one after the other [default: both]
+    /// Operations to measure, one after another [default: both]
     #[arg(long, value_enum, default_values_t = [Operation::Resolve, Operation::Register])]
     operation: Vec<Operation>,
     /// Number of connections
     #[arg(long, value_name = "N", default_value_t = 10,
           value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,
-    /// The number of requests each connection has on their way
+    /// Number of requests in progress on each connection
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     outstanding: u32,
@@ -40,21 +39,21 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 5,
           value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// The number of elements the pool has, shared among the connections; at least one for each
+    /// Number of elements in the pool, shared among the connections; at least one for each
     #[arg(long, value_name = "N", default_value_t = 30)]
     elements: u32,
-    /// The number of elements a resolution asks for
+    /// Number of elements that a resolution asks for
     #[arg(long, value_name = "N", default_value_t = 3)]
     items: u32,
     /// Policy of the pool
     #[arg(long, value_name = "NAME[:VALUE...]", default_value = "RoundRobin")]
     policy: PolicyParameters,
-    /// Process of the registrar
+    /// Process identifier of the registrar
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
     #[command(flatten)]
     transport: TransportOption,
-    /// Print the figures as JSON, a line for each operation
+    /// Print the figures as JSON, one line per operation
     #[arg(long)]
     json: bool,
 }

@@ -21,21 +21,21 @@ use serde_json::json;
 use crate::options::TransportOption;
 use crate::process::{self, Place, RegistrarProcess};
 
-/// The time that the other registrar may take to know all elements, and to take them over.
+/// Maximum time for the other registrar to learn of all elements, and to take them over.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Kill a registrar, and see how soon its elements have another
+/// Kill a registrar, and measure how soon another takes over its elements
 ///
-/// Starts two registrars, registers elements with the first, all behind one address, and kills it
-/// with SIGKILL once the second knows them, too. An element has its new home when that has told
-/// it so.
+/// Starts two registrars, and registers elements with the first, all at one address. Kills it with
+/// SIGKILL once the second knows them, too. An element counts as taken over when the new registrar
+/// has told it so.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Number of elements
     #[arg(long, value_name = "N", default_value_t = 10_000,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     elements: u32,
-    /// Stop the registrar with SIGSTOP instead: nothing tells that it is gone but its silence
+    /// Stop the registrar with SIGSTOP instead, so that only its silence shows the failure
     #[arg(long)]
     silent: bool,
     #[command(flatten)]
@@ -82,7 +82,7 @@ struct ElementHost {
     endpoint: Box<dyn Endpoint>,
     at: TransportAddress,
     connections: Vec<Box<dyn Connection>>,
-    /// Those which a new home has told so.
+    /// The elements that were told of their new home registrar.
     adopted: BTreeSet<PoolElementId>,
     registered: usize,
 }
@@ -100,7 +100,7 @@ impl ElementHost {
         Ok(Self { endpoint, at, connections, adopted, registered: 0 })
     }
 
-    /// Registers all elements, so many at a time.
+    /// Registers all elements, several at a time.
     async fn register(
         &mut self,
         network: &Network,
@@ -151,7 +151,7 @@ impl ElementHost {
                             return anyhow::Ok(());
                         }
                     }
-                    // It has yet to join the first.
+                    // The registrar has not joined the first one yet.
                     Err(DumpError::Rejected(_)) => {}
                     Err(error) => return Err(error.into()),
                 }
@@ -164,7 +164,7 @@ impl ElementHost {
         }
     }
 
-    /// The time that it took until the first element had its new home, and until all had.
+    /// Returns the times until the first element had its new home registrar, and until all had.
     async fn wait_for_home(
         &mut self,
         begun: Instant,
@@ -192,8 +192,7 @@ impl ElementHost {
         }
     }
 
-    /// Takes one thing that happens; keep-alives are answered. Whether it is that a connection was
-    /// established.
+    /// Handles one event, and answers keep-alives. Returns true if a connection was established.
     async fn step(&mut self) -> anyhow::Result<bool> {
         poll_fn(|cx| {
             while let Poll::Ready(accepted) = self.endpoint.poll_accept(cx) {
@@ -201,7 +200,7 @@ impl ElementHost {
             }
             for index in (0..self.connections.len()).rev() {
                 let Poll::Ready(event) = self.connections[index].poll_event(cx) else { continue };
-                // What was sent is written when the connection is polled.
+                // The answer is written when the connection is polled.
                 cx.waker().wake_by_ref();
                 let established = matches!(event, Event::Established { .. });
                 match event {

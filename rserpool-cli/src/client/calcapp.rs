@@ -1,4 +1,4 @@
-//! Jobs to compute.
+//! The client of calcapp, which has jobs computed.
 
 use std::time::Duration;
 
@@ -10,20 +10,20 @@ use super::Service;
 use crate::options;
 use crate::serve::{CALC_APP, CalcAppKind as Kind, CalcAppMessage as Message};
 
-/// Interval between keep-alives to the server, and the time it has to answer each.
+/// Interval between keep-alives to the server, and the time that it has to answer each.
 const KEEP_ALIVE: Duration = Duration::from_millis(2500);
 
-/// The time to wait after all servers have refused a job.
+/// Pause after all servers have refused a job.
 const REFUSED: Duration = Duration::from_millis(500);
 
-/// Have jobs computed, one after the other
+/// Have jobs computed, one after another
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Handle of the pool
     #[arg(long, value_name = "HANDLE", value_parser = options::pool_handle,
           default_value = "CalcAppPool")]
     pool: PoolHandle,
-    /// The number of computations a job takes
+    /// Number of computations in a job
     #[arg(long, value_name = "N", default_value_t = 5_000_000,
           value_parser = clap::value_parser!(u64).range(1..))]
     job_size: u64,
@@ -37,7 +37,7 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     for job in 1..=arguments.jobs {
-        // A session for each job, so that the policy chooses a server for each.
+        // A session for each job, so that the policy selects a server for each.
         let mut session = arguments.service.open(arguments.pool.clone()).await?;
         let request = Message { kind: Kind::Request, job, size: arguments.job_size, completed: 0 };
         let start = Instant::now();
@@ -93,7 +93,7 @@ async fn compute(session: &mut Session, request: Message) -> anyhow::Result<()> 
             SessionEvent::FailoverCompleted { to, .. } => {
                 out!("-- {to} took over");
                 (asked, next) = (None, Instant::now() + KEEP_ALIVE);
-                // With a cookie, the server knows the job.
+                // If there is a cookie, the server learns of the job from that.
                 if session.cookie().is_none() {
                     session.send(CALC_APP, request.encode()).await?;
                 }

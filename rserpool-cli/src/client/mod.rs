@@ -1,4 +1,4 @@
-//! `rserpool client`: the other ends of the services that have a protocol of their own.
+//! `rserpool client`: clients of the services that have a protocol of their own.
 
 mod calcapp;
 mod pingpong;
@@ -24,7 +24,7 @@ enum Client {
     Calcapp(calcapp::Arguments),
 }
 
-/// The pool and the way to it: the arguments that all services share.
+/// Arguments that all clients share: the registrars and the transport.
 #[derive(Debug, Args)]
 struct Service {
     #[command(flatten)]

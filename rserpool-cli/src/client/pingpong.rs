@@ -1,4 +1,4 @@
-//! Pings.
+//! The client of pingpong.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 500,
           value_parser = clap::value_parser!(u64).range(1..))]
     interval: u64,
-    /// The number of pings [default: no end]
+    /// Number of pings [default: no end]
     #[arg(long, value_name = "N")]
     count: Option<u64>,
     #[command(flatten)]

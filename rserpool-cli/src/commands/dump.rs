@@ -9,7 +9,7 @@ use rserpool::{Dump, DumpError, TransportAddress, dump};
 
 use crate::options::{self, TransportOption};
 
-/// The time that a registrar may take for an answer.
+/// Time that a registrar may take for an answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Show all that a registrar knows: its pools, their elements, other registrars
@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
     enrp: SocketAddr,
     #[command(flatten)]
     transport: TransportOption,
-    /// Print it as JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -71,7 +71,7 @@ fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Why there is no dump, and what to do about it.
+/// Explains why there is no dump, and what to do about it.
 fn explain(error: DumpError) -> anyhow::Error {
     match error {
         DumpError::Unreachable(..) | DumpError::Timeout(_) => anyhow::anyhow!(

@@ -7,12 +7,12 @@ use rserpool::cookie::KeyRing;
 
 /// Print a key for the servers of a pool
 ///
-/// Servers seal with the first key of their file what clients carry from one to the other, and
-/// open with all of them. So give all servers the same file: `rserpool keys > pool.keys`. To
-/// replace a key, add a new one behind it at all servers, then move that to the front.
+/// Servers seal the state of sessions, which clients store, with the first key of their file, and
+/// open it with any key of it. So give all servers the same file: `rserpool keys > pool.keys`. To
+/// replace a key, add a new one behind it at all servers, then move the new one to the front.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The name of the key, a number that is new in the file
+    /// Name of the key, a number that is new in the file
     #[arg(default_value_t = 1)]
     name: u32,
 }

@@ -1,4 +1,4 @@
-//! The small commands.
+//! Commands that need little code.
 
 pub(crate) mod dump;
 pub(crate) mod keys;

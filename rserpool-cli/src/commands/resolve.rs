@@ -10,26 +10,26 @@ use serde_json::json;
 
 use crate::options::{self, RegistrarOption, TransportOption};
 
-/// Show the elements of a pool, the one to use first on top
+/// Show the elements of a pool, in the order in which to use them
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Handle of the pool
     #[arg(value_name = "POOL", value_parser = options::pool_handle)]
     pool: PoolHandle,
-    /// The number of elements to ask for; the registrar may give fewer
+    /// Number of elements to ask for; the registrar may return fewer
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     items: Option<u32>,
-    /// Resolve so many times, and show how often each element was the one to use first
+    /// Resolve this number of times, and show how often each element was the first
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     times: Option<u32>,
-    /// Show also how the pool changes, as it does, until Ctrl-C
+    /// Also show changes of the pool as they happen, until Ctrl-C
     #[arg(long, conflicts_with_all = ["items", "times"])]
     watch: bool,
     #[command(flatten)]
     registrar: RegistrarOption,
     #[command(flatten)]
     transport: TransportOption,
-    /// Print the elements as JSON; with --watch, a line for each change
+    /// Print the elements as JSON; with --watch, one line per change
     #[arg(long)]
     json: bool,
 }
@@ -113,7 +113,7 @@ async fn tally(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Why a pool was not resolved, and what to do about it.
+/// Explains why a pool was not resolved, and what to do about it.
 pub(crate) fn explain_resolve(error: ResolveError) -> anyhow::Error {
     match &error {
         ResolveError::UnknownPool(_) => anyhow::anyhow!(

@@ -11,14 +11,14 @@ use tokio::sync::mpsc;
 use super::resolve::explain_resolve;
 use crate::options::{self, RegistrarOption, TransportOption};
 
-/// The time to wait for further replies when there is nothing more to send.
+/// Time to wait for further replies after the end of the input.
 const LAST_REPLIES: Duration = Duration::from_secs(1);
 
-/// Talk to a pool: lines go to one of its servers, and to another when that dies
+/// Talk to a pool: send lines to one of its servers, and to another when that crashes
 ///
-/// Each line of standard input is a message, and each message that comes back is printed. As
-/// many lines as are without a reply are sent again to the server that takes over. What happens to the session is
-/// told on standard error.
+/// Each line of standard input is sent as a message, and each message that is received is printed.
+/// After a failover, the lines without a reply are sent again to the new server. Events of the
+/// session are printed on standard error.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Handle of the pool
@@ -38,7 +38,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Why there is no session, and what to do about it.
+/// Explains why there is no session, and what to do about it.
 pub(crate) fn explain_session(error: SessionError) -> anyhow::Error {
     match error {
         SessionError::Resolve(error) => explain_resolve(error),
@@ -46,7 +46,7 @@ pub(crate) fn explain_session(error: SessionError) -> anyhow::Error {
     }
 }
 
-/// The lines of standard input, read on a thread of its own.
+/// Returns the lines of standard input, which a thread of its own reads.
 fn lines() -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel(16);
     std::thread::spawn(move || {
@@ -65,7 +65,7 @@ async fn talk(mut session: Session) -> anyhow::Result<()> {
     let mut since = None;
     let mut at_end = false;
     loop {
-        // With nothing left to say, replies are waited for that are still due.
+        // After the end of the input, wait for replies that are still due.
         let timeout = if unanswered.is_empty() { LAST_REPLIES / 4 } else { LAST_REPLIES };
         tokio::select! {
             event = session.recv() => match event {

@@ -1,4 +1,4 @@
-//! Messages out of capture files.
+//! Extracts messages from capture files.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -17,24 +17,25 @@ use super::sctp::Reassembler;
 const SCTP_OVER_UDP: u16 = 9899;
 const ASAP_PORT: u16 = 3863;
 const ENRP_PORT: u16 = 9901;
-/// Linux cooked, version 2: the protocol is first, of a header of 20 bytes.
+/// Length of the header of Linux cooked capture, version 2: 20 bytes, which begin with the
+/// protocol.
 const SLL2_HEADER: usize = 20;
 
-/// Something in a capture.
+/// A message or an error that was found in a capture.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Found {
-    /// The number of the frame, from 1 on, as Wireshark counts them.
+    /// The number of the frame, from 1 on, as in Wireshark.
     pub frame: u64,
-    /// From where.
+    /// Source of the packet.
     pub source: SocketAddr,
-    /// To where.
+    /// Destination of the packet.
     pub destination: SocketAddr,
-    /// A message of ASAP or ENRP; or what is wrong with the packet.
+    /// A message of ASAP or ENRP, or the error in the packet.
     pub content: Result<(Ppid, Bytes), String>,
 }
 
-/// Why a capture could not be read to its end.
+/// Error of reading a capture.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CaptureError {
@@ -51,11 +52,11 @@ pub enum CaptureError {
     },
 }
 
-/// Reads a capture file, and gives `sink` all ASAP and ENRP messages in it.
+/// Reads a capture file, and calls `sink` with each ASAP and ENRP message in it.
 ///
 /// # Errors
 ///
-/// When the file is damaged; the messages before that were given.
+/// Returns an error if the file is damaged. `sink` was called with all messages before that.
 pub fn read(file: &[u8], sink: &mut dyn FnMut(Found)) -> Result<(), CaptureError> {
     let mut reader = Reader { frame: 0, reassembler: Reassembler::default(), sink };
     match file.first_chunk::<4>() {
@@ -95,7 +96,7 @@ impl Reader<'_> {
         let (mut rest, parser) = PcapParser::new(file).map_err(|_| CaptureError::NotACapture)?;
         let link = parser.header().datalink;
         while !rest.is_empty() {
-            // Whatever else a packet says of itself, its bytes are what counts.
+            // Take the raw packet: only its bytes matter, whatever its header says.
             let (after, packet) =
                 parser.next_raw_packet(rest).map_err(|error| self.damaged(error))?;
             rest = after;
@@ -162,7 +163,7 @@ impl Reader<'_> {
     }
 }
 
-/// The network layer of a frame, if there is one.
+/// Returns the network layer of a frame, if there is one.
 fn network_packet(link: DataLink, data: &[u8]) -> Option<LaxSlicedPacket<'_>> {
     match link {
         DataLink::ETHERNET => LaxSlicedPacket::from_ethernet(data).ok(),

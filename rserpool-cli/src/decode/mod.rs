@@ -1,4 +1,4 @@
-//! `rserpool decode`: what is in a capture or in a message.
+//! `rserpool decode`: prints the messages of a capture, or a single message.
 
 pub mod capture;
 mod print;
@@ -31,12 +31,12 @@ pub struct Arguments {
     /// An ENRP message, in hexadecimal digits
     #[arg(long, value_name = "HEX", value_parser = hex, group = "input")]
     enrp: Option<Bytes>,
-    /// Print JSON, an object a line
+    /// Print JSON, one object per line
     #[arg(long)]
     json: bool,
 }
 
-/// Reads hexadecimal digits; spaces and colons do not matter.
+/// Reads hexadecimal digits; spaces and colons are ignored.
 fn hex(text: &str) -> Result<Bytes, String> {
     let digits: Vec<char> = text.chars().filter(|c| !c.is_whitespace() && *c != ':').collect();
     if let Some(wrong) = digits.iter().find(|digit| !digit.is_ascii_hexdigit()) {
@@ -49,7 +49,7 @@ fn hex(text: &str) -> Result<Bytes, String> {
     Ok(digits.chunks(2).map(|pair| value(pair[0]) << 4 | value(pair[1])).collect())
 }
 
-/// A message that decoded, whichever protocol it is of.
+/// A decoded message of either protocol.
 #[derive(Debug)]
 #[non_exhaustive]
 #[allow(clippy::large_enum_variant, reason = "there is one at a time")]
@@ -61,12 +61,11 @@ pub enum Decoded {
 }
 
 impl Decoded {
-    /// Decodes a message of the protocol `ppid`, and whether it encodes back to the same
-    /// bytes.
+    /// Decodes a message of the protocol `ppid`. Also returns whether it encodes to the same bytes.
     ///
     /// # Errors
     ///
-    /// When it is no message of that protocol.
+    /// Returns an error if it is not a message of that protocol.
     pub fn new(ppid: Ppid, bytes: &Bytes) -> Result<(Self, bool), DecodeError> {
         fn check<B: Body>(bytes: &Bytes) -> Result<(Message<B>, bool), DecodeError> {
             let message = Message::decode(bytes)?;
@@ -81,11 +80,11 @@ impl Decoded {
     }
 }
 
-/// Does what `rserpool decode` is asked for.
+/// Runs `rserpool decode`.
 ///
 /// # Errors
 ///
-/// When the file cannot be read or is not a capture.
+/// Returns an error if the file cannot be read or is not a capture.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut printer = Printer::new(std::io::stdout().lock(), arguments.json);
     if let Some(file) = &arguments.file {
@@ -114,7 +113,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(if printer.errors() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Whoever reads what we print may stop reading it, as `head` does; true then.
+/// Ignores a broken pipe, for programs such as `head` that stop reading early. Returns true then.
 fn quiet(result: std::io::Result<()>) -> std::io::Result<bool> {
     match result {
         Ok(()) => Ok(false),

@@ -1,4 +1,4 @@
-//! Messages for people and for machines.
+//! Prints messages as text or as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

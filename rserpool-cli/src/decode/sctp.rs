@@ -1,4 +1,4 @@
-//! User messages out of SCTP packets (RFC 9260 section 3).
+//! Extracts user messages from SCTP packets (RFC 9260 section 3).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,7 +12,8 @@ const DATA: u8 = 0;
 const BEGIN: u8 = 0x02;
 const END: u8 = 0x01;
 
-/// The most fragments that wait for the rest of their messages; the oldest are forgotten.
+/// Maximum number of fragments that wait for the rest of their messages. Beyond it, the oldest are
+/// dropped.
 const MAX_FRAGMENTS: usize = 4096;
 
 /// The ports of a packet.
@@ -25,7 +26,7 @@ pub(super) struct Ports {
 /// One direction of one association.
 type Flow = (u16, u16, u32);
 
-/// Puts user messages together.
+/// Reassembles user messages.
 #[derive(Debug, Default)]
 pub(super) struct Reassembler {
     fragments: BTreeMap<(Flow, u32), Fragment>,
@@ -39,7 +40,7 @@ struct Fragment {
     data: Bytes,
 }
 
-/// The fault of a packet that cannot be parsed.
+/// Error of parsing a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Malformed {
     #[error("SCTP packet of {0} bytes is too short")]
@@ -51,7 +52,7 @@ pub(super) enum Malformed {
 }
 
 impl Reassembler {
-    /// Takes a packet; `message` gets each user message that is complete with it.
+    /// Handles a packet. `message` is called with each user message that it completes.
     pub(super) fn packet(
         &mut self,
         packet: &Bytes,
@@ -88,8 +89,8 @@ impl Reassembler {
         Ok(())
     }
 
-    /// The user message that is complete with this fragment. Its fragments have consecutive
-    /// transmission sequence numbers.
+    /// Returns the user message that this fragment completes. The fragments of a message have
+    /// consecutive transmission sequence numbers.
     fn data(&mut self, flow: Flow, tsn: u32, fragment: Fragment) -> Option<(Ppid, Bytes)> {
         if fragment.flags & (BEGIN | END) == BEGIN | END {
             return Some((fragment.ppid, fragment.data));
@@ -121,7 +122,8 @@ impl Reassembler {
         Some((ppid, data.into()))
     }
 
-    /// Goes from `tsn` on in one direction, to the fragment that has `flag`.
+    /// Steps through the fragments of one direction from `tsn` on, to the one that has `flag`.
+    /// Returns its transmission sequence number.
     fn run(&self, flow: Flow, tsn: u32, flag: u8, step: fn(u32, u32) -> u32) -> Option<u32> {
         let mut tsn = tsn;
         for _ in 0..=MAX_FRAGMENTS {

@@ -1,4 +1,4 @@
-//! The processes of the demonstration: which run, which are killed, which replace them.
+//! Starts, kills and replaces the processes of the demonstration.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -33,7 +33,7 @@ pub(super) struct Cast {
 pub(super) enum Victim {
     Registrar,
     Server,
-    /// Nobody: all of those whose turn it was are dead.
+    /// No process: all candidates are dead already.
     Nobody,
 }
 
@@ -44,7 +44,7 @@ enum Newcomer {
 }
 
 impl Cast {
-    /// Starts everybody.
+    /// Starts all processes.
     pub(super) async fn start(transport: &'static str, screen: &Screen) -> anyhow::Result<Self> {
         let (mut places, mut registrars) = (Vec::new(), Vec::new());
         for _ in 0..REGISTRARS {
@@ -75,8 +75,8 @@ impl Cast {
         self.places.iter().map(|place| place.asap)
     }
 
-    /// Kills a server that serves somebody, or every third time a registrar; another takes its
-    /// place.
+    /// Kills a server that has sessions, or every third time a registrar. It is replaced by another
+    /// one.
     pub(super) async fn kill_one(
         &mut self,
         report: &mut Report,
@@ -86,7 +86,7 @@ impl Cast {
         if !self.kills.is_multiple_of(3) {
             return self.kill_server(report, screen);
         }
-        // One dies at a time: the others have to know what it knew.
+        // Only one registrar at a time: the others need time to replicate its data.
         if self.registrars.len() < REGISTRARS {
             return Ok(Victim::Nobody);
         }
@@ -108,7 +108,7 @@ impl Cast {
         if self.servers.is_empty() {
             return Ok(Victim::Nobody);
         }
-        // One that serves somebody, or else the one that came first.
+        // A server that has sessions, or else the oldest one.
         let serving = report.serving();
         let serves = |server: &ServerProcess| serving.contains(&server.identifier);
         let mut victim = self.servers.remove(self.servers.iter().position(serves).unwrap_or(0));
@@ -124,11 +124,11 @@ impl Cast {
         Ok(Victim::Server)
     }
 
-    /// Waits until somebody came in place of one that was killed, and says who.
+    /// Waits until a killed process was replaced, and reports the new one.
     ///
     /// # Cancel safety
     ///
-    /// Nobody is lost.
+    /// If the future is dropped, no replacement is lost.
     pub(super) async fn replaced(&mut self, screen: &Screen) -> anyhow::Result<()> {
         let Some(newcomer) = self.replacing.join_next().await else {
             return std::future::pending().await;

@@ -1,4 +1,4 @@
-//! A client of the demonstration: it counts, and checks the count.
+//! A client of the demonstration, which sends requests and checks the count in the replies.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::pool;
 use crate::serve::read_count;
 
-/// The pause between a reply and the next request.
+/// Pause between a reply and the next request.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Interval between the progress reports of a client.
@@ -20,7 +20,7 @@ const PROGRESS: Duration = Duration::from_millis(500);
 pub(super) enum News {
     /// The session is served by this element.
     Served { session: usize, by: String },
-    /// The element is gone, another took over, and has answered.
+    /// The element failed, and another took over and has answered.
     FailedOver {
         session: usize,
         from: String,
@@ -29,27 +29,27 @@ pub(super) enum News {
         answered: Instant,
         noticed: Instant,
     },
-    /// The numbers so far.
+    /// The counters so far.
     Progress { session: usize, tally: Tally },
-    /// The session is over, and not because we wanted it.
+    /// The session failed.
     Broken { session: usize, error: RequestError },
 }
 
 /// Counters of a client.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Tally {
-    /// Requests that were begun.
+    /// Requests that were started.
     pub(super) sent: u64,
-    /// Requests that got the reply that they should.
+    /// Requests that received the expected reply.
     pub(super) answered: u64,
     /// Requests that were counted or answered more than once.
     pub(super) answered_twice: u64,
-    /// Requests that the server's count lacks.
+    /// Requests that are missing in the server's count.
     pub(super) missed: u64,
 }
 
-/// Asks for the pool, now that a registrar was killed, until there is an answer; how long that
-/// took.
+/// Resolves the pool, after a registrar was killed, until there is an answer. Returns the time that
+/// it took.
 pub(super) async fn resolve_again(user: PoolUser) -> Duration {
     let begun = Instant::now();
     while user.resolve(pool(), ResolveOptions::default()).await.is_err() {
@@ -58,7 +58,7 @@ pub(super) async fn resolve_again(user: PoolUser) -> Duration {
     begun.elapsed()
 }
 
-/// Counts with the pool until `stopped` says so.
+/// Sends requests to the pool until `stopped` is set.
 pub(super) async fn count(
     number: usize,
     session: RequestSession,
@@ -84,7 +84,7 @@ struct Client {
     session: RequestSession,
     tell: mpsc::Sender<News>,
     tally: Tally,
-    /// A failover without an answer yet: from, to, since when.
+    /// A failover without an answer so far: the old element, the new one, and the start.
     failover: Option<(String, String, Instant)>,
 }
 
@@ -107,7 +107,7 @@ impl Client {
         let _ = self.tell.send(news).await;
     }
 
-    /// One request, to as many servers as it takes.
+    /// Sends one request, to as many servers as necessary.
     async fn request(&mut self) -> Result<(), RequestError> {
         let body = self.tally.sent.to_be_bytes().to_vec();
         self.session.submit(body).expect("one at a time has room");
@@ -132,12 +132,12 @@ impl Client {
         }
     }
 
-    /// Compares a reply with the request that it should be for.
+    /// Compares a reply with the expected one.
     fn check(&mut self, count: Option<u64>) {
         let expected = self.tally.sent;
         match count.unwrap_or(0) {
             count if count == expected => self.tally.answered += 1,
-            // The server's state is behind, or ahead, of what was answered.
+            // The server's state is behind, or ahead of, what was answered.
             count if count < expected => self.tally.missed += expected - count,
             count => self.tally.answered_twice += count - expected,
         }

@@ -1,7 +1,7 @@
-//! `rserpool demo`: a failover that one can watch.
+//! `rserpool demo`: shows failovers as they happen.
 //!
-//! Three registrars and three servers run as processes of their own. Clients count with the
-//! servers, while both are killed again and again.
+//! Three registrars and three servers run in processes of their own. Clients send requests to the
+//! servers, while servers and registrars are killed again and again.
 
 mod cast;
 mod client;
@@ -22,41 +22,42 @@ use crate::process;
 use cast::{Cast, Victim};
 use report::{Report, Screen};
 
-/// The pool of the demonstration.
+/// Returns the handle of the demonstration's pool.
 fn pool() -> PoolHandle {
     "DemoPool".parse().expect("not empty")
 }
 
 const SESSIONS: usize = 3;
 
-/// The time that the last failover may take to be seen.
+/// Time after the last kill in which its failover should complete.
 const CALM: Duration = Duration::from_millis(700);
 
-/// The time that the sessions may take to end their last request.
+/// Maximum time for the sessions to finish their last requests.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Watch sessions survive the death of their servers
+/// Watch sessions survive the crashes of their servers
 ///
-/// Starts three registrars and three servers that count requests, opens sessions, and kills
-/// servers, and every third time a registrar, with SIGKILL while they work. Ends with a summary;
-/// the exit status is 0 if no request was lost and none was counted twice.
+/// Starts three registrars and three servers that count requests, and opens sessions. While they
+/// work, kills a server again and again, and every third time a registrar, with SIGKILL. Prints a
+/// summary at the end; the exit status is 0 if no request was lost and none was counted twice.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The time to go on
+    /// Duration in seconds
     #[arg(long, value_name = "N", default_value_t = 20,
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
-    /// The number of processes to kill, in place of --seconds
+    /// Number of processes to kill, in place of --seconds
     #[arg(long, value_name = "N", conflicts_with = "seconds",
           value_parser = clap::value_parser!(u64).range(1..))]
     kills: Option<u64>,
-    /// Milliseconds from one kill to the next: half as many to one and a half times as many
+    /// Mean time between kills in milliseconds; each is between half and one and a half times as
+    /// long
     #[arg(long, value_name = "N", default_value_t = 700,
           value_parser = clap::value_parser!(u64).range(20..=60_000))]
     every: u64,
     #[command(flatten)]
     transport: TransportOption,
-    /// Print nothing but the summary, as JSON
+    /// Print only the summary, as JSON
     #[arg(long)]
     json: bool,
 }
@@ -72,7 +73,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             }
             Ok(if report.is_flawless() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        // The processes end with this future: each dies with its handle.
+        // The child processes are killed when this future is dropped with their handles.
         _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(130)),
     }
 }
@@ -103,7 +104,7 @@ async fn demonstrate(arguments: &Arguments) -> anyhow::Result<Report> {
         Some(_) => next_kill + Duration::from_secs(u64::from(u32::MAX)),
         None => Instant::now() + Duration::from_secs(arguments.seconds),
     };
-    // The last kill leaves time to see the failover.
+    // The last kill is early enough to see its failover.
     let last_kill = end - CALM.min(Duration::from_secs(arguments.seconds) / 2);
     let mut resolving = JoinSet::new();
     loop {
@@ -125,7 +126,7 @@ async fn demonstrate(arguments: &Arguments) -> anyhow::Result<Report> {
             () = tokio::time::sleep_until(end) => break,
         }
     }
-    // What is under way is answered before the end.
+    // Requests in progress are answered before the end.
     let _ = stop.send(true);
     let deadline = Instant::now() + GRACE;
     loop {

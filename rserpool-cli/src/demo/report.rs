@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::client::{News, Tally};
 use crate::process::ServerProcess;
 
-/// The terminal, or the file that replaces it.
+/// Standard output, on which events are printed if `visible` is set.
 #[derive(Debug)]
 pub(super) struct Screen {
     visible: bool,
@@ -34,29 +34,29 @@ impl Screen {
 
     fn say_at(&self, time: Instant, text: &str) {
         if self.visible {
-            // Whether anybody still watches does not matter.
+            // It does not matter if nobody reads it any more.
             let time = (time - self.start).as_secs_f64();
             let _ = writeln!(std::io::stdout(), "{time:8.3} s  {text}");
         }
     }
 }
 
-/// Everything that the summary is made of.
+/// The data for the summary.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     tallies: BTreeMap<usize, Tally>,
     serving: BTreeMap<usize, String>,
     kills: BTreeMap<String, Instant>,
-    /// From the kill to the first answer of the next server.
+    /// Times from a kill to the first answer of the next server.
     interruptions: Vec<Duration>,
     registrars_killed: u64,
-    /// From the kill of a registrar to the first resolution after it.
+    /// Times from the kill of a registrar to the first resolution after it.
     resolutions: Vec<Duration>,
     broken: Vec<String>,
 }
 
 impl Report {
-    /// The servers that serve somebody.
+    /// Returns the servers that have sessions.
     pub(super) fn serving(&self) -> Vec<String> {
         self.serving.values().cloned().collect()
     }
@@ -153,7 +153,7 @@ impl Report {
     }
 }
 
-/// The median and the worst of them, in milliseconds.
+/// Returns the median and the maximum of the durations, in milliseconds.
 fn spread(durations: &[Duration]) -> Option<(f64, f64)> {
     let mut sorted: Vec<_> =
         durations.iter().map(|duration| duration.as_secs_f64() * 1000.0).collect();

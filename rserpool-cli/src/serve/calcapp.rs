@@ -1,7 +1,7 @@
-//! CalcApp, as rsplib speaks it: jobs that take time, and go on at another server.
+//! CalcApp, compatible with rsplib: jobs that take time, and continue on another server.
 //!
-//! A message has 24 bytes in network byte order: kind, flags, length (16 bits), job (32 bits),
-//! size of the job and how much of it is done (64 bits each). The cookie is the last three.
+//! A message has 24 bytes in network byte order: kind, flags, length (16 bits), job (32 bits), size
+//! of the job and the completed part of it (64 bits each). The cookie consists of the last three.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -19,7 +19,7 @@ pub(crate) const CALC_APP: Ppid = Ppid(34);
 const LENGTH: usize = 24;
 /// Interval between updates of the work that has been done.
 const TICK: Duration = Duration::from_millis(50);
-/// After what time there is another cookie.
+/// Interval between cookies.
 const COOKIE_TIME: Duration = Duration::from_millis(500);
 
 /// The type of a message.
@@ -34,7 +34,7 @@ pub(crate) enum Kind {
     KeepAliveAck,
 }
 
-/// A message, and with another kind its answer.
+/// A message. Its answer has another kind and the same other fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Message {
     pub(crate) kind: Kind,
@@ -49,7 +49,7 @@ impl Message {
         [&header[..], &self.state()].concat().into()
     }
 
-    /// Job, size, and how much is done.
+    /// Returns the cookie: job, size, and completed part.
     fn state(self) -> Vec<u8> {
         let [size, completed] = [self.size, self.completed].map(u64::to_be_bytes);
         [&self.job.to_be_bytes()[..], &size, &completed].concat()
@@ -96,7 +96,7 @@ impl Processor {
         Self { capacity, max_jobs, jobs: Mutex::new(0), load: watch::Sender::new(0.0) }
     }
 
-    /// The share of the jobs that there can be.
+    /// Subscribes to the load: the number of jobs divided by the maximum.
     pub(crate) fn load(&self) -> watch::Receiver<f64> {
         self.load.subscribe()
     }
@@ -109,7 +109,7 @@ impl Processor {
         done
     }
 
-    /// Takes another job, if there is room.
+    /// Admits another job, if there is room.
     fn admit(&self) -> Option<Place<'_>> {
         let admitted = self.change(|jobs| {
             let room = *jobs < self.max_jobs;
@@ -120,7 +120,7 @@ impl Processor {
     }
 }
 
-/// The place of a job, which is free again when it is dropped.
+/// The place of a job, which is released when it is dropped.
 struct Place<'p> {
     processor: &'p Processor,
 }
@@ -150,7 +150,7 @@ struct Job<'p> {
     cookie_sent: Instant,
 }
 
-/// Computes one job after the other.
+/// Computes one job after another.
 pub(crate) async fn serve(
     mut session: ElementSession,
     processor: &Processor,
@@ -203,7 +203,8 @@ pub(crate) async fn serve(
     }
 }
 
-/// Goes on with a job, and tells when it is complete or a cookie is due. Whether it goes on.
+/// Continues with a job, and sends a message when it is complete or a cookie is due. Returns
+/// whether the job continues.
 async fn compute(job: &mut Job<'_>, session: &mut ElementSession) -> Result<bool, Broken> {
     let now = Instant::now();
     let done = job.place.computed(now - job.computed_until);

@@ -8,13 +8,13 @@ use super::Broken;
 /// Length of a message in bytes.
 const BLOCK: usize = 1024;
 
-/// Sends printable characters until the client has enough.
+/// Sends printable characters until the client closes the session.
 pub(crate) async fn serve(mut session: ElementSession) -> Result<(), Broken> {
     let mut characters = (30..=127_u8).cycle();
     loop {
         let block: Bytes = characters.by_ref().take(BLOCK).collect();
         session.send(Ppid::NONE, block).await?;
-        // What the client says does not matter, but that it goes does.
+        // The content of the client's messages is ignored; only the end of the session counts.
         if let std::task::Poll::Ready(event) = futures::poll!(std::pin::pin!(session.recv()))
             && event?.is_none()
         {

@@ -1,7 +1,7 @@
 //! A service with state: it counts the requests of each session, and replies with the count.
 //!
-//! That the count goes on when a server dies, with no request counted twice, is the framework's
-//! work, not this file's.
+//! This file needs no code for failover: the framework keeps the count when a server crashes, and
+//! counts no request twice.
 
 use rserpool::proto::wire::Bytes;
 use rserpool::{InvalidState, Service};
@@ -26,7 +26,7 @@ impl Service for Counter {
     }
 }
 
-/// A number of 64 bits in network byte order.
+/// Parses a number of 64 bits in network byte order.
 pub(crate) fn read_count(bytes: &[u8]) -> Option<u64> {
     bytes.try_into().ok().map(u64::from_be_bytes)
 }

@@ -4,7 +4,7 @@ use rserpool::ElementSession;
 
 use super::Broken;
 
-/// Takes each message, and does nothing with it.
+/// Receives messages and ignores them.
 pub(crate) async fn serve(mut session: ElementSession) -> Result<(), Broken> {
     while session.recv().await?.is_some() {}
     Ok(())

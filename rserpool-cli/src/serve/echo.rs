@@ -4,7 +4,7 @@ use rserpool::{ElementEvent, ElementSession};
 
 use super::Broken;
 
-/// Sends each message back as it came. There is no state to hand over.
+/// Sends each message back unchanged. There is no state to hand over.
 pub(crate) async fn serve(mut session: ElementSession) -> Result<(), Broken> {
     while let Some(event) = session.recv().await? {
         if let ElementEvent::Message(message) = event {

@@ -33,10 +33,10 @@ pub(crate) use calcapp::{CALC_APP, Kind as CalcAppKind, Message as CalcAppMessag
 pub(crate) use counter::read_count;
 pub(crate) use pingpong::{PING_PONG, Pong, make_ping};
 
-/// After what time without a registrar to say so.
+/// Time without a registrar after which a message is printed.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The time that the registrar may take to confirm that we leave.
+/// Time that the registrar may take to confirm that the element leaves.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Run a server: a pool element that offers a service
@@ -58,11 +58,11 @@ pub(crate) struct Arguments {
     /// [default: any port of the addresses that reach the registrar]
     #[arg(long, value_name = "ADDR", value_parser = options::listen_address)]
     listen: Vec<SocketAddr>,
-    /// Computations a second, of calcapp
+    /// Computations a second, for calcapp
     #[arg(long, value_name = "N", default_value_t = 1_000_000,
           value_parser = clap::value_parser!(u64).range(1..))]
     capacity: u64,
-    /// Jobs at a time, of calcapp
+    /// Maximum number of jobs at a time, for calcapp
     #[arg(long, value_name = "N", default_value_t = 10,
           value_parser = clap::value_parser!(u32).range(1..))]
     max_jobs: u32,
@@ -70,13 +70,13 @@ pub(crate) struct Arguments {
     registrar: RegistrarOption,
     #[command(flatten)]
     transport: TransportOption,
-    /// The keys that seal the sessions' state, of counter; `rserpool keys` makes one
+    /// File of the keys that seal the sessions' state, for counter; `rserpool keys` makes one
     #[arg(long, value_name = "FILE", required_if_eq("service", "counter"))]
     keys: Option<PathBuf>,
     /// Print the identifier as JSON
     #[arg(long)]
     json: bool,
-    /// End when standard input ends
+    /// Exit when standard input closes
     #[arg(long, hide = true)]
     until_eof: bool,
 }
@@ -84,19 +84,19 @@ pub(crate) struct Arguments {
 /// A service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Service {
-    /// Sends back what it gets
+    /// Sends each message back
     Echo,
-    /// Takes what it gets
+    /// Discards all messages
     Discard,
-    /// Tells the time
+    /// Sends the time
     Daytime,
     /// Sends characters without end
     Chargen,
-    /// Numbers the pings it gets
+    /// Numbers the pings that it receives
     Pingpong,
-    /// Computes for as long as a job takes, and goes on where another server stopped
+    /// Computes jobs, and continues where another server stopped
     Calcapp,
-    /// Counts the requests of each session; the count moves on with the session
+    /// Counts the requests of each session; a failover keeps the count
     Counter,
 }
 
@@ -122,7 +122,7 @@ impl Service {
             Self::Chargen => chargen::serve(session).await,
             Self::Calcapp => calcapp::serve(session, &processor).await,
             Self::Pingpong => pingpong::serve(session).await,
-            // Offered in another way.
+            // Served by other code.
             Self::Counter => Ok(()),
         };
         match result {
@@ -132,7 +132,7 @@ impl Service {
     }
 }
 
-/// Why a session is over before its time.
+/// Error that ends a session early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Broken {
     #[error("the client is gone: {0}")]
@@ -221,7 +221,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says how busy the processor is, for as long as it works.
+/// Updates the element's load whenever the processor's changes, as long as the processor exists.
 async fn follow_load(control: &ElementControl, mut load: watch::Receiver<f64>) {
     while load.changed().await.is_ok() {
         let share = *load.borrow_and_update();

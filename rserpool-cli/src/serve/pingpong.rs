@@ -1,4 +1,4 @@
-//! PingPong, as rsplib speaks it: numbers, in network byte order.
+//! PingPong, compatible with rsplib: numbers, in network byte order.
 //!
 //! A ping is `1, flags, length (16 bits), message number (64 bits), data`, its pong
 //! `2, 0, length, message number, reply number (64 bits), data`. Replies are numbered from 1
@@ -16,7 +16,7 @@ const PONG: u8 = 2;
 const HEADER: usize = 12;
 const COOKIE_MARK: &[u8; 8] = b"<PP-TD1>";
 
-/// Answers pings until the session ends.
+/// Answers pings until the client closes the session.
 pub(crate) async fn serve(mut session: ElementSession) -> Result<(), Broken> {
     let mut reply = 1;
     while let Some(event) = session.recv().await? {
@@ -46,7 +46,7 @@ fn make_cookie(next: u64) -> Bytes {
     [&COOKIE_MARK[..], &next.to_be_bytes()].concat().into()
 }
 
-/// The answer to a ping; none to what is no ping or too long.
+/// Returns the answer to a ping; `None` if the message is not a ping or is too long.
 fn pong(ping: &[u8], reply: u64) -> Option<Bytes> {
     let (header, data) = ping.split_at_checked(HEADER)?;
     let length = u16::from_be_bytes([header[2], header[3]]);
@@ -57,7 +57,7 @@ fn pong(ping: &[u8], reply: u64) -> Option<Bytes> {
     Some([&[PONG, 0], &length, &header[4..], &reply.to_be_bytes(), data].concat().into())
 }
 
-/// A ping.
+/// Makes a ping.
 pub(crate) fn make_ping(number: u64, data: &[u8]) -> Bytes {
     let length = u16::try_from(HEADER + data.len()).unwrap_or(u16::MAX).to_be_bytes();
     [&[PING, 0], &length[..], &number.to_be_bytes(), data].concat().into()

@@ -26,8 +26,8 @@ impl ElementConfig {
     /// Creates the default configuration of an element of the pool `pool_handle` that serves its
     /// users at `user_transport` and looks for its registrar as `hunt` says.
     ///
-    /// Without IP addresses in `user_transport`, it registers those that it reaches its
-    /// registrar from.
+    /// Without IP addresses in `user_transport`, it registers the local addresses of the connection
+    /// to its registrar.
     #[must_use]
     pub fn new(
         pool_handle: PoolHandle,
@@ -49,7 +49,7 @@ impl ElementConfig {
         }
     }
 
-    /// The identifier in the pool: drawn at random (RFC 5352 section 3.1).
+    /// Sets the identifier in the pool. Default: drawn at random (RFC 5352 section 3.1).
     #[must_use]
     pub fn identifier(mut self, identifier: PoolElementId) -> Self {
         self.identifier = Some(identifier);
@@ -64,23 +64,24 @@ impl ElementConfig {
     }
 
     /// Sets the address on which the element accepts connections from registrars. Its IP addresses
-    /// are ignored. Registrars need it over TCP alone.
+    /// are ignored. Registrars need it only over TCP.
     #[must_use]
     pub fn asap_transport(mut self, asap_transport: TransportAddress) -> Self {
         self.asap_transport = Some(asap_transport);
         self
     }
 
-    /// The policy that the pool shall have, and this element's values: round robin.
+    /// Sets the policy of the pool, and this element's values for it. Default: round robin.
     #[must_use]
     pub fn policy(mut self, policy: PolicyParameters) -> Self {
         self.policy = policy;
         self
     }
 
-    /// The time that a registration lasts that is not renewed: 90 s, rsplib's. It is renewed
-    /// T4-reregistration after it was made: 10 minutes or 20 s before it ends, whichever is less
-    /// (RFC 5352 section 7.1), but not before a third of it has passed.
+    /// Sets the lifetime of a registration that is not renewed. Default: 90 s (rsplib). The
+    /// registration is renewed by T4-reregistration: 10 minutes after it was made or 20 s before it
+    /// expires, whichever is earlier (RFC 5352 section 7.1), but not before a third of its
+    /// lifetime.
     #[must_use]
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
@@ -133,8 +134,9 @@ impl ElementConfig {
         self
     }
 
-    /// After how many registrations without an answer the owner is told that there is none:
-    /// MAX-REG-ATTEMPT, 2 (RFC 5352 section 7.3). The element goes on trying.
+    /// Sets the number of registrations without an answer after which the element reports that
+    /// there is no registrar, MAX-REG-ATTEMPT. Default: 2 (RFC 5352 section 7.3). The element
+    /// continues to try.
     #[must_use]
     pub fn max_registration_attempts(mut self, attempts: u32) -> Self {
         self.max_registration_attempts = attempts;

@@ -1,4 +1,4 @@
-//! The pool element's side towards its registrar (RFC 5352 section 3).
+//! The pool element as a client of its registrar (RFC 5352 section 3).
 
 mod config;
 mod registration;
@@ -22,50 +22,51 @@ use registration::draw_identifier;
 
 pub use config::ElementConfig;
 
-/// The time that a member that is refused waits before it registers again, doubled up to RETRAN.max
-/// (RFC 5352 section 7.3). Not from the RFCs.
+/// The time that an element waits after a refusal before it registers again. It is doubled with
+/// each refusal, as in RFC 5352 section 7.3. The value is not from the RFCs.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 
-/// The most connections from registrars. Not from the RFCs. There are as many as there are
-/// registrars that look after the element.
+/// The maximum number of connections from registrars. Not from the RFCs. Each registrar that
+/// supervises the element has one.
 const MAX_ACCEPTED: usize = 64;
 
-/// The number of requests to be deregistered, each time another registrar if there is one. Not from the
+/// The number of attempts to deregister, each with another registrar if there is one. Not from the
 /// RFCs.
 const MAX_DEREGISTRATION_ATTEMPTS: u32 = 2;
 
-/// The time that who connects may take to send a keep-alive. Not from the RFCs.
+/// The time that a host which connects may take to send a keep-alive. Not from the RFCs.
 const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Interval at which the element checks whether its host's addresses changed, over a transport that
 /// follows such changes. Not from the RFCs.
 const ADDRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A pool element: it registers, stays registered, answers keep-alives, and finds another
-/// registrar when its own is gone.
+/// A pool element: it registers, renews its registration, answers keep-alives, and finds another
+/// registrar when its own fails.
 #[derive(Debug)]
 pub struct Element {
     config: ElementConfig,
     identifier: PoolElementId,
     identifiers_drawn: u32,
     policy: PolicyParameters,
-    /// When it registered with another load last.
+    /// The last time that it registered because of a changed load.
     load_told: Option<Instant>,
     state: State,
     home: Option<Home>,
-    /// The element's own address and the registrar's on the connection to the last home.
+    /// The local address and the registrar's address on the connection to the last home registrar.
     last_home: Option<(TransportAddress, TransportAddress)>,
     /// Registrations sent since the last answer.
     attempts: u32,
-    /// True if a registrar may hold a registration of ours.
+    /// True if a registrar may hold a registration of this element.
     claimed: bool,
-    /// True if it was a member before: then a refusal is not the end.
+    /// True if it was a member before: then it tries again after a refusal because of its
+    /// identifier.
     was_member: bool,
     /// Number of refusals since the last acceptance.
     refusals: u32,
     /// The time to wait after the next refusal.
     retry_delay: Duration,
-    /// Connections from outside.
+    /// Accepted connections.
     accepted: BTreeMap<ConnectionId, Accepted>,
     hunt: Hunt,
     rng: StdRng,
@@ -75,24 +76,24 @@ pub struct Element {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Not a member, and about to become one.
+    /// Not a member, but registering or looking for a registrar.
     Joining,
     Registered,
-    /// Refused for a reason that trying again does not mend.
+    /// Refused for a reason that a retry cannot resolve.
     Rejected,
     Leaving,
     Left,
 }
 
-/// A connection from outside: from a registrar, as far as anybody knows.
+/// An accepted connection, presumably from a registrar.
 #[derive(Debug)]
 struct Accepted {
     host: IpAddr,
     peer: TransportAddress,
-    /// The registrar that offered to be the home, to an element which does not know yet under which
-    /// address it is reached.
+    /// The registrar that offered to become the home while the element did not know its own address
+    /// yet.
     offer: Option<RegistrarId>,
-    /// True if its first fault was logged.
+    /// True if its first protocol violation was reported.
     has_misbehaved: bool,
 }
 
@@ -102,7 +103,7 @@ struct Home {
     connection: ConnectionId,
     local: TransportAddress,
     peer: TransportAddress,
-    /// Known from its keep-alives.
+    /// Identifier of the registrar, once a keep-alive has told it.
     registrar: Option<RegistrarId>,
 }
 
@@ -114,9 +115,9 @@ enum Timer {
     Deregistration,
     /// T4-reregistration.
     Reregistration,
-    /// The load changed, and it is too soon to tell.
+    /// The load changed, but the last report was less than [`ElementConfig::load_interval`] ago.
     Load,
-    /// The addresses of this host may be others.
+    /// The addresses of this host are to be checked again.
     Addresses,
     FirstMessage(ConnectionId),
 }
@@ -125,40 +126,42 @@ enum Timer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "drivers handle each")]
 pub enum Event {
-    /// It is a member of the pool.
+    /// The element is registered as a member of the pool.
     Registered {
-        /// Its identifier.
+        /// Identifier of the element.
         identifier: PoolElementId,
-        /// Its home registrar's address.
+        /// Address of the home registrar.
         registrar: TransportAddress,
     },
-    /// The registrar does not take it: at once, or after 14 seconds where another element has the
-    /// identifier that was chosen for it. It tries again, for the pool may change.
+    /// The registrar rejected the registration: at once, or after 14 seconds if another element has
+    /// the configured identifier. The element tries again, since the pool may change.
     Rejected(OperationError),
-    /// The registrar cannot take it now, or refused to let it go. It tries again.
+    /// The registrar lacks resources for the registration, or refused a deregistration. After a
+    /// refused registration, the element tries again.
     Refused(OperationError),
-    /// The compatibility profile forbids its pool handle or its policy. Nothing was sent: it
-    /// stays what it was, with the policy that it had.
+    /// The compatibility profile forbids the pool handle or the policy. Nothing was sent: the
+    /// element keeps its state and its policy.
     Incompatible(Incompatible),
-    /// It is registered, but not as it asked: some of its addresses were left out (RFC 5352
-    /// section 2.2.3).
+    /// The element is registered, but some of its addresses were left out (RFC 5352 section 2.2.3).
     AddressesLeftOut(OperationError),
-    /// Another registrar is its home now (RFC 5352 section 3.5).
+    /// Another registrar has become the home registrar (RFC 5352 section 3.5).
     HomeChanged(RegistrarId),
-    /// The home registrar reported an error that belongs to no request.
+    /// A registrar reported an error that belongs to no request.
     RegistrarError(OperationError),
-    /// Somebody sent what is not ASAP.
+    /// The other end of a connection sent a message that is not valid ASAP.
     Misbehaved(String),
-    /// The home registrar is gone, or does not answer; another is looked for.
+    /// The connection to the home registrar failed, or it does not answer. The element looks for
+    /// another one.
     RegistrarLost,
-    /// None was found so far; the search goes on.
+    /// No registrar was found so far. The search continues.
     NoRegistrar,
-    /// The registrar dropped it, since it was too late to renew its registration. It
-    /// registers again.
+    /// The registrar removed the element, for instance because the registration was not renewed in
+    /// time. The element registers again.
     Expired,
-    /// It left the pool. The last event.
+    /// The element left the pool. The last event.
     Deregistered {
-        /// True if the registrar said so; else the registration has yet to expire.
+        /// True if a registrar confirmed it, or there was no registration to remove. Otherwise the
+        /// registration may remain until it expires.
         confirmed: bool,
     },
 }
@@ -192,13 +195,13 @@ impl Element {
         }
     }
 
-    /// The identifier in the pool.
+    /// Returns the identifier in the pool.
     #[must_use]
     pub fn identifier(&self) -> PoolElementId {
         self.identifier
     }
 
-    /// The pool.
+    /// Returns the handle of the pool.
     #[must_use]
     pub fn pool_handle(&self) -> &PoolHandle {
         &self.config.pool_handle
@@ -225,7 +228,7 @@ impl Element {
         }
     }
 
-    /// Registers with another policy or other values, a new load for instance.
+    /// Registers again with another policy or other values, a new load for instance.
     pub fn set_policy(&mut self, now: Instant, policy: PolicyParameters) {
         self.out.begin();
         if let Err(error) = self.check(&policy) {
@@ -237,14 +240,15 @@ impl Element {
                 self.state = State::Joining;
                 self.register(now);
             }
-            // Where a registration is on its way, it has the old values, and another follows.
+            // A registration that is under way has the old values, so another one follows.
             State::Registered | State::Joining if self.home.is_some() => self.register(now),
             State::Registered | State::Joining | State::Leaving | State::Left => {}
         }
     }
 
-    /// Registers with another load, from 0.0 to 1.0, if the policy has one: at once, or when the
-    /// last time was [`ElementConfig::load_interval`] ago. Other loads may come until then.
+    /// Registers again with another load, from 0.0 to 1.0, if the policy has one. If the last
+    /// report was less than [`ElementConfig::load_interval`] ago, the element waits for the rest of
+    /// that time and then reports the latest load.
     pub fn set_load(&mut self, now: Instant, load: f64) {
         self.out.begin();
         let Some(policy) = self.policy.with_load(load) else { return };
@@ -269,7 +273,7 @@ impl Element {
         self.config.hunt.profile().check(&self.config.pool_handle, Some(policy))
     }
 
-    /// Leaves the pool.
+    /// Deregisters from the pool.
     pub fn deregister(&mut self, now: Instant) {
         self.out.begin();
         match self.state {
@@ -294,8 +298,8 @@ impl Element {
         self.hunt.start(now, &mut self.out, &mut self.rng);
     }
 
-    /// The home registrar is gone or does not answer: another one is looked for (RFC 5352
-    /// section 3.6).
+    /// Drops the home registrar, which failed or does not answer, and looks for another one (RFC
+    /// 5352 section 3.6).
     fn lose_home(&mut self, now: Instant) {
         if let Some(home) = self.home.take() {
             self.forget(home.connection);
@@ -334,13 +338,13 @@ impl Element {
         }
     }
 
-    /// A connection is over, which may have come from outside.
+    /// Forgets a connection that is closed, if it was an accepted one.
     fn forget(&mut self, connection: ConnectionId) {
         self.accepted.remove(&connection);
         self.timers.cancel(Timer::FirstMessage(connection));
     }
 
-    /// Closes the oldest connection from outside, of the host that has the most, so that nobody can
+    /// Closes the oldest accepted connection of the host that has the most, so that no host can
     /// keep registrars out by connecting.
     fn make_room(&mut self) {
         let mut hosts: BTreeMap<IpAddr, Vec<ConnectionId>> = BTreeMap::new();
@@ -356,7 +360,8 @@ impl Element {
         }
     }
 
-    /// Registers again where it is reached elsewhere now, and asks again later.
+    /// Handles the addresses of a connection: registers again if the local ones changed, and sets
+    /// the timer for the next check.
     fn handle_addresses(
         &mut self,
         now: Instant,
@@ -386,8 +391,8 @@ impl Element {
         self.home.as_ref().is_some_and(|home| home.connection == connection)
     }
 
-    /// Returns the address under which the last home registrar reached the element, or that which it
-    /// was told to have.
+    /// Returns the local address on the connection to the last home registrar, or else the
+    /// configured one.
     fn own_address(&self) -> Option<TransportAddress> {
         let specified = |address: &&TransportAddress| {
             !address.addresses.is_empty() && !address.addresses.iter().any(IpAddr::is_unspecified)
@@ -396,7 +401,7 @@ impl Element {
         last.or(self.config.asap_transport.as_ref().filter(specified)).cloned()
     }
 
-    /// A registrar that connected to an element without a home becomes its home.
+    /// Makes a registrar that connected to an element without a home its home registrar.
     fn adopt_home(
         &mut self,
         now: Instant,
@@ -413,8 +418,8 @@ impl Element {
         self.register(now);
     }
 
-    /// Answers a keep-alive, and changes the home registrar where its H flag says so (RFC 5352
-    /// section 3.4).
+    /// Answers a keep-alive, and changes the home registrar if its H flag is set (RFC 5352 section
+    /// 3.4).
     fn handle_keep_alive(
         &mut self,
         now: Instant,
@@ -434,25 +439,26 @@ impl Element {
         match &mut self.home {
             Some(home) if home.connection == from => {
                 home.registrar = Some(keep_alive.registrar);
-                // It became our home again, and what it knows of us may be old.
+                // The registrar became the home again, and may have old values of this element.
                 if keep_alive.home && matches!(self.state, State::Joining | State::Registered) {
                     self.register(now);
                 }
             }
-            // Another registrar, or the same one, which lost the connection that we believe in.
+            // The sender is another registrar, or the same one if it lost the connection that the
+            // element still uses.
             Some(home) if keep_alive.home => {
                 self.out.event(Event::HomeChanged(keep_alive.registrar));
                 let old = std::mem::replace(&mut home.connection, from);
                 home.registrar = Some(keep_alive.registrar);
                 self.forget(old);
                 self.out.close(old);
-                // The new home knows the element as it was when its last home told others of it.
+                // The new home registrar knows only the values that the last one told it.
                 if matches!(self.state, State::Joining | State::Registered) {
                     self.register(now);
                 }
             }
             None if keep_alive.home && matches!(self.state, State::Joining | State::Registered) => {
-                // It looks for a registrar, and here is one that knows it.
+                // The element is looking for a registrar, and this one knows it.
                 match self.own_address() {
                     Some(local) => self.adopt_home(now, from, local, keep_alive.registrar),
                     None => {

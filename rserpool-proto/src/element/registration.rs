@@ -12,20 +12,21 @@ use crate::wire::{
     UserTransport, asap,
 };
 
-/// The number of times that an identifier is drawn anew because another element of the pool has it. Not from the
-/// RFCs.
+/// The number of times that an identifier is drawn anew because another element of the pool uses
+/// it. Not from the RFCs.
 const MAX_IDENTIFIERS: u32 = 8;
 
-/// The number of times that an identifier is tried again which another element seems to have. Not from the RFCs. It
-/// may have been ours before we came back, and the registrar is yet to notice that we were gone.
+/// The number of times that the element tries its identifier again after a refusal because another
+/// element seems to use it. Not from the RFCs. It may be the element's own earlier registration, if
+/// the registrar has not yet noticed that the element was away.
 const MAX_REFUSALS: u32 = 3;
 
-/// The longest pause after a refusal. Not from the RFCs, whose RETRAN.max is 60 s: the pool may be
-/// another one at any time.
+/// The longest pause after a refusal. Not from the RFCs, whose RETRAN.max is 60 s: the pool may
+/// have changed at any time.
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(15);
 
 impl Element {
-    /// Without a connection, the deregistration waits for the next one.
+    /// Sends the deregistration. Without a connection, it is sent once the next one is established.
     pub(super) fn send_deregistration(&mut self) {
         let Some(home) = &self.home else { return };
         let deregistration = asap::Deregistration {
@@ -135,7 +136,7 @@ impl Element {
             return self.register_later(now);
         }
         if error.causes.contains(&ErrorCause::LackOfResources) {
-            // That may change at any time.
+            // The resources may become available at any time.
             self.out.event(Event::Refused(error));
             return self.register_later(now);
         }
@@ -182,7 +183,7 @@ impl Element {
     }
 }
 
-/// Not zero, which means "none" to registrars.
+/// Draws an identifier that is not zero, since zero means "none" to registrars.
 pub(super) fn draw_identifier(rng: &mut StdRng) -> PoolElementId {
     PoolElementId(rng.next_u32().max(1))
 }
@@ -192,7 +193,8 @@ fn reregistration(lifetime: Duration) -> Duration {
     lifetime.saturating_sub(Duration::from_secs(20)).max(lifetime / 3).min(Duration::from_secs(600))
 }
 
-/// The user transport, with the addresses that the registrar is reached from where it has none.
+/// Returns the user transport with the local addresses of the connection to the registrar, where it
+/// has none of its own.
 fn fill_in(transport: &UserTransport, local: &TransportAddress) -> UserTransport {
     let mut transport = transport.clone();
     if let UserTransport::Address(address) = &mut transport

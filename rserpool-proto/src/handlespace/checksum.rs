@@ -3,11 +3,11 @@
 use crate::wire::parameter::PeChecksum;
 use crate::wire::{PoolElementId, PoolHandle};
 
-/// A checksum that elements are added to and taken off, each O(length of its handle).
+/// A checksum that elements are added to and subtracted from, each in O(length of its handle).
 ///
-/// It is the exact sum of all 16-bit words, so that nothing is lost by taking off; the
-/// arithmetic of the Internet checksum (RFC 1071) comes last. The words are little-endian,
-/// which makes no difference to that but to rsplib's variant.
+/// The state is the exact sum of all 16-bit words, so that subtraction is exact. The arithmetic of
+/// the Internet checksum (RFC 1071) is applied at the end. The words are little-endian, which makes
+/// a difference only to rsplib's variant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Checksum(u64);
 
@@ -17,19 +17,20 @@ impl Checksum {
         self.0 += contribution(handle, identifier);
     }
 
-    /// Takes off an element that was added.
+    /// Subtracts an element that was added.
     pub fn subtract(&mut self, handle: &PoolHandle, identifier: PoolElementId) {
         self.0 -= contribution(handle, identifier);
     }
 
-    /// The checksum as RFC 5353 section 3.6.2 has it.
+    /// Returns the checksum of RFC 5353 section 3.6.2.
     #[must_use]
     pub fn value(self) -> PeChecksum {
         PeChecksum(fold(self.0).swap_bytes())
     }
 
-    /// The checksum as rsplib has it on a little-endian machine: its sum has 32 bits and drops
-    /// what exceeds them, which makes a difference from some thousands of elements on.
+    /// Returns the checksum that rsplib computes on a little-endian machine. Its sum has 32 bits
+    /// and drops what exceeds them, which makes a difference with more than some thousands of
+    /// elements.
     #[must_use]
     pub fn rsplib_value(self) -> PeChecksum {
         PeChecksum(fold(self.0 & u64::from(u32::MAX)).swap_bytes())

@@ -1,27 +1,27 @@
-//! Pools by their handles, and elements by their identifiers.
+//! Hash index of pools by their handles, and of elements by their identifiers.
 
 use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
 
-/// A hash table with linear probing, eight slots in a line of the cache: when it is large, each
-/// look-up has to wait for memory once, where a table that keeps its control bytes apart waits
-/// twice. A value, which is never `u32::MAX`, is found by a tag, which others may have
-/// as well.
+/// A hash table with linear probing and eight slots in a cache line. In a large table, each look-up
+/// waits for memory once; a table that keeps its control bytes apart waits twice. A value, which is
+/// never `u32::MAX`, is found by a tag. Several values may have the same tag; the `is_it` argument
+/// of the methods tells them apart.
 #[derive(Debug, Default)]
 pub(super) struct Index<H> {
-    /// A power of two of them, or none; at least an eighth is vacant.
+    /// A power of two slots, or none; at least an eighth of them is vacant.
     slots: Box<[Slot]>,
     len: usize,
     home: H,
 }
 
-/// The slot at which the search for a tag begins.
+/// Computes the slot at which the search for a tag begins.
 pub(super) trait Home {
     fn home(&self, tag: u32) -> u32;
 }
 
-/// Tags that come from outside, and have to be hashed with a seed.
+/// Hashes tags with a seed, because they come from outside.
 #[derive(Debug, Default)]
 pub(super) struct Hashed(RandomState);
 
@@ -31,7 +31,7 @@ impl Home for Hashed {
     }
 }
 
-/// Tags that are hashes.
+/// Uses tags as they are, because they are hashes.
 #[derive(Debug, Default)]
 pub(super) struct Hashes;
 
@@ -60,7 +60,7 @@ impl<H: Home> Index<H> {
         self.len
     }
 
-    /// There must be slots.
+    /// Returns the slot at which the search begins. The table must have slots.
     fn home(&self, tag: u32) -> usize {
         self.home.home(tag) as usize & (self.slots.len() - 1)
     }
@@ -69,8 +69,8 @@ impl<H: Home> Index<H> {
         (slot + 1) & (self.slots.len() - 1)
     }
 
-    /// The slot of the tag whose value is the one, or the vacant one where it would be. There
-    /// must be slots.
+    /// Returns the slot of the value with this tag for which `is_it` is true, or the vacant slot
+    /// where it would be inserted. The table must have slots.
     fn search(&self, tag: u32, is_it: impl Fn(u32) -> bool) -> usize {
         let mut at = self.home(tag);
         loop {
@@ -82,7 +82,7 @@ impl<H: Home> Index<H> {
         }
     }
 
-    /// The value with that tag which is the one.
+    /// Returns the value with this tag for which `is_it` is true.
     pub(super) fn get(&self, tag: u32, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         if self.slots.is_empty() {
             return None;
@@ -91,7 +91,8 @@ impl<H: Home> Index<H> {
         (!slot.is_vacant()).then_some(slot.value)
     }
 
-    /// Adds a value, unless there is one with that tag which is the one. Whether it did.
+    /// Adds a value, unless there is one with this tag for which `is_it` is true. Returns whether
+    /// it was added.
     pub(super) fn insert(&mut self, tag: u32, value: u32, is_it: impl Fn(u32) -> bool) -> bool {
         if (self.len + 1) * 8 > self.slots.len() * 7 {
             self.grow();
@@ -110,7 +111,7 @@ impl<H: Home> Index<H> {
         self.resize((self.slots.len() * 2).max(4));
     }
 
-    /// Gives memory back that is not needed.
+    /// Releases memory that is not needed.
     pub(super) fn shrink(&mut self) {
         let size = (self.len * 2).next_power_of_two().max(4);
         if size * 2 < self.slots.len() {
@@ -128,8 +129,8 @@ impl<H: Home> Index<H> {
         }
     }
 
-    /// Removes the value with that tag which is the one, and moves up those that would not be
-    /// found beyond a vacant slot.
+    /// Removes the value with this tag for which `is_it` is true. Moves up those values that would
+    /// not be found beyond a vacant slot.
     pub(super) fn remove(&mut self, tag: u32, is_it: impl Fn(u32) -> bool) {
         if self.slots.is_empty() {
             return;
@@ -165,13 +166,15 @@ mod tests {
 
     use super::*;
 
-    /// As if there were but so many tags, so that most values share theirs.
+    /// Tests an index in which there are at most `tags` different tags. If these are few, most
+    /// values share theirs.
     fn what_is_there_is_found_and_nothing_else_is<H: Home + Default>(tags: u32) {
         let rng = &mut StdRng::seed_from_u64(1);
         let (mut index, mut model) = (Index::<H>::default(), HashSet::new());
         let find = |index: &Index<H>, value| index.get(value % tags, |other| other == value);
         for round in 0..20_000 {
-            // Few enough to meet again; the table is full, nearly empty, and grows.
+            // The ranges are small, so that values recur. The table becomes full, becomes nearly
+            // empty, and grows.
             let value = rng.random_range(0..if round < 10_000 { 50 } else { 2000 });
             assert_eq!(find(&index, value).is_some(), model.contains(&value));
             if rng.random() {

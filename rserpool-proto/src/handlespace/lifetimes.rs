@@ -1,50 +1,51 @@
-//! When elements expire.
+//! Expiry of elements.
 
 use std::time::{Duration, Instant};
 
 use super::ElementKey;
 
-/// The logarithm of how long a slot of the wheel is, in nanoseconds: about 34 ms.
+/// The binary logarithm of the length of the wheel's slots in nanoseconds: about 34 ms.
 const TICK: u32 = 25;
 
-/// The number of slots the wheel has: about 137 seconds.
+/// The number of slots of the wheel: about 137 seconds.
 const SLOTS: usize = 4096;
 
-/// The list of those which are taken from the slot that is over, one by one.
+/// The list of the elements of the last slot that is over, from which [`Lifetimes::pop`] takes them
+/// one by one.
 const DRAINED: u32 = SLOTS as u32;
 
-/// No element, or no neighbour.
+/// Stands for no element or no neighbour.
 const NONE: u32 = u32::MAX;
 
-/// In `previous`: the element is the first in the list of the slot that the other bits are.
+/// Flag in `previous`: the element is the first in the list whose number is in the other bits.
 const FIRST: u32 = 1 << 31;
 
-/// At most one deadline for each element, kept to within 34 ms after it.
+/// At most one deadline for each element, reported at most 34 ms late.
 ///
-/// One wheel of slots, each a list of the elements that are to be looked at when its time is
-/// over. An element whose deadline moves on stays where it is, and goes to where it belongs when
-/// it is looked at; so does one whose deadline is beyond the wheel. Moving a deadline on, which
-/// is what every re-registration does, is thus a store, and everything else is O(1) but for the
-/// search of the next slot that is not empty, in a bitmap of 64 words.
+/// A timer wheel. Each slot has a list of the elements to check when the time of the slot is over.
+/// An element whose deadline is postponed stays in its slot, and is moved when it is checked; so is
+/// one whose deadline is beyond the wheel. Postponing a deadline, which every re-registration does,
+/// is thus a single store. Everything else is O(1), except for the search of the next slot that is
+/// not empty, in a bitmap of 64 words.
 #[derive(Debug)]
 pub(super) struct Lifetimes {
     /// The origin of the time scale.
     epoch: Option<Instant>,
-    /// By element.
+    /// Indexed by element key.
     entries: Vec<Entry>,
-    /// The first element of each slot's list, and of the drained one's.
+    /// The first element of each slot's list, and of the [`DRAINED`] list.
     heads: Vec<u32>,
     occupied: [u64; SLOTS / 64],
-    /// The first tick that is not over, as far as anyone looked.
+    /// The first tick that [`pop`](Self::pop) has not processed.
     tick: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    /// In nanoseconds since the epoch.
+    /// The deadline in nanoseconds since the epoch.
     deadline: u64,
     next: u32,
-    /// `NONE` where the element has no deadline.
+    /// [`NONE`] if the element has no deadline.
     previous: u32,
 }
 
@@ -85,20 +86,21 @@ impl Lifetimes {
         self.link(key.0, deadline);
     }
 
-    /// Gives the memory of elements back that come after so many, which are not there.
+    /// Releases the memory for elements with an index of `elements` or more. None of these may have
+    /// a deadline.
     pub(super) fn shrink(&mut self, elements: usize) {
         self.entries.truncate(elements);
         self.entries.shrink_to_fit();
     }
 
-    /// The element has no deadline any more.
+    /// Removes the deadline of an element.
     pub(super) fn cancel(&mut self, key: ElementKey) {
         if self.entries.get(key.index()).is_some_and(|entry| entry.previous != NONE) {
             self.unlink(key.0);
         }
     }
 
-    /// An element whose deadline is over at `now`. It has none then.
+    /// Returns an element whose deadline has passed at `now`, and removes the deadline.
     pub(super) fn pop(&mut self, now: Instant) -> Option<ElementKey> {
         let epoch = self.epoch?;
         let now = nanoseconds(now.saturating_duration_since(epoch)) >> TICK;
@@ -124,7 +126,7 @@ impl Lifetimes {
         }
     }
 
-    /// When to look again. Maybe there is nothing to see then.
+    /// Returns the next time to call [`pop`](Self::pop). It may return nothing then.
     pub(super) fn next(&self) -> Option<Instant> {
         let end = |tick: u64| self.epoch.map(|epoch| epoch + Duration::from_nanos(tick << TICK));
         match self.head(DRAINED) {
@@ -137,11 +139,11 @@ impl Lifetimes {
         self.heads.get(list as usize).copied().filter(|head| *head != NONE)
     }
 
-    /// The first tick from now on whose slot is not empty.
+    /// Returns the first tick, from the current one on, whose slot is not empty.
     fn next_tick(&self) -> Option<u64> {
         let first = slot(self.tick);
         let (word, bit) = (first as usize / 64, first % 64);
-        // The last one is the first again, with the bits that were left out.
+        // The last step looks at the first word again, at the bits that the first step left out.
         for step in 0..=self.occupied.len() {
             let at = (word + step) % self.occupied.len();
             let mask = match step {
@@ -173,7 +175,7 @@ impl Lifetimes {
         self.entries[key as usize] = Entry { deadline, next, previous: FIRST | list };
     }
 
-    /// The deadline stays to be read.
+    /// Removes an element from its list. Its deadline can still be read afterwards.
     fn unlink(&mut self, key: u32) {
         let Entry { next, previous, .. } = self.entries[key as usize];
         if previous & FIRST == 0 {

@@ -1,8 +1,9 @@
-//! The handlespace: pools, their elements, the selection among them, and when they expire.
+//! The handlespace: pools, their elements, the selection among them, and their expiry.
 //!
-//! Elements live in one arena, as the bytes in which registrars and pool users get them, and are
-//! referred to by an [`ElementKey`]. Looking up a pool or an element is O(1) expected, as are the
-//! ownership of elements and their lifetimes; the rest costs what the pool's policy costs.
+//! Elements are stored in one arena, in the encoding that registrars and pool users receive, and
+//! are referred to by an [`ElementKey`]. Looking up a pool or an element is O(1) expected, as are
+//! changes of an element's home registrar and lifetime. Everything else costs what the pool's
+//! policy costs.
 
 mod checksum;
 mod index;
@@ -34,7 +35,8 @@ pub use pool::PoolKind;
 
 type HashMap<K, V> = std::collections::HashMap<K, V, RandomState>;
 
-/// Position of an element in the arena. Valid until the element is removed; reused after that.
+/// The position of an element in the arena. It is valid until the element is removed, and is reused
+/// after that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ElementKey(u32);
 
@@ -44,15 +46,15 @@ impl ElementKey {
     }
 }
 
-/// All pools and elements that a registrar knows; `T` is what it keeps for each element.
+/// All pools and elements that a registrar knows; `T` is the registrar's state for each element.
 #[derive(Debug)]
 pub struct Handlespace<T> {
     policies: Policies,
     elements: Slab<Element<T>>,
-    /// The places of the arena that have an element: it is never walked where it is empty.
+    /// The occupied positions of the arena, so that iteration skips the vacant ones.
     present: RoaringBitmap,
     pools: Slab<Pool>,
-    /// By the hashes of their handles.
+    /// Pools by the hashes of their handles.
     by_handle: Index<Hashes>,
     hasher: RandomState,
     owners: Owners,
@@ -62,7 +64,7 @@ pub struct Handlespace<T> {
     scratch: Vec<u8>,
 }
 
-/// A pool element and what its registrar keeps of it.
+/// A pool element and the registrar's state for it.
 #[derive(Debug)]
 pub struct Element<T> {
     pool: u32,
@@ -79,26 +81,26 @@ impl<T> Element<T> {
         self.value.decode()
     }
 
-    /// The same, encoded.
+    /// Returns the element in its encoding.
     #[must_use]
     pub fn encoded(&self) -> &EncodedElement {
         &self.value
     }
 
-    /// Its identifier in its pool.
+    /// Returns its identifier in its pool.
     #[must_use]
     pub fn identifier(&self) -> PoolElementId {
         self.value.identifier()
     }
 
-    /// Its home registrar.
+    /// Returns its home registrar.
     #[must_use]
     pub fn home_registrar(&self) -> RegistrarId {
         self.value.home_registrar()
     }
 }
 
-/// Why the handlespace does not take an element. Nothing was changed.
+/// Error of adding or updating an element. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refused {
@@ -114,13 +116,13 @@ pub enum Refused {
         /// An element that is in the pool.
         with: ElementKey,
     },
-    /// The pool's elements differ in whether they have a control channel.
+    /// The element and the pool differ in whether there is a control channel.
     #[error("the pool differs in data and control configuration")]
     InconsistentDataControl,
     /// The policy cannot work with the element's parameters.
     #[error(transparent)]
     Policy(#[from] InvalidPolicy),
-    /// The element and its handle take too many bytes.
+    /// The element and its handle are too large.
     #[error(transparent)]
     TooLarge(#[from] ElementTooLarge),
     /// The identifier is zero, which means "none" (RFC 5354 section 3.14).
@@ -132,7 +134,7 @@ pub enum Refused {
 }
 
 impl<T> Handlespace<T> {
-    /// An empty handlespace for at most `capacity` elements, and never more than 2^31 - 1.
+    /// Creates an empty handlespace for at most `capacity` elements, and never more than 2^31 - 1.
     #[must_use]
     pub fn new(policies: Policies, capacity: usize) -> Self {
         Self {
@@ -150,7 +152,7 @@ impl<T> Handlespace<T> {
         }
     }
 
-    /// The number of elements in all pools.
+    /// Returns the number of elements in all pools.
     #[must_use]
     pub fn len(&self) -> usize {
         self.elements.len()
@@ -162,7 +164,7 @@ impl<T> Handlespace<T> {
         self.elements.is_empty()
     }
 
-    /// The element of that pool and identifier.
+    /// Returns the element of that pool and identifier.
     #[must_use]
     pub fn find(&self, handle: &PoolHandle, identifier: PoolElementId) -> Option<ElementKey> {
         self.pool(handle)?.find(identifier)
@@ -187,24 +189,24 @@ impl<T> Handlespace<T> {
         self.index_of(handle).is_none()
     }
 
-    /// The element at `key`, if there is one.
+    /// Returns the element at `key`, if there is one.
     #[must_use]
     pub fn get(&self, key: ElementKey) -> Option<&Element<T>> {
         self.elements.get(key.index())
     }
 
-    /// The element at `key`, if there is one, to change what the registrar keeps of it.
+    /// Returns the element at `key`, if there is one, to change the registrar's state for it.
     pub fn get_mut(&mut self, key: ElementKey) -> Option<&mut Element<T>> {
         self.elements.get_mut(key.index())
     }
 
-    /// The pool of the element at `key`.
+    /// Returns the handle of the pool to which the element at `key` belongs.
     #[must_use]
     pub fn handle_of(&self, key: ElementKey) -> Option<&PoolHandle> {
         self.get(key).map(|element| self.pools[element.pool as usize].handle())
     }
 
-    /// The pools and how many elements each has, in no particular order.
+    /// Returns the pools and the number of elements of each, in no particular order.
     pub fn pools(&self) -> impl Iterator<Item = (&PoolHandle, usize)> {
         self.pools.iter().map(|(_, pool)| (pool.handle(), pool.len()))
     }
@@ -216,34 +218,34 @@ impl<T> Handlespace<T> {
         self.pool(handle).map(Pool::kind)
     }
 
-    /// Returns the number of elements a pool has.
+    /// Returns the number of elements of a pool; 0 if there is no such pool.
     #[must_use]
     pub fn pool_size(&self, handle: &PoolHandle) -> usize {
         self.pool(handle).map_or(0, Pool::len)
     }
 
-    /// The policy of a pool. `None` where there is no such pool.
+    /// Returns the policy of a pool, or `None` if there is no such pool.
     #[must_use]
     pub fn policy_type(&self, handle: &PoolHandle) -> Option<PolicyType> {
         self.pool(handle).map(|pool| pool.kind().policy_type())
     }
 
-    /// The elements of a pool, in no particular order.
+    /// Returns the elements of a pool, in no particular order.
     pub fn members(&self, handle: &PoolHandle) -> impl Iterator<Item = ElementKey> {
         self.pool(handle).into_iter().flat_map(Pool::members)
     }
 
-    /// Adds an element, for ever until [`Self::set_lifetime`] says otherwise (RFC 5352 section
-    /// 3.1).
+    /// Adds an element. It does not expire unless [`Self::set_lifetime`] is called (RFC 5352
+    /// section 3.1).
     ///
     /// # Errors
     ///
-    /// When its pool is of another kind, the element is not valid or too large, or there is no
-    /// room. Nothing was changed.
+    /// Returns an error if the pool is of another kind, if the element is not valid or too large,
+    /// or if the handlespace is full. Nothing was changed.
     ///
     /// # Panics
     ///
-    /// When the pool already has an element of that identifier: that is [`Self::update`]'s.
+    /// Panics if the pool already has an element of that identifier: use [`Self::update`] then.
     pub fn insert(
         &mut self,
         handle: &PoolHandle,
@@ -268,11 +270,12 @@ impl<T> Handlespace<T> {
         Ok(key)
     }
 
-    /// Encodes an element as it would be kept, if it were of the kind of its pool.
+    /// Checks whether an element is valid and there is room for it, and encodes it as it would be
+    /// stored. The kind of its pool is not checked.
     ///
     /// # Errors
     ///
-    /// When the element is not valid or too large, or there is no room.
+    /// Returns an error if the element is not valid or too large, or if the handlespace is full.
     pub fn could_take(
         &self,
         handle: &PoolHandle,
@@ -296,16 +299,16 @@ impl<T> Handlespace<T> {
         index
     }
 
-    /// Gives the element at `key` new values. Returns whether pool users see a difference.
+    /// Replaces the values of the element at `key`. Returns whether pool users see a difference.
     ///
     /// # Errors
     ///
-    /// When the pool is of another kind, or the values are not valid or too large. Nothing was
-    /// changed.
+    /// Returns an error if the pool is of another kind, or if the values are not valid or too
+    /// large. Nothing was changed.
     ///
     /// # Panics
     ///
-    /// When there is no element at `key`, or it has another identifier.
+    /// Panics if there is no element at `key`, or if it has another identifier.
     pub fn update(&mut self, key: ElementKey, value: &PoolElement) -> Result<bool, Refused> {
         self.policies.validate(&value.policy)?;
         let element = &mut self.elements[key.index()];
@@ -322,11 +325,11 @@ impl<T> Handlespace<T> {
         Ok(differs)
     }
 
-    /// Gives the element at `key` another home registrar.
+    /// Sets the home registrar of the element at `key`.
     ///
     /// # Panics
     ///
-    /// When there is no element at `key`.
+    /// Panics if there is no element at `key`.
     pub fn set_home(&mut self, key: ElementKey, home: RegistrarId) {
         let element = &mut self.elements[key.index()];
         let (handle, identifier) =
@@ -336,7 +339,8 @@ impl<T> Handlespace<T> {
         self.owners.add(key, handle, home, identifier);
     }
 
-    /// The element at `key`, if there is one, expires `lifetime` after `now`, or never.
+    /// Makes the element at `key`, if there is one, expire `lifetime` after `now`, or never if that
+    /// is `None`.
     pub fn set_lifetime(&mut self, key: ElementKey, now: Instant, lifetime: Option<Duration>) {
         match lifetime {
             Some(lifetime) if self.elements.contains(key.index()) => {
@@ -346,30 +350,31 @@ impl<T> Handlespace<T> {
         }
     }
 
-    /// The element at `key` does not expire.
+    /// Cancels the expiry of the element at `key`.
     pub fn cancel_lifetime(&mut self, key: ElementKey) {
         self.lifetimes.cancel(key);
     }
 
-    /// An element that has expired at `now`, up to 34 ms ago. It is still there, and does not
-    /// expire again.
+    /// Returns an element whose lifetime is over at `now`; it may have ended up to 34 ms before.
+    /// The element stays in the handlespace, without a lifetime.
     pub fn pop_expired(&mut self, now: Instant) -> Option<ElementKey> {
         self.lifetimes.pop(now)
     }
 
-    /// When [`Self::pop_expired`] may have something next.
+    /// Returns the next time at which [`Self::pop_expired`] may return an element.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
         self.lifetimes.next()
     }
 
-    /// The checksum of the elements whose home registrar is `home`. O(1).
+    /// Returns the checksum of the elements whose home registrar is `home`, in O(1).
     #[must_use]
     pub fn checksum(&self, home: RegistrarId) -> Checksum {
         self.owners.checksum(home)
     }
 
-    /// The elements whose home registrar is `home`, which come after `after` in the arena.
+    /// Returns the elements whose home registrar is `home` and that come after `after` in the
+    /// arena.
     pub fn owned_by(
         &self,
         home: RegistrarId,
@@ -378,14 +383,14 @@ impl<T> Handlespace<T> {
         self.owners.owned_by(home, after)
     }
 
-    /// The elements which come after `after` in the arena. What is added meanwhile may come or
-    /// not.
+    /// Returns the elements that come after `after` in the arena. Elements that are added between
+    /// two calls may be missed.
     pub fn all(&self, after: Option<ElementKey>) -> impl Iterator<Item = ElementKey> {
         let after = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.0));
         self.present.range((after, Bound::Unbounded)).map(ElementKey)
     }
 
-    /// Removes the element at `key`, and its pool if it was the last one.
+    /// Removes the element at `key`, and its pool if this was the pool's last element.
     pub fn remove(&mut self, key: ElementKey) -> Option<(PoolHandle, Element<T>)> {
         let element = self.elements.try_remove(key.index())?;
         self.present.remove(key.0);
@@ -402,13 +407,13 @@ impl<T> Handlespace<T> {
         Some((handle, element))
     }
 
-    /// Returns whether much of its memory is for elements that are not there any more.
+    /// Returns whether most of the arena's memory is for elements that were removed.
     #[must_use]
     pub fn is_sparse(&self) -> bool {
         self.elements.capacity() > 4096 && self.elements.len() < self.elements.capacity() / 4
     }
 
-    /// Gives memory back that is not needed: all behind the last element in the arena.
+    /// Releases memory that is not needed: all behind the last element in the arena.
     pub fn shrink(&mut self) {
         self.elements.shrink_to_fit();
         self.pools.shrink_to_fit();
@@ -416,8 +421,8 @@ impl<T> Handlespace<T> {
         self.lifetimes.shrink(self.elements.capacity());
     }
 
-    /// Selects up to as many elements of a pool as are wanted by its policy, the first to try
-    /// first. `None` where there is no such pool.
+    /// Selects up to as many elements of a pool as are wanted, by the pool's policy; the first is
+    /// to be tried first. Returns `None` if there is no such pool.
     pub fn select<'s>(
         &'s mut self,
         handle: &PoolHandle,
@@ -442,13 +447,13 @@ pub struct Selection<'s, T> {
 }
 
 impl<'s, T> Selection<'s, T> {
-    /// The policy of the pool.
+    /// Returns the policy of the pool.
     #[must_use]
     pub fn policy_type(&self) -> PolicyType {
         self.pool.kind().policy_type()
     }
 
-    /// The chosen elements, in order.
+    /// Returns the selected elements in order.
     pub fn elements(
         &self,
     ) -> impl ExactSizeIterator<Item = (ElementKey, &'s Element<T>)> + use<'_, 's, T> {
@@ -459,7 +464,7 @@ impl<'s, T> Selection<'s, T> {
     }
 }
 
-/// An index of the arena or of the pools, of which there are no more.
+/// Converts an index of the arena or of the pools, which both have fewer than 2^32 entries.
 fn small(index: usize) -> u32 {
     u32::try_from(index).expect("fewer than 2^32")
 }

@@ -7,12 +7,12 @@ use roaring::RoaringBitmap;
 use super::{Checksum, ElementKey, HashMap};
 use crate::wire::{PoolElementId, PoolHandle, RegistrarId};
 
-/// The elements of each home registrar, as sets that take some bits for each, and the checksum
-/// of each.
+/// The elements of each home registrar and their checksum. The sets of elements take a few bits for
+/// each.
 #[derive(Debug, Default)]
 pub(super) struct Owners(HashMap<RegistrarId, Owned>);
 
-/// The elements of one home registrar. There as long as there are any.
+/// The elements of one home registrar. It exists as long as there are any.
 #[derive(Debug, Default)]
 struct Owned {
     checksum: Checksum,

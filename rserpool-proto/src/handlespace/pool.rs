@@ -1,4 +1,4 @@
-//! One pool.
+//! A pool of the handlespace.
 
 use rand::Rng;
 
@@ -9,33 +9,33 @@ use crate::wire::{
     PolicyType, PoolElement, PoolElementId, PoolHandle, TransportProtocol, TransportUse,
 };
 
-/// The elements of one handle. A pool exists as long as it has any.
+/// The elements with the same pool handle. A pool exists as long as it has any.
 #[derive(Debug)]
 pub(super) struct Pool {
     handle: PoolHandle,
     kind: PoolKind,
     selector: Box<dyn Selector>,
     by_identifier: Index<Hashed>,
-    /// By member; of those that are in the pool.
+    /// The keys of the members, indexed by member number; `None` where there is no member.
     keys: Vec<Option<Key>>,
-    /// The numbers that members left.
+    /// The numbers of members that were removed, for reuse.
     vacant: Vec<Member>,
 }
 
-/// An element's key plus 1, so that there is room for none.
+/// An element's key plus 1, so that an `Option` of it takes no additional memory.
 type Key = std::num::NonZeroU32;
 
-/// Properties that all elements of a pool share: the policy, the transport protocol, and the
+/// The properties that all elements of a pool share: the policy, the transport protocol, and the
 /// presence of a control channel (RFC 5352 section 3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PoolKind(PolicyType, Option<(TransportProtocol, TransportUse)>);
 
 impl PoolKind {
-    /// The kind of pool that an element fits into.
+    /// Returns the kind of the pools that accept an element.
     #[must_use]
     pub fn of(element: &PoolElement) -> Self {
         let transport = element.user_transport.address().map(|address| {
-            // The service code of DCCP makes no difference.
+            // All service codes of DCCP count as the same.
             let dccp = matches!(address.protocol, TransportProtocol::Dccp { .. });
             let any = TransportProtocol::Dccp { service_code: 0 };
             (if dccp { any } else { address.protocol }, address.usage)
@@ -78,7 +78,7 @@ impl Pool {
         self.by_identifier.get(identifier.0, |_| true).map(ElementKey)
     }
 
-    /// The key of a member.
+    /// Returns the key of a member.
     pub(super) fn key(&self, member: Member) -> ElementKey {
         ElementKey(self.keys[member.0 as usize].expect("a member of the pool").get() - 1)
     }
@@ -87,7 +87,7 @@ impl Pool {
         self.keys.iter().flatten().map(|key| ElementKey(key.get() - 1))
     }
 
-    /// Returns whether an element is of the pool's kind.
+    /// Returns an error if an element is not of the pool's kind.
     pub(super) fn check(&self, value: &PoolElement) -> Result<(), Refused> {
         let kind = PoolKind::of(value);
         if kind == self.kind {

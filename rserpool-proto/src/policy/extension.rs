@@ -1,9 +1,9 @@
-//! The policies that rsplib has beyond RFC 5356: mixtures of the adaptive ones, and those in which
-//! an element's distance counts.
+//! The policies of rsplib beyond RFC 5356: combinations of the adaptive ones, and those that take
+//! an element's distance into account.
 //!
-//! Distance is half of the round-trip time between the element and its home registrar, in
-//! milliseconds and coarsely rounded; the home registrar fills it in. The delay penalty factor
-//! (DPF) says how much load, or weight, a millisecond counts for.
+//! The distance is half of the round-trip time between the element and its home registrar, in
+//! milliseconds and coarsely rounded; the home registrar sets it. The delay penalty factor (DPF) is
+//! the load, or the weight, that a millisecond of distance counts for.
 
 use super::{Order, Weight};
 use crate::wire::{PolicyParameters, PolicyType};
@@ -12,7 +12,7 @@ fn values<const N: usize>(parameters: &PolicyParameters) -> [u32; N] {
     std::array::from_fn(|word| parameters.words()[word])
 }
 
-/// Of a load and what comes on top of it.
+/// Returns the sum of a load and an addition to it.
 fn sum(load: u32, more: u32) -> u64 {
     u64::from(load) + u64::from(more)
 }
@@ -25,7 +25,7 @@ fn penalty(factor: u32, distance: u32) -> u64 {
     u64::from(factor) * u64::from(distance)
 }
 
-/// The lowest load that there would be after the selection, where each selection adds the
+/// Selects the element whose load would be the lowest after the selection. Each selection adds the
 /// element's load degradation until it registers again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PriorityLeastUsedDegradation;
@@ -49,7 +49,8 @@ impl Order for PriorityLeastUsedDegradation {
     }
 }
 
-/// Any element, in proportion to the load that it could still take after the selection.
+/// Draws elements at random, in proportion to the load that each could still take after the
+/// selection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RandomizedPriorityLeastUsed;
 
@@ -68,8 +69,8 @@ impl Weight for RandomizedPriorityLeastUsed {
     }
 }
 
-/// Any element, in proportion to the load that it can still take, where each selection takes off
-/// the element's load degradation until it registers again.
+/// Draws elements at random, in proportion to the load that each can still take. Each selection
+/// subtracts the element's load degradation until it registers again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RandomizedLeastUsedDegradation;
 
@@ -92,7 +93,7 @@ impl Weight for RandomizedLeastUsedDegradation {
     }
 }
 
-/// Both of the above.
+/// Combines [`RandomizedPriorityLeastUsed`] with degradation per selection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RandomizedPriorityLeastUsedDegradation;
 
@@ -115,8 +116,8 @@ impl Weight for RandomizedPriorityLeastUsedDegradation {
     }
 }
 
-/// Any element, in proportion to its weight less the penalty for its distance. At least 1 is
-/// left of a weight that is not 0.
+/// Draws elements at random, in proportion to the weight less the penalty for the distance. The
+/// penalty reduces a weight other than 0 to 1 at the least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WeightedRandomDpf;
 
@@ -136,7 +137,7 @@ impl Weight for WeightedRandomDpf {
     }
 }
 
-/// The lowest sum of load and penalty for the distance.
+/// Selects the element with the lowest sum of load and penalty for the distance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LeastUsedDpf;
 
@@ -155,8 +156,8 @@ impl Order for LeastUsedDpf {
     }
 }
 
-/// The lowest sum of load and penalty for the distance, where each selection adds the element's
-/// load degradation until it registers again.
+/// Selects the element with the lowest sum of load and penalty for the distance. Each selection
+/// adds the element's load degradation until it registers again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LeastUsedDegradationDpf;
 

@@ -1,9 +1,9 @@
-//! The policies that follow the elements' load (RFC 5356 section 5).
+//! The policies that depend on the elements' load (RFC 5356 section 5).
 
 use super::{Order, Weight};
 use crate::wire::{PolicyParameters, PolicyType};
 
-/// The lowest load (RFC 5356 section 5.1).
+/// Selects the element with the lowest load (RFC 5356 section 5.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LeastUsed;
 
@@ -21,8 +21,8 @@ impl Order for LeastUsed {
     }
 }
 
-/// The lowest load, where each selection adds the element's load degradation until it
-/// registers again (RFC 5356 section 5.2).
+/// Selects the element with the lowest load. Each selection adds the element's load degradation
+/// until it registers again (RFC 5356 section 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LeastUsedDegradation;
 
@@ -44,7 +44,7 @@ impl Order for LeastUsedDegradation {
     }
 }
 
-/// The lowest load that there would be after the selection (RFC 5356 section 5.3).
+/// Selects the element whose load would be the lowest after the selection (RFC 5356 section 5.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PriorityLeastUsed;
 
@@ -62,7 +62,8 @@ impl Order for PriorityLeastUsed {
     }
 }
 
-/// Any element, in proportion to the load that it can still take (RFC 5356 section 5.4).
+/// Draws elements at random, in proportion to the load that each can still take (RFC 5356 section
+/// 5.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RandomizedLeastUsed;
 

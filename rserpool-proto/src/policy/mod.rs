@@ -1,15 +1,15 @@
-//! Pool member selection policies (RFC 5356), and the way to write one's own.
+//! Pool member selection policies (RFC 5356), and the traits to implement new ones.
 //!
-//! A [`SelectionPolicy`] is shared by everyone; it makes the [`Selector`] that holds the state
-//! of one pool. Most policies are one of two things, and for both there is a helper that
+//! A [`SelectionPolicy`] is shared by all pools; it creates the [`Selector`] that holds the state
+//! of one pool. Most policies have one of two forms, and for each form there is a helper that
 //! leaves a dozen lines to write:
 //!
 //! - an [`Order`]: the smallest key is selected first, and round robin decides among equals;
 //! - a [`Weight`]: elements are drawn at random in proportion to their weights.
 //!
-//! The same object chooses at the registrar, among all elements of a pool, and at the pool
-//! user. That uses each answer as it came, for the registrar has chosen already; only when it uses an
-//! answer again, from its cache, does it choose among those that the registrar gave it.
+//! Registrars and pool users run the same policy objects. A registrar selects among all elements of
+//! a pool. A pool user uses each answer unchanged, because the registrar has already selected. Only
+//! when it uses an answer again, from its cache, does it select among the elements of that answer.
 //!
 //! ```
 //! use rserpool_proto::policy::{ByOrder, Order, Policies};
@@ -69,64 +69,66 @@ pub use round_robin::RoundRobin;
 pub use weight::{ByWeight, Weight};
 pub use weighted_round_robin::WeightedRoundRobin;
 
-/// An element of one pool, as its selector knows it: a small number, unique in the pool as
-/// long as the element is in it, and reused afterwards.
+/// An element of one pool in the pool's selector: a small number, unique in the pool as long as the
+/// element is in it, and reused afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Member(pub u32);
 
-/// A way to select pool elements.
+/// A policy to select pool elements.
 pub trait SelectionPolicy: fmt::Debug + Send + Sync + 'static {
-    /// The number under which elements register for this policy.
+    /// Returns the number under which elements register for this policy.
     fn policy_type(&self) -> PolicyType;
 
-    /// Checks what an element says about itself. Selectors see no other parameters than those
-    /// that passed.
+    /// Checks the policy parameters of an element. Selectors only receive parameters that passed
+    /// this check.
     ///
     /// # Errors
     ///
-    /// When the policy cannot work with these parameters; the registration is then refused.
+    /// Returns an error if the policy cannot work with these parameters; the registration is then
+    /// refused.
     fn validate(&self, parameters: &PolicyParameters) -> Result<(), InvalidPolicy>;
 
-    /// The state for a pool without elements.
+    /// Creates the state for a pool without elements.
     fn new_selector(self: Arc<Self>) -> Box<dyn Selector>;
 }
 
 /// The state of a policy for one pool.
 pub trait Selector: fmt::Debug + Send {
-    /// An element joined the pool.
+    /// Adds an element that joined the pool.
     fn insert(&mut self, member: Member, parameters: &PolicyParameters);
 
-    /// An element registered again.
+    /// Updates an element that registered again.
     fn update(&mut self, member: Member, parameters: &PolicyParameters);
 
-    /// An element left the pool.
+    /// Removes an element that left the pool.
     fn remove(&mut self, member: Member);
 
-    /// Appends up to as many elements as are wanted to `selected`, none twice, in the order in
-    /// which the pool user shall try them. Fewer only where the pool does not have more to offer.
+    /// Appends at most as many elements as are wanted to `selected`, without duplicates, in the
+    /// order in which the pool user shall try them. Appends fewer only if the pool has no more to
+    /// offer.
     fn select(&mut self, wanted: Wanted, rng: &mut dyn Rng, selected: &mut Vec<Member>);
 
-    /// At a pool user, after all elements of a registrar's answer were inserted in its `order`: the
-    /// answer is about to be used as it is, and what is selected next shall be what comes after it.
-    /// The answer has all elements of the pool, or is not `complete`: then the registrar has chosen
-    /// them by their weights, and these do not count again. Where this does nothing, which is the
-    /// default, the selector goes by the parameters alone, as if it had not selected yet.
+    /// Continues from a registrar's answer at a pool user. All elements of the answer were inserted
+    /// in its `order` before. The answer itself is used unchanged; the next selection shall be what
+    /// comes after it. A `complete` answer has all elements of the pool. In any other answer, the
+    /// registrar has chosen the elements by their weights, which must not count again. Default:
+    /// does nothing; the selector then uses the parameters alone, as if it had not selected yet.
     fn resume(&mut self, order: &[Member], complete: bool, rng: &mut dyn Rng) {
         let _ = (order, complete, rng);
     }
 }
 
-/// The request of a selection: the number of elements, and the user who asks.
+/// The request of a selection: the number of elements, and the pool user that asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Wanted {
-    /// The number of elements, at most.
+    /// The maximum number of elements.
     pub items: usize,
-    /// Number of elements that count as selected, in order; `None` is the policy's default, which
-    /// is one for built-in policies: the pool user goes to the first, and to others only if it
-    /// fails.
+    /// The number of elements that count as selected, in order; `None` is the policy's default. For
+    /// built-in policies that is one, because the pool user uses the first element, and others only
+    /// if it fails.
     pub max_increment: Option<usize>,
-    /// The address of the user who asks; none where a pool user selects for itself.
+    /// The pool user that asks; `None` if a pool user selects for itself.
     pub asker: Option<Asker>,
 }
 
@@ -134,25 +136,26 @@ pub struct Wanted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Asker {
-    /// The address that it is connected from: the first one, if it has several.
+    /// The address from which it is connected; the first one, if it has several.
     pub address: IpAddr,
 }
 
 impl Wanted {
-    /// So many elements, of which as many count as selected as the policy has it.
+    /// Requests at most `items` elements; the policy's default number of them counts as selected.
     #[must_use]
     pub fn items(items: usize) -> Self {
         Self { items, max_increment: None, asker: None }
     }
 
-    /// Sets how many of the elements count as selected, whatever the policy says.
+    /// Sets the number of elements that count as selected. Default: `None`, which leaves it to the
+    /// policy.
     #[must_use]
     pub fn max_increment(mut self, elements: Option<usize>) -> Self {
         self.max_increment = elements;
         self
     }
 
-    /// Sets the address of the pool user who asks.
+    /// Sets the address of the pool user that asks. Default: none.
     #[must_use]
     pub fn for_asker(mut self, address: IpAddr) -> Self {
         self.asker = Some(Asker { address });
@@ -160,16 +163,16 @@ impl Wanted {
     }
 }
 
-/// Policy parameters that a policy cannot work with.
+/// Error of [`SelectionPolicy::validate`]: the policy cannot work with the parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidPolicy {
     /// There are fewer values than the policy has.
     #[error("the policy needs {needed} values, {given} were given")]
     MissingValues {
-        /// The number of 32-bit words it needs.
+        /// The number of 32-bit words that the policy needs.
         needed: usize,
-        /// Number of parameters that were given.
+        /// The number of 32-bit words that were given.
         given: usize,
     },
     /// A value is outside of what the policy allows.
@@ -187,8 +190,8 @@ pub(crate) fn require_words(
 
 /// The policies that a registrar or a pool user knows.
 ///
-/// Elements with another policy are not refused: their parameters are relayed as they came,
-/// and they are selected round robin.
+/// Elements with another policy are not refused: their parameters are relayed unchanged, and they
+/// are selected round robin.
 #[derive(Debug, Clone)]
 pub struct Policies {
     known: BTreeMap<PolicyType, Arc<dyn SelectionPolicy>>,
@@ -196,7 +199,7 @@ pub struct Policies {
 }
 
 impl Default for Policies {
-    /// The built-in policies: all of RFC 5356, and those that rsplib has beyond.
+    /// Returns the built-in policies: all of RFC 5356, and rsplib's extensions.
     fn default() -> Self {
         Self { known: BTreeMap::new(), fallback: Arc::new(ByOrder(RoundRobin)) }
             .with(ByOrder(RoundRobin))
@@ -219,7 +222,7 @@ impl Default for Policies {
 }
 
 impl Policies {
-    /// These and `policy`, which replaces one of the same number.
+    /// Adds `policy`; it replaces a policy of the same number.
     #[must_use]
     pub fn with(mut self, policy: impl SelectionPolicy) -> Self {
         self.known.insert(policy.policy_type(), Arc::new(policy));
@@ -230,16 +233,16 @@ impl Policies {
         self.known.get(&policy_type).unwrap_or(&self.fallback)
     }
 
-    /// Checks what an element says about itself.
+    /// Checks the policy parameters of an element.
     ///
     /// # Errors
     ///
-    /// When its policy is known and cannot work with these parameters.
+    /// Returns an error if the policy is known and cannot work with these parameters.
     pub fn validate(&self, parameters: &PolicyParameters) -> Result<(), InvalidPolicy> {
         self.get(parameters.policy_type()).validate(parameters)
     }
 
-    /// The state for a pool with the policy `policy_type`.
+    /// Creates the state for a pool with the policy `policy_type`.
     #[must_use]
     pub fn new_selector(&self, policy_type: PolicyType) -> Box<dyn Selector> {
         Arc::clone(self.get(policy_type)).new_selector()

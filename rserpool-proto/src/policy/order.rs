@@ -1,4 +1,4 @@
-//! Policies that are an order.
+//! Policies that order the elements by a key.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -13,10 +13,11 @@ use crate::wire::{PolicyParameters, PolicyType};
 /// A policy that orders the elements of a pool: the smallest key first, round robin among
 /// equal keys. Wrapped into [`ByOrder`] it is a [`SelectionPolicy`].
 pub trait Order: fmt::Debug + Send + Sync + 'static {
-    /// The number of the policy.
+    /// Returns the number of the policy.
     fn policy_type(&self) -> PolicyType;
 
-    /// Returns the number of 32-bit words of parameters the key needs; fewer are refused.
+    /// Returns the number of 32-bit words of parameters that the key needs. Elements with fewer are
+    /// refused. Default: 0.
     fn words(&self) -> usize {
         0
     }
@@ -25,23 +26,24 @@ pub trait Order: fmt::Debug + Send + Sync + 'static {
     fn key(&self, parameters: &PolicyParameters) -> u64;
 
     /// Returns the amount that each selection adds to the element's key until it registers again.
+    /// Default: 0.
     fn degradation(&self, _parameters: &PolicyParameters) -> u32 {
         0
     }
 
     /// Returns the number of elements of an answer that count as selected, and so degrade or move
-    /// behind their equals (MaxIncrement in rsplib). Default: the first alone, since that is the
-    /// one which is used, and so that the next answer starts one element further (round robin: RFC
-    /// 5356 section 4.1.2).
+    /// behind those with the same key (MaxIncrement in rsplib). Default: 1, because the first
+    /// element is the one that is used. The next answer then starts one element further (round
+    /// robin: RFC 5356 section 4.1.2).
     fn max_increment(&self) -> usize {
         1
     }
 }
 
-/// Makes a [`SelectionPolicy`] of an [`Order`]. An element that joins, leaves or has another key
-/// costs O(log k) in a pool of k different keys, a selection of n elements O(n + log k), and
-/// O(log k) for each whose key degrades. With one key for all, as in round robin, everything is
-/// O(1), and a selection O(n).
+/// Turns an [`Order`] into a [`SelectionPolicy`]. In a pool of k different keys, adding, removing
+/// or changing an element costs O(log k). A selection of n elements costs O(n + log k), and O(log
+/// k) for each element whose key degrades. If all keys are equal, as in round robin, a selection
+/// costs O(n) and everything else O(1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ByOrder<O>(pub O);
 
@@ -63,7 +65,7 @@ impl<O: Order> SelectionPolicy for ByOrder<O> {
 struct OrderSelector<O> {
     policy: Arc<ByOrder<O>>,
     rings: Rings,
-    /// By member, as far as there are any but 0.
+    /// Indexed by member number; members beyond the end have degradation 0.
     degradations: Vec<u32>,
 }
 
@@ -93,7 +95,7 @@ impl<O: Order> Selector for OrderSelector<O> {
     fn update(&mut self, member: Member, parameters: &PolicyParameters) {
         self.set_degradation(member, self.policy.0.degradation(parameters));
         let key = self.policy.0.key(parameters);
-        // Registering again is no reason to lose one's turn.
+        // An element that registers again with the same key keeps its turn.
         if !self.rings.has(member.0, key) {
             self.rings.remove(member.0);
             self.rings.append(member.0, key);
@@ -114,8 +116,8 @@ impl<O: Order> Selector for OrderSelector<O> {
     }
 
     fn resume(&mut self, order: &[Member], _: bool, _: &mut dyn Rng) {
-        // The registrar knows what was selected before, and who may be unreachable: whoever is
-        // behind another has no better key than that one.
+        // The registrar knows what was selected before, and which elements may be unreachable. So
+        // its order prevails: an element's key becomes at least that of those before it.
         let mut worst = 0;
         for member in order {
             let Some(key) = self.rings.key(member.0) else { continue };
@@ -130,7 +132,7 @@ impl<O: Order> Selector for OrderSelector<O> {
 }
 
 impl<O: Order> OrderSelector<O> {
-    /// The member was selected.
+    /// Counts a selection of the member.
     fn count(&mut self, member: Member) {
         match self.degradation(member) {
             0 => self.rings.move_to_end(member.0),
@@ -143,12 +145,12 @@ impl<O: Order> OrderSelector<O> {
     }
 }
 
-/// Members with keys, in the order of these; those of one key in a ring of their own, the order
-/// of which is the order in which they came.
+/// Members in the order of their keys. Members with the same key form a ring, in the order in which
+/// they were appended.
 #[derive(Debug, Default)]
 struct Rings {
     heads: Heads,
-    /// By member.
+    /// Indexed by member number.
     places: Vec<Place>,
 }
 
@@ -161,12 +163,14 @@ struct Place {
 }
 
 impl Place {
-    /// Of a member that is in no ring. Nobody has that number, for pools are smaller.
+    /// The place of a member that is in no ring. No member has the number `u32::MAX`, because pools
+    /// are smaller.
     const NONE: Self = Self { key: 0, next: u32::MAX, previous: u32::MAX };
 }
 
-/// The first member of each ring, in the order of the keys. The first ring's is in place, since
-/// that is all that most selections need, and all that there is where all have the same key.
+/// The first member of each ring, in the order of the keys. The first ring's is stored inline,
+/// because most selections need no other, and because it is the only one if all members have the
+/// same key.
 #[derive(Debug, Default)]
 struct Heads {
     first: Option<(u64, u32)>,
@@ -174,7 +178,7 @@ struct Heads {
 }
 
 impl Heads {
-    /// The only key, if there is but one.
+    /// Returns the key of all members, if there is only one key.
     fn only(&self) -> Option<u64> {
         self.first.map(|(key, _)| key).filter(|_| self.others.is_empty())
     }
@@ -186,7 +190,8 @@ impl Heads {
         }
     }
 
-    /// Adds a ring, unless there is one of that key, the head of which is the answer then.
+    /// Adds a ring with the given head. If there is already a ring of that key, leaves it unchanged
+    /// and returns its head.
     fn insert(&mut self, key: u64, head: u32) -> Option<u32> {
         match self.first {
             Some((first, present)) if first == key => return Some(present),
@@ -227,8 +232,8 @@ impl Rings {
         (place.next != u32::MAX).then_some(place.key)
     }
 
-    /// Returns whether `member`, which is in a ring, has this key. With one key for all it need not
-    /// be looked at.
+    /// Returns whether `member`, which must be in a ring, has this key. If there is only one key,
+    /// its place is not read.
     fn has(&self, member: u32, key: u64) -> bool {
         self.heads.only() == Some(key) || self.key(member) == Some(key)
     }

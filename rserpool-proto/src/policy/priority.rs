@@ -3,7 +3,7 @@
 use super::Order;
 use crate::wire::{PolicyParameters, PolicyType};
 
-/// Always the highest priority (RFC 5356 section 4.5).
+/// Selects the element with the highest priority (RFC 5356 section 4.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Priority;
 

@@ -3,7 +3,7 @@
 use super::Weight;
 use crate::wire::{PolicyParameters, PolicyType};
 
-/// Any element, all with the same probability (RFC 5356 section 4.3).
+/// Draws elements at random, all with the same probability (RFC 5356 section 4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Random;
 
@@ -17,7 +17,7 @@ impl Weight for Random {
     }
 }
 
-/// Any element, in proportion to its weight (RFC 5356 section 4.4).
+/// Draws elements at random, in proportion to their weights (RFC 5356 section 4.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WeightedRandom;
 

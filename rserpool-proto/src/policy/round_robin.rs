@@ -3,7 +3,7 @@
 use super::Order;
 use crate::wire::{PolicyParameters, PolicyType};
 
-/// All elements in turn (RFC 5356 section 4.1).
+/// Selects all elements in turn (RFC 5356 section 4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RoundRobin;
 

@@ -1,4 +1,4 @@
-//! Policies that are a weight.
+//! Policies that draw elements by weight.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,30 +9,31 @@ use smallvec::SmallVec;
 use super::{InvalidPolicy, Member, SelectionPolicy, Selector, Wanted, require_words};
 use crate::wire::{PolicyParameters, PolicyType};
 
-/// A policy that draws elements at random, in proportion to a weight and without putting them
-/// back. Wrapped into [`ByWeight`] it is a [`SelectionPolicy`].
+/// A policy that draws elements at random without replacement, in proportion to their weights.
+/// Wrapped into [`ByWeight`] it is a [`SelectionPolicy`].
 pub trait Weight: fmt::Debug + Send + Sync + 'static {
-    /// The number of the policy.
+    /// Returns the number of the policy.
     fn policy_type(&self) -> PolicyType;
 
-    /// Returns the number of 32-bit words of parameters the weight needs; fewer are refused.
+    /// Returns the number of 32-bit words of parameters that the weight needs. Elements with fewer
+    /// are refused. Default: 0.
     fn words(&self) -> usize {
         0
     }
 
-    /// Returns the weight of an element: its selections in proportion to those of the others.
-    /// Weight 0 is never selected, unless all elements have it.
+    /// Returns the weight of an element. Elements are selected in proportion to their weights. An
+    /// element of weight 0 is never selected, unless all elements have weight 0.
     fn weight(&self, parameters: &PolicyParameters) -> u32;
 
-    /// Returns the amount that each selection takes off the element's weight until it registers
-    /// again. At least 1 is left of a weight that is not 0.
+    /// Returns the amount that each selection subtracts from the element's weight until it
+    /// registers again. Degradation reduces a weight other than 0 to 1 at the least. Default: 0.
     fn degradation(&self, _parameters: &PolicyParameters) -> u32 {
         0
     }
 }
 
-/// Makes a [`SelectionPolicy`] of a [`Weight`]. An element that joins, leaves or has another
-/// weight costs O(1), a selection of n elements O(n) drawings.
+/// Turns a [`Weight`] into a [`SelectionPolicy`]. Adding, removing or changing an element costs
+/// O(1), a selection of n elements O(n) draws.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ByWeight<W>(pub W);
 
@@ -59,9 +60,10 @@ impl<W: Weight> SelectionPolicy for ByWeight<W> {
 struct WeightSelector<W> {
     policy: Arc<ByWeight<W>>,
     sampler: Sampler,
-    /// Those without a weight, drawn evenly where nobody has one: better than nobody.
+    /// Members of weight 0. If no member has another weight, they are drawn with equal probability,
+    /// so that the selection is not empty.
     idle: Sampler,
-    /// By member, as far as there are any but 0.
+    /// Indexed by member number; members beyond the end have degradation 0.
     degradations: Vec<u32>,
 }
 
@@ -111,7 +113,7 @@ impl<W: Weight> Selector for WeightSelector<W> {
 }
 
 impl<W> WeightSelector<W> {
-    /// The member was selected.
+    /// Counts a selection of the member.
     fn count(&mut self, Member(member): Member) {
         let degradation = self.degradations.get(member as usize).copied().unwrap_or(0);
         let weight = self.sampler.weight(member);
@@ -121,41 +123,42 @@ impl<W> WeightSelector<W> {
     }
 }
 
-/// Members with weights, to be drawn in proportion to them.
+/// Members with weights; draws members in proportion to their weights.
 ///
-/// Members whose weights have the same number of binary digits are together. Such a class is
-/// chosen by the sum of its weights, and then any member of it, which counts with the
-/// probability that its weight is of the largest one possible: at least one half. So are the
-/// drawings exact, and expected to need fewer than two tries. (After Y. Matias, J. S. Vitter and
-/// W.-C. Ni, "Dynamic generation of discrete random variates", 1993; one level of it, since
-/// there are 33 classes at most.)
+/// Members whose weights are between the same two powers of two form a class. A draw chooses a
+/// class in proportion to the sum of its weights, and then any member of the class. That member
+/// counts with a probability of its weight divided by the largest weight possible in the class,
+/// which is at least one half; otherwise another member of the class is tried. So the draws are
+/// exact, and need fewer than two tries on average. (After Y. Matias, J. S. Vitter and W.-C. Ni,
+/// "Dynamic generation of discrete random variates", 1993. One level suffices, since there are at
+/// most 33 classes.)
 #[derive(Debug, Default)]
 struct Sampler {
-    /// By member.
+    /// Indexed by member number.
     tickets: Vec<Ticket>,
-    /// Those that are not empty, the largest weights first.
+    /// The classes that are not empty, those of the largest weights first.
     classes: SmallVec<[Class; 1]>,
     total: u64,
-    /// The number of members that have a weight.
+    /// The number of members whose weight is not 0.
     len: usize,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Ticket {
     weight: u32,
-    /// Position in the class.
+    /// The position in the class.
     index: u32,
 }
 
 #[derive(Debug)]
 struct Class {
-    /// Its weights are at most 2 to the power of this, and more than half of that.
+    /// The weights of the class are at most 2 to the power of this, and more than half of that.
     exponent: u8,
     candidates: Vec<Candidate>,
     total: u64,
 }
 
-/// A member, and its weight once more, so that both are looked at together.
+/// A member with a copy of its weight, so that both are read together.
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     member: u32,
@@ -171,7 +174,8 @@ impl Class {
         1 << self.exponent
     }
 
-    /// As in a pool that draws without weights.
+    /// Returns whether all members have the largest weight of the class, as in a pool that draws
+    /// without weights.
     fn all_weigh_most(&self) -> bool {
         self.total == self.most() * self.candidates.len() as u64
     }
@@ -180,14 +184,14 @@ impl Class {
         &self.candidates[rng.random_range(0..self.candidates.len())]
     }
 
-    /// Returns whether a member of that weight is drawn when it was chosen.
+    /// Returns whether a chosen member of that weight counts as drawn.
     fn counts(&self, weight: u32, rng: &mut dyn Rng) -> bool {
         let weight = u64::from(weight);
         weight == self.most() || rng.random_range(0..self.most()) < weight
     }
 }
 
-/// So many are drawn at once.
+/// The maximum number of members that are drawn at once.
 const AT_ONCE: usize = 16;
 
 fn exponent(weight: u32) -> u8 {
@@ -259,7 +263,7 @@ impl Sampler {
         self.len += 1;
     }
 
-    /// Draws up to so many members, none twice.
+    /// Draws up to `items` members, without duplicates.
     fn draw_different(&mut self, items: usize, rng: &mut dyn Rng, selected: &mut Vec<Member>) {
         let first = selected.len();
         let mut taken = SmallVec::<[(u32, u32); AT_ONCE]>::new();
@@ -277,7 +281,8 @@ impl Sampler {
             if selected.len() - first == items || self.total == 0 {
                 break;
             }
-            // Some were drawn twice, so there are not many: no third time for any.
+            // Some were drawn twice, so there are few members: those selected so far are taken out,
+            // and not drawn again.
             if selected.len() - before < drawn.len() {
                 for Member(member) in &selected[first + taken.len()..] {
                     taken.push((*member, self.weight(*member)));
@@ -290,8 +295,8 @@ impl Sampler {
         }
     }
 
-    /// Draws as many members as there is room for, [`AT_ONCE`] at most, and maybe some more than
-    /// once. There must be one.
+    /// Fills `drawn`, which has at most [`AT_ONCE`] places, with random members. Some may be drawn
+    /// more than once. At least one member must have a weight.
     fn draw(&self, drawn: &mut [u32], rng: &mut dyn Rng) {
         match &self.classes[..] {
             [class] if class.all_weigh_most() => {
@@ -310,8 +315,8 @@ impl Sampler {
         }
     }
 
-    /// All look at what they choose before one is judged, so that there is one wait for memory and
-    /// not one for each.
+    /// Draws several members together: reads all chosen candidates before it accepts or rejects
+    /// one, so that the draws wait for memory once and not one after the other.
     fn draw_together(&self, drawn: &mut [u32], rng: &mut dyn Rng) {
         let (mut classes, mut weights) = ([&self.classes[0]; AT_ONCE], [0; AT_ONCE]);
         classes[..drawn.len()].fill_with(|| self.class_of_any(rng));
@@ -329,7 +334,7 @@ impl Sampler {
         }
     }
 
-    /// The class of a member drawn at random.
+    /// Returns the class of a member drawn at random.
     fn class_of_any(&self, rng: &mut dyn Rng) -> &Class {
         if let [class] = &self.classes[..] {
             return class;
@@ -344,7 +349,7 @@ impl Sampler {
     }
 }
 
-/// Iterates over the bits that are set.
+/// Returns the positions of the bits that are set.
 fn ones(mut bits: u32) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let next = (bits != 0).then(|| bits.trailing_zeros() as usize);

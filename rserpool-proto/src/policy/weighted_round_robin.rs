@@ -9,10 +9,10 @@ use rand::{Rng, RngExt};
 use super::{InvalidPolicy, Member, SelectionPolicy, Selector, Wanted, require_words};
 use crate::wire::{PolicyParameters, PolicyType};
 
-/// All elements in turn, in each round as often as their weight says and evenly spread (RFC
-/// 5356 section 4.2). An element of weight 0 is not selected, unless all have that: then they are in
-/// turn. Each operation costs O(log n) in a pool of n elements, a selection of k elements
-/// O(k + log n).
+/// Selects all elements in turn; in each round as often as their weights, evenly spread (RFC 5356
+/// section 4.2). An element of weight 0 is not selected, unless all have weight 0: then they are
+/// selected in turn. Each operation costs O(log n) in a pool of n elements, a selection of k
+/// elements O(k + log n).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WeightedRoundRobin;
 
@@ -30,46 +30,46 @@ impl SelectionPolicy for WeightedRoundRobin {
     }
 }
 
-/// The circular list of the RFC, of which only each element's next entry is there.
+/// The circular list of the RFC, of which only the next entry of each element is stored.
 #[derive(Debug, Default)]
 struct Rounds {
-    /// In the order of their turns; at the same position, by number.
+    /// The entries in the order of their turns; at the same position, by member number.
     queue: BTreeSet<(Position, Member)>,
-    /// By member.
+    /// Indexed by member number.
     entries: Vec<Entry>,
-    /// Those of weight 0, and which of them was first last.
+    /// The elements of weight 0. `last_idle` is the one that came first in the last selection.
     idle: BTreeSet<Member>,
     last_idle: Option<Member>,
-    /// Position of the entry that was selected last; new elements are inserted after it.
+    /// The position of the entry that was selected last. New elements are inserted after it.
     last: Position,
 }
 
-/// An element's weight, and where its next entry is, unless the weight is 0.
+/// An element's weight, and the position of its next entry; without a meaning if the weight is 0.
 #[derive(Debug, Clone, Copy, Default)]
 struct Entry {
     weight: u32,
     position: Position,
 }
 
-/// Position of an entry in the list: its round, and its place in the round in parts of 2^33. The
-/// entries of weight w are at 1/2w, 3/2w, 5/2w ... In two halves, so that it is aligned like the
-/// data beside it.
+/// The position of an entry in the list: its round, and its place in the round as a multiple of
+/// 1/2^33. The entries of an element of weight w are at 1/2w, 3/2w, 5/2w ... It is stored in two
+/// halves so that its alignment is that of the data beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 struct Position {
     high: u32,
     low: u32,
 }
 
-/// The bits of the place in the round.
+/// The number of bits for the place in the round.
 const PLACE: u32 = 33;
 
-/// So many rounds can be told apart.
+/// The number of rounds that a position can represent.
 const ROUNDS: u64 = 1 << (64 - PLACE);
 
 impl Position {
-    /// The entry with that number in its round, from 0 on.
+    /// Returns the position of an entry by its number in the round, which starts at 0.
     fn new(round: u64, number: u32, weight: u32) -> Self {
-        // At most (2^33 * 2^32) / 2^32.
+        // The quotient is at most (2^33 * 2^32) / 2^32.
         let numerator = u128::from(2 * u64::from(number) + 1) << (PLACE - 1);
         let place = u64::try_from(numerator / u128::from(weight)).unwrap_or(u64::MAX);
         Self::from(round << PLACE | place)
@@ -87,9 +87,10 @@ impl Position {
         self.value() & ((1 << PLACE) - 1)
     }
 
-    /// Returns the number of the entry among those of that weight in its round.
+    /// Returns the number of the entry in its round, for an element of that weight.
     fn number(self, weight: u32) -> u32 {
-        // Before the division, it was half an entry more, and that rounds less than half off.
+        // Before the division in `new`, the value was half an entry larger than the number. That
+        // division rounds off less than half an entry.
         ((u128::from(self.place()) * u128::from(weight)) >> PLACE) as u32
     }
 
@@ -105,7 +106,7 @@ impl From<u64> for Position {
 }
 
 impl Rounds {
-    /// Puts in the first entry of an element of that weight behind `last`.
+    /// Inserts the first entry after `last` for an element of that weight.
     fn join(&mut self, member: Member, weight: u32) {
         let index = member.0 as usize;
         if index >= self.entries.len() {
@@ -119,15 +120,17 @@ impl Rounds {
         self.push(member, weight, round, number);
     }
 
-    /// The round in which the list stands, and the first entry of that weight behind it: the first n
-    /// with (2n + 1) / 2w behind, which may be the weight itself.
+    /// Returns the current round, and the number of the first entry after `last` for an element of
+    /// that weight. This is the smallest n with (2n + 1) / 2w after `last`; it may be the weight
+    /// itself.
     fn behind_last(&self, weight: u32) -> (u64, u32) {
         let half = 1 << (PLACE - 1);
         let next = (u128::from(self.last.place()) * u128::from(weight) + half) >> PLACE;
         (self.last.round(), u32::try_from(next).unwrap_or(u32::MAX))
     }
 
-    /// Puts in the entry of that number; behind the last of a round, it is the first of the next.
+    /// Inserts the entry of that number. A number past the end of the round stands for the first
+    /// entry of the next round.
     fn push(&mut self, member: Member, weight: u32, mut round: u64, mut number: u32) {
         if number >= weight {
             (round, number) = (round + 1, 0);
@@ -140,7 +143,7 @@ impl Rounds {
         self.entries[member.0 as usize] = Entry { weight, position };
     }
 
-    /// Counts the rounds from the one on in which the list is; how many that leaves out.
+    /// Renumbers the rounds, starting at the current one. Returns the number of rounds left out.
     fn begin_anew(&mut self) -> u64 {
         let past = self.last.round();
         let queue = std::mem::take(&mut self.queue).into_iter();
@@ -173,7 +176,7 @@ impl Selector for Rounds {
 
     fn update(&mut self, member: Member, parameters: &PolicyParameters) {
         let weight = parameters.words()[0];
-        // Registering again is no reason to lose one's turn.
+        // An element that registers again with the same weight keeps its turn.
         if self.entry(member).map_or(0, |entry| entry.weight) != weight {
             self.take(member);
             self.join(member, weight);
@@ -194,7 +197,7 @@ impl Selector for Rounds {
             return;
         }
         selected.extend(self.queue.iter().take(wanted.items).map(|(_, member)| *member));
-        // Only the first counts: the next answer starts one entry further.
+        // By default, only the first counts, so that the next answer starts one entry further.
         for member in selected[first..].iter().take(wanted.max_increment.unwrap_or(1)) {
             self.count(*member);
         }
@@ -215,15 +218,16 @@ impl Selector for Rounds {
             self.last_idle = order.first().copied();
             return;
         };
-        // The list stands at any of the first one's entries, and all others come after that: so is
-        // what follows, over all users, as often as its weight says.
+        // The current position becomes a random entry of the first element, and all others are
+        // placed after it. Over all users, each element therefore follows as often as its weight
+        // requires.
         let number = rng.random_range(0..weight);
         self.last = Position::new(1, number, weight);
         for member in order {
             let Some(Entry { weight, .. }) = self.entry(*member) else { continue };
             self.take(*member);
             let (round, next) = self.behind_last(weight);
-            // One at the same place comes after the first one.
+            // An entry at the same position as the first element's is placed after that.
             let beside = |number: &u32| Position::new(1, *number, weight) == self.last;
             match next.checked_sub(1).filter(beside) {
                 Some(number) => self.push(*member, weight, 1, number),
@@ -235,7 +239,7 @@ impl Selector for Rounds {
 }
 
 impl Rounds {
-    /// The member was selected: its next entry takes its place.
+    /// Counts a selection of the member: replaces its entry by its next one.
     fn count(&mut self, member: Member) {
         let Some(Entry { weight, position }) = self.take(member) else { return };
         self.last = self.last.max(position);

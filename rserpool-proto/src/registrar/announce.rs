@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use super::{Registrar, Timer};
 use crate::wire::{Ppid, RegistrarId, UserMessage, asap};
 
-/// The most other registrars that are counted; ours, since anyone can announce.
+/// The maximum number of other registrars that are counted. Not from the RFCs: limited since anyone
+/// can announce.
 const MAX_HEARD: usize = 1024;
 
 /// The other registrars that announce themselves.
@@ -23,7 +24,8 @@ impl Announcements {
     }
 
     fn count(&mut self, now: Instant, outdate: Duration) -> u32 {
-        // N registrars announce themselves every N intervals, so the time that one counts grows with them.
+        // With N registrars, each announces itself every N intervals, so announcements stay valid
+        // for longer.
         let others = u32::try_from(self.heard.len()).unwrap_or(u32::MAX);
         self.heard.retain(|_, heard| now < *heard + outdate * others);
         u32::try_from(self.heard.len()).unwrap_or(u32::MAX)
@@ -31,15 +33,15 @@ impl Announcements {
 }
 
 impl Registrar {
-    /// Begins to announce the registrar, once it has joined the others.
+    /// Starts announcing the registrar, once it has joined the others.
     pub(super) fn start_announcing(&mut self, now: Instant) {
         if self.config.announced.is_some() && self.knows_others() {
             self.timers.set(Timer::Announce, now);
         }
     }
 
-    /// Announces the registrar, the less often the more registrars there are, so that there
-    /// is about one announcement each T6-Serverannounce in all.
+    /// Announces the registrar. The interval grows with the number of registrars, so that there is
+    /// about one announcement per T6-Serverannounce in total.
     pub(super) fn announce(&mut self, now: Instant) {
         let Some(transports) = &self.config.announced else { return };
         let others = self.announcements.count(now, self.config.announce_outdate);

@@ -24,7 +24,7 @@ pub struct RegistrarConfig {
     pub(super) keep_alive_timeout: Duration,
     pub(super) first_message_timeout: Duration,
     pub(super) ready_after: Duration,
-    /// Transports for announcements. None if the registrar does not announce itself.
+    /// Transports for announcements. None disables announcements.
     pub(super) announced: Option<Vec<TransportAddress>>,
     pub(super) announce_interval: Duration,
     pub(super) announce_outdate: Duration,
@@ -32,7 +32,7 @@ pub struct RegistrarConfig {
     pub(super) enrp: Option<TransportAddress>,
     pub(super) peers: Vec<TransportAddress>,
     pub(super) multicast_presence: bool,
-    /// None where the compatibility profile decides.
+    /// None if the compatibility profile decides.
     heartbeat_cycle: Option<Duration>,
     max_time_last_heard: Option<Duration>,
     max_time_no_response: Option<Duration>,
@@ -88,23 +88,23 @@ impl RegistrarConfig {
         self
     }
 
-    /// The policies that the registrar selects by: the built-in ones.
+    /// Sets the policies that the registrar selects by. Default: the built-in ones.
     #[must_use]
     pub fn policies(mut self, policies: Policies) -> Self {
         self.policies = policies;
         self
     }
 
-    /// Sets the most that one host may take, and all of them.
+    /// Sets the limits on the resources of one host and of all hosts together.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// The number of elements of an answer that count as selected, whatever their policy says:
-    /// rsplib's MaxIncrement. None, the default, leaves it to the policy, which is 1 for those that
-    /// are built in; in the profile of the RFCs, all elements of an answer degrade where RFC 5356
+    /// Sets the number of elements of an answer that count as selected, whatever their policy says:
+    /// rsplib's MaxIncrement. Default: none, which leaves it to the policy. The built-in policies
+    /// count 1; in the profile of the RFCs, all elements of an answer degrade where RFC 5356
     /// section 5.2.2 says so.
     #[must_use]
     pub fn max_increment(mut self, elements: Option<usize>) -> Self {
@@ -120,72 +120,74 @@ impl RegistrarConfig {
         self
     }
 
-    /// Sets the number of elements that a resolution returns which asks for no number. Default: 32.
-    /// Not from the RFCs: RFC 5352 section 3.3 would list all; rsplib has 3.
+    /// Sets the number of elements in the answer to a resolution that asks for no number. Default:
+    /// 32. Not from the RFCs: RFC 5352 section 3.3 would list all; rsplib has 3.
     #[must_use]
     pub fn default_items(mut self, elements: u32) -> Self {
         self.default_items = elements;
         self
     }
 
-    /// Sets the most elements that a resolution returns. Default: 128, as rsplib has it.
+    /// Sets the maximum number of elements in the answer to a resolution. Default: 128 (rsplib).
     #[must_use]
     pub fn max_items(mut self, elements: u32) -> Self {
         self.max_items = elements;
         self
     }
 
-    /// Sets after how many hosts reported an element as unreachable it has only a second left to
-    /// answer a keep-alive: MAX-BAD-PE-REPORT. Default: 3 (RFC 5353 section 4.2). An answer clears
-    /// the reports, and one that answers stays, however many report it (RFC 5352 section 3.5).
+    /// Sets MAX-BAD-PE-REPORT: if more hosts than this report an element as unreachable, it has
+    /// only a second left to answer a keep-alive. Default: 3 (RFC 5353 section 4.2). An answer
+    /// clears the reports. An element that answers stays, however many hosts report it (RFC 5352
+    /// section 3.5).
     #[must_use]
     pub fn max_bad_pe_reports(mut self, reports: usize) -> Self {
         self.max_bad_pe_reports = reports;
         self
     }
 
-    /// Sets the time between two keep-alives to an element, which is varied by 50 % (RFC 5352 section
-    /// 3.5). Default: 5 s, as rsplib has it.
+    /// Sets the time between two keep-alives to an element, which is varied by 50 % (RFC 5352
+    /// section 3.5). Default: 5 s (rsplib).
     #[must_use]
     pub fn keep_alive_interval(mut self, interval: Duration) -> Self {
         self.keep_alive_interval = interval;
         self
     }
 
-    /// Sets the time within which an element has to answer a keep-alive. Default: 5 s, as rsplib has
-    /// it.
+    /// Sets the time within which an element has to answer a keep-alive. Default: 5 s (rsplib).
     #[must_use]
     pub fn keep_alive_timeout(mut self, timeout: Duration) -> Self {
         self.keep_alive_timeout = timeout;
         self
     }
 
-    /// Sets how long another registrar that connects may take to say who it is. Default: 10 s. Not
-    /// from the RFCs: registrars speak first. Elements and users may be silent; see [`Limits`].
+    /// Sets the time within which another registrar that connects has to send its first message.
+    /// Default: 10 s. Not from the RFCs: registrars speak first. Elements and users may be silent;
+    /// see [`Limits`].
     #[must_use]
     pub fn first_message_timeout(mut self, timeout: Duration) -> Self {
         self.first_message_timeout = timeout;
         self
     }
 
-    /// Sets how long a registrar that has just started, and learns nothing from others, waits until
-    /// it says that a pool does not exist. Default: 3 s. Not from the RFCs: elements that lost
-    /// their registrar look for another at least once a second.
+    /// Sets the time after its start for which a registrar defers its answers about unknown pools,
+    /// unless it learns of elements from other registrars before. Default: 3 s. Not from the RFCs:
+    /// elements that lost their registrar look for another at least once a second.
     #[must_use]
     pub fn ready_after(mut self, time: Duration) -> Self {
         self.ready_after = time;
         self
     }
 
-    /// Sets the implementations to be compatible with. Default: all of them. It decides the defaults of
-    /// [`Self::heartbeat_cycle`], [`Self::max_time_last_heard`] and [`Self::max_time_no_response`].
+    /// Sets the implementations to be compatible with. Default: [`Compatibility::All`]. The profile
+    /// decides the defaults of [`Self::heartbeat_cycle`], [`Self::max_time_last_heard`] and
+    /// [`Self::max_time_no_response`].
     #[must_use]
     pub fn compatibility(mut self, profile: Compatibility) -> Self {
         self.compatibility = profile;
         self
     }
 
-    /// Sets the address on which other registrars reach this one (RFC 5353). Default: none; the
+    /// Sets the address at which other registrars reach this one (RFC 5353). Default: none; the
     /// registrar has no peers.
     #[must_use]
     pub fn enrp(mut self, transport: TransportAddress) -> Self {
@@ -193,34 +195,37 @@ impl RegistrarConfig {
         self
     }
 
-    /// Other registrars, where they offer ENRP: none. One of them becomes the mentor (RFC 5353
-    /// section 3.2.2); they are looked for as long as we run. Needs [`Self::enrp`].
+    /// Sets the ENRP addresses of other registrars. Default: none. One of them becomes the mentor
+    /// (RFC 5353 section 3.2.2). The registrar tries to reach them as long as it runs. Needs
+    /// [`Self::enrp`].
     #[must_use]
     pub fn peers(mut self, peers: impl IntoIterator<Item = TransportAddress>) -> Self {
         self.peers = peers.into_iter().collect();
         self
     }
 
-    /// Tells others by multicast that we are there, and listens for those who do (RFC 5353
-    /// section 3.1): not. Needs [`Self::enrp`].
+    /// Enables presence messages to and from other registrars by multicast (RFC 5353 section 3.1).
+    /// Default: disabled. Needs [`Self::enrp`].
     #[must_use]
     pub fn multicast_presence(mut self) -> Self {
         self.multicast_presence = true;
         self
     }
 
-    /// Returns whether presence is told and heard by multicast.
+    /// Returns whether presence messages are sent and received by multicast.
     #[must_use]
     pub fn has_multicast_presence(&self) -> bool {
         self.multicast_presence
     }
 
-    /// Sets PEER-HEARTBEAT-CYCLE, the time between two ENRP_PRESENCE messages to each peer. Default: 2
-    /// s, about what rsplib has; with [`Compatibility::Rfc`] 30 s (RFC 5353 section 4.2).
+    /// Sets PEER-HEARTBEAT-CYCLE, the time between two ENRP_PRESENCE messages to each peer.
+    /// Default: 2 s, about the value of rsplib; with [`Compatibility::Rfc`] 30 s (RFC 5353 section
+    /// 4.2).
     ///
-    /// A peer that goes silent is dead when [`Self::max_time_last_heard`] and
-    /// [`Self::max_time_no_response`] are over; its elements are taken over as soon as the other peers
-    /// agree. One that was killed is dead when its host refuses a connection, at once.
+    /// A silent peer counts as dead after [`Self::max_time_last_heard`] and
+    /// [`Self::max_time_no_response`]. Its elements are taken over as soon as the other peers
+    /// agree. A peer whose process was killed counts as dead at once, when its host refuses a
+    /// connection.
     #[must_use]
     pub fn heartbeat_cycle(mut self, cycle: Duration) -> Self {
         self.heartbeat_cycle = Some(cycle);
@@ -236,32 +241,33 @@ impl RegistrarConfig {
         self
     }
 
-    /// Sets MAX-TIME-NO-RESPONSE, the time that a peer which was asked has to answer. Default: 1.5 s.
-    /// Not from the RFCs: chosen for takeovers within seconds; with [`Compatibility::Rfc`] 5 s (RFC
-    /// 5353 section 4.2).
+    /// Sets MAX-TIME-NO-RESPONSE, the time within which a silent peer has to answer when it is
+    /// asked. Default: 1.5 s. Not from the RFCs: chosen for takeovers within seconds; with
+    /// [`Compatibility::Rfc`] 5 s (RFC 5353 section 4.2).
     #[must_use]
     pub fn max_time_no_response(mut self, time: Duration) -> Self {
         self.max_time_no_response = Some(time);
         self
     }
 
-    /// Sets the time to look for a mentor before the registrar works alone. Default: 5 s, as rsplib has
-    /// it.
+    /// Sets the time for which the registrar looks for a mentor before it works alone. Default: 5 s
+    /// (rsplib).
     #[must_use]
     pub fn mentor_discovery(mut self, time: Duration) -> Self {
         self.mentor_discovery = time;
         self
     }
 
-    /// Sets the time after which peers that have not agreed to a takeover are asked again. Default: 5 s,
-    /// as rsplib has it.
+    /// Sets the time after which peers that have not agreed to a takeover are asked again. Default:
+    /// 5 s (rsplib).
     #[must_use]
     pub fn takeover_expiry(mut self, time: Duration) -> Self {
         self.takeover_expiry = time;
         self
     }
 
-    /// Returns the heartbeat cycle, and how long peers may be silent and take to answer.
+    /// Returns the timers of registrars among each other, configured or from the compatibility
+    /// profile.
     pub(super) fn heartbeat(&self) -> Heartbeat {
         let [cycle, last_heard, no_response] = self.compatibility.heartbeat();
         Heartbeat {
@@ -271,13 +277,13 @@ impl RegistrarConfig {
         }
     }
 
-    /// Returns the address at which ENRP is offered, if it is.
+    /// Returns the address at which ENRP is offered, or `None`.
     #[must_use]
     pub fn enrp_transport(&self) -> Option<&TransportAddress> {
         self.enrp.as_ref()
     }
 
-    /// An address that says how far others are that reach this registrar.
+    /// Returns an address whose scope tells whether other hosts can reach this registrar.
     pub(super) fn reached_at(&self) -> IpAddr {
         let enrp = self.enrp.as_ref().and_then(|enrp| enrp.addresses.first().copied());
         enrp.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
@@ -289,16 +295,16 @@ impl RegistrarConfig {
         self.compatibility
     }
 
-    /// Sets T6-Serverannounce, the time between two announcements, times the number of registrars that
-    /// announce themselves. Default: 1 s (RFC 5352 section 7.1).
+    /// Sets T6-Serverannounce: the time between two announcements is this interval times the number
+    /// of registrars that announce themselves. Default: 1 s (RFC 5352 section 7.1).
     #[must_use]
     pub fn announce_interval(mut self, interval: Duration) -> Self {
         self.announce_interval = interval;
         self
     }
 
-    /// Sets T7-ENRPoutdate, the time that an announcement of another registrar counts. Default: 5 s
-    /// (RFC 5352 section 7.1).
+    /// Sets T7-ENRPoutdate, the time for which an announcement of another registrar is valid.
+    /// Default: 5 s (RFC 5352 section 7.1).
     #[must_use]
     pub fn announce_outdate(mut self, time: Duration) -> Self {
         self.announce_outdate = time;
@@ -311,8 +317,8 @@ impl RegistrarConfig {
         self.announced.is_some()
     }
 
-    /// Announces the registrar at `transports`, see [`Self::announce_interval`]. Without this there are
-    /// no announcements.
+    /// Enables announcements of the registrar at `transports`; see [`Self::announce_interval`].
+    /// Default: disabled.
     #[must_use]
     pub fn announce(mut self, transports: impl IntoIterator<Item = TransportAddress>) -> Self {
         self.announced = Some(transports.into_iter().collect());

@@ -1,5 +1,5 @@
-//! The connections to elements that are being made, and the elements that wait for one: only so
-//! many at a time, and no host keeps those of others waiting.
+//! The connections to elements that are being made, and the elements that wait for one. Only a
+//! limited number is made at a time, and no host blocks the elements of others.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -9,18 +9,19 @@ use crate::ConnectionId;
 use crate::handlespace::ElementKey;
 use crate::wire::TransportAddress;
 
-/// The most connections that are being made at a time, and to one host. Not from the RFCs.
+/// The maximum number of connections that are being made at a time, in total and to one host. Not
+/// from the RFCs.
 const MAX: usize = 256;
 const MAX_OF_HOST: usize = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct Dials {
-    /// By where they go.
+    /// The connections that are being made, by destination.
     made: HashMap<TransportAddress, ConnectionId>,
     of_host: HashMap<IpAddr, usize>,
     waiting: BTreeMap<IpAddr, BTreeSet<ElementKey>>,
     waits_at: HashMap<ElementKey, IpAddr>,
-    /// The host that had its turn last.
+    /// The host whose element was dialled last.
     last: Option<IpAddr>,
 }
 
@@ -40,7 +41,7 @@ impl Dials {
         }
     }
 
-    /// The connection is there, or is not to be had.
+    /// Notes that a connection is established or has failed.
     pub(super) fn end(&mut self, address: &TransportAddress) {
         if self.made.remove(address).is_none() {
             return;
@@ -54,14 +55,14 @@ impl Dials {
         }
     }
 
-    /// An element, which is at `host`, waits for its turn.
+    /// Queues an element at `host` until a connection can be made.
     pub(super) fn wait(&mut self, host: IpAddr, key: ElementKey) {
         self.forget(key);
         self.waits_at.insert(key, host);
         self.waiting.entry(host).or_default().insert(key);
     }
 
-    /// An element does not wait any more.
+    /// Removes an element from the queue.
     pub(super) fn forget(&mut self, key: ElementKey) {
         if let Some(host) = self.waits_at.remove(&key)
             && let Some(keys) = self.waiting.get_mut(&host)
@@ -73,7 +74,7 @@ impl Dials {
         }
     }
 
-    /// The next element whose turn it is, the hosts one after the other.
+    /// Removes and returns the next element to dial; the hosts take turns.
     pub(super) fn pop(&mut self) -> Option<ElementKey> {
         if self.made.len() >= MAX {
             return None;

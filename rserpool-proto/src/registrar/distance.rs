@@ -1,4 +1,4 @@
-//! Distances of elements, which the registrar fills in for the policies with a delay penalty factor
+//! Distances of elements, which the registrar measures for the policies with a delay penalty factor
 //! (extensions of rsplib).
 
 use std::time::Duration;
@@ -8,12 +8,12 @@ use crate::ConnectionId;
 use crate::handlespace::ElementKey;
 use crate::wire::{PolicyParameters, PoolElement};
 
-/// The name of the policies' value.
+/// The name of the policy value for the distance.
 const DISTANCE: &str = "distance";
 
 impl Registrar {
-    /// An element is about to register over this connection: the distance that was measured
-    /// stays until it is measured again. Whether its policy has one.
+    /// Sets the distance in the values of an element that registers to the one that was measured
+    /// before, until it is measured again. Returns whether its policy has a distance.
     pub(super) fn keep_distance(
         &self,
         present: Option<ElementKey>,
@@ -29,8 +29,8 @@ impl Registrar {
         true
     }
 
-    /// The round-trip time of a connection: the distance of the elements that registered over it
-    /// is half of that, in milliseconds, as a multiple of the step that the configuration has.
+    /// Handles the round-trip time of a connection. The distance of the elements that registered
+    /// over it is half of that, in milliseconds, rounded to a multiple of the configured step.
     pub(super) fn take_round_trip(&mut self, connection: ConnectionId, round_trip: Duration) {
         let distance = rounded(round_trip / 2, self.config.distance_step);
         let Some(client) = self.connections.get(&connection) else { return };
@@ -53,13 +53,13 @@ impl Registrar {
     }
 }
 
-/// The policy with this distance, if it has another.
+/// Returns the policy with this distance, or `None` if it has that already or has no distance.
 fn changed(policy: &PolicyParameters, distance: u32) -> Option<PolicyParameters> {
     policy.value(DISTANCE).filter(|known| *known != distance)?;
     policy.with_value(DISTANCE, distance)
 }
 
-/// In milliseconds, to the nearest multiple of `step`.
+/// Returns the distance in milliseconds, rounded to the nearest multiple of `step`.
 fn rounded(distance: Duration, step: Duration) -> u32 {
     let (distance, step) = (distance.as_micros(), step.as_micros().max(1));
     let steps = (distance + step / 2) / step;

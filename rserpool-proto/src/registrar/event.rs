@@ -7,80 +7,80 @@ use std::time::Duration;
 use super::Limit;
 use crate::wire::{PoolElementId, PoolHandle, RegistrarId, TransportAddress, asap};
 
-/// An event that a registrar tells its owner, for logs and statistics.
+/// An event of a registrar, for logs and statistics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "drivers handle each")]
 pub enum Event {
-    /// An element joined a pool, from this address.
+    /// An element registered from this address and joined a pool.
     Registered(ElementName, TransportAddress),
     /// An element renewed its registration.
     Reregistered(ElementName),
-    /// An element was refused.
+    /// A registration was refused.
     Refused(ElementName, asap::RegistrationResponse),
-    /// An element is gone, which served its users at this address.
+    /// An element was removed. The address is the one at which it served its users.
     Removed(ElementName, RemovalReason, Option<TransportAddress>),
-    /// A peer tells of an element that cannot be taken, for this reason.
+    /// An element of a peer cannot be added, for this reason.
     NotTaken(RegistrarId, String),
-    /// There is another registrar, which was heard from this host.
+    /// Another registrar was found, on this host.
     PeerFound(RegistrarId, Option<IpAddr>),
-    /// There is a connection to another registrar.
+    /// A connection to another registrar is established, and it has identified itself.
     PeerConnected(RegistrarId, TransportAddress),
-    /// Another registrar is gone.
+    /// Another registrar was removed from the peer list.
     PeerLost(RegistrarId, Option<IpAddr>),
-    /// Nobody answers at the address of a configured peer.
+    /// A configured peer does not accept connections. Reported once until it does.
     PeerSilent(TransportAddress),
-    /// Another registrar, which had elements, does not answer any more.
+    /// Another registrar, which has elements, is considered dead.
     PeerDead(RegistrarId),
-    /// An element, which is reached on its own host or link alone, is told to nobody elsewhere. Told
-    /// by a registrar that others reach.
+    /// An element has an address of host or link scope only, so it is not told to other hosts or
+    /// links. Only registrars with a global address report this.
     Near(ElementName, TransportAddress),
-    /// We know what the other registrars know, or there are none.
+    /// The registrar has downloaded the handlespace of the others, or found none.
     Joined {
         /// The number of elements.
         elements: usize,
     },
-    /// The elements had the time to find this registrar: a pool that is not known does not exist.
+    /// The elements have had time to find this registrar, so unknown pools do not exist.
     Ready {
         /// The number of elements.
         elements: usize,
     },
-    /// The registrar was late, because of its host or because there is too much to do. It takes
-    /// nobody for dead for that, and asks elements less often, by this factor.
+    /// The registrar processed its timers late, because of its host or because of too much load. It
+    /// considers nobody dead for that, and lengthens the keep-alive intervals by this factor.
     Behind {
         /// The delay.
         late: Duration,
         /// The factor.
         stretch: u32,
     },
-    /// A host met a limit.
+    /// A host reached a limit.
     LimitHit(Limit, IpAddr),
-    /// There were too many connections: the longest silent ones of the host that has the most
-    /// were closed.
+    /// There were too many connections. Of the host with the most silent ones, those that were
+    /// silent for the longest time were closed.
     Crowded {
         /// The host.
         host: IpAddr,
         /// Number of connections.
         closed: usize,
     },
-    /// We took over the elements of a dead registrar.
+    /// The registrar took over the elements of a dead one.
     TookOver {
         /// The registrar.
         registrar: RegistrarId,
         /// Number of elements.
         elements: usize,
     },
-    /// Another registrar took over our elements.
+    /// Another registrar took over the elements of this one.
     TakenOver {
         /// The registrar that took over.
         by: RegistrarId,
     },
-    /// It left the others, and closed all connections. The last event.
+    /// The registrar left the others and closed all connections. The last event.
     Left,
-    /// Someone does not keep to ASAP or ENRP; told once for each connection.
+    /// A peer violated ASAP or ENRP. Reported once for each connection.
     Misbehaved {
         /// Address of the peer.
         peer: TransportAddress,
-        /// Reason for the refusal.
+        /// Description of the violation.
         reason: String,
     },
 }
@@ -100,23 +100,23 @@ impl fmt::Display for ElementName {
     }
 }
 
-/// Why an element is gone.
+/// Reason of the removal of an element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "drivers handle each")]
 pub enum RemovalReason {
-    /// It left.
+    /// The element deregistered.
     Deregistered,
-    /// It did not renew its registration in time.
+    /// The element did not renew its registration in time.
     Expired,
-    /// It did not answer a keep-alive in time.
+    /// The element did not answer a keep-alive in time.
     KeepAliveTimeout,
-    /// Its connection broke and it does not accept another.
+    /// The connection to the element failed, and a new one was refused or is not possible.
     Unreachable,
-    /// Pool users of several hosts reported that it is unreachable, and it did not answer.
+    /// Pool users of several hosts reported the element as unreachable, and it did not answer.
     Reported,
-    /// Its pool has another policy or transport, as was found out when registrars met.
+    /// The pool has another policy or transport, which was found when registrars met.
     OtherPolicy,
-    /// Its home registrar, which is another one, removed it.
+    /// Another registrar, its home registrar, removed the element.
     ElsewhereRemoved,
 }
 

@@ -10,18 +10,18 @@ use crate::wire::asap::{EndpointKeepAlive, EndpointKeepAliveAck, EndpointUnreach
 use crate::wire::{Ppid, TransportAddress};
 use crate::{ConnectionEvent, ConnectionId};
 
-/// The most keep-alives of a connection that are not answered yet. Not from the RFCs.
+/// The maximum number of unanswered keep-alives on a connection. Not from the RFCs.
 const MAX_ASKED: usize = 256;
 
-/// The pause before an element is dialled again whose connection broke or could not be made.
+/// The pause before an element is dialled again after its connection broke or could not be made.
 const DIAL_PAUSE: Duration = Duration::from_millis(200);
 
-/// Minimum interval between keep-alives to one element that reports cause (RFC 5355 section
+/// Minimum interval between keep-alives to one element that are caused by reports (RFC 5355 section
 /// 2.14.3).
 pub(super) const REPORT_PAUSE: Duration = Duration::from_secs(1);
 
-/// The time that an element may still take to answer that more hosts reported than
-/// MAX-BAD-PE-REPORT.
+/// The time that is left to an element for its answer once more hosts than MAX-BAD-PE-REPORT have
+/// reported it.
 const REPORTED_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Registrar {
@@ -34,7 +34,8 @@ impl Registrar {
         self.handlespace.get_mut(key)?.state.custody_mut()
     }
 
-    /// It is time for a keep-alive, or the last one was not answered in time.
+    /// Handles the timer of an element: its next keep-alive is due, or the last one was not
+    /// answered in time.
     pub(super) fn handle_keep_alive_timer(&mut self, now: Instant, key: ElementKey) {
         let Some(element) = self.handlespace.get(key) else { return };
         match &element.state.watch {
@@ -55,7 +56,7 @@ impl Registrar {
         }
     }
 
-    /// Asks the element whether it is alive, connecting to it first where need be.
+    /// Asks the element whether it is alive, and connects to it first if necessary.
     pub(super) fn send_keep_alive(&mut self, now: Instant, key: ElementKey) {
         let Some(element) = self.handlespace.get_mut(key) else { return };
         if let Some(custody) = element.state.custody_mut()
@@ -68,7 +69,7 @@ impl Registrar {
                 Some(address) => self.dial(now, key, address),
                 None => match &mut element.state.watch {
                     Watch::Home(_) => self.remove(key, RemovalReason::Unreachable),
-                    // It is for its home to find out.
+                    // Its home registrar has to find out.
                     Watch::Elsewhere(remote) => remote.doubted = false,
                 },
             };
@@ -82,23 +83,24 @@ impl Registrar {
         }
         let Some(client) = self.connections.get_mut(&connection) else { return };
         if client.origin == Origin::Connecting {
-            // It is being dialled for another reason.
+            // The connection is being made for another reason.
             let deadline = now + self.config.keep_alive_timeout;
             if let Some(custody) = self.custody_mut(key) {
                 custody.keep_alive = KeepAlive::Asked { deadline };
             }
             self.timers.set(Timer::KeepAlive(key), deadline);
         } else {
-            // It may have been asked for another reason, by which it does not owe us this answer.
+            // An earlier keep-alive may have been sent for another reason; the element still owes
+            // an answer to this one.
             client.asked.remove(&key);
             client.queued.insert(key);
             self.send_queued_keep_alives(now, connection);
         }
     }
 
-    /// Sends keep-alives over a connection, only so many at a time: who has ten thousand elements
-    /// behind one is not to be flooded when they are taken over. Only those which were sent can
-    /// be late.
+    /// Sends queued keep-alives over a connection, at most [`MAX_ASKED`] unanswered ones at a time,
+    /// so that a host with ten thousand elements behind one connection is not flooded when they are
+    /// taken over. Only keep-alives that were sent have a deadline.
     pub(super) fn send_queued_keep_alives(&mut self, now: Instant, connection: ConnectionId) {
         let Some(client) = self.connections.get_mut(&connection) else { return };
         let deadline = now + self.config.keep_alive_timeout;
@@ -113,7 +115,8 @@ impl Registrar {
             let identifier = element.identifier();
             let (home, deadline) = match &mut element.state.watch {
                 Watch::Home(custody) => {
-                    // One that accepts connections and drops them gets no longer for that.
+                    // An element that accepts connections and closes them gets no longer deadline
+                    // for that.
                     let deadline = match custody.keep_alive {
                         KeepAlive::Asked { deadline: earlier } => deadline.min(earlier),
                         KeepAlive::Idle | KeepAlive::Waiting => deadline,
@@ -137,9 +140,9 @@ impl Registrar {
         }
     }
 
-    /// A client that was asked for elements reports an error. Where the keep-alives named these, which
-    /// RFC 5352 section 2.2.7 does not have, it is asked again as that has it, from now on. Whether
-    /// that was so.
+    /// Handles an error from a client with unanswered keep-alives. If these named their elements,
+    /// which RFC 5352 section 2.2.7 does not provide for, they are sent again in the form of the
+    /// RFC, as all later ones are. Returns whether that was the case.
     pub(super) fn ask_strictly(&mut self, now: Instant, connection: ConnectionId) -> bool {
         let named = self.config.compatibility.keep_alive_names_element();
         let Some(client) = self.connections.get_mut(&connection) else { return false };
@@ -152,7 +155,7 @@ impl Registrar {
         true
     }
 
-    /// An element does not owe an answer over this connection any more.
+    /// Clears the keep-alive that an element owes an answer to on this connection.
     pub(super) fn settle_keep_alive(
         &mut self,
         now: Instant,
@@ -167,14 +170,14 @@ impl Registrar {
         }
     }
 
-    /// Connects to an element at this address; one connection serves all elements behind it.
-    /// Where too many are being made, it waits for its turn.
+    /// Connects to an element at this address. One connection serves all elements behind the
+    /// address. If too many connections are being made, the element waits for its turn.
     fn dial(&mut self, now: Instant, key: ElementKey, address: TransportAddress) {
         let host = address.host();
         let connection = match self.dials.to(&address) {
             Some(connection) => connection,
             None if !self.dials.has_room(host) => {
-                // Nothing can be late while it waits.
+                // There is no deadline while the element waits.
                 if let Some(custody) = self.custody_mut(key) {
                     custody.keep_alive = KeepAlive::Waiting;
                 }
@@ -197,7 +200,7 @@ impl Registrar {
         element.state.connection = Some(connection);
         let mut deadline = now + self.config.keep_alive_timeout;
         if let Some(custody) = element.state.custody_mut() {
-            // It may have looked for another home meanwhile.
+            // The element may have looked for another home registrar in the meantime.
             custody.claim = true;
             match custody.keep_alive {
                 KeepAlive::Asked { deadline: earlier } => deadline = earlier,
@@ -209,7 +212,8 @@ impl Registrar {
         self.timers.set(Timer::KeepAlive(key), deadline);
     }
 
-    /// The answer may have come while we were late: it gets another term.
+    /// Extends the deadline of an element, since its answer may have arrived while this registrar
+    /// was late.
     pub(super) fn extend_term(&mut self, now: Instant, key: ElementKey) {
         let term = now + self.config.keep_alive_timeout;
         match self.custody_mut(key) {
@@ -222,14 +226,14 @@ impl Registrar {
         }
     }
 
-    /// Connections that were being made are there, or are not to be had: others have their turn.
+    /// Continues with waiting elements once connections are established or have failed.
     pub(super) fn dial_waiting(&mut self, now: Instant) {
         while let Some(key) = self.dials.pop() {
             self.send_keep_alive(now, key);
         }
     }
 
-    /// The connection to an element is there.
+    /// Sends the keep-alive of an element over its connection, which has just been established.
     pub(super) fn handle_element_connected(
         &mut self,
         now: Instant,
@@ -242,9 +246,10 @@ impl Registrar {
         }
     }
 
-    /// The connection to an element is gone, or was not to be had. That alone says little: it may
-    /// have moved to another connection, or to another home, and we may be the ones who lack
-    /// something. It is dead if its host refuses a connection, or if it does not answer in time.
+    /// Handles the loss of the connection to an element, or a failure to make one. That alone is no
+    /// proof of failure: the element may have moved to another connection or another home, or this
+    /// host may lack resources. The element counts as dead if its host refuses a connection, or if
+    /// it does not answer in time.
     pub(super) fn handle_element_disconnected(
         &mut self,
         now: Instant,
@@ -274,8 +279,9 @@ impl Registrar {
                 custody.keep_alive = KeepAlive::Idle;
                 self.send_keep_alive(now, key);
             }
-            // In its turn where the connection was ours, so that one which accepts connections and
-            // drops them does not keep us busy.
+            // A connection that this registrar made is made again only after a pause or at the next
+            // interval, so that an element which accepts connections and closes them causes little
+            // load.
             (Origin::Connecting | Origin::Dialled, _) => match custody.keep_alive {
                 KeepAlive::Asked { deadline } => {
                     self.timers.set(Timer::KeepAlive(key), deadline.min(now + DIAL_PAUSE));
@@ -317,10 +323,10 @@ impl Registrar {
         }
     }
 
-    /// A pool user could not reach the element: it is asked at once, by whichever registrar hears
-    /// of it, and offered last until it answers. Nothing else follows from a report, for one that
-    /// answers stays (RFC 5352 section 3.5); but where more hosts report it than MAX-BAD-PE-REPORT
-    /// it has less time to answer.
+    /// Handles a user's report that it could not reach an element. The registrar that receives the
+    /// report asks the element at once, and offers it last until it answers. Nothing else follows
+    /// from a report, since an element that answers stays (RFC 5352 section 3.5). But if more hosts
+    /// report it than MAX-BAD-PE-REPORT, it has less time to answer.
     pub(super) fn handle_unreachable(
         &mut self,
         now: Instant,
@@ -337,7 +343,7 @@ impl Registrar {
             Watch::Home(custody) => {
                 let idle = custody.keep_alive == KeepAlive::Idle;
                 if idle && lately(custody.asked_for_report) {
-                    // It has just answered.
+                    // The element has just answered.
                     return;
                 }
                 if custody.reporters.len() <= max_reports {
@@ -363,8 +369,8 @@ impl Registrar {
         }
     }
 
-    /// Another registrar's element was asked because of a report, and has answered or not. A
-    /// connection that was made for that is closed.
+    /// Ends the inquiry about another registrar's element, which was asked because of a report and
+    /// has answered or not. A connection that was made for the inquiry is closed.
     fn end_inquiry(&mut self, key: ElementKey) {
         self.timers.cancel(Timer::KeepAlive(key));
         self.dials.forget(key);

@@ -1,4 +1,5 @@
-//! Leaving without a gap: before a registrar ends, it hands its elements to the others.
+//! Leaving in good order: before a registrar terminates, it hands its elements over to other
+//! registrars.
 
 use std::time::{Duration, Instant};
 
@@ -10,25 +11,25 @@ use crate::handlespace::ElementKey;
 use crate::wire::enrp::UpdateAction;
 use crate::wire::{Ppid, RegistrarId};
 
-/// The time that others may take to take over the elements. Not from the RFCs.
+/// The time that the other registrars may take to take over the elements. Not from the RFCs.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The number of elements that are under way from one home to another at a time. Not from the RFCs.
+/// The maximum number of elements that are being handed over at a time. Not from the RFCs.
 const MAX_SUGGESTED: usize = 256;
 
 /// State of an orderly departure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leaving {
     No,
-    /// Others are asked to take over the elements, up to this one in the arena.
+    /// Other registrars are asked to take over the elements, up to this one in the arena.
     HandingOver(Option<ElementKey>),
     Done,
 }
 
 impl Registrar {
-    /// Leaves the other registrars: suggests to them to take over the elements, each to one of
-    /// them (draft-dreibholz-rserpool-enrp-takeover), and closes all connections when they have,
-    /// or after a second. [`Event::Left`] is the last event.
+    /// Leaves the operational scope: suggests to the other registrars to take over the elements,
+    /// each to one of them (draft-dreibholz-rserpool-enrp-takeover). Closes all connections when
+    /// they have done so, or after a second. [`Event::Left`] is the last event.
     ///
     /// Elements and users that are still connected then look for another registrar at once.
     pub fn leave(&mut self, now: Instant) {
@@ -47,7 +48,7 @@ impl Registrar {
         self.leave_if_alone();
     }
 
-    /// Suggests to take over the next so many elements.
+    /// Suggests to other registrars to take over the next `count` elements.
     fn suggest_takeovers(&mut self, count: usize) {
         let peers: Vec<_> = self.peers.active().collect();
         let Leaving::HandingOver(last) = self.leaving else { return };
@@ -65,13 +66,13 @@ impl Registrar {
         }
     }
 
-    /// An element has another home, as was perhaps suggested; there is room for the next.
+    /// Handles that another registrar became the home of an element: suggests the next takeover.
     pub(super) fn handle_handed_over(&mut self) {
         self.suggest_takeovers(1);
         self.leave_if_alone();
     }
 
-    /// A peer that leaves suggests that we take over one of its elements.
+    /// Handles the suggestion of a leaving peer to take over one of its elements.
     pub(super) fn handle_suggestion(&mut self, now: Instant, key: ElementKey, from: RegistrarId) {
         let heeded = self.config.compatibility.suggests_takeover() && self.leaving == Leaving::No;
         if heeded && self.home_of(key) == Some(from) {
@@ -81,7 +82,8 @@ impl Registrar {
         }
     }
 
-    /// Ends leaving when the last element has another home, and has closed its connection to us.
+    /// Finishes leaving if all elements have another home registrar and have closed their
+    /// connections to this one.
     pub(super) fn leave_if_alone(&mut self) {
         let ours = self.config.identifier;
         if matches!(self.leaving, Leaving::HandingOver(_))

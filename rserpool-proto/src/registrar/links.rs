@@ -1,4 +1,4 @@
-//! The connections to other registrars: who is connected to whom, and how that came to be.
+//! The connections to other registrars (links), accepted and made.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,21 +10,21 @@ use super::{Event, Registrar, Timer};
 use crate::wire::{Ppid, RegistrarId, TransportAddress};
 use crate::{ConnectionEvent, ConnectionId};
 
-/// The most links of one host, and of all. Not from the RFCs: two registrars may connect to each
-/// other at a time, and there may be several on a host.
+/// The maximum number of links of one host, and of all. Not from the RFCs: two registrars may
+/// connect to each other at the same time, and several may run on one host.
 const MAX_LINKS_OF_HOST: usize = 64;
 const MAX_LINKS: usize = 1024;
 
-/// The most links that are being made because a peer named an address.
+/// The maximum number of links that are being made to addresses named by peers.
 const MAX_NAMED_DIALS: usize = 16;
 
 /// Origin of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LinkOrigin {
     Accepted,
-    /// We were told of the address by the configuration, or by the registrar itself.
+    /// The address is from the configuration, or from the registrar itself.
     Dialled,
-    /// We were told of the address by another registrar.
+    /// The address was named by another registrar.
     Named,
 }
 
@@ -69,7 +69,7 @@ impl Registrar {
         self.peers.links.insert(connection, link);
     }
 
-    /// Connects to a peer, unless we are connected to it.
+    /// Connects to a peer, unless there is a connection to it.
     pub(super) fn dial_peer(&mut self, now: Instant, address: &TransportAddress) {
         let ours = self.config.enrp.as_ref().is_some_and(|ours| ours.reaches_same(address));
         if !ours && !self.peers.reaches(address) {
@@ -77,7 +77,7 @@ impl Registrar {
         }
     }
 
-    /// Connects to an address that a peer named, of which so many are tried at a time.
+    /// Connects to an address that a peer named, unless too many such connections are being made.
     pub(super) fn dial_named(&mut self, now: Instant, by: IpAddr, address: &TransportAddress) {
         let ours = self.config.enrp.as_ref().is_some_and(|ours| ours.reaches_same(address));
         if ours || self.peers.reaches(address) {
@@ -101,17 +101,17 @@ impl Registrar {
         self.add_link(now, connection, address.clone(), origin);
     }
 
-    /// Returns whether an address is that of a configured peer's host.
+    /// Returns whether an address is on the host of a configured peer.
     fn is_configured(&self, address: &TransportAddress) -> bool {
         self.config.peers.iter().any(|peer| peer.shares_address(address))
     }
 
-    /// Returns whether a peer was configured, as far as its host tells.
+    /// Returns whether a host is that of a configured peer.
     pub(super) fn is_configured_host(&self, host: IpAddr) -> bool {
         self.config.peers.iter().any(|peer| peer.addresses.contains(&host))
     }
 
-    /// Connects to those peers that we should be connected to and are not.
+    /// Connects to the known and configured peers to which there is no connection.
     pub(super) fn dial_peers(&mut self, now: Instant) {
         let unconnected = self.peers.known.values().filter(|peer| peer.connection.is_none());
         let mut addresses: Vec<_> = unconnected.filter_map(|peer| peer.transport.clone()).collect();
@@ -134,7 +134,7 @@ impl Registrar {
         }
     }
 
-    /// A connection is over, or was not to be had.
+    /// Handles a link that is closed, or could not be made.
     pub(super) fn handle_link_over(
         &mut self,
         now: Instant,
@@ -148,7 +148,7 @@ impl Registrar {
             self.note_silent(&link.address);
         }
         let identifier = link.peer.or_else(|| {
-            // One that we dialled, and who should have been there.
+            // The link may be one to a known peer that did not accept it.
             let mut known = self.peers.known.iter();
             let meant = known.find(|(_, peer)| {
                 peer.transport.as_ref().is_some_and(|at| at.reaches_same(&link.address))
@@ -177,16 +177,16 @@ impl Registrar {
             self.abandon_download(now, identifier);
         }
         match address {
-            // A registrar that was killed refuses the connection, and is known to be dead. One
-            // that lives may not know yet that this connection is over; it sends to us over the
-            // new one from then on.
+            // If the peer's process was killed, its host refuses the new connection, and the peer
+            // is known to be dead. If the peer is alive, it may not have noticed yet that the old
+            // connection is closed; it sends over the new one from then on.
             Some(address) if again => self.make_link(now, &address, LinkOrigin::Dialled),
             _ if lost => self.handle_peer_dead(now, identifier),
             _ => {}
         }
     }
 
-    /// A connection could not be made: told once where a peer was configured.
+    /// Reports a configured peer that does not accept connections, once until it does.
     fn note_silent(&mut self, address: &TransportAddress) {
         let silent = &mut self.peers.silent;
         if self.config.peers.contains(address) && !silent.contains(address) {
@@ -205,8 +205,8 @@ impl Registrar {
         Some(link)
     }
 
-    /// Closes surplus links: of two registrars that connected to each other at the same time, the
-    /// one with the smaller identifier does.
+    /// Closes surplus links. If two registrars connected to each other at the same time, the one
+    /// with the smaller identifier closes one of the links.
     pub(super) fn close_surplus_links(&mut self) {
         let ours = self.config.identifier;
         let used: BTreeSet<_> = self
@@ -225,7 +225,7 @@ impl Registrar {
         surplus.sort_unstable();
         for (connection, identifier) in surplus {
             let Some(peer) = self.peers.known.get_mut(&identifier) else { continue };
-            // What it sends over this link is lost.
+            // What the peer sends over this link meanwhile is lost.
             peer.stale = true;
             self.forget_link(connection);
             self.out.close(connection);

@@ -8,7 +8,7 @@ use crate::ConnectionId;
 use crate::handlespace::ElementKey;
 use crate::wire::{RegistrarId, TransportAddress};
 
-/// The host that pays for an element, and the bytes that it pays for.
+/// The host whose limits an element counts for, and its size in bytes.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Charge(pub(super) Option<(IpAddr, u32)>);
 
@@ -24,9 +24,9 @@ pub(super) struct Membership {
 /// The registrar that supervises an element.
 #[derive(Debug)]
 pub(super) enum Watch {
-    /// We do, being its home registrar.
+    /// This registrar, as its home registrar.
     Home(Custody),
-    /// Another registrar does.
+    /// Another registrar.
     Elsewhere(Remote),
 }
 
@@ -34,15 +34,15 @@ pub(super) enum Watch {
 #[derive(Debug, Default)]
 pub(super) struct Custody {
     pub(super) keep_alive: KeepAlive,
-    /// True if it is yet to be told that we are its home.
+    /// True if the element has not yet been told that this registrar is its home.
     pub(super) claim: bool,
-    /// When it registered with us last; never where we took it over.
+    /// The time of its last registration with this registrar; none if it was taken over.
     pub(super) registered: Option<Instant>,
-    /// Its home before it came to us by itself, if it had one.
+    /// Its home registrar before it moved to this one by itself, if it had one.
     pub(super) came_from: Option<RegistrarId>,
-    /// The hosts that reported it as unreachable since it answered last.
+    /// The hosts that reported it as unreachable since its last answer.
     pub(super) reporters: BTreeSet<IpAddr>,
-    /// When a report made us ask it last.
+    /// The time at which it was last asked because of a report.
     pub(super) asked_for_report: Option<Instant>,
 }
 
@@ -55,37 +55,37 @@ pub(super) struct Remote {
     pub(super) asked_for_report: Option<Instant>,
 }
 
-/// True if its home has an element, as audits find out.
+/// Result of the last audit for an element: whether its home registrar has it.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Confirmation {
-    /// As far as we know.
+    /// The home registrar has it, as far as is known.
     #[default]
     Confirmed,
-    /// An audit is going on, and has not named it so far.
+    /// An audit is in progress and has not named the element so far.
     Pending,
-    /// An audit did not name it. It is removed soon, if nobody tells of it.
+    /// An audit did not name the element. It is removed soon, unless a registrar tells of it.
     Denied,
 }
 
 /// State of an element's next keep-alive.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum KeepAlive {
-    /// It is not its turn, or it has answered.
+    /// No keep-alive is due, or the element has answered the last one.
     #[default]
     Idle,
-    /// It is to be asked, and waits for a connection or for its turn on it. Nothing can be late.
+    /// A keep-alive is due and waits for a connection or for its turn on it. There is no deadline.
     Waiting,
-    /// It was asked, and owes an answer until then.
+    /// A keep-alive was sent, and the answer is due at the deadline.
     Asked { deadline: Instant },
 }
 
 impl Membership {
-    /// Of an element that another registrar looks after.
+    /// Creates the state of an element that another registrar supervises.
     pub(super) fn elsewhere(charge: Charge) -> Self {
         Self { connection: None, watch: Watch::Elsewhere(Remote::default()), charge }
     }
 
-    /// Of an element that registered over this connection.
+    /// Creates the state of an element that registered over this connection.
     pub(super) fn home(connection: ConnectionId, charge: Charge) -> Self {
         let watch = Watch::Home(Custody::default());
         Self { connection: Some(connection), watch, charge }
@@ -99,8 +99,8 @@ impl Membership {
         if let Watch::Elsewhere(remote) = &mut self.watch { Some(remote) } else { None }
     }
 
-    /// Returns whether users are better sent to others first: it was reported, and has not answered
-    /// yet.
+    /// Returns whether the element is offered to users after others: it was reported as unreachable
+    /// and has not answered yet.
     pub(super) fn is_doubted(&self) -> bool {
         match &self.watch {
             Watch::Home(custody) => !custody.reporters.is_empty(),
@@ -109,21 +109,22 @@ impl Membership {
     }
 }
 
-/// The other end of a connection for ASAP: pool elements, a pool user, or both.
+/// The other end of an ASAP connection: pool elements, a pool user, or both.
 #[derive(Debug)]
 pub(super) struct Client {
-    /// The host that its share counts for. It stays one where the addresses change.
+    /// The host whose limits the connection counts for. It stays the same if the addresses change.
     pub(super) host: IpAddr,
     pub(super) address: TransportAddress,
     pub(super) origin: Origin,
-    /// The elements reached through it.
+    /// The elements that are reached through the connection.
     pub(super) elements: BTreeSet<ElementKey>,
-    /// Those which owe the answer to a keep-alive, and those which are to be asked then.
+    /// The elements that were sent a keep-alive and have not answered, and those whose keep-alives
+    /// wait until fewer are unanswered.
     pub(super) asked: BTreeSet<ElementKey>,
     pub(super) queued: BTreeSet<ElementKey>,
-    /// When it was heard last.
+    /// The time at which the last message was received.
     pub(super) heard: Instant,
-    /// True if its first fault was told.
+    /// True if its first protocol violation was reported.
     pub(super) has_misbehaved: bool,
     /// True if it does not understand keep-alives that name an element.
     pub(super) strict: bool,
@@ -148,10 +149,10 @@ impl Client {
 /// Origin of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// Its other end made it.
+    /// The other end made it.
     Accepted,
-    /// We are making it, to ask an element whether it is alive.
+    /// This registrar is making it, to ask an element whether it is alive.
     Connecting,
-    /// We made it.
+    /// This registrar made it.
     Dialled,
 }

@@ -1,5 +1,5 @@
-//! Joining the other registrars: finding a mentor, and taking over what it knows (RFC 5353
-//! section 3.2).
+//! Joining the other registrars: finding a mentor, and downloading the handlespace from it (RFC
+//! 5353 section 3.2).
 
 use std::time::{Duration, Instant};
 
@@ -13,32 +13,32 @@ use crate::wire::asap::HandleResolution;
 use crate::wire::enrp::{HandleTableRequest, ListRequest};
 use crate::wire::{PoolHandle, RegistrarId};
 
-/// The most resolutions that wait until the registrar is ready.
+/// The maximum number of resolutions that wait until the registrar is ready.
 const MAX_DEFERRED: usize = 1024;
 
-/// Time that a mentor's download may take beyond the search for the mentor. Resolutions wait until
-/// then.
+/// The additional time for a download from the mentor after the search for a mentor has timed out.
+/// Resolutions wait until then.
 const MAX_DOWNLOAD: Duration = Duration::from_secs(25);
 
-/// The time to wait when a mentor refused, or did not answer, until another is asked, or it again.
+/// The pause after a mentor refused or did not answer, before that or another registrar is asked.
 /// Not from the RFCs.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// State of joining the other registrars.
 #[derive(Debug)]
 pub(super) enum Joining {
-    /// No registrar answered yet. The first that does becomes the mentor.
+    /// No registrar has answered yet. The first one that does becomes the mentor.
     Seeking,
-    /// The last mentor was none. The next is asked in a while.
+    /// The last mentor refused or failed. The next one is asked after a pause.
     Pausing,
-    /// The mentor sends us what it knows.
+    /// The handlespace is being downloaded from the mentor.
     Downloading(RegistrarId),
-    /// We know what others know, or there are none.
+    /// The registrar has the handlespace of the others, or there are none.
     Done,
 }
 
 impl Registrar {
-    /// Looks for other registrars, if it was told to.
+    /// Starts to look for other registrars, if that is configured.
     pub(super) fn start_joining(&mut self, now: Instant) {
         if self.config.ready_after.is_zero() {
             self.ready = true;
@@ -58,12 +58,13 @@ impl Registrar {
         self.dial_peers(now);
     }
 
-    /// Returns whether we know what other registrars know, so that they can ask us for it.
+    /// Returns whether joining is done, so that other registrars can ask this one for the
+    /// handlespace.
     pub(super) fn knows_others(&self) -> bool {
         matches!(self.joining, Joining::Done)
     }
 
-    /// A registrar is there: it becomes the mentor, if there is none yet.
+    /// Makes a registrar that answered the mentor, if there is none yet.
     pub(super) fn consider_mentor(
         &mut self,
         now: Instant,
@@ -79,7 +80,7 @@ impl Registrar {
         self.start_download(now, peer, connection, false);
     }
 
-    /// Nobody was where a registrar should have been.
+    /// Finishes joining if no registrar answered at any of the addresses.
     pub(super) fn handle_no_mentor(&mut self, now: Instant) {
         if matches!(self.joining, Joining::Seeking)
             && !self.config.multicast_presence
@@ -89,7 +90,7 @@ impl Registrar {
         }
     }
 
-    /// The mentor does not want to, for it may be joining itself, or it does not answer.
+    /// Handles a mentor that refused, perhaps since it is joining itself, or that did not answer.
     pub(super) fn handle_mentor_refused(&mut self, now: Instant, peer: RegistrarId) {
         if matches!(self.joining, Joining::Downloading(mentor) if mentor == peer) {
             if !self.timers.is_set(Timer::Mentor) {
@@ -100,7 +101,7 @@ impl Registrar {
         }
     }
 
-    /// It is time to ask a registrar again.
+    /// Asks a registrar again after the pause.
     pub(super) fn handle_pause_over(&mut self, now: Instant) {
         self.joining = Joining::Seeking;
         let peers: Vec<_> = self.peers.active().collect();
@@ -110,8 +111,8 @@ impl Registrar {
         }
     }
 
-    /// We looked for a mentor for long enough. One that is telling us what it knows may take
-    /// longer, but not for ever.
+    /// Handles the timeout of the search for a mentor. A download that is in progress gets more
+    /// time, once.
     pub(super) fn handle_mentor_timer(&mut self, now: Instant) {
         let downloading = matches!(self.joining, Joining::Downloading(_));
         if downloading && !std::mem::replace(&mut self.mentor_is_slow, true) {
@@ -121,7 +122,7 @@ impl Registrar {
         }
     }
 
-    /// There was no mentor in time, or it did not answer: what we know is what there is.
+    /// Finishes joining: the download from the mentor is complete, or there is no mentor.
     pub(super) fn finish_joining(&mut self, now: Instant) {
         if self.knows_others() {
             return;
@@ -136,8 +137,8 @@ impl Registrar {
         self.start_announcing(now);
     }
 
-    /// The elements had the time to find this registrar, or other registrars told of them: a pool
-    /// that is not known does not exist.
+    /// Makes the registrar ready, since the elements have had time to find it or other registrars
+    /// told of them: a pool that is unknown now does not exist.
     pub(super) fn become_ready(&mut self, now: Instant) {
         if std::mem::replace(&mut self.ready, true) {
             return;
@@ -151,8 +152,8 @@ impl Registrar {
         }
     }
 
-    /// Keeps a resolution of a pool that is not known while the registrar is not ready. False
-    /// where it is to be answered now.
+    /// Keeps a resolution of an unknown pool while the registrar is not ready. Returns false if it
+    /// is to be answered now.
     pub(super) fn defer(&mut self, from: ConnectionId, request: &HandleResolution) -> bool {
         let deferred = !self.ready && self.deferred.len() < MAX_DEFERRED;
         if deferred {
@@ -161,7 +162,7 @@ impl Registrar {
         deferred
     }
 
-    /// There is a pool that somebody may have asked for.
+    /// Answers the waiting resolutions of a pool, which exists now.
     pub(super) fn answer_deferred(&mut self, now: Instant, handle: &PoolHandle) {
         if self.deferred.is_empty() {
             return;
@@ -178,7 +179,7 @@ impl Registrar {
         }
     }
 
-    /// Asks a peer for its own elements, or for all that it knows.
+    /// Asks a peer for its own elements, or for all elements that it knows.
     pub(super) fn start_download(
         &mut self,
         now: Instant,

@@ -1,4 +1,4 @@
-//! The registrar (RFC 5352 section 3, the server's side, and RFC 5353).
+//! The registrar: ASAP as the server (RFC 5352 section 3), and ENRP (RFC 5353).
 
 mod announce;
 mod config;
@@ -56,7 +56,7 @@ pub use config::RegistrarConfig;
 pub use event::{ElementName, Event, RemovalReason};
 pub use shares::{Limit, Limits};
 
-/// A registrar: it keeps the handlespace, watches over the elements and answers resolutions.
+/// A registrar: it keeps the handlespace, supervises its elements and answers resolutions.
 #[derive(Debug)]
 pub struct Registrar {
     config: RegistrarConfig,
@@ -64,7 +64,7 @@ pub struct Registrar {
     handlespace: Handlespace<Membership>,
     connections: HashMap<ConnectionId, Client>,
     dials: Dials,
-    /// Those who say that they are an element which is connected already.
+    /// Connections that claim an element which is connected over another one.
     claimants: HashMap<ElementKey, Claimant>,
     announcements: Announcements,
     peers: Peers,
@@ -72,54 +72,54 @@ pub struct Registrar {
     rivals: Rivals,
     joining: Joining,
     mentor_is_slow: bool,
-    /// True if the elements had the time to find us.
+    /// True after the elements have had time to find this registrar.
     ready: bool,
-    /// Resolutions of unknown pools that wait until we are ready.
+    /// Resolutions of unknown pools that wait until this registrar is ready.
     deferred: Vec<(ConnectionId, asap::HandleResolution)>,
     shares: Shares,
-    /// The elements whose addresses do not lead far.
+    /// The elements whose addresses have host or link scope.
     near: BTreeMap<ElementKey, Scope>,
     subscriptions: Subscriptions,
     leaving: Leaving,
     stall: Stall,
-    /// Connections over which more keep-alives can be sent, and pools that lost their last element:
-    /// looked at when an input was processed.
+    /// Connections over which more keep-alives can be sent, and pools that lost their last element.
+    /// Both are processed at the end of each input.
     unblocked: BTreeSet<ConnectionId>,
     vacated: Vec<PoolHandle>,
     timers: Timers<Timer>,
     out: Outbox<Event>,
 }
 
-/// The time that memory is kept that is not needed: it may be soon.
+/// The time for which unused memory is kept, since it may be needed again soon.
 const TIDY_AFTER: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
     Announce,
-    /// Somebody claims an element, whose connection is silent.
+    /// Another connection claims an element whose own connection is silent.
     Claimant(ElementKey),
     /// Deadline for the first message on an ENRP connection that was accepted.
     FirstMessage(ConnectionId),
-    /// The next page, over this connection, is not asked for.
+    /// Deadline for the request for the next page over this connection.
     Page(ConnectionId),
-    /// The next page of a peer does not come.
+    /// Deadline for the next page of a peer.
     Download(RegistrarId),
     Heartbeat,
-    /// The others have not taken all of our elements in time.
+    /// Deadline for other registrars to take over the elements of this one.
     Leave,
-    /// It is time to see whether a host still uses its allowance.
+    /// Check whether a host still uses its allowance.
     Host(IpAddr),
     Mentor,
     NextMentor,
     Peer(RegistrarId),
-    /// The elements had the time to find us.
+    /// The elements have had time to find this registrar.
     Ready,
-    /// Much of the memory may not be needed any more.
+    /// Unused memory is to be released.
     Tidy,
-    /// Subscribers may be told of more.
+    /// Subscribers may be notified of further changes.
     Subscriptions,
     KeepAlive(ElementKey),
-    /// The home of an element does not have it, and nobody else told of it.
+    /// The home registrar of an element does not have it, and no other registrar told of it.
     Denied(ElementKey),
 }
 
@@ -158,7 +158,7 @@ impl Registrar {
         }
     }
 
-    /// The registrar's identifier.
+    /// Returns the registrar's identifier.
     #[must_use]
     pub fn identifier(&self) -> RegistrarId {
         self.config.identifier
@@ -170,14 +170,14 @@ impl Registrar {
         self.handlespace.len()
     }
 
-    /// The elements and their pools, in no particular order.
+    /// Returns the elements and their pools, in no particular order.
     pub fn members(&self) -> impl Iterator<Item = (&PoolHandle, PoolElement)> {
         self.handlespace.all(None).filter_map(|key| {
             Some((self.handlespace.handle_of(key)?, self.handlespace.get(key)?.value()))
         })
     }
 
-    /// The checksum of the elements whose home registrar is `home`.
+    /// Returns the checksum of the elements whose home registrar is `home`.
     #[must_use]
     pub fn checksum(&self, home: RegistrarId) -> Checksum {
         self.handlespace.checksum(home)
@@ -196,7 +196,7 @@ impl Registrar {
         }
     }
 
-    /// The other registrars that it knows and believes to be alive.
+    /// Returns the other registrars that this one knows and believes to be alive.
     #[must_use]
     pub fn peers(&self) -> Vec<RegistrarId> {
         self.peers.active().map(|(identifier, _)| identifier).collect()
@@ -300,8 +300,8 @@ impl Registrar {
         Some(ElementName { pool_handle, identifier })
     }
 
-    /// Tells an element that it is removed, where there is a connection to it: one that lives after
-    /// all registers again at once.
+    /// Tells an element over its connection, if it has one, that it is removed. An element that is
+    /// alive after all registers again at once.
     fn tell_removed(&mut self, key: ElementKey) {
         let connection = self.handlespace.get(key).and_then(|element| element.state.connection);
         let connected = |id: &ConnectionId| {
@@ -318,7 +318,7 @@ impl Registrar {
 
     /// Forgets an element, its timers and its claim on a connection.
     fn remove(&mut self, key: ElementKey, reason: RemovalReason) {
-        // One that deregisters has its answer.
+        // An element that deregistered already has its answer.
         if reason != RemovalReason::Deregistered {
             self.tell_removed(key);
         }
@@ -348,8 +348,8 @@ impl Registrar {
         self.detach(key, element.state.connection);
     }
 
-    /// Takes the element's claim off its connection, and closes that if we made it and it serves
-    /// no other.
+    /// Detaches an element from its connection. Closes the connection if this registrar made it and
+    /// it serves no other element.
     fn detach(&mut self, key: ElementKey, connection: Option<ConnectionId>) {
         let Some(connection) = connection else { return };
         let Some(client) = self.connections.get_mut(&connection) else { return };
@@ -411,7 +411,7 @@ impl Registrar {
         }
     }
 
-    /// Gives back what a crowd needed that is gone.
+    /// Releases memory that was needed for more elements than there are now.
     fn tidy(&mut self) {
         if self.handlespace.is_sparse() {
             self.handlespace.shrink();
@@ -437,19 +437,19 @@ impl Registrar {
             Timer::Peer(peer) => self.handle_peer_timer(now, peer),
             Timer::Ready => self.become_ready(now),
             Timer::Tidy => self.tidy(),
-            // Every input ends with that.
+            // Every input ends with a notification of the subscribers.
             Timer::Subscriptions => {}
             Timer::KeepAlive(key) => self.handle_keep_alive_timer(now, key),
             Timer::Denied(key) => self.handle_denied(key),
         }
     }
 
-    /// `interval`, varied by 12.5 %, so that registrars do not speak in chorus.
+    /// Returns `interval`, varied by 12.5 %, so that registrars do not send at the same time.
     fn spread_a_little(&mut self, interval: Duration) -> Duration {
         interval.mul_f64(self.rng.random_range(0.875..1.125))
     }
 
-    /// `interval`, varied by 50 % (RFC 5352 section 3.5).
+    /// Returns `interval`, varied by 50 % (RFC 5352 section 3.5).
     fn spread(&mut self, interval: Duration) -> Duration {
         interval.mul_f64(self.rng.random_range(0.5..1.5))
     }

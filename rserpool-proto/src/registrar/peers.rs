@@ -12,8 +12,8 @@ use crate::wire::enrp::{Body, Route};
 use crate::wire::{RegistrarId, ServerInformation, TransportAddress, UserMessage};
 use crate::{ConnectionId, Received, receive_enrp};
 
-/// The most peers that were not configured. Not from the RFCs: anyone can claim to be one, and each
-/// is told of every change.
+/// The maximum number of peers that were not configured. Not from the RFCs: any host can claim to
+/// be one, and each is told of every change.
 const MAX_PEERS: usize = 128;
 
 /// The peer list, and the connections to peers.
@@ -21,34 +21,34 @@ const MAX_PEERS: usize = 128;
 pub(super) struct Peers {
     pub(super) known: BTreeMap<RegistrarId, Peer>,
     pub(super) links: HashMap<ConnectionId, Link>,
-    /// The configured peers that did not accept a connection when that was tried last.
+    /// The configured peers that did not accept a connection at the last attempt.
     pub(super) silent: Vec<TransportAddress>,
 }
 
-/// A registrar that we know.
+/// A known registrar.
 #[derive(Debug)]
 pub(super) struct Peer {
-    /// Its ENRP address, if it told one.
+    /// Its ENRP address, if it announced one.
     pub(super) transport: Option<TransportAddress>,
-    /// The established connection that we send over.
+    /// The established connection to send over.
     pub(super) connection: Option<ConnectionId>,
-    /// When a message of it came last, or when we began to wait for one.
+    /// The time at which its last message was received, or at which the wait for one began.
     pub(super) last_heard: Instant,
     pub(super) status: Status,
-    /// The host that it was heard from, or that spoke of it.
+    /// The host that it sent from, or that named it.
     pub(super) host: Option<IpAddr>,
     /// The download of its elements.
     pub(super) download: Option<Download>,
-    /// True if updates of it may have been lost, which a checksum need not show: we did not know it
-    /// yet, or a connection to it broke.
+    /// True if updates of it may have been missed, since it was unknown or a connection to it
+    /// broke. A checksum need not show that.
     pub(super) stale: bool,
 }
 
-/// A download of a peer's elements, or of all that it knows.
+/// A download of a peer's elements, or of all elements that it knows.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Download {
     pub(super) connection: ConnectionId,
-    /// The number of elements that came.
+    /// The number of elements received so far.
     pub(super) elements: usize,
 }
 
@@ -56,34 +56,35 @@ pub(super) struct Download {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Status {
     Active,
-    /// Not heard for too long, and asked for its presence.
+    /// Silent for too long, and asked for its presence.
     Suspected,
-    /// Dead, and we want its elements; these peers have yet to agree (RFC 5353 section 3.5.1).
+    /// Dead, and to be taken over by this registrar; these peers have yet to agree (RFC 5353
+    /// section 3.5.1).
     TakingOver {
         pending: BTreeSet<RegistrarId>,
         /// Number of requests so far.
         asked: u32,
     },
-    /// Dead, as another says who takes over its elements.
+    /// Dead, according to another registrar that takes over its elements.
     Inactive,
 }
 
-/// A connection to a peer, or to where one should be.
+/// A connection to a peer, or to an address where one is expected.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) address: TransportAddress,
     pub(super) established: bool,
-    /// True if we made it.
+    /// True if this registrar made it.
     pub(super) dialled: bool,
-    /// The registrar at its other end, once it said so.
+    /// The registrar at the other end, once it has identified itself.
     pub(super) peer: Option<RegistrarId>,
     /// True if a peer named its address.
     pub(super) named: bool,
-    /// The download that is under way over it.
+    /// The download that the peer has in progress over it.
     pub(super) page: Option<Page>,
-    /// The number of downloads that began, and when the first of those that are counted did.
+    /// The number of downloads that began, and when the first of the counted ones began.
     pub(super) downloads: (Instant, u32),
-    /// When it was heard last.
+    /// The time at which the last message was received over it.
     pub(super) heard: Instant,
     pub(super) has_misbehaved: bool,
 }
@@ -97,23 +98,24 @@ impl Peers {
         self.links.len()
     }
 
-    /// Forgets all peers, and the connections to them, which are returned.
+    /// Forgets all peers, and returns the connections to them.
     pub(super) fn forget_links(&mut self) -> Vec<ConnectionId> {
         self.known.clear();
         self.links.drain().map(|(connection, _)| connection).collect()
     }
 
-    /// The host at the other end of a link.
+    /// Returns the host at the other end of a link.
     pub(super) fn host_of_link(&self, connection: ConnectionId) -> Option<IpAddr> {
         self.links.get(&connection).map(|link| link.address.host())
     }
 
-    /// The host that a peer was heard from.
+    /// Returns the host of a peer.
     pub(super) fn host_of(&self, peer: RegistrarId) -> Option<IpAddr> {
         self.known.get(&peer)?.host
     }
 
-    /// The links over which no peer has spoken, their hosts, and since when.
+    /// Returns the accepted links over which no peer has identified itself, with their hosts and
+    /// the times of their last messages.
     pub(super) fn silent_links(&self) -> impl Iterator<Item = (IpAddr, (Instant, ConnectionId))> {
         let links = self.links.iter().filter(|(_, link)| !link.dialled && link.peer.is_none());
         links.map(|(connection, link)| (link.address.host(), (link.heard, *connection)))
@@ -123,7 +125,7 @@ impl Peers {
         self.links.get_mut(&connection)
     }
 
-    /// The peers that live, and the connections to them.
+    /// Returns the active peers, and the connections to them.
     pub(super) fn active(&self) -> impl Iterator<Item = (RegistrarId, ConnectionId)> {
         self.known.iter().filter_map(|(identifier, peer)| match peer.status {
             Status::Active | Status::Suspected => Some((*identifier, peer.connection?)),
@@ -131,18 +133,20 @@ impl Peers {
         })
     }
 
-    /// The connections to all peers, also to those that seem to be dead: they may not be.
+    /// Returns the connections to all peers, including those that seem to be dead, since they may
+    /// be alive.
     pub(super) fn connected(&self) -> Vec<ConnectionId> {
         self.known.values().filter_map(|peer| peer.connection).collect()
     }
 
-    /// Returns whether an answer of somebody whom we dialled is still to come.
+    /// Returns whether there is a dialled link whose peer has not identified itself yet.
     pub(super) fn is_dialling(&self) -> bool {
         #[allow(clippy::iter_over_hash_type, reason = "any will do")]
         self.links.values().any(|link| link.dialled && link.peer.is_none())
     }
 
-    /// All that are known, and where: as they said, or as we reached them.
+    /// Returns all known peers with their addresses, as they announced them or as this registrar
+    /// reached them.
     pub(super) fn server_information(&self) -> Vec<ServerInformation> {
         let dialled = |peer: &Peer| {
             let link = self.links.get(&peer.connection?)?;
@@ -212,8 +216,8 @@ impl Registrar {
         }
     }
 
-    /// Notes who is at the other end of a link. A peer that was not known is asked for its
-    /// presence (RFC 5353 section 3.4.1). False where the message is not for us.
+    /// Identifies the peer at the other end of a link. A peer that was unknown is asked for its
+    /// presence (RFC 5353 section 3.4.1). Returns false if the message is not to be processed.
     fn identify(&mut self, now: Instant, from: ConnectionId, route: Route) -> bool {
         let ours = self.config.identifier;
         if route.sender == ours || route.sender == RegistrarId(0) {
@@ -233,8 +237,7 @@ impl Registrar {
             self.report_link(from, format!("changed its identifier to {}", route.sender));
             return false;
         }
-        // Whoever connects may call itself as it likes, but not by the name of one that is at
-        // another address.
+        // A registrar that connects may use any identifier except that of one at another address.
         let known = self.peers.known.get(&route.sender);
         let elsewhere = known
             .and_then(|peer| peer.transport.as_ref())
@@ -261,8 +264,9 @@ impl Registrar {
             if new {
                 peer.host = Some(host);
             }
-            // If there is another one, this is newer, and perhaps the only one that works: unless
-            // it is from somewhere else, which anyone could make.
+            // If there is another connection, this one is newer and perhaps the only one that
+            // works. It is used if it comes from the peer's own address, since anyone could make
+            // one from elsewhere.
             let newer =
                 new && peer.transport.as_ref().is_some_and(|its| its.shares_address(&address));
             if peer.connection.is_none() || newer {
@@ -276,8 +280,8 @@ impl Registrar {
         true
     }
 
-    /// Adds a peer to the list. If it is only said to be there, by `host`, it has to be heard in
-    /// time, or its elements are taken over. False where there are too many.
+    /// Adds a peer to the list. A peer that was only named by `host` has to send a message in time,
+    /// or its elements are taken over. Returns false if there are too many peers.
     pub(super) fn add_peer(
         &mut self,
         now: Instant,
@@ -303,8 +307,8 @@ impl Registrar {
         true
     }
 
-    /// Returns whether there is room for another peer of this host: the host with the most has to
-    /// give up one if this has clearly fewer.
+    /// Returns whether there is room for another peer of this host. If there is none, the host with
+    /// the most peers has to give up one, provided that this host has clearly fewer.
     fn make_room_for_peer(&mut self, now: Instant, host: Option<IpAddr>) -> bool {
         let mut hosts: BTreeMap<Option<IpAddr>, Vec<RegistrarId>> = BTreeMap::new();
         for (identifier, peer) in &self.peers.known {
@@ -333,7 +337,7 @@ impl Registrar {
         }
     }
 
-    /// Returns whether a peer was heard so lately that it cannot be taken for dead.
+    /// Returns whether a peer sent a message recently, so that it cannot be considered dead.
     pub(super) fn is_heard(&self, now: Instant, identifier: RegistrarId) -> bool {
         self.peers.known.get(&identifier).is_some_and(|peer| {
             peer.status == Status::Active
@@ -350,8 +354,8 @@ impl Registrar {
         }
     }
 
-    /// Forgets a peer that is dead, and closes the connections to it: if it lives after all, it
-    /// learns that it has missed something.
+    /// Forgets a peer that is dead, and closes the connections to it. If it is alive after all, it
+    /// thereby learns that it has missed something.
     pub(super) fn forget_peer(&mut self, now: Instant, identifier: RegistrarId) {
         let Some(peer) = self.peers.known.remove(&identifier) else { return };
         self.rivals.forget_home(identifier);

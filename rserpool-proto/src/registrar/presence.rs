@@ -13,7 +13,7 @@ use crate::wire::enrp::{self, Body, Presence};
 use crate::wire::{Ppid, RegistrarId, ServerInformation, TransportAddress, UserMessage};
 
 impl Registrar {
-    /// The presence for a host, or for everyone.
+    /// Creates a presence message for a host, or for multicast.
     fn presence(
         &self,
         to: Option<IpAddr>,
@@ -41,7 +41,8 @@ impl Registrar {
         self.out.send_enrp(to, presence);
     }
 
-    /// PEER-HEARTBEAT-CYCLE is over: our presence goes to all peers (RFC 5353 section 3.4.2).
+    /// Sends this registrar's presence to all peers at the end of PEER-HEARTBEAT-CYCLE (RFC 5353
+    /// section 3.4.2).
     pub(super) fn handle_heartbeat(&mut self, now: Instant) {
         self.close_surplus_links();
         self.announce_presence();
@@ -51,8 +52,8 @@ impl Registrar {
         self.timers.set(Timer::Heartbeat, now + cycle);
     }
 
-    /// Asks one peer for those that it knows: some may have been out of reach when we joined, or
-    /// joined while we were.
+    /// Asks one peer for the peers that it knows: some may have been unreachable while this
+    /// registrar joined, or may have joined while this registrar was unreachable.
     fn ask_for_others(&mut self) {
         let peers: Vec<_> = self.peers.active().collect();
         if self.knows_others() && !peers.is_empty() {
@@ -62,7 +63,7 @@ impl Registrar {
         }
     }
 
-    /// Tells all peers that we are there.
+    /// Sends this registrar's presence to all peers.
     pub(super) fn announce_presence(&mut self) {
         let peers: Vec<_> =
             self.peers.known.iter().map(|(id, peer)| (*id, peer.connection)).collect();
@@ -89,7 +90,7 @@ impl Registrar {
             peer.transport = Some(server.transport);
         }
         if matches!(peer.status, Status::TakingOver { .. } | Status::Inactive) {
-            // It lives, whoever wanted its elements (RFC 5353 section 3.5.1).
+            // The peer is alive, whichever registrar wanted its elements (RFC 5353 section 3.5.1).
             peer.status = Status::Active;
             self.timers.set(Timer::Peer(sender), now + self.config.heartbeat().max_last_heard);
         }
@@ -101,7 +102,7 @@ impl Registrar {
         }
     }
 
-    /// A registrar told everyone that it is there. One that we do not know is asked who it is.
+    /// Handles a presence message by multicast. Connects to the sender if it is unknown.
     pub(super) fn handle_multicast_presence(
         &mut self,
         now: Instant,
@@ -118,11 +119,11 @@ impl Registrar {
         if self.peers.known.contains_key(&sender) {
             return self.heard(now, sender);
         }
-        // Its addresses are its own affair, but that it can be reached where this came from is
-        // known.
+        // The sender chooses which addresses it announces, but it is known to be reachable at the
+        // source of the message.
         let mut address = match presence.server {
             Some(server) => server.transport,
-            // Where it is by default (RFC 5353 section 5.3).
+            // The default port (RFC 5353 section 5.3).
             None => TransportAddress { port: ENRP_PORT, ..source.clone() },
         };
         if address.protocol != source.protocol {
@@ -134,7 +135,7 @@ impl Registrar {
         self.dial_named(now, source.host(), &address);
     }
 
-    /// It is time to look whether a peer is still there (RFC 5353 section 3.4.3).
+    /// Handles the timer of a peer: checks whether it is still alive (RFC 5353 section 3.4.3).
     pub(super) fn handle_peer_timer(&mut self, now: Instant, identifier: RegistrarId) {
         let Some(peer) = self.peers.known.get_mut(&identifier) else { return };
         let silent_from = peer.last_heard + self.config.heartbeat().max_last_heard;
@@ -143,7 +144,7 @@ impl Registrar {
                 self.timers.set(Timer::Peer(identifier), silent_from);
             }
             Status::Active | Status::Inactive => {
-                // One that nobody took over after all is looked after again.
+                // A dead peer that no registrar took over is supervised again.
                 peer.status = Status::Suspected;
                 let deadline = now + self.config.heartbeat().max_no_response;
                 self.timers.set(Timer::Peer(identifier), deadline);
@@ -181,7 +182,7 @@ impl Registrar {
         for server in list.servers {
             let ours = self.config.identifier;
             if server.registrar != ours && !self.peers.known.contains_key(&server.registrar) {
-                // It counts as a peer once it says so itself.
+                // It becomes a peer once it has identified itself.
                 self.dial_named(now, host, &server.transport);
             }
         }

@@ -15,12 +15,13 @@ use crate::wire::{
     PoolHandle, RegistrationLife, TransportAddress, TransportProtocol, UserTransport, asap, quote,
 };
 
-/// The time that the connection that an element registered over may take to answer when the same
-/// host registers it over another one.
+/// The time that the connection of an element may take to answer when its host registers it over
+/// another connection.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Somebody at an element's own host registers it over another connection, while the one that it
-/// registered over still counts as open. That is asked, and whoever is right gets it.
+/// A registration from an element's own host over another connection, while the connection that it
+/// registered over still counts as open. The old connection is asked: if it answers, the claim is
+/// refused; otherwise it is accepted.
 #[derive(Debug)]
 pub(super) struct Claimant {
     from: ConnectionId,
@@ -30,7 +31,8 @@ pub(super) struct Claimant {
 /// The right of a sender to change an element.
 enum Standing {
     Owner,
-    /// Somebody at its host, while its connection may be open or not.
+    /// A connection from the host of the element, while the element's own connection may or may not
+    /// still be open.
     Claimant,
     Stranger,
 }
@@ -52,7 +54,7 @@ impl Registrar {
         let present = self.handlespace.find(handle, identifier);
         match present.map(|key| (key, self.standing(key, from))) {
             None => {}
-            // A claim that waits is older than this.
+            // A waiting claim is older than this registration.
             Some((key, Standing::Owner)) => self.refuse_claimant(key),
             Some((key, Standing::Claimant))
                 if self.claimants.get(&key).is_none_or(|claimant| claimant.from == from) =>
@@ -71,15 +73,15 @@ impl Registrar {
             }
             Some((key, Standing::Claimant | Standing::Stranger)) => {
                 self.refuse(from, handle, identifier, ErrorCause::NonUniqueIdentifier);
-                // If it is the element itself, which came back before we noticed that it was
-                // gone, its old connection does not answer.
+                // If the sender is the element itself, which restarted before this registrar
+                // noticed the failure, its old connection does not answer.
                 return self.ask_owner(now, key);
             }
         }
         self.register(now, from, &peer, registration, present);
     }
 
-    /// Asks an element of ours whether it is there, at most once a second.
+    /// Asks an element of this registrar whether it is alive, at most once a second.
     fn ask_owner(&mut self, now: Instant, key: ElementKey) {
         let Some(element) = self.handlespace.get_mut(key) else { return };
         let Some(custody) = element.state.custody_mut() else { return };
@@ -103,7 +105,7 @@ impl Registrar {
         let name = ElementName { pool_handle: pool_handle.clone(), identifier };
         match self.admit(now, from, peer, &pool_handle, pool_element, present) {
             Ok(left_out) => {
-                // That some of its addresses were left out (RFC 5352 section 2.2.3).
+                // The response tells which addresses were left out (RFC 5352 section 2.2.3).
                 let told = self.config.compatibility.tells_left_out_addresses(peer.protocol);
                 let error = left_out.filter(|_| told).map(OperationError::from);
                 self.out.send(
@@ -138,8 +140,8 @@ impl Registrar {
         self.out.send(to, response);
     }
 
-    /// Puts an element into the handlespace, or gives it new values. The answer is what was left out
-    /// of them.
+    /// Adds an element to the handlespace, or updates its values. Returns the error cause for the
+    /// addresses that were left out, if any.
     fn admit(
         &mut self,
         now: Instant,
@@ -152,7 +154,7 @@ impl Registrar {
         let left_out = Self::validate(peer, &mut value)?;
         value.asap_transport = asap_transport(peer, value.asap_transport.take());
         value.home_registrar = self.config.identifier;
-        // To other registrars in the unit that they have.
+        // The lifetime is kept in the unit that other registrars expect.
         let life = self.config.compatibility.lifetime(value.registration_life);
         value.registration_life = life.map_or(RegistrationLife::INFINITE, |life| {
             self.config.compatibility.told_registration_life(life)
@@ -220,10 +222,10 @@ impl Registrar {
 
     /// Checks an element independently of the state of its pool.
     ///
-    /// Its addresses must be among those that it registers from (RFC 5352 section 2.2.1), so
-    /// that nobody can direct pool users to somebody else. Those which are not are left out, as
-    /// rsplib's elements need it: they register addresses that their association does not use. Then
-    /// the transport is the answer, as it was.
+    /// Its addresses must be among those that it registers from (RFC 5352 section 2.2.1), so that
+    /// nobody can direct pool users to another host. Other addresses are left out, since rsplib's
+    /// elements register addresses that their association does not use. In that case the original
+    /// user transport is returned, as an error cause.
     fn validate(
         peer: &TransportAddress,
         value: &mut PoolElement,
@@ -250,9 +252,9 @@ impl Registrar {
         Ok(left_out.then_some(ErrorCause::InvalidValues(quoted)))
     }
 
-    /// Only the connection that registered an element may change it, or one from the same address
-    /// when that connection is gone, was to another registrar, or does not answer (RFC 5352
-    /// section 3.1).
+    /// Returns the right of a connection to change an element. Only the connection that registered
+    /// the element may change it, or one from the same address if the first is closed, was to
+    /// another registrar, or does not answer (RFC 5352 section 3.1).
     fn standing(&self, key: ElementKey, from: ConnectionId) -> Standing {
         let (Some(element), Some(client)) =
             (self.handlespace.get(key), self.connections.get(&from))
@@ -264,7 +266,7 @@ impl Registrar {
             return Standing::Owner;
         }
         match connection.and_then(|id| self.connections.get(&id)) {
-            // It connected to us, and is still there for all we know.
+            // The element connected to this registrar, and the connection still counts as open.
             Some(owner) if owner.origin == Origin::Accepted => {
                 match owner.address.shares_address(&client.address) {
                     true => Standing::Claimant,
@@ -282,8 +284,8 @@ impl Registrar {
         }
     }
 
-    /// The connection of an element is over or silent: whoever claimed it meanwhile is right.
-    /// Whether somebody did.
+    /// Accepts a waiting claim on an element whose connection is closed or silent. Returns whether
+    /// there was one and it was accepted.
     pub(super) fn admit_claimant(&mut self, now: Instant, key: ElementKey) -> bool {
         let Some(Claimant { from, registration }) = self.claimants.remove(&key) else {
             return false;
@@ -296,7 +298,7 @@ impl Registrar {
         self.handlespace.get(key).is_some_and(|element| element.state.connection == Some(from))
     }
 
-    /// The element answered over its connection: whoever claims it is somebody else.
+    /// Refuses a waiting claim on an element, since the element answered over its own connection.
     pub(super) fn refuse_claimant(&mut self, key: ElementKey) {
         let Some(Claimant { from, registration }) = self.claimants.remove(&key) else { return };
         self.timers.cancel(Timer::Claimant(key));
@@ -307,14 +309,14 @@ impl Registrar {
         }
     }
 
-    /// The element is reached through `connection` from now on.
+    /// Makes `connection` the one that the element is reached through.
     fn rebind(&mut self, now: Instant, key: ElementKey, connection: ConnectionId) {
         let Some(element) = self.handlespace.get_mut(key) else { return };
         let before = element.state.connection.replace(connection);
         if let Some(custody) = element.state.custody_mut() {
             custody.reporters.clear();
             if before != Some(connection) {
-                // What was asked on another connection will not be answered.
+                // A keep-alive on another connection will not be answered.
                 custody.keep_alive = KeepAlive::Idle;
             }
         }
@@ -325,8 +327,8 @@ impl Registrar {
         }
     }
 
-    /// The error cause of a refusal, and what the RFC wants to be in it (RFC 5354 section
-    /// 3.12).
+    /// Returns the error cause of a refusal, with the information that RFC 5354 section 3.12
+    /// requires.
     fn refusal(&self, refused: &Refused, policy: &PolicyParameters) -> ErrorCause {
         let present = |key| self.handlespace.get(key).map(Element::value);
         match refused {
@@ -351,14 +353,14 @@ impl Registrar {
         deregistration: asap::Deregistration,
     ) {
         let asap::Deregistration { pool_handle, identifier } = deregistration;
-        // An element that is not there is as good as deregistered (RFC 5352 section 3.2).
+        // An unknown element counts as deregistered (RFC 5352 section 3.2).
         let found = self.handlespace.find(&pool_handle, identifier);
         let owned = found.is_none_or(|key| matches!(self.standing(key, from), Standing::Owner));
         let error = (!owned).then(|| ErrorCause::Security.into());
         self.out.send(from, asap::DeregistrationResponse { pool_handle, identifier, error });
         if let Some(key) = found.filter(|_| owned) {
             if self.home_of(key) != Some(self.config.identifier) {
-                // It is only for its home to say that it is gone.
+                // Only the home registrar of an element may announce its removal.
                 self.handlespace.set_home(key, self.config.identifier);
                 self.announce_element(key);
             }
@@ -368,7 +370,7 @@ impl Registrar {
 }
 
 /// Returns the element's ASAP endpoint. Over SCTP, that is the source of the registration. Over TCP
-/// the source port is ephemeral, so that the element names its port; the addresses are those of the
+/// the source port is ephemeral, so the element names its port, and the addresses are those of the
 /// connection.
 fn asap_transport(
     peer: &TransportAddress,

@@ -31,7 +31,7 @@ impl Registrar {
         self.answer_resolution(now, from, request);
     }
 
-    /// Answers a resolution, whatever there is to answer.
+    /// Answers a resolution at once, also if its pool is unknown.
     pub(super) fn answer_resolution(
         &mut self,
         now: Instant,
@@ -60,8 +60,8 @@ impl Registrar {
         self.out.send(to, HandleResolutionResponse { subscribed: false, pool_handle, result });
     }
 
-    /// The answer with so many elements, those last which may be unreachable. None where there is
-    /// no such pool.
+    /// Encodes the answer with up to `count` elements; those that may be unreachable come last.
+    /// Returns `None` if the pool is unknown.
     fn resolve(&mut self, handle: &PoolHandle, count: u32, asker: IpAddr) -> Option<Bytes> {
         let items = usize::try_from(count).unwrap_or(usize::MAX);
         let policy = self.handlespace.policy_type(handle)?;

@@ -1,10 +1,12 @@
-//! Pools of one handle that came to be apart, with different policies or transports.
+//! Pools with the same handle that were created on different registrars, with different policies or
+//! transports.
 //!
-//! A pool has one of each (RFC 5352 section 3.1), and RFC 5353 section 3.3.1 has each registrar add
-//! what another tells of. So elements that do not fit the pool are kept beside it, and all
-//! registrars decide alike which pool it is: the one with more elements, or where they are as
-//! many, the one that has the home registrar with the largest identifier. The elements of the
-//! other are removed by their home registrars, which tell them so.
+//! A pool has one policy and one transport (RFC 5352 section 3.1), but RFC 5353 section 3.3.1 has
+//! each registrar add the elements that its peers announce. So elements that do not fit the pool
+//! are kept beside it, and all registrars decide by the same rule which pool stays: the one with
+//! more elements or, if both have the same number, the one that has the home registrar with the
+//! largest identifier. The elements of the other pool are removed by their home registrars, which
+//! tell them so.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -13,7 +15,8 @@ use super::Registrar;
 use crate::handlespace::PoolKind;
 use crate::wire::{PoolElement, PoolElementId, PoolHandle, RegistrarId};
 
-/// The most elements that are kept beside their pools. Not from the RFCs: 16 MiB at most.
+/// The maximum number of elements that are kept beside their pools. Not from the RFCs: bounds the
+/// memory to 16 MiB.
 const MAX_RIVALS: usize = 4096;
 
 /// The elements that do not fit their pools.
@@ -31,8 +34,8 @@ struct Beside {
     kinds: BTreeMap<PoolKind, BTreeMap<RegistrarId, usize>>,
 }
 
-/// The number of elements of a pool, and the largest identifier of their home registrars: the
-/// larger one stays.
+/// The number of elements of a pool, and the largest identifier of their home registrars. Of two
+/// pools, the one with the greater strength stays.
 type Strength = (usize, RegistrarId);
 
 impl Beside {
@@ -129,9 +132,10 @@ impl Rivals {
 }
 
 impl Registrar {
-    /// A peer tells of an element that does not fit its pool.
+    /// Keeps an element of a peer that does not fit its pool beside it, and replaces the pool if
+    /// the elements beside it are stronger.
     pub(super) fn add_rival(&mut self, now: Instant, handle: &PoolHandle, value: PoolElement) {
-        // What would not be taken has no say.
+        // An element that would not be accepted does not count.
         if self.handlespace.could_take(handle, &value).is_err() {
             return;
         }
@@ -153,7 +157,7 @@ impl Registrar {
         }
     }
 
-    /// A pool is gone: what was kept beside it takes its place.
+    /// Replaces a pool that was removed by the strongest one that was kept beside it.
     pub(super) fn admit_rivals(&mut self, now: Instant, handle: &PoolHandle) {
         let Some(kind) = self.rivals.strongest(handle) else { return };
         for element in self.rivals.take(handle) {

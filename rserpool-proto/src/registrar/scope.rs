@@ -1,5 +1,5 @@
-//! Addresses that lead elsewhere from another host: those of loopback and link-local scope are told
-//! to nobody for whom they do, over ASAP and ENRP.
+//! Scopes of addresses. On another host, an address of loopback or link-local scope denotes a
+//! different endpoint, so it is not told to hosts outside its scope, over ASAP or ENRP.
 
 use std::net::IpAddr;
 
@@ -36,8 +36,8 @@ impl Scope {
 }
 
 impl Registrar {
-    /// An element is new or has another address. Whether it was not known before that this does not
-    /// lead far.
+    /// Records the scope of a new or changed element. Returns whether its address is of host or
+    /// link scope and was not known to be before.
     pub(super) fn note_scope(&mut self, key: ElementKey, value: &PoolElement) -> bool {
         let scope = value.user_transport.address().map_or(Scope::Global, Scope::of_all);
         match scope {
@@ -49,12 +49,12 @@ impl Registrar {
         }
     }
 
-    /// Returns whether an element may be told to a host.
+    /// Returns whether the address of an element may be told to a host.
     pub(super) fn leads_there(&self, key: ElementKey, host: IpAddr) -> bool {
         self.near.is_empty() || self.near.get(&key).is_none_or(|scope| *scope >= Scope::of(host))
     }
 
-    /// The checksum of our own elements, as far as they are told to a host.
+    /// Returns the checksum of the elements of this registrar that are told to a host.
     pub(super) fn checksum_for(&self, host: Option<IpAddr>) -> PeChecksum {
         let ours: RegistrarId = self.config.identifier;
         let mut checksum = self.handlespace.checksum(ours);

@@ -1,4 +1,4 @@
-//! Limits on what one host may take, and all of them together (RFC 5352 section 9.1, RFC 5355).
+//! Limits on the resources of one host and of all hosts together (RFC 5352 section 9.1, RFC 5355).
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -10,16 +10,16 @@ use super::{Event, Registrar, Timer};
 use crate::handlespace::ElementKey;
 use crate::wire::{PoolElement, PoolHandle, quote};
 
-/// Burst of a rate: a host may use the amount of this time at once.
+/// Burst of a rate: a host may use the allowance of this time at once.
 const WINDOW: Duration = Duration::from_secs(1);
 
 /// The number of connections that are closed at a time when there are too many.
 const MAX_CLOSED: usize = 16;
 
-/// The most of each thing that one host may have, and all hosts together. Whoever has more is
-/// refused; nothing that is there is taken away for it.
+/// The limits on the resources of one host, and of all hosts together. Requests above a limit are
+/// refused; nothing that was granted before is taken away for it.
 ///
-/// The defaults are not from the RFCs: a busy honest host does not reach them.
+/// The defaults are not from the RFCs: a busy but honest host does not reach them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     pub(super) connections_per_host: usize,
@@ -59,7 +59,7 @@ impl Default for Limits {
 pub enum Limit {
     /// Connections of one host.
     Connections,
-    /// Elements, or their bytes, of one host or of all.
+    /// Elements, or their sizes in bytes, of one host or of all.
     Elements,
     /// Subscriptions of one host, of one connection or of all.
     Subscriptions,
@@ -69,9 +69,9 @@ pub enum Limit {
     Reports,
     /// Registrations of one host in a second.
     Registrations,
-    /// Pages of the handlespace for one host in a second.
+    /// Pages of the handlespace that one host asks for in a second.
     Pages,
-    /// Addresses that one peer names, and that are dialled, in a second.
+    /// Addresses named by one peer and dialled, in a second.
     Dials,
     /// Other registrars.
     Peers,
@@ -98,43 +98,45 @@ impl fmt::Display for Limit {
 }
 
 impl Limits {
-    /// Sets how many connections one host may have. Default: 32,768.
+    /// Sets the maximum number of connections of one host. Default: 32,768.
     #[must_use]
     pub fn connections_per_host(mut self, connections: usize) -> Self {
         self.connections_per_host = connections;
         self
     }
 
-    /// Sets how many pool elements one host may register, or tell of as a peer. Default: 1,000,000.
+    /// Sets the maximum number of pool elements that one host registers, or that it announces as a
+    /// peer. Default: 1,000,000.
     #[must_use]
     pub fn elements_per_host(mut self, elements: usize) -> Self {
         self.elements_per_host = elements;
         self
     }
 
-    /// Sets how many pool elements there may be. Default: 2,000,000.
+    /// Sets the maximum number of pool elements. Default: 2,000,000.
     #[must_use]
     pub fn elements(mut self, elements: usize) -> Self {
         self.elements = elements;
         self
     }
 
-    /// Sets how many bytes the elements of one host may take, as parameters with their handles.
-    /// Default: 128 MiB.
+    /// Sets the maximum size of the elements of one host in bytes, as parameters with their
+    /// handles. Default: 128 MiB.
     #[must_use]
     pub fn bytes_per_host(mut self, bytes: usize) -> Self {
         self.bytes_per_host = bytes;
         self
     }
 
-    /// Sets how many bytes all elements may take, as parameters with their handles. Default: 256 MiB.
+    /// Sets the maximum size of all elements in bytes, as parameters with their handles. Default:
+    /// 256 MiB.
     #[must_use]
     pub fn bytes(mut self, bytes: usize) -> Self {
         self.bytes = bytes;
         self
     }
 
-    /// Sets how many pools one host may be subscribed to, over all of its connections. Default:
+    /// Sets the maximum number of subscriptions of one host, over all of its connections. Default:
     /// 16,384.
     #[must_use]
     pub fn subscriptions_per_host(mut self, subscriptions: usize) -> Self {
@@ -142,39 +144,40 @@ impl Limits {
         self
     }
 
-    /// Sets how many handles the users of one host may resolve each second. Default: 10,000 (RFC
-    /// 5352 section 9.1, threat 8). More are refused for lack of resources.
+    /// Sets the maximum number of resolutions per second by the users of one host. Default: 10,000
+    /// (RFC 5352 section 9.1, threat 8). More are refused for lack of resources.
     #[must_use]
     pub fn resolutions(mut self, per_second: u32) -> Self {
         self.resolutions = per_second;
         self
     }
 
-    /// Sets how many elements the users of one host may report as unreachable each second.
-    /// Default: 100 (RFC 5352 section 9.1, threat 9). More are ignored.
+    /// Sets the maximum number of reports of unreachable elements per second by the users of one
+    /// host. Default: 100 (RFC 5352 section 9.1, threat 9). More are ignored.
     #[must_use]
     pub fn reports(mut self, per_second: u32) -> Self {
         self.reports = per_second;
         self
     }
 
-    /// Sets how many registrations, renewals included, one host may send each second. Default:
-    /// 50,000. More are refused for lack of resources.
+    /// Sets the maximum number of registrations per second from one host, including renewals.
+    /// Default: 50,000. More are refused for lack of resources.
     #[must_use]
     pub fn registrations(mut self, per_second: u32) -> Self {
         self.registrations = per_second;
         self
     }
 
-    /// Sets how many pages of the handlespace one host may ask for each second. Default: 1,000,
-    /// which is up to 128,000 elements. More are refused.
+    /// Sets the maximum number of pages of the handlespace that one host may ask for per second.
+    /// Default: 1,000, which is up to 128,000 elements. More are refused.
     #[must_use]
     pub fn pages(mut self, per_second: u32) -> Self {
         self.pages = per_second;
         self
     }
 
-    /// Sets how many addresses that one peer names may be dialled each second. Default: 100.
+    /// Sets the maximum number of addresses named by one peer that are dialled per second. Default:
+    /// 100.
     #[must_use]
     pub fn dials(mut self, per_second: u32) -> Self {
         self.dials = per_second;
@@ -193,7 +196,7 @@ impl Limits {
     }
 }
 
-/// Usage of each host that has anything, or used anything recently.
+/// Usage of each host that holds any resource, or used a rate recently.
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     hosts: HashMap<IpAddr, Share>,
@@ -207,7 +210,7 @@ struct Share {
     elements: usize,
     bytes: usize,
     subscriptions: usize,
-    /// Until when the allowance of each rate is used, if nothing is left unused.
+    /// For each rate, the time at which the whole allowance is available again.
     used_until: [Option<Instant>; Limit::COUNT],
     watched: bool,
 }
@@ -219,7 +222,7 @@ impl Share {
 }
 
 impl Shares {
-    /// Returns the number of hosts that have rates that are being counted.
+    /// Returns the number of hosts whose rates are being counted.
     pub(super) fn watched(&self) -> usize {
         self.hosts.values().filter(|share| share.watched).count()
     }
@@ -244,7 +247,8 @@ impl Shares {
         self.credit(host, |share| share.subscriptions -= count);
     }
 
-    /// An element is gone, or somebody else pays for it.
+    /// Takes an element off the account of its host: it was removed, or another host pays for it
+    /// now.
     pub(super) fn discharge(&mut self, charge: Charge) {
         let Some((host, bytes)) = charge.0 else { return };
         let bytes = bytes as usize;
@@ -257,19 +261,19 @@ impl Shares {
 }
 
 impl Registrar {
-    /// Notes that somebody met a limit.
+    /// Counts and reports that a host reached a limit.
     pub(super) fn hit(&mut self, limit: Limit, host: IpAddr) {
         self.shares.hits[limit as usize] += 1;
         self.out.event(Event::LimitHit(limit, host));
     }
 
-    /// Returns how often each limit was met.
+    /// Returns how often a limit was reached.
     #[must_use]
     pub fn hits(&self, limit: Limit) -> u64 {
         self.shares.hits[limit as usize]
     }
 
-    /// Returns whether a host may do this now, and counts it.
+    /// Returns whether the rate limit allows this request of a host now, and counts it.
     pub(super) fn allows(&mut self, now: Instant, host: IpAddr, limit: Limit) -> bool {
         let Some(per_second) = self.config.limits.rate(limit) else { return true };
         let share = self.shares.hosts.entry(host).or_default();
@@ -287,7 +291,7 @@ impl Registrar {
         allowed
     }
 
-    /// Stops counting what a host does that has its whole allowance again.
+    /// Stops counting the rates of a host once its whole allowance is available again.
     pub(super) fn handle_host_timer(&mut self, now: Instant, host: IpAddr) {
         let Some(share) = self.shares.hosts.get_mut(&host) else { return };
         if share.used_until.iter().flatten().all(|until| *until <= now) {
@@ -299,7 +303,7 @@ impl Registrar {
         }
     }
 
-    /// Returns whether a host may have another connection, which is counted then.
+    /// Returns whether a host may have another connection, and counts it if so.
     pub(super) fn takes_connection(&mut self, host: IpAddr) -> bool {
         let share = self.shares.hosts.entry(host).or_default();
         let allowed = share.connections < self.config.limits.connections_per_host;
@@ -311,7 +315,7 @@ impl Registrar {
         allowed
     }
 
-    /// Returns whether a host may subscribe to another pool, which is counted then.
+    /// Returns whether a host may subscribe to another pool, and counts the subscription if so.
     pub(super) fn takes_subscription(&mut self, host: IpAddr) -> bool {
         let share = self.shares.hosts.entry(host).or_default();
         let allowed = share.subscriptions < self.config.limits.subscriptions_per_host;
@@ -323,7 +327,7 @@ impl Registrar {
         allowed
     }
 
-    /// Returns whether this host, or all together, have as much as they may.
+    /// Returns whether this host, or all hosts together, reached a limit on elements.
     fn is_full(&self, host: IpAddr) -> bool {
         let limits = &self.config.limits;
         let share = self.shares.hosts.get(&host);
@@ -334,8 +338,8 @@ impl Registrar {
             })
     }
 
-    /// Returns whether there is room for an element with these values that this host pays for: a
-    /// new one, or the one at `present` if it would pay more for that.
+    /// Returns whether there is room for an element with these values on the account of this host:
+    /// a new one, or the one at `present` if it would count for more than before.
     pub(super) fn has_room(
         &mut self,
         host: IpAddr,
@@ -365,7 +369,7 @@ impl Registrar {
         payer != host || size > paid as usize + 3
     }
 
-    /// An element is new, or has other values: `host` pays for it.
+    /// Puts an element, which is new or has other values, on the account of `host`.
     pub(super) fn recharge(&mut self, key: ElementKey, host: IpAddr) {
         let Some(handle) = self.handlespace.handle_of(key).map(|handle| handle.as_bytes().len())
         else {
@@ -373,14 +377,15 @@ impl Registrar {
         };
         let Some(element) = self.handlespace.get_mut(key) else { return };
         let size = handle + element.encoded().as_bytes().len();
-        // No element is larger than some thousand bytes.
+        // No element is larger than a few thousand bytes.
         let size = u32::try_from(size).unwrap_or(u32::MAX);
         let before = element.state.charge.0;
         if before == Some((host, size)) {
             return;
         }
         let old = std::mem::replace(&mut element.state.charge, Charge(Some((host, size))));
-        // Added before it is taken away, so that the host is not forgotten meanwhile.
+        // The new charge is added before the old one is removed, so that the host is not forgotten
+        // in between.
         let share = self.shares.hosts.entry(host).or_default();
         share.elements += 1;
         share.bytes += size as usize;
@@ -388,8 +393,9 @@ impl Registrar {
         self.shares.discharge(old);
     }
 
-    /// There are too many connections, or no descriptors for more: the longest silent ones which
-    /// serve no element are closed, of the host that has the most of those.
+    /// Closes the connections that were silent for the longest time and serve no element, of the
+    /// host that has the most of those. Called when there are too many connections, or no
+    /// descriptors for more.
     pub(super) fn close_silent(&mut self, now: Instant) {
         let clients = self
             .connections

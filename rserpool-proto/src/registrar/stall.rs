@@ -1,9 +1,8 @@
-//! Reaction to the registrar's own delay, when its machine was busy or asleep, or when there is
-//! more to do than it can.
+//! Reaction to the registrar's own delay, which arises if its machine was suspended or overloaded.
 //!
-//! Deadlines passed that others kept: what they sent has yet to be read. Nobody is given up for
-//! that. A driver reads all that there is to read before it calls
-//! [`handle_timeout`](crate::Machine::handle_timeout), unless that is late already.
+//! Some deadlines passed although the other side kept them, since its messages have yet to be read.
+//! No element or peer is considered dead for that. A driver reads all available input before it
+//! calls [`handle_timeout`](crate::Machine::handle_timeout), unless that is late already.
 
 use std::time::{Duration, Instant};
 
@@ -12,26 +11,26 @@ use super::{Event, Registrar, Timer};
 use crate::Machine;
 use crate::handlespace::ElementKey;
 
-/// A timer that is so late means that others were not heard meanwhile.
+/// Delay of a timer from which input may have been left unread in the meantime.
 const LATE: Duration = Duration::from_millis(200);
 
-/// The time that it may take to read what came meanwhile.
+/// The time allowed for reading the input that arrived in the meantime.
 const CATCHING_UP: Duration = Duration::from_secs(1);
 
-/// For how long it is known that others may have taken the registrar for dead.
+/// The time after a delay during which others may have considered this registrar dead.
 const MEMORY: Duration = Duration::from_secs(30);
 
-/// Maximum factor by which the intervals between keep-alives grow, and the time without delay after
-/// which they shrink again.
+/// Maximum factor by which the intervals between keep-alives are stretched, and the time without
+/// delay after which the factor is halved.
 const MAX_STRETCH: u32 = 16;
 const RECOVERY: Duration = Duration::from_secs(10);
 
 /// The registrar's delay.
 #[derive(Debug)]
 pub(super) struct Stall {
-    /// Until when it reads what came while it was late.
+    /// End of the time for reading the input that arrived during the delay.
     catching_up: Option<Instant>,
-    /// When it was late last.
+    /// The time at which it was last late.
     last: Option<Instant>,
     /// Factor by which the intervals between keep-alives are stretched.
     stretch: u32,
@@ -60,7 +59,7 @@ impl Registrar {
             let again = stall.catching_up.is_some_and(|until| now < until + CATCHING_UP);
             stall.catching_up = Some(now + CATCHING_UP);
             stall.last = Some(now);
-            // Late once may be the host's affair; late again and again is too much to do.
+            // A single delay may be caused by the host; repeated delays mean too much load.
             if again && since.is_none_or(|since| since >= CATCHING_UP) {
                 stall.stretch = (stall.stretch * 2).min(MAX_STRETCH);
                 stall.changed = Some(now);
@@ -72,8 +71,7 @@ impl Registrar {
         }
     }
 
-    /// Returns whether the registrar was late not long ago, so that others may have taken it for
-    /// dead.
+    /// Returns whether the registrar was late recently, so that others may have considered it dead.
     pub(super) fn was_silent(&self, now: Instant) -> bool {
         self.stall.last.is_some_and(|last| now < last + MEMORY)
     }
@@ -82,14 +80,16 @@ impl Registrar {
         self.stall.catching_up.is_some_and(|until| now < until)
     }
 
-    /// A registration expired while we were late, or just after: perhaps it was renewed.
+    /// Postpones the expiry of a registration while this registrar is late or catching up: it may
+    /// have been renewed.
     pub(super) fn postpone_expiry(&mut self, now: Instant, key: ElementKey) {
         let time = 2 * self.config.keep_alive_timeout;
         self.handlespace.set_lifetime(key, now, Some(time));
         self.send_keep_alive(now, key);
     }
 
-    /// A deadline passed while we were late, or just after.
+    /// Postpones a timer that expired while this registrar was late or catching up, if it is a
+    /// deadline for others.
     pub(super) fn postpone(&mut self, now: Instant, timer: Timer) {
         match timer {
             Timer::KeepAlive(key) => self.extend_term(now, key),

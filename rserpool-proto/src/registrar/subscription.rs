@@ -1,5 +1,5 @@
-//! Users that are told of every change of a pool (the S bit of handle resolution, RFC 5352
-//! sections 2.2.5 and 2.2.6).
+//! Subscriptions: users that are notified of each change of a pool (the S bit of handle resolution,
+//! RFC 5352 sections 2.2.5 and 2.2.6).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -12,15 +12,15 @@ use crate::handlespace::{Element, ElementKey};
 use crate::wire::asap::{HandleResolution, HandleResolutionResponse, Resolved};
 use crate::wire::{Bytes, ErrorCause, PoolHandle, Ppid};
 
-/// The shortest time between two messages that tell a pool's subscribers of changes. Not from the RFCs. Each time
-/// they are told all of the pool.
+/// The minimum interval between two notifications about a pool. Not from the RFCs. Each
+/// notification has the whole pool.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// The most elements that they are told of. Not from the RFCs. Always the same ones, so that none
-/// seems to come and go.
+/// The maximum number of elements in a notification. Not from the RFCs. They are always the same
+/// ones, so that none seems to come and go.
 const MAX_ELEMENTS: usize = 1024;
 
-/// The most pools that one connection, and all of them together, may have subscribed to. Not from
+/// The maximum number of subscriptions of one connection, and of all connections together. Not from
 /// the RFCs.
 const MAX_OF_CONNECTION: usize = 64;
 const MAX_SUBSCRIPTIONS: usize = 65_536;
@@ -31,18 +31,19 @@ pub(super) struct Subscriptions {
     pools: BTreeMap<PoolHandle, Subscribed>,
     by_connection: BTreeMap<ConnectionId, BTreeSet<PoolHandle>>,
     count: usize,
-    /// Pools whose subscribers are to be told now.
+    /// Pools whose subscribers are to be notified now.
     due: BTreeSet<PoolHandle>,
-    /// Pools whose subscribers are to be told then: it is too soon after the last time.
+    /// Pools whose subscribers are to be notified at this time, since the last notification was too
+    /// recent.
     later: BTreeSet<(Instant, PoolHandle)>,
 }
 
 #[derive(Debug)]
 struct Subscribed {
     users: BTreeSet<ConnectionId>,
-    /// When they were told last.
+    /// The time at which they were last notified.
     told: Instant,
-    /// True if they are yet to be told of a change.
+    /// True if they have not yet been notified of a change.
     changed: bool,
 }
 
@@ -51,7 +52,7 @@ impl Subscriptions {
         self.count
     }
 
-    /// A pool changed.
+    /// Marks a pool as changed.
     pub(super) fn note(&mut self, handle: &PoolHandle) {
         if let Some(subscribed) = self.pools.get_mut(handle)
             && !std::mem::replace(&mut subscribed.changed, true)
@@ -67,7 +68,7 @@ impl Subscriptions {
         }
     }
 
-    /// A user is gone. To how many pools it was subscribed.
+    /// Removes all subscriptions of a user, and returns their number.
     pub(super) fn remove_user(&mut self, user: ConnectionId) -> usize {
         let handles = self.by_connection.remove(&user).unwrap_or_default();
         self.count -= handles.len();
@@ -84,7 +85,7 @@ impl Subscriptions {
         handles.len()
     }
 
-    /// A pool is gone, and with it all subscriptions to it. Who had them.
+    /// Removes all subscriptions to a pool, and returns the subscribers.
     fn remove_pool(&mut self, handle: &PoolHandle) -> BTreeSet<ConnectionId> {
         let Some(subscribed) = self.pools.remove(handle) else { return BTreeSet::new() };
         self.forget(handle, &subscribed);
@@ -102,8 +103,8 @@ impl Subscriptions {
 }
 
 impl Registrar {
-    /// Answers who wants to be told of changes, and remembers that. False where that is not to be
-    /// had: then it is a resolution like all others.
+    /// Subscribes a user to a pool, and answers with all of its elements. Returns false if that is
+    /// not possible: the request is then an ordinary resolution.
     pub(super) fn subscribe(
         &mut self,
         now: Instant,
@@ -123,7 +124,7 @@ impl Registrar {
         true
     }
 
-    /// Returns whether there was room.
+    /// Adds a subscriber, and returns whether there was room for it.
     fn add_subscriber(&mut self, now: Instant, handle: &PoolHandle, user: ConnectionId) -> bool {
         let Some(host) = self.connections.get(&user).map(|client| client.host) else {
             return false;
@@ -148,7 +149,7 @@ impl Registrar {
         true
     }
 
-    /// All of a pool, as its subscribers so far away are told.
+    /// Encodes the elements of a pool that may be told to a user at this distance.
     fn all_of(&self, handle: &PoolHandle, asker: Scope) -> Option<Bytes> {
         let policy = self.handlespace.policy_type(handle)?;
         let leads_there = |key: &ElementKey| {
@@ -159,7 +160,7 @@ impl Registrar {
         Some(HandleResolutionResponse::encode_pool(true, handle, policy, elements))
     }
 
-    /// Tells subscribers of what has changed, but not too often. Every input ends with this.
+    /// Notifies subscribers of changes, at most once per interval. Every input ends with this.
     pub(super) fn tell_subscribers(&mut self, now: Instant) {
         while let Some((due, _)) = self.subscriptions.later.first()
             && *due <= now
@@ -182,7 +183,7 @@ impl Registrar {
             }
             (subscribed.told, subscribed.changed) = (now, false);
             let users = subscribed.users.clone();
-            // What is told to many is encoded once.
+            // A message for many users is encoded only once.
             let mut encoded: BTreeMap<Scope, Bytes> = BTreeMap::new();
             for user in users {
                 let Some(host) = self.connections.get(&user).map(|client| client.host) else {
@@ -205,7 +206,7 @@ impl Registrar {
         }
     }
 
-    /// There is nothing to tell of a pool that is gone; its users have to ask anew.
+    /// Ends the subscriptions to a pool that does not exist any more. Its users have to ask again.
     fn end_subscriptions(&mut self, handle: &PoolHandle) {
         for user in self.subscriptions.remove_pool(handle) {
             if let Some(host) = self.connections.get(&user).map(|client| client.host) {

@@ -1,4 +1,4 @@
-//! Handing out the handlespace, page by page (RFC 5353 section 3.2.3).
+//! Sending the handlespace to peers, page by page (RFC 5353 section 3.2.3).
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -10,15 +10,16 @@ use crate::handlespace::ElementKey;
 use crate::wire::Ppid;
 use crate::wire::enrp::{HandleTableRequest, HandleTableResponse};
 
-/// The most elements of a page, which is rsplib's, and after how many bytes it ends.
+/// The maximum number of elements in a page (rsplib's value), and the size in bytes from which no
+/// further element is added.
 const MAX_ELEMENTS: usize = 128;
 const MAX_SIZE: usize = 8 * 1024;
 
-/// The time that a peer may take to ask for the next page until the download is given up.
+/// The time within which a peer has to ask for the next page, or its download is abandoned.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// So many downloads within so long are said: audits find a difference now and then, and no more.
-/// Not from the RFCs.
+/// The number of downloads within a time that is reported as misbehaviour: audits find differences
+/// only now and then. Not from the RFCs.
 const RESTLESS: u32 = 8;
 const RESTLESS_TIME: Duration = Duration::from_secs(30);
 
@@ -77,7 +78,7 @@ impl Registrar {
         }
     }
 
-    /// The next page was not asked for in time.
+    /// Abandons a download whose next page was not asked for in time.
     pub(super) fn handle_page_timeout(&mut self, connection: ConnectionId) {
         if let Some(link) = self.peers.link_mut(connection) {
             link.page = None;
@@ -85,7 +86,8 @@ impl Registrar {
     }
 }
 
-/// The next elements that `host` is told of, as many as a page takes, and whether there are more.
+/// Returns the next elements that `host` may be told, as many as fit into a page, and whether there
+/// are more.
 fn one_page(
     registrar: &Registrar,
     host: IpAddr,

@@ -10,11 +10,12 @@ use crate::handlespace::ElementKey;
 use crate::wire::RegistrarId;
 use crate::wire::enrp::{InitTakeover, InitTakeoverAck, TakeoverServer};
 
-/// Maximum number of requests for agreement to peers that were not configured.
+/// The number of requests for agreement after which peers that were not configured are no longer
+/// waited for.
 const MAX_ASKED: u32 = 2;
 
 impl Registrar {
-    /// A peer is dead, as far as we can see.
+    /// Begins the takeover of a peer that this registrar considers dead.
     pub(super) fn handle_peer_dead(&mut self, now: Instant, identifier: RegistrarId) {
         let Some(peer) = self.peers.known.get(&identifier) else { return };
         if matches!(peer.status, Status::Active | Status::Suspected) {
@@ -26,8 +27,8 @@ impl Registrar {
         }
     }
 
-    /// Asks all living peers whether we may take over its elements (RFC 5353 section 3.5.1), also
-    /// anew where not all answered in time.
+    /// Asks all active peers for agreement to take over the elements of `target` (RFC 5353 section
+    /// 3.5.1). Called again if not all answered in time.
     pub(super) fn begin_takeover(&mut self, now: Instant, target: RegistrarId) {
         if self.handlespace.owned_by(target, None).next().is_none() {
             return self.forget_peer(now, target);
@@ -41,7 +42,7 @@ impl Registrar {
         let to_target = peer.connection;
         let mut others: Vec<_> = self.peers.active().collect();
         if asked >= MAX_ASKED {
-            // Strangers cannot keep a takeover from its end by their silence.
+            // Peers that were not configured cannot block a takeover by being silent.
             others.retain(|(other, _)| {
                 self.peers.host_of(*other).is_some_and(|host| self.is_configured_host(host))
             });
@@ -52,7 +53,7 @@ impl Registrar {
         if others.is_empty() && (asked > 0 || to_target.is_none()) {
             return self.complete_takeover(now, target);
         }
-        // The target itself may object, also where there is nobody else to agree.
+        // The target itself may object, even if there is nobody else to agree.
         let timeout = match others.is_empty() {
             true => self.config.heartbeat().max_no_response,
             false => self.config.takeover_expiry,
@@ -74,7 +75,7 @@ impl Registrar {
     ) {
         let (sender, target) = (init.route.sender, init.target);
         if target == self.config.identifier {
-            // We are not dead.
+            // This registrar is alive.
             return self.announce_presence();
         }
         let yields = self.config.compatibility.yields(self.config.identifier, sender);
@@ -83,7 +84,7 @@ impl Registrar {
                 return;
             }
             peer.status = Status::Inactive;
-            // The sender may die before it is done.
+            // The sender may crash before it completes the takeover.
             self.timers.set(Timer::Peer(target), now + self.config.takeover_expiry * 2);
         }
         let ack = InitTakeoverAck { route: self.route(sender), target };
@@ -93,14 +94,14 @@ impl Registrar {
     pub(super) fn handle_init_takeover_ack(&mut self, now: Instant, ack: &InitTakeoverAck) {
         let Some(peer) = self.peers.known.get_mut(&ack.target) else { return };
         if let Status::TakingOver { pending, .. } = &mut peer.status {
-            // Who was not asked has no say.
+            // A peer that was not asked has no say.
             if pending.remove(&ack.route.sender) && pending.is_empty() {
                 self.complete_takeover(now, ack.target);
             }
         }
     }
 
-    /// A peer whose answer a takeover waited for is gone.
+    /// Completes the takeovers that waited only for the answer of `without`, a peer that was lost.
     pub(super) fn complete_takeovers(&mut self, now: Instant, without: RegistrarId) {
         let waiting: Vec<_> = self
             .peers
@@ -116,7 +117,8 @@ impl Registrar {
         }
     }
 
-    /// All agreed: the elements are ours (RFC 5353 section 3.5.2).
+    /// Completes a takeover to which all peers agreed: this registrar becomes the home of the
+    /// elements (RFC 5353 section 3.5.2).
     fn complete_takeover(&mut self, now: Instant, target: RegistrarId) {
         let peers: Vec<_> = self.peers.active().collect();
         let dead = self.peers.known.get(&target).and_then(|peer| peer.connection);
@@ -137,10 +139,10 @@ impl Registrar {
         self.complete_takeovers(now, target);
     }
 
-    /// Repeats updates about elements that came here from the dead registrar. Its last update about
-    /// such an element may have arrived later, elsewhere, than ours. A peer that believed it would
-    /// count the element among those that we took over, as it was then, and no audit would find
-    /// that.
+    /// Repeats the updates about elements that came to this registrar from the dead one. A peer may
+    /// have received the dead registrar's last update about such an element after the update of
+    /// this registrar. It would then count the element, with its old values, among those that were
+    /// taken over, and no audit would find the difference.
     fn tell_of_those_who_came(&mut self, from: RegistrarId) {
         let ours: Vec<_> = self.handlespace.owned_by(self.config.identifier, None).collect();
         for key in ours {
@@ -156,7 +158,8 @@ impl Registrar {
         }
     }
 
-    /// An element is ours from now on: it is told so, and has to answer.
+    /// Becomes the home registrar of an element: tells the element so by a keep-alive, which it has
+    /// to answer.
     pub(super) fn adopt(&mut self, now: Instant, key: ElementKey) {
         let Some(element) = self.handlespace.get_mut(key) else { return };
         match &mut element.state.watch {
@@ -170,14 +173,14 @@ impl Registrar {
         self.send_keep_alive(now, key);
     }
 
-    /// An element is another registrar's from now on.
+    /// Makes another registrar the home of an element.
     pub(super) fn yield_element(&mut self, now: Instant, key: ElementKey, home: RegistrarId) {
         self.handlespace.set_home(key, home);
         self.release(now, key);
     }
 
-    /// Stops looking after an element. Its own connection to us stays with it until it closes
-    /// that, as it does when it hears of its new home.
+    /// Stops supervising an element. The connection that the element made to this registrar is kept
+    /// until the element closes it, as it does when it learns of its new home.
     pub(super) fn release(&mut self, now: Instant, key: ElementKey) {
         self.timers.cancel(Timer::KeepAlive(key));
         self.dials.forget(key);
@@ -195,15 +198,16 @@ impl Registrar {
         }
     }
 
-    /// A registrar says that it has taken over the elements of another. That is believed if the
-    /// other is silent as far as we can see; if not, the audit shows what its elements think.
+    /// Handles a peer's report that it has taken over the elements of another registrar. It is
+    /// accepted if this registrar has not heard from that one recently; otherwise the next audit
+    /// shows which home its elements have.
     pub(super) fn handle_takeover_server(&mut self, now: Instant, takeover: &TakeoverServer) {
         let (sender, target) = (takeover.route.sender, takeover.target);
         if target == self.config.identifier {
             if !self.was_silent(now) {
                 return self.announce_presence();
             }
-            // Those elements that stay with us will say so.
+            // Elements that stay with this registrar will register again.
             self.out.event(Event::TakenOver { by: sender });
             let elements: Vec<_> = self.handlespace.owned_by(target, None).collect();
             for key in elements {

@@ -14,22 +14,22 @@ use crate::wire::enrp::{HandleTableResponse, HandleUpdate, UpdateAction};
 use crate::wire::parameter::PeChecksum;
 use crate::wire::{Bytes, PoolElement, PoolHandle, Ppid, RegistrarId};
 
-/// The time that an element is kept that its home does not have, as an audit shows. Not from the
-/// RFCs: elements find another registrar within a second or two.
+/// The time for which an element is kept after an audit showed that its home registrar does not
+/// have it. Not from the RFCs: elements find another registrar within a second or two.
 const UNCONFIRMED: Duration = Duration::from_secs(3);
 
-/// The time that an update may be on its way. Not from the RFCs.
+/// The maximum time that an update is assumed to be in transit. Not from the RFCs.
 const TRANSIT: Duration = Duration::from_millis(100);
 
 impl Registrar {
-    /// Tells all peers that an element of ours came or changed.
+    /// Tells all peers of a new or changed element of this registrar.
     pub(super) fn announce_element(&mut self, key: ElementKey) {
         if let Some(update) = self.encode_update(UpdateAction::Add, false, key) {
             self.send_update(self.told_of(key), &update);
         }
     }
 
-    /// The connections to the peers that are told of an element.
+    /// Returns the connections to the peers that are told of an element.
     pub(super) fn told_of(&self, key: ElementKey) -> Vec<ConnectionId> {
         let mut connected = self.peers.connected();
         connected.retain(|connection| {
@@ -39,7 +39,7 @@ impl Registrar {
         connected
     }
 
-    /// The message that tells of an element.
+    /// Encodes the update for an element.
     pub(super) fn encode_update(
         &self,
         action: UpdateAction,
@@ -68,7 +68,7 @@ impl Registrar {
         let host = self.peers.host_of_link(from);
         let HandleUpdate { action, pool_handle, pool_element, takeover_suggested, .. } = update;
         match action {
-            // Only the home of an element tells of it by updates.
+            // Only the home registrar of an element sends updates about it.
             UpdateAction::Add
                 if ![RegistrarId(0), sender].contains(&pool_element.home_registrar) => {}
             UpdateAction::Add => {
@@ -80,7 +80,7 @@ impl Registrar {
             UpdateAction::Delete => {
                 self.rivals.remove(&pool_handle, pool_element.identifier, sender);
                 let found = self.handlespace.find(&pool_handle, pool_element.identifier);
-                // Only its home decides that an element is gone.
+                // Only the home registrar of an element decides that it is removed.
                 if let Some(key) = found
                     && self.home_of(key) == Some(sender)
                 {
@@ -95,8 +95,8 @@ impl Registrar {
         self.handlespace.get(key).map(Element::home_registrar)
     }
 
-    /// A peer says that an element is there, which its `host` pays for. Where it is, if that is as
-    /// the peer says.
+    /// Adds or updates an element that a peer announced and its `host` pays for. Returns its key if
+    /// its values are now those that the peer announced.
     pub(super) fn take_in(
         &mut self,
         now: Instant,
@@ -111,11 +111,11 @@ impl Registrar {
         let (ours, home) = (self.config.identifier, value.home_registrar);
         let mut present = self.handlespace.find(handle, value.identifier);
         if home != sender && present.is_some() {
-            // The home itself knows better, and so do we if that is us.
+            // The home registrar has newer values, and this registrar has them if it is the home.
             return None;
         }
-        // Also where it is connected to us: the later registration wins, for its sender has just
-        // accepted it (RFC 5353 section 3.3.1).
+        // This applies even if the element is connected to this registrar: the later registration
+        // wins, since the sender has just accepted it (RFC 5353 section 3.3.1).
         let was_ours = present.filter(|key| self.home_of(*key) == Some(ours));
         if let Some(key) = was_ours {
             if self.insists(now, key, sender) {
@@ -124,7 +124,7 @@ impl Registrar {
                 return None;
             }
         } else if home == ours {
-            // We do not know it any more; the audit will tell the others.
+            // This registrar does not have the element any more; the next audit tells the others.
             return None;
         }
         if !self.peers.known.contains_key(&home) && !self.add_peer(now, home, None) {
@@ -136,7 +136,8 @@ impl Registrar {
         if !fits(&self.handlespace)
             && let Some(key) = present.filter(|key| self.home_of(*key) == Some(sender))
         {
-            // What we have under this identifier, the home does not have any more.
+            // The home registrar does not have the element any more that is stored under this
+            // identifier.
             self.remove(key, RemovalReason::ElsewhereRemoved);
             present = None;
         }
@@ -182,9 +183,10 @@ impl Registrar {
         Some(key)
     }
 
-    /// Returns whether an element stays ours though `other` tells that it has registered there: it
-    /// registered with us so lately that it is not known which was later. One of the two has to
-    /// yield, and not both: they would find out with the next audit.
+    /// Returns whether an element stays with this registrar although `other` announces that it has
+    /// registered there: it registered here so recently that it is not known which registration was
+    /// later. Only one of the two registrars must yield; if both did, only the next audit would
+    /// show it.
     fn insists(&self, now: Instant, key: ElementKey, other: RegistrarId) -> bool {
         let Some(Watch::Home(custody)) = self.handlespace.get(key).map(|it| &it.state.watch) else {
             return false;
@@ -196,9 +198,9 @@ impl Registrar {
             && self.leaving == Leaving::No
     }
 
-    /// Returns whether a peer has an element in its table that believes to be ours, and would not
-    /// hear that it is the peer's if we just took it in. So the peer is told that it is ours, and
-    /// yields.
+    /// Returns whether an element in a peer's table is contested: the peer claims it, but it is
+    /// connected to this registrar and would not learn that its home is the peer if this registrar
+    /// yielded. So the peer is told that the element is at this registrar, and yields.
     fn contests(
         &mut self,
         from: ConnectionId,
@@ -224,16 +226,17 @@ impl Registrar {
         client.is_some_and(|client| client.origin != Origin::Connecting)
     }
 
-    /// Returns whether an element has made a connection to us. One that we made to ask about a
-    /// report says nothing.
+    /// Returns whether an element has made a connection to this registrar. One that this registrar
+    /// made to ask about a report does not count.
     fn has_own_connection(&self, key: ElementKey) -> bool {
         let connection = self.handlespace.get(key).and_then(|element| element.state.connection);
         let client = connection.and_then(|connection| self.connections.get(&connection));
         client.is_some_and(|client| client.origin == Origin::Accepted)
     }
 
-    /// The home of an element, which is another registrar, does not have it any more. If the
-    /// element is still connected to us, it believes that we are its home, and from now on we are.
+    /// Handles that another registrar, the home of an element, does not have it any more. If the
+    /// element is still connected to this registrar, it believes that this is its home, and this
+    /// registrar becomes its home.
     pub(super) fn remove_of_another(&mut self, now: Instant, key: ElementKey) {
         if self.has_own_connection(key) && self.leaving == Leaving::No {
             self.handlespace.set_home(key, self.config.identifier);
@@ -244,8 +247,8 @@ impl Registrar {
         }
     }
 
-    /// A pool was made twice, here and there, and not of one kind. The other kind stays, for all
-    /// registrars; the elements of this one are told that they are out.
+    /// Removes all elements of a pool in favour of another pool with the same handle and a
+    /// different kind, which stays on all registrars. The elements are told that they are removed.
     pub(super) fn clear_pool(&mut self, handle: &PoolHandle) {
         let members: Vec<_> = self.handlespace.members(handle).collect();
         for key in members {
@@ -253,14 +256,14 @@ impl Registrar {
         }
     }
 
-    /// Compares what a peer says of its elements with what we know of them (RFC 5353 section
-    /// 3.6.1), and asks for them where that differs.
+    /// Compares the checksum of a peer's elements with that of the known ones (RFC 5353 section
+    /// 3.6.1), and downloads its elements if they differ.
     pub(super) fn audit(&mut self, now: Instant, peer: RegistrarId, checksum: PeChecksum) {
         let known = self.config.compatibility.checksum(self.handlespace.checksum(peer));
         let Some(entry) = self.peers.known.get(&peer) else { return };
         let same = known == checksum && !entry.stale;
         if same {
-            // It does not have what it is said to have beside its pools.
+            // The peer does not have the elements that are kept beside the pools in its name.
             self.rivals.forget_home(peer);
         }
         if same || entry.download.is_some() || !self.knows_others() {
@@ -305,7 +308,7 @@ impl Registrar {
                 }
             }
         }
-        // It may have been forgotten meanwhile.
+        // The peer may have been forgotten in the meantime.
         let still = self.peers.known.get(&sender).is_some_and(|peer| peer.download.is_some());
         if !still {
             return;
@@ -338,8 +341,9 @@ impl Registrar {
         }
     }
 
-    /// The home of an element does not have it. It may have been restarted, and the element be on
-    /// its way to another: it is offered last for a while, and removed if nobody tells of it.
+    /// Handles an element that its home registrar does not have. The home may have been restarted,
+    /// and the element be about to register with another registrar. So the element is offered last
+    /// for a while, and removed unless a registrar tells of it.
     fn handle_unconfirmed(&mut self, now: Instant, key: ElementKey) {
         if self.has_own_connection(key) {
             return self.remove_of_another(now, key);
@@ -352,7 +356,8 @@ impl Registrar {
         }
     }
 
-    /// Nobody told of an element that its home does not have.
+    /// Removes an element that its home registrar does not have and that no other registrar told
+    /// of.
     pub(super) fn handle_denied(&mut self, key: ElementKey) {
         let Some(element) = self.handlespace.get(key) else { return };
         if let Watch::Elsewhere(Remote { confirmation: Confirmation::Denied, .. }) =
@@ -369,15 +374,15 @@ impl Registrar {
         }
     }
 
-    /// A download comes to nothing: what was not confirmed stays as it was.
+    /// Abandons a download: elements that were not confirmed stay as they were.
     pub(super) fn abandon_download(&mut self, now: Instant, peer: RegistrarId) {
         self.end_download(peer);
         self.mark_all(peer, Confirmation::Pending, Confirmation::Confirmed);
         self.handle_mentor_refused(now, peer);
     }
 
-    /// An audit of a peer begins, or comes to nothing: its elements have the other confirmation,
-    /// those which have the one.
+    /// Changes the confirmation of a peer's elements that have `from` to `to`, when an audit begins
+    /// or is abandoned.
     pub(super) fn mark_all(&mut self, peer: RegistrarId, from: Confirmation, to: Confirmation) {
         let owned: Vec<_> = self.handlespace.owned_by(peer, None).collect();
         for key in owned {

@@ -7,18 +7,19 @@ use bytes::Bytes;
 use super::server::Reach;
 use super::{Epoch, Frame, InvalidFrame, MAX_CHECKPOINT_INTERVAL, RefusalReason, RequestNumber};
 
-/// The client's requests that may have to be repeated, and its knowledge of their replies.
+/// The client's requests that may have to be repeated, and the replies that it has received.
 #[derive(Debug)]
 pub struct Client {
     epoch: Epoch,
-    /// Those which may have to be sent again, in order and without gaps.
+    /// The requests that may have to be sent again, in order and without gaps.
     kept: VecDeque<Kept>,
     unanswered: usize,
     /// The number of the next request.
     next: u64,
-    /// All replies up to this one have come.
+    /// All replies up to this one were received.
     acknowledged: u64,
-    /// The number of requests the application has begun before this epoch.
+    /// The number of requests that were answered before this epoch. The application's numbers are
+    /// larger by this than those of the epoch.
     before: u64,
     limit: usize,
 }
@@ -33,21 +34,21 @@ struct Kept {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "whoever runs a client has to do each of them")]
 pub enum ClientEvent {
-    /// The reply to this request. It is the first one.
+    /// The first reply to this request.
     Reply {
         /// The request's number, returned by [`Client::submit`].
         number: RequestNumber,
         /// The reply.
         body: Bytes,
     },
-    /// Nothing new: a reply that came before, or from another epoch.
+    /// Nothing to do: the reply was received before, or is from another epoch.
     Nothing,
-    /// The server does not go on with this epoch of the session.
+    /// The server refuses to continue this epoch of the session.
     Refused(RefusalReason),
 }
 
 impl Client {
-    /// A client that has up to `limit` requests unanswered at a time.
+    /// Creates a client that may have up to `limit` unanswered requests at a time.
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self {
@@ -61,7 +62,7 @@ impl Client {
         }
     }
 
-    /// Returns whether another request can be taken. A server may be behind with its checkpoint by
+    /// Returns whether another request can be submitted. A server's checkpoint may lag by
     /// [`MAX_CHECKPOINT_INTERVAL`] requests.
     #[must_use]
     pub fn has_room(&self) -> bool {
@@ -75,12 +76,12 @@ impl Client {
         self.unanswered
     }
 
-    /// Takes a request: its number, and the message to send. Numbers count on from 1 for as long
-    /// as the session lasts, however often it starts afresh.
+    /// Submits a request. Returns its number and the message to send. Numbers start at 1 and count
+    /// on for the whole session, also when it starts afresh.
     ///
     /// # Errors
     ///
-    /// Gives it back when there is no room.
+    /// Returns the body as the error if there is no room.
     pub fn submit(&mut self, body: Bytes) -> Result<(RequestNumber, Bytes), Bytes> {
         if !self.has_room() {
             return Err(body);
@@ -103,7 +104,7 @@ impl Client {
         RequestNumber(self.before + number)
     }
 
-    /// The number of the first request that is kept.
+    /// Returns the number of the first request that is kept.
     fn first(&self) -> u64 {
         self.next - self.kept.len() as u64
     }
@@ -113,12 +114,12 @@ impl Client {
         self.kept.get_mut(usize::try_from(index).ok()?)
     }
 
-    /// Takes in a message of the server. `checkpoint` is what the session's last cookie has in
-    /// clear.
+    /// Handles a message from the server. `checkpoint` is the part of the session's last cookie
+    /// that is in clear.
     ///
     /// # Errors
     ///
-    /// When it is not one that a server sends.
+    /// Returns an error if the message is not one that servers send.
     pub fn handle_message(
         &mut self,
         message: Bytes,
@@ -148,13 +149,13 @@ impl Client {
 
     fn is_answered(&self, number: u64) -> bool {
         match number.checked_sub(self.first()) {
-            // Only those are forgotten that are answered.
+            // Only answered requests are forgotten.
             None => true,
             Some(index) => self.kept.get(index as usize).is_some_and(|kept| kept.answered),
         }
     }
 
-    /// Forgets the requests that are answered and that the checkpoint holds.
+    /// Forgets the answered requests that the checkpoint includes.
     fn forget(&mut self, checkpoint: Option<&[u8]>) {
         let held = checkpoint
             .and_then(Reach::decode)
@@ -165,27 +166,27 @@ impl Client {
         }
     }
 
-    /// Returns the requests to repeat to the next server, after the cookie.
+    /// Returns the requests to send again to the next server, after the cookie.
     pub fn replay(&self) -> impl Iterator<Item = Bytes> {
         let numbered = (self.first()..).zip(&self.kept);
         numbered.map(|(number, kept)| self.request(number, kept.body.clone()))
     }
 
-    /// Returns whether another epoch would be another attempt: not, if this one is already, and
-    /// nothing came of it.
+    /// Returns whether the client may begin another epoch. It may not if this epoch already is such
+    /// an attempt, and no request was answered in it.
     #[must_use]
     pub fn may_start_afresh(&self) -> bool {
         self.epoch == Epoch(1) || self.acknowledged > 0
     }
 
-    /// Begins another epoch of the session, in which nothing was done yet; [`Self::replay`] has
-    /// what is to be sent: all that is not answered. How many requests were answered before, the
-    /// effects of which are lost.
+    /// Begins another epoch of the session, in which no request has been executed. [`Self::replay`]
+    /// then returns what to send: all unanswered requests. Returns the number of requests that were
+    /// answered before, whose effects are lost.
     pub fn start_afresh(&mut self) -> u64 {
         let answered = self.before + self.next - 1 - self.unanswered as u64;
         self.epoch = Epoch(self.epoch.0.wrapping_add(1));
         self.kept.retain(|kept| !kept.answered);
-        // Those which are answered come before the others, for servers work in order.
+        // The answered requests come before the others, because servers execute requests in order.
         self.before = answered;
         self.next = 1 + self.kept.len() as u64;
         self.acknowledged = 0;

@@ -1,4 +1,4 @@
-//! Requests and replies in a session's messages.
+//! Encoding of requests and replies in a session's messages.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -8,11 +8,11 @@ use super::RefusalReason;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct RequestNumber(pub u64);
 
-/// A session's epoch: 1, and one more each time it starts afresh.
+/// A session's epoch: 1 at first, and incremented each time the session starts afresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u32);
 
-/// A message between the two sides, all numbers in network byte order:
+/// A message between client and server. All numbers are in network byte order:
 ///
 /// ```text
 /// request   01 00 00 00  epoch:u32  number:u64  acknowledged:u64  body
@@ -22,18 +22,18 @@ pub struct Epoch(pub u32);
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "both sides have to know all of them")]
 pub enum Frame {
-    /// Do this.
+    /// Asks the server to execute a request.
     Request {
         /// The epoch of the session.
         epoch: Epoch,
         /// The request's number.
         number: RequestNumber,
-        /// All replies up to this one have come.
+        /// All replies up to this one were received.
         acknowledged: RequestNumber,
         /// The request.
         body: Bytes,
     },
-    /// That is done.
+    /// Answers a request that was executed.
     Reply {
         /// The epoch of the session.
         epoch: Epoch,
@@ -42,22 +42,22 @@ pub enum Frame {
         /// The reply.
         body: Bytes,
     },
-    /// Nothing of this epoch of the session will be done any more.
+    /// Refuses this epoch of the session: none of its requests will be executed any more.
     Refusal {
         /// The epoch of the session.
         epoch: Epoch,
-        /// Why.
+        /// The reason.
         reason: RefusalReason,
     },
 }
 
-/// A message that is none of these.
+/// Error of [`Frame::decode`]: the message is not a request, reply or refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a request, reply or refusal of a replayed session")]
 pub struct InvalidFrame;
 
 impl Frame {
-    /// Encodes it.
+    /// Encodes the message.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut bytes = BytesMut::new();
@@ -85,11 +85,11 @@ impl Frame {
         bytes.freeze()
     }
 
-    /// Decodes one, which shares the message's memory.
+    /// Decodes a message. The body shares its memory.
     ///
     /// # Errors
     ///
-    /// When it is none.
+    /// Returns an error if it is not such a message.
     pub fn decode(mut bytes: Bytes) -> Result<Self, InvalidFrame> {
         let kind = bytes.try_get_u8().map_err(|_| InvalidFrame)?;
         let why = bytes.try_get_u8().map_err(|_| InvalidFrame)?;

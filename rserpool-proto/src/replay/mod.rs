@@ -1,21 +1,21 @@
-//! Checkpoint and replay: requests and replies over a session, each answered exactly once as the
-//! client sees it, whatever becomes of the servers.
+//! Checkpoint and replay: requests and replies over a session. To the client, each request is
+//! answered exactly once, even if servers crash.
 //!
-//! The client numbers its requests and keeps each until it is answered. The server works them
-//! off in order. After a request, before its reply, it sends a *checkpoint* as the session's
-//! cookie: its state, up to which request that holds, and those replies which the client has not
-//! said yet that it has. When the server dies, the next one is given the checkpoint, and then all
-//! requests that the client keeps. It answers from the checkpoint what is done, does what is not,
-//! and the client drops what it has seen before.
+//! The client numbers its requests and keeps each until it is answered. The server executes them in
+//! order. After a request, and before its reply, it sends a *checkpoint* as the session's cookie.
+//! This contains its state, the number of the last request in that state, and the replies that the
+//! client has not yet acknowledged. When the server crashes, the client sends the checkpoint to the
+//! next one, and then all requests that it keeps. That server answers the executed ones from the
+//! checkpoint and executes the others, and the client drops replies that it has already received.
 //!
-//! A server may send its checkpoint less often than after each request. The requests since the
-//! last one are then done again by the next server, on the same state, and if it comes to other
-//! replies than the one before, the client may see a reply that the state does not remember:
-//! that is for services whose replies follow from state and request alone.
+//! A server may send its checkpoint less often than after each request. The next server then
+//! executes the requests since the last checkpoint again, on the same state. If its replies differ
+//! from the earlier ones, the client may have received a reply that the state does not reflect. So
+//! this is only for services whose replies follow from state and request alone.
 //!
-//! Where a checkpoint is refused, or lost, the session is over, unless the client allows to
-//! start afresh: then the server begins a new *epoch* of the session with a new state, and the
-//! client sends again, under new numbers, what is not answered.
+//! If a checkpoint is refused or lost, the session is over, unless the client allows it to start
+//! afresh. The client then begins a new *epoch* of the session, for which the server creates a new
+//! state, and sends the unanswered requests again under new numbers.
 //!
 //! | file | what is in it |
 //! |---|---|
@@ -31,18 +31,18 @@ pub use client::{Client, ClientEvent};
 pub use frame::{Epoch, Frame, InvalidFrame, RequestNumber};
 pub use server::{Action, InvalidCheckpoint, Server};
 
-/// After so many requests at the latest, a server sends a checkpoint: clients keep no more than
-/// that of what they have replies to.
+/// The maximum number of requests between two checkpoints of a server. Clients keep no more than
+/// that of the requests that they have replies to.
 pub const MAX_CHECKPOINT_INTERVAL: u32 = 64;
 
-/// Why a server does not go on with a session.
+/// The reason for which a server refuses to continue a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RefusalReason {
-    /// The session began with another server, of which this one was given no checkpoint.
+    /// The session began at another server, and this server received no checkpoint of it.
     #[error("the server was given no checkpoint of the session")]
     NoCheckpoint,
-    /// The checkpoint is forged, foreign, expired, replayed or broken.
+    /// The checkpoint is forged, from another service, expired, replayed or corrupt.
     #[error("the server does not accept the checkpoint")]
     CheckpointRefused,
     /// A request number was left out, or answered and acknowledged before.
@@ -51,7 +51,7 @@ pub enum RefusalReason {
     /// The state after a request does not fit a cookie.
     #[error("the server's state is too large for a checkpoint")]
     StateTooLarge,
-    /// A reason that we do not know.
+    /// An unknown reason.
     #[error("the server refused for reason {0}")]
     Other(u8),
 }

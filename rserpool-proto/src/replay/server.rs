@@ -6,32 +6,32 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::{Epoch, Frame, InvalidFrame, RefusalReason, RequestNumber};
 
-/// The number of replies that are kept that a client does not say it has, and how many bytes of
-/// them. Not from the RFCs.
+/// The maximum number of replies that a server keeps because the client has not acknowledged them,
+/// and the maximum of their total size in bytes. Not from the RFCs.
 const MAX_REPLIES: usize = 4096;
 const MAX_REPLIES_SIZE: usize = 1 << 20;
 
-/// Progress of a server with a session.
+/// The state of a session at the server: its progress, and the replies to repeat.
 #[derive(Debug)]
 pub struct Server {
-    /// None before the first request.
+    /// `None` before the first request.
     epoch: Option<Epoch>,
     /// An epoch that was refused.
     refused: Option<Epoch>,
-    /// The reason for which an epoch that began elsewhere is refused.
+    /// The reason to refuse an epoch that began at another server.
     unknown: RefusalReason,
-    /// All requests up to this one are done.
+    /// All requests up to this one were executed.
     done: u64,
-    /// All replies up to this one have come.
+    /// The client has received all replies up to this one.
     acknowledged: u64,
-    /// The replies from the one after `acknowledged` on, to `done`.
+    /// The replies after `acknowledged`, up to `done`.
     replies: VecDeque<Bytes>,
     replies_size: usize,
-    /// The requests done since the last checkpoint.
+    /// The number of requests executed since the last checkpoint.
     since_checkpoint: u32,
 }
 
-/// Progress that a checkpoint covers, in clear, for the client to read.
+/// The progress that a checkpoint includes, in clear so that the client can read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Reach {
     pub(super) epoch: Epoch,
@@ -53,30 +53,31 @@ impl Reach {
     }
 }
 
-/// Action that a request asks of the server.
+/// The action that a message from the client requires of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "whoever runs a server has to do each of them")]
 pub enum Action {
-    /// Begin with a new state, and then do this request; [`Server::finish`] takes the reply.
+    /// Create a new state, and execute this request; pass the reply to [`Server::finish`].
     Begin(Bytes),
-    /// Do this request; [`Server::finish`] takes the reply.
+    /// Execute this request; pass the reply to [`Server::finish`].
     Do(Bytes),
-    /// It is done: send this message, which has its reply.
+    /// Send this message, which repeats the reply: the request was already executed.
     Send(Bytes),
-    /// Send this message, which refuses the session: it cannot go on. Until the client begins
-    /// another epoch of it, there is nothing to do.
+    /// Send this message, which refuses the session. Until the client begins another epoch, there
+    /// is nothing else to do.
     Refuse(Bytes),
-    /// Nothing: it is done, and its reply has come; or it is of an epoch that was refused.
+    /// Do nothing: the request was executed and its reply received, or it is from an epoch that was
+    /// refused.
     Nothing,
 }
 
-/// A checkpoint that cannot be gone on from.
+/// Error of [`Server::restore`]: the checkpoint is corrupt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the checkpoint is broken")]
 pub struct InvalidCheckpoint;
 
 impl Server {
-    /// A session that begins, or of which nothing is known.
+    /// Creates a session without a checkpoint.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -91,12 +92,12 @@ impl Server {
         }
     }
 
-    /// Goes on from a checkpoint: what it had in clear, and the rest of it. Gives the state that
-    /// the service left.
+    /// Restores a session from a checkpoint, given as its part in clear and the rest. Also returns
+    /// the state of the service.
     ///
     /// # Errors
     ///
-    /// When it is none.
+    /// Returns an error if the checkpoint is not valid.
     pub fn restore(clear: &Bytes, mut rest: Bytes) -> Result<(Self, Bytes), InvalidCheckpoint> {
         let Reach { epoch, number } = Reach::decode(clear).ok_or(InvalidCheckpoint)?;
         let acknowledged = rest.try_get_u64().map_err(|_| InvalidCheckpoint)?;
@@ -107,7 +108,7 @@ impl Server {
             if length > rest.len() {
                 return Err(InvalidCheckpoint);
             }
-            // In memory of its own: the cookie is not kept for it.
+            // A copy, because the cookie's memory is not kept.
             replies.push_back(Bytes::copy_from_slice(&rest.split_to(length)));
         }
         let server = Self {
@@ -121,11 +122,11 @@ impl Server {
         Ok((server, rest))
     }
 
-    /// Returns the action that a message of the client asks for.
+    /// Returns the action that a message from the client requires.
     ///
     /// # Errors
     ///
-    /// When it is not one that a client sends.
+    /// Returns an error if the message is not one that clients send.
     pub fn handle_message(&mut self, message: Bytes) -> Result<Action, InvalidFrame> {
         let Frame::Request { epoch, number, acknowledged, body } = Frame::decode(message)? else {
             return Err(InvalidFrame);
@@ -165,25 +166,25 @@ impl Server {
         Frame::Reply { epoch, number: RequestNumber(number), body }.encode()
     }
 
-    /// The request that was to be done is done. The message with its reply, to be sent behind
+    /// Records that the request was executed. Returns the message with its reply, to be sent after
     /// the checkpoint if one is due.
     pub fn finish(&mut self, reply: Bytes) -> Bytes {
         self.done += 1;
         self.since_checkpoint += 1;
-        // In memory of its own: it may be a part of a large message.
+        // A copy, because the reply may be a part of a large message.
         let kept = Bytes::copy_from_slice(&reply);
         self.replies_size += kept.len();
         self.replies.push_back(kept);
         Self::reply(self.epoch.unwrap_or(Epoch(0)), self.done, reply)
     }
 
-    /// Returns the number of requests that were done since the last checkpoint.
+    /// Returns the number of requests executed since the last checkpoint.
     #[must_use]
     pub fn since_checkpoint(&self) -> u32 {
         self.since_checkpoint
     }
 
-    /// A checkpoint with the state of the service: what it has in clear, and the rest of it.
+    /// Returns a checkpoint with the state of the service: its part in clear, and the rest.
     pub fn checkpoint(&mut self, state: &[u8]) -> (Bytes, Bytes) {
         self.since_checkpoint = 0;
         let epoch = self.epoch.unwrap_or(Epoch(0));
@@ -199,13 +200,14 @@ impl Server {
         (clear, rest.freeze())
     }
 
-    /// The checkpoint that came cannot be gone on from. The requests behind it are refused,
-    /// until the client begins another epoch of the session.
+    /// Records that the received checkpoint cannot be restored. The requests that follow are
+    /// refused, until the client begins another epoch of the session.
     pub fn refuse_checkpoint(&mut self) {
         *self = Self { unknown: RefusalReason::CheckpointRefused, ..Self::new() };
     }
 
-    /// The message that refuses the session because its state does not fit a checkpoint.
+    /// Returns the message that refuses the session because its state does not fit into a
+    /// checkpoint.
     pub fn refuse_state(&mut self) -> Bytes {
         self.refuse(self.epoch.unwrap_or(Epoch(0)), RefusalReason::StateTooLarge)
     }

@@ -35,73 +35,76 @@ impl Default for SessionConfig {
 }
 
 impl SessionConfig {
-    /// The element with which to begin, and no other: the pool's policy chooses it (RFC 5352 section
-    /// 6.5.3). A failover goes to any.
+    /// Sets the element with which the session begins; it begins with no other. Default: the pool's
+    /// policy chooses (RFC 5352 section 6.5.3). A failover may go to any element.
     #[must_use]
     pub fn element(mut self, identifier: PoolElementId) -> Self {
         self.element = Some(identifier);
         self
     }
 
-    /// Sets the transport protocol whose elements are tried first. Default: that which is used towards
-    /// registrars. A protocol that the program does not use makes no difference.
+    /// Sets the transport protocol whose elements are tried first. Default: the one used towards
+    /// registrars. A protocol that the program does not use has no effect.
     #[must_use]
     pub fn preferred_transport(mut self, protocol: TransportProtocol) -> Self {
         self.preferred_transport = Some(protocol);
         self
     }
 
-    /// Sets the interval of heartbeats to a silent element. Default: the transport's own. An
-    /// element is lost when it misses a few of them: over TCP four, in whole seconds.
+    /// Sets the interval of heartbeats to a silent element. Default: that of the transport. An
+    /// element that misses several heartbeats counts as lost: four over TCP, where the interval is
+    /// in whole seconds.
     #[must_use]
     pub fn heartbeat(mut self, interval: Duration) -> Self {
         self.heartbeat = Some(interval);
         self
     }
 
-    /// The time that an element may take to accept a connection before the next one is tried: 5 s,
-    /// rsplib's.
+    /// Sets the time that an element may take to accept a connection before the next one is tried.
+    /// Default: 5 s (rsplib).
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// The time to wait before the pool is resolved again when none of its elements accepted a
-    /// connection: 100 ms, ours, where rsplib has 250 ms.
+    /// Sets the time to wait before the pool is resolved again when none of its elements accepted a
+    /// connection. Default: 100 ms. Not from the RFCs; rsplib has 250 ms.
     #[must_use]
     pub fn retry_delay(mut self, delay: Duration) -> Self {
         self.retry_delay = delay;
         self
     }
 
-    /// Sets whether the session goes to another element by itself when its own is gone: yes.
-    /// Else it waits, after [`Event::FailoverStarted`](super::Event::FailoverStarted), until it is
-    /// told to fail over.
+    /// Sets whether the session fails over by itself when it loses its element. Default: yes.
+    /// Otherwise it waits, after [`Event::FailoverStarted`](super::Event::FailoverStarted), until
+    /// it is told to fail over.
     #[must_use]
     pub fn automatic_failover(mut self, yes: bool) -> Self {
         self.automatic_failover = yes;
         self
     }
 
-    /// The number of elements to ask the registrar for, each time: its choice. With one, as rsplib
-    /// has it, a session that has to try several resolves for each.
+    /// Sets the number of elements to request with each resolution. Default: that of
+    /// [`UserConfig::items`](crate::user::UserConfig::items). With one, as in rsplib, a session
+    /// that has to try several elements resolves the pool for each.
     #[must_use]
     pub fn items(mut self, items: u32) -> Self {
         self.items = Some(items.max(1));
         self
     }
 
-    /// Sets the maximum age of an earlier answer with which the session may begin:
-    /// stale_cache_value (RFC 5352 section 7.2). Default: 0, where the RFC has 30 s: a session
-    /// begins with what is there now. A failover always asks the registrar.
+    /// Sets the maximum age of a cached answer with which the session may begin: stale_cache_value
+    /// (RFC 5352 section 7.2). Default: 0, so that a session begins with the current elements; the
+    /// RFC has 30 s. A failover always asks the registrar.
     #[must_use]
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = age;
         self
     }
 
-    /// The time that a session may be without an element before it fails: 60 s, ours.
+    /// Sets the time that a session may be without an element before it fails. Default: 60 s. Not
+    /// from the RFCs.
     #[must_use]
     pub fn give_up_after(mut self, duration: Duration) -> Self {
         self.give_up_after = duration;

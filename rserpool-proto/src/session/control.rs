@@ -6,34 +6,35 @@ use crate::receive::{Received, receive_control};
 use crate::wire::asap::{self, Body, BusinessCard, SessionHeartbeat};
 use crate::wire::{Ppid, UserMessage};
 
-/// The kinds of messages of a session.
+/// A message that was received in a session, by its kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "drivers handle each")]
 pub enum Incoming {
-    /// The application's.
+    /// Data of the application.
     Data(UserMessage),
     /// State to keep for the element that takes over.
     Cookie(Bytes),
-    /// The state that the last element left.
+    /// The state that the previous element stored.
     CookieEcho(Bytes),
-    /// The business card: the elements that may take over.
+    /// A business card: the elements that may take over.
     BusinessCard(BusinessCard),
-    /// The other program asks whether this one is there, and gets an answer.
+    /// A heartbeat, which is answered.
     Heartbeat,
-    /// The other program is there.
+    /// The answer to a heartbeat: the program at the other end responds.
     HeartbeatReply,
-    /// Nothing that belongs on a control channel; why.
+    /// A message that does not belong on a control channel; contains the reason.
     Unexpected(String),
 }
 
-/// A heartbeat, or the answer to one.
+/// Returns a heartbeat, or the answer to one.
 pub(super) fn heartbeat_message(reply: bool) -> Option<UserMessage> {
     let encoded = asap::Message::from(SessionHeartbeat { reply }).encode();
     encoded.ok().map(|payload| UserMessage::new(Ppid::ASAP, payload))
 }
 
-/// Tells control from data by the payload protocol identifier, and what its sender is to be
-/// told, if it is nothing that we know (RFC 5352 section 2.2.14).
+/// Separates control messages from data by the payload protocol identifier. Also returns the answer
+/// to send, if there is one: to a heartbeat, or the error report for a message that is not
+/// understood (RFC 5352 section 2.2.14).
 #[must_use]
 pub fn classify(message: UserMessage) -> (Incoming, Option<UserMessage>) {
     if message.ppid != Ppid::ASAP {

@@ -21,29 +21,29 @@ use crate::wire::{
 pub use config::SessionConfig;
 pub use control::{Incoming, classify};
 
-/// The most elements of a business card that are remembered. Not from the RFCs.
+/// The maximum number of elements of a business card that are remembered. Not from the RFCs.
 const MAX_PREFERRED: usize = 64;
 
-/// A session: it resolves the pool, connects to an element, and when that dies reports it and
-/// goes on with the next, to which it first gives the last cookie.
+/// A session with a pool. It resolves the pool and connects to an element. When that fails, the
+/// session reports it and connects to the next one, to which it first sends the last cookie.
 #[derive(Debug)]
 pub struct Session {
     config: SessionConfig,
-    /// The preferred one first.
+    /// The transport protocols, the preferred one first.
     protocols: Vec<TransportProtocol>,
     state: State,
     cookie: Option<Bytes>,
     /// The element that served the session last.
     last: Option<PoolElementId>,
-    /// Elements of the last resolution.
+    /// The elements of the last resolution.
     known: Vec<PoolElement>,
-    /// The elements to fail over to first, as the one that served last recommends it.
+    /// The elements to fail over to first, as recommended by the one that served last.
     preferred: Vec<PoolElementId>,
-    /// Elements that failed since one last served the session.
+    /// The elements that failed since one last served the session.
     failed: Vec<PoolElementId>,
     connections: u64,
     has_misbehaved: bool,
-    /// When the session came to be without an element.
+    /// The time since which the session has been without an element.
     without_since: Option<Instant>,
     timer: Option<Instant>,
     out: VecDeque<Output>,
@@ -57,30 +57,32 @@ const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 #[allow(clippy::large_enum_variant, reason = "it is large only while connecting")]
 enum State {
     Resolving,
-    /// The element is gone, and the application is to say when to fail over.
+    /// The element was lost, and the application decides when to fail over.
     Suspended,
     /// All elements failed; the pool is resolved again when the timer fires.
     Waiting,
     Connecting {
         connection: ConnectionId,
         element: PoolElement,
-        /// Those to try after it.
+        /// The elements to try after it.
         rest: VecDeque<PoolElement>,
-        /// True if the connection is there, and the element's program has yet to say something: its
-        /// kernel accepts connections for one that hangs as well.
+        /// True if the connection is established and the element's program has yet to send a
+        /// message. This is checked because a kernel also accepts connections for a program that
+        /// hangs.
         greeted: bool,
     },
     Connected {
         connection: ConnectionId,
         element: PoolElementId,
         since: Instant,
-        /// True if it has sent anything: else it may be one that accepts and fails.
+        /// True if the element has sent anything. Otherwise it may be one that accepts connections
+        /// and fails.
         proven: bool,
     },
     Ended,
 }
 
-/// Action that a session wants its driver to take, in this order.
+/// An action that a session requires of its driver. Drivers execute them in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "drivers handle each")]
 pub enum Output {
@@ -88,85 +90,87 @@ pub enum Output {
     Resolve(ResolveOptions),
     /// Report that this element is not reachable.
     Report(PoolElementId),
-    /// Connect to this address; tell what becomes of it under this name. At most one
+    /// Connect to this address, and report the connection's events under this name. At most one
     /// connection is open at a time.
     Connect {
-        /// The name.
+        /// The name of the connection.
         connection: ConnectionId,
-        /// Destination.
+        /// The destination.
         to: TransportAddress,
     },
     /// Send a message.
     Send {
-        /// On which connection.
+        /// The connection.
         connection: ConnectionId,
         /// The message.
         message: UserMessage,
     },
-    /// Close a connection, of which nothing more is told then.
+    /// Close a connection, and report no more of its events.
     Close {
         /// The connection.
         connection: ConnectionId,
-        /// True to drop what is not sent yet.
+        /// True to drop unsent data.
         abort: bool,
     },
-    /// Tell the application.
+    /// Report an event to the application.
     Event(Event),
 }
 
-/// Event of a session, for the application, in the order in which it happened.
+/// An event of a session, for the application. Events are in the order in which they happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// The session has its first element.
+    /// The session is connected to its first element.
     Connected(PoolElementId),
-    /// A message came.
+    /// A message was received.
     Message(UserMessage),
-    /// A message was given up: its [`Reliability`](crate::wire::Reliability) had an end, or the
-    /// connection has (RFC 5352 section 6.8). It is what the transport still had of it.
+    /// A message was not delivered: the limit of its [`Reliability`](crate::wire::Reliability) was
+    /// reached, or the connection was lost (RFC 5352 section 6.8). Contains what the transport
+    /// still had of the message.
     NotDelivered(UserMessage),
-    /// The element is gone. What it was sent and did not answer it may have done, or not. Where
-    /// failovers are not automatic, the session waits for the application to ask for one.
+    /// The session lost its element. Messages that this did not answer may or may not have been
+    /// processed. If failovers are not automatic, the session waits for the application to ask for
+    /// one.
     FailoverStarted {
-        /// The element.
+        /// The element that was lost.
         from: PoolElementId,
     },
-    /// Another element serves the session. It has got the last cookie, if there is one, and
-    /// nothing else: what was sent before this event and not answered has to be sent again.
+    /// Another element serves the session. It has received the last cookie, if there is one, and
+    /// nothing else. What was sent before this event and not answered has to be sent again.
     FailoverCompleted {
-        /// The element that is gone.
+        /// The element that was lost.
         from: PoolElementId,
-        /// The element that serves now; the same, if only the connection was lost.
+        /// The element that serves now. It is the same one if only the connection was lost.
         to: PoolElementId,
     },
-    /// The element closed the session in good order. The last event.
+    /// The element closed the session gracefully. This is the last event.
     Closed,
-    /// There is no element for the session. The last event.
+    /// The session failed. This is the last event.
     Failed(SessionError),
 }
 
-/// Why a session is over.
+/// Error with which a session fails.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
     /// The pool could not be resolved.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
-    /// None of the pool's elements accepted a connection for too long.
+    /// No element of the pool accepted a connection for too long.
     #[error("no element of the pool accepts a connection")]
     NoElement,
-    /// The element that was chosen is not in the pool, or does not accept a connection.
+    /// The chosen element is not in the pool, or does not accept a connection.
     #[error("element {0} of the pool cannot be reached")]
     NotReached(PoolElementId),
-    /// The pool's elements are served over a transport protocol that is not in use here.
+    /// The pool's elements are served over a transport protocol that is not used here.
     #[error("the pool is served over {offered}, not over {}", either(.ours))]
     OtherTransport {
         /// The transport of the pool's first element.
         offered: UserTransport,
-        /// The protocols that are in use here.
+        /// The transport protocols that are used here.
         ours: Vec<TransportProtocol>,
     },
-    /// A transport cannot be used at all, for want of descriptors for instance.
+    /// A transport cannot be used, for example for want of file descriptors.
     #[error("cannot open an endpoint: {0}")]
     Transport(ErrorKind),
 }
@@ -176,8 +180,8 @@ fn either(protocols: &[TransportProtocol]) -> String {
 }
 
 impl Session {
-    /// Returns a session that is not connected yet, over any of `protocols`: the first is preferred,
-    /// unless the configuration prefers another.
+    /// Creates a session that is not connected yet. It may use any of `protocols`; the first is
+    /// preferred, unless the configuration prefers another.
     #[must_use]
     pub fn new(
         config: SessionConfig,
@@ -203,12 +207,12 @@ impl Session {
         }
     }
 
-    /// Every input begins with this.
+    /// Checks that the outputs were drained; every input calls it first.
     fn begin(&self) {
         debug_assert!(self.out.is_empty(), "outputs were not drained before the next input");
     }
 
-    /// Begins.
+    /// Starts the session: resolves its pool.
     pub fn start(&mut self, now: Instant) {
         self.begin();
         self.without_since = Some(now);
@@ -222,7 +226,7 @@ impl Session {
         matches!(self.state, State::Connected { .. })
     }
 
-    /// The element that serves the session.
+    /// Returns the element that serves the session; `None` if there is none at present.
     #[must_use]
     pub fn element(&self) -> Option<PoolElementId> {
         match self.state {
@@ -241,13 +245,13 @@ impl Session {
         self.config.heartbeat
     }
 
-    /// The last cookie.
+    /// Returns the last cookie.
     #[must_use]
     pub fn cookie(&self) -> Option<&Bytes> {
         self.cookie.as_ref()
     }
 
-    /// Forgets the cookie: the next element will not get it.
+    /// Forgets the cookie: the next element will not receive it.
     pub fn forget_cookie(&mut self) {
         self.cookie = None;
     }
@@ -256,7 +260,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// Gives the message back while there is none.
+    /// Returns the message as the error while no element serves the session.
     pub fn send(&mut self, message: UserMessage) -> Result<(), UserMessage> {
         self.begin();
         let State::Connected { connection, .. } = self.state else { return Err(message) };
@@ -264,9 +268,9 @@ impl Session {
         Ok(())
     }
 
-    /// Leaves the element that serves the session for another one, as if it had died, but
-    /// without a report: it refuses the work, for instance. Where failovers are not automatic,
-    /// this is what a session waits for.
+    /// Leaves the element that serves the session for another one, as if it had failed but without
+    /// a report; for example because it refuses the work. If failovers are not automatic, this
+    /// starts the one that the session waits for.
     pub fn fail_over(&mut self, now: Instant) {
         self.begin();
         if matches!(self.state, State::Suspended) {
@@ -283,7 +287,7 @@ impl Session {
         self.resolve();
     }
 
-    /// Ends the session.
+    /// Closes the session.
     pub fn close(&mut self) {
         self.begin();
         match std::mem::replace(&mut self.state, State::Ended) {
@@ -298,7 +302,7 @@ impl Session {
         self.timer = None;
     }
 
-    /// The answer to [`Output::Resolve`].
+    /// Handles the answer to [`Output::Resolve`].
     pub fn handle_resolution(
         &mut self,
         now: Instant,
@@ -310,8 +314,8 @@ impl Session {
         }
         let elements = match result {
             Ok(elements) => elements,
-            // A pool that was never there is a mistake; one that is gone may come back, and
-            // while no registrar answers, elements may live that were there before.
+            // A pool that never existed is a mistake; one that disappeared may return. While no
+            // registrar answers, the elements known before may still be alive.
             Err(ResolveError::UnknownPool(_)) if self.last.is_some() => Vec::new(),
             Err(_) if self.last.is_some() => std::mem::take(&mut self.known),
             Err(error) => return self.fail(error.into()),
@@ -335,7 +339,7 @@ impl Session {
                 return self.fail(SessionError::NotReached(chosen));
             }
         }
-        // Those which failed just now come last: they may be alive after all.
+        // Elements that failed recently come last: they may be alive after all.
         let (failed, mut candidates): (VecDeque<_>, VecDeque<_>) =
             usable.into_iter().partition(|element| self.failed.contains(&element.identifier));
         let place = |element: &PoolElement| {
@@ -360,7 +364,7 @@ impl Session {
         self.state = State::Connecting { connection, element, rest: candidates, greeted: false };
     }
 
-    /// Something happened to the connection.
+    /// Handles an event of the connection.
     pub fn handle_connection(
         &mut self,
         now: Instant,
@@ -411,8 +415,8 @@ impl Session {
         }
     }
 
-    /// The session is without an element from now on, or still, if the last one accepted it and
-    /// failed at once.
+    /// Records that the session is without an element from now on. If the last element accepted it
+    /// and failed at once, the earlier time remains.
     fn begin_failover(&mut self, now: Instant, connected_since: Instant) {
         if now >= connected_since + self.config.connect_timeout {
             self.without_since = Some(now);
@@ -468,9 +472,9 @@ impl Session {
         self.out.push_back(Output::Resolve(self.resolve_options()));
     }
 
-    /// At a registrar, not from a cache.
+    /// Returns the options to ask a registrar and not the cache.
     fn resolve_options(&self) -> ResolveOptions {
-        // The one that was chosen may be any of the pool.
+        // The chosen element may be any of the pool, so all are requested.
         let all = self.config.element.filter(|_| self.last.is_none()).map(|_| u32::MAX);
         ResolveOptions { items: all.or(self.config.items), ..ResolveOptions::default() }
     }
@@ -481,7 +485,7 @@ impl Session {
         self.out.push_back(Output::Event(Event::Failed(error)));
     }
 
-    /// A message came on the connection.
+    /// Handles a message received on the connection.
     pub fn handle_message(&mut self, now: Instant, connection: ConnectionId, message: UserMessage) {
         self.begin();
         if let State::Connecting { connection: ours, element, greeted: true, .. } = &self.state
@@ -492,7 +496,7 @@ impl Session {
         }
         let (incoming, answer) = classify(message);
         if matches!(incoming, Incoming::HeartbeatReply) {
-            // The program runs, which does not mean that it works.
+            // The element's program responds, which does not mean that it works.
             return;
         }
         match &mut self.state {
@@ -513,7 +517,7 @@ impl Session {
         }
         match incoming {
             Incoming::Data(message) => self.out.push_back(Output::Event(Event::Message(message))),
-            // In memory of its own, for it may be kept for long.
+            // A copy, because the cookie may be kept for long.
             Incoming::Cookie(cookie) => self.cookie = Some(Bytes::copy_from_slice(&cookie)),
             Incoming::BusinessCard(card) => {
                 let order = card.elements.iter().map(|element| element.identifier);
@@ -527,14 +531,14 @@ impl Session {
         }
     }
 
-    /// Logs the first thing that an element does wrong; what follows it may repeat.
+    /// Logs the first unexpected message of an element. Later ones may repeat it.
     fn report_misbehavior(&mut self, reason: &str) {
         if !std::mem::replace(&mut self.has_misbehaved, true) {
             tracing::warn!(reason, "unexpected message on the control channel");
         }
     }
 
-    /// The time that [`Self::poll_timeout`] gave has come.
+    /// Handles the timeout of [`Self::poll_timeout`].
     pub fn handle_timeout(&mut self, now: Instant) {
         self.begin();
         if self.timer.is_none_or(|timer| now < timer) {
@@ -556,21 +560,22 @@ impl Session {
         }
     }
 
-    /// The next thing to do.
+    /// Returns the next action for the driver.
     #[must_use]
     pub fn poll_output(&mut self) -> Option<Output> {
         self.out.pop_front()
     }
 
-    /// When to call [`Self::handle_timeout`] next.
+    /// Returns the time at which to call [`Self::handle_timeout`] next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.timer
     }
 }
 
-/// Returns the first message to an element whose program has to answer it: over TCP, where elements
-/// are of this implementation. Elements over SCTP may be of another, which answers nothing.
+/// Returns the first message to an element whose program must answer it. Such elements are those
+/// over TCP with a control channel, which are of this implementation. Elements over SCTP may be of
+/// another one, which does not answer.
 fn greeting(element: &PoolElement) -> Option<UserMessage> {
     let address = element.user_transport.address()?;
     let ours = address.protocol == TransportProtocol::Tcp

@@ -1,4 +1,4 @@
-//! A host that speaks ASAP or ENRP and does what it likes.
+//! Simulated hosts that send arbitrary ASAP or ENRP messages.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -17,10 +17,10 @@ use rand::{Rng, RngExt, SeedableRng};
 
 use crate::testing::event::Event;
 
-/// The most connections that it has.
+/// The maximum number of connections of an adversary.
 const MAX_CONNECTIONS: usize = 12;
 
-/// The identifiers of its own elements, so that they can be told from honest ones.
+/// The identifiers of an adversary's own elements, by which they are told from honest ones.
 const IDENTIFIERS: std::ops::Range<u32> = 0xad00_0000..0xad00_0028;
 
 /// Returns whether an element is one of an adversary's own.
@@ -29,19 +29,19 @@ pub fn is_own(identifier: PoolElementId) -> bool {
     IDENTIFIERS.contains(&identifier.0)
 }
 
-/// A host that does what it likes, and knows where everyone is.
+/// A simulated host that sends arbitrary messages, and knows the addresses of all registrars.
 #[derive(Debug)]
 pub struct Adversary {
     protocol: Ppid,
     address: TransportAddress,
-    /// Registrars; elements come from what it hears.
+    /// The addresses of the registrars. Elements are learnt from received messages.
     targets: Vec<TransportAddress>,
     pools: Vec<PoolHandle>,
     rng: StdRng,
     connections: BTreeMap<ConnectionId, Line>,
-    /// Elements that it heard of.
+    /// Elements named in received messages.
     elements: Vec<(PoolHandle, PoolElementId)>,
-    /// Registrars that it heard of.
+    /// Registrars named in received messages.
     registrars: Vec<RegistrarId>,
     ours: RegistrarId,
     next: Option<Instant>,
@@ -56,7 +56,7 @@ struct Line {
 }
 
 impl Adversary {
-    /// One at `address`, that speaks `protocol` with the registrars at `targets`.
+    /// Creates an adversary at `address` that speaks `protocol` with the registrars at `targets`.
     #[must_use]
     pub fn new(
         protocol: Ppid,
@@ -83,7 +83,7 @@ impl Adversary {
         }
     }
 
-    /// Returns the number of connections it has.
+    /// Returns the number of its connections.
     #[must_use]
     pub fn footprint(&self) -> Footprint {
         Footprint { connections: self.connections.len(), ..Footprint::default() }
@@ -149,7 +149,7 @@ impl Adversary {
         }
     }
 
-    /// An element that there is, for the most part, and its pool.
+    /// Returns an element and its pool; in most cases the element exists.
     fn victim(&mut self) -> (PoolHandle, PoolElementId) {
         match self.elements.choose(&mut self.rng) {
             Some(element) if self.rng.random_bool(0.9) => element.clone(),
@@ -170,7 +170,7 @@ impl Adversary {
         }
     }
 
-    /// An element of its own, or what it makes of another's.
+    /// Returns an element of its own, or a forged version of another's element.
     fn element(&mut self, own: bool) -> (PoolHandle, PoolElement) {
         let (pool_handle, identifier) = match own {
             true => {
@@ -182,8 +182,9 @@ impl Adversary {
             false => self.victim(),
         };
         let life = [-1, 0, 1, 90, i32::MAX, i32::MIN];
-        // Over ASAP, whoever comes first gets a handle and an identifier, which nobody can prevent
-        // without permissions. So what honest elements may want is asked for from another address.
+        // Over ASAP, the first element to register gets a handle and an identifier, which cannot be
+        // prevented without permissions. So the adversary registers names that honest elements may
+        // want from a foreign address.
         let foreign = std::net::IpAddr::from([10, 1, 2, 3]);
         let mut somewhere = self.address.clone();
         match self.rng.random_range(0..5) {

@@ -1,4 +1,4 @@
-//! Speaking ASAP and ENRP with a machine by hand, as a host at 10.0.0.99 that no machine runs on.
+//! Single ASAP and ENRP messages to a machine, from a host at 10.0.0.99 on which no machine runs.
 
 use crate::ConnectionId;
 use crate::wire::{
@@ -20,7 +20,7 @@ pub fn send_enrp(world: &mut World, on: ConnectionId, message: impl Into<enrp::M
     world.send(on, UserMessage::new(Ppid::ENRP, payload));
 }
 
-/// Takes the messages received over `on`.
+/// Removes and returns the messages received over `on`.
 fn take(world: &mut World, on: ConnectionId, protocol: Ppid) -> Vec<UserMessage> {
     let received = std::mem::take(&mut world.received);
     let (ours, others): (Vec<_>, Vec<_>) = received.into_iter().partition(|(its, _)| *its == on);
@@ -33,21 +33,21 @@ fn take(world: &mut World, on: ConnectionId, protocol: Ppid) -> Vec<UserMessage>
         .collect()
 }
 
-/// The ASAP messages that came over `on`, which are forgotten then.
+/// Removes and returns the ASAP messages received over `on`.
 pub fn take_asap(world: &mut World, on: ConnectionId) -> Vec<asap::Body> {
     let decode = |message: UserMessage| asap::Message::decode(&message.payload).map(|it| it.body);
     let messages = take(world, on, Ppid::ASAP).into_iter();
     messages.map(|message| decode(message).expect("an ASAP message")).collect()
 }
 
-/// The ENRP messages that came over `on`, which are forgotten then.
+/// Removes and returns the ENRP messages received over `on`.
 pub fn take_enrp(world: &mut World, on: ConnectionId) -> Vec<enrp::Body> {
     let decode = |message: UserMessage| enrp::Message::decode(&message.payload).map(|it| it.body);
     let messages = take(world, on, Ppid::ENRP).into_iter();
     messages.map(|message| decode(message).expect("an ENRP message")).collect()
 }
 
-/// The registration of a round robin element at the address of the test, for 90 seconds.
+/// Returns the registration of a round robin element at the address of the test, for 90 seconds.
 #[must_use]
 pub fn registration(pool: &str, identifier: u32) -> asap::Registration {
     let service = TransportAddress { port: 7, ..address(99) };

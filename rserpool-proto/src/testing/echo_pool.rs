@@ -1,4 +1,4 @@
-//! The pool "EchoPool" and those who have to do with it.
+//! The pool "EchoPool" with its registrars, elements and users.
 
 use std::time::Duration;
 
@@ -10,63 +10,64 @@ use crate::{Element, HuntConfig, Registrar, User};
 
 use crate::testing::world::{Event, NodeId, World, address};
 
-/// Its handle.
+/// Returns the handle of the pool.
 #[must_use]
 pub fn handle() -> PoolHandle {
     "EchoPool".parse().expect("a pool handle")
 }
 
-/// Returns the service address of its elements: the one that they register from.
+/// Returns the service address of the elements, without IP addresses: they register those that they
+/// connect from.
 #[must_use]
 pub fn service() -> TransportAddress {
     TransportAddress { addresses: Default::default(), ..TransportAddress::tcp(([0; 4], 7).into()) }
 }
 
-/// A registrar with the defaults.
+/// Creates a registrar with the defaults.
 #[must_use]
 pub fn new_registrar() -> Registrar {
     let config = RegistrarConfig::default().identifier(RegistrarId(1));
     Registrar::new(config.ready_after(Duration::ZERO), 1)
 }
 
-/// Looks for these registrars.
+/// Returns a configuration to look for these registrars.
 #[must_use]
 pub fn hunt(registrars: &[NodeId]) -> HuntConfig {
     HuntConfig::new(registrars.iter().map(|host| address(*host)))
 }
 
-/// An element that is told of these registrars.
+/// Returns the configuration of an element that looks for these registrars.
 #[must_use]
 pub fn element_config(registrars: &[NodeId]) -> ElementConfig {
     ElementConfig::new(handle(), service(), hunt(registrars)).asap_transport(address(0))
 }
 
-/// An element that is told of the first registrar.
+/// Creates an element that looks for the first registrar.
 #[must_use]
 pub fn new_element(seed: u64) -> Element {
     Element::new(element_config(&[0]), seed)
 }
 
-/// A user that is told of these registrars.
+/// Creates a user that looks for these registrars.
 #[must_use]
 pub fn new_user(registrars: &[NodeId]) -> User {
     User::new(hunt(registrars), UserConfig::default(), 5)
 }
 
-/// Resolves at once; the identifiers, in order.
+/// Resolves the pool at once, and returns the identifiers of the elements in order.
 ///
 /// # Errors
 ///
-/// What the user says.
+/// Returns the error that the user reports.
 pub fn resolve(world: &mut World, user: NodeId) -> Result<Vec<PoolElementId>, ResolveError> {
     resolve_with(world, user, &ResolveOptions::default())
 }
 
-/// Resolves with other options; the identifiers, in order.
+/// Resolves the pool with these options, and returns the identifiers of the elements in order.
 ///
 /// # Errors
 ///
-/// What the user says.
+/// Returns the error that the user reports.
 pub fn resolve_with(
     world: &mut World,
     user: NodeId,

@@ -19,9 +19,9 @@ pub const SESSIONS: u32 = 1000;
 /// A policy, the values of three servers, and the parts of the sessions that they should have.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
-    /// Its policy and values.
+    /// The policy and values of each server.
     pub servers: [&'static str; 3],
-    /// In any unit.
+    /// Expected parts of the sessions, in any unit.
     pub parts: [f64; 3],
 }
 
@@ -29,16 +29,16 @@ const fn case(servers: [&'static str; 3], parts: [f64; 3]) -> Case {
     Case { servers, parts }
 }
 
-/// All policies that are built in.
+/// All built-in policies.
 pub const CASES: [Case; 16] = [
     case(["RoundRobin", "RoundRobin", "RoundRobin"], [1.0, 1.0, 1.0]),
     case(["WeightedRoundRobin:1", "WeightedRoundRobin:2", "WeightedRoundRobin:3"], [1.0, 2.0, 3.0]),
     case(["Random", "Random", "Random"], [1.0, 1.0, 1.0]),
     case(["WeightedRandom:1", "WeightedRandom:2", "WeightedRandom:3"], [1.0, 2.0, 3.0]),
     case(["Priority:1", "Priority:9", "Priority:5"], [0.0, 1.0, 0.0]),
-    // The lowest load, in turn.
+    // The servers with the lowest load are used in turn.
     case(["LeastUsed:10%", "LeastUsed:10%", "LeastUsed:50%"], [1.0, 1.0, 0.0]),
-    // Nobody registers again, so the loads grow together.
+    // No server registers again, so the loads grow together.
     case(
         [
             "LeastUsedDegradation:0:1000",
@@ -47,12 +47,12 @@ pub const CASES: [Case; 16] = [
         ],
         [6.0, 3.0, 2.0],
     ),
-    // The sum.
+    // The sum of load and degradation counts.
     case(
         ["PriorityLeastUsed:10%:25%", "PriorityLeastUsed:5%:30%", "PriorityLeastUsed:0:40%"],
         [1.0, 1.0, 0.0],
     ),
-    // What is left of the load.
+    // Shares are proportional to the unused capacity.
     case(
         ["RandomizedLeastUsed:50%", "RandomizedLeastUsed:75%", "RandomizedLeastUsed:0"],
         [2.0, 1.0, 4.0],
@@ -65,7 +65,7 @@ pub const CASES: [Case; 16] = [
         ],
         [6.0, 3.0, 2.0],
     ),
-    // What would be left of the load with one more.
+    // Shares are proportional to the unused capacity with one more session.
     case(
         [
             "RandomizedPriorityLeastUsed:25%:25%",
@@ -91,7 +91,7 @@ pub const CASES: [Case; 16] = [
         ],
         [2.0, 1.0, 4.0],
     ),
-    // The weight less the penalty.
+    // The weight minus the penalty counts.
     case(
         [
             "WeightedRandomDPF:1000:5:100",
@@ -100,7 +100,7 @@ pub const CASES: [Case; 16] = [
         ],
         [1.0, 2.0, 3.0],
     ),
-    // The load and the penalty.
+    // The load plus the penalty counts.
     case(
         ["LeastUsedDPF:1000:5:100", "LeastUsedDPF:1500:0:100", "LeastUsedDPF:0:20:100"],
         [1.0, 1.0, 0.0],
@@ -120,7 +120,7 @@ pub const CASES: [Case; 16] = [
 pub struct Audience {
     /// The number of users.
     pub users: u32,
-    /// True if each uses one answer for all of its sessions.
+    /// True if each user uses one answer for all of its sessions.
     pub cached: bool,
 }
 
@@ -133,13 +133,13 @@ pub const AUDIENCES: [Audience; 4] = [
 ];
 
 impl Case {
-    /// The policy.
+    /// Returns the name of the policy.
     #[must_use]
     pub fn policy(&self) -> &str {
         self.servers[0].split(':').next().unwrap_or_default()
     }
 
-    /// The values of the servers.
+    /// Returns the values of the servers.
     fn values(&self) -> String {
         let values = self.servers.map(|text| text.split_once(':').map_or("", |(_, rest)| rest));
         values.join(", ").trim_matches([',', ' ']).to_owned()
@@ -185,8 +185,8 @@ impl Case {
     }
 }
 
-/// Pearson's statistic of counts, for the expected numbers that are not 0; infinite where one is
-/// that should not be.
+/// Returns Pearson's statistic of the counts, for the expected numbers that are not 0; infinite if
+/// a count is not 0 where 0 is expected.
 #[must_use]
 pub fn chi_squared(counts: &[u32], expected: &[f64]) -> f64 {
     let cells = counts.iter().zip(expected);
@@ -199,7 +199,7 @@ pub fn chi_squared(counts: &[u32], expected: &[f64]) -> f64 {
         .sum()
 }
 
-/// All of it, as a table in Markdown.
+/// Returns the results for all cases and audiences as a table in Markdown.
 #[must_use]
 pub fn table() -> String {
     let mut table = "| policy | values of the three servers | expected \

@@ -1,4 +1,4 @@
-//! A state machine, whichever it is.
+//! A state machine of any kind.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::{ConnectionEvent, ConnectionId, Element, Footprint, Machine, Output, 
 use crate::testing::adversary::Adversary;
 use crate::testing::event::Event;
 
-/// A machine.
+/// A state machine: a registrar, an element or a user.
 #[derive(Debug)]
 #[non_exhaustive]
 #[allow(missing_docs)]
@@ -31,13 +31,13 @@ macro_rules! each {
 }
 
 impl Role {
-    /// The registrar, if it is one.
+    /// Returns the registrar, if the machine is one.
     #[must_use]
     pub fn registrar(&self) -> Option<&Registrar> {
         if let Self::Registrar(registrar) = self { Some(registrar) } else { None }
     }
 
-    /// The element, if it is one.
+    /// Returns the element, if the machine is one.
     #[must_use]
     pub fn element(&self) -> Option<&Element> {
         if let Self::Element(element) = self { Some(element) } else { None }

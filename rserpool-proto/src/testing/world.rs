@@ -1,5 +1,5 @@
-//! A network of state machines in virtual time: messages arrive at once and in order, nothing
-//! happens but what a test asks for.
+//! A network of state machines in virtual time. Messages arrive at once and in order, and nothing
+//! happens unless a test asks for it.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::testing::role::Role;
 
 pub use crate::testing::event::Event;
 
-/// A machine of the network.
+/// Number of a machine and its host in the network.
 pub type NodeId = usize;
 
 #[derive(Debug)]
@@ -27,7 +27,7 @@ struct Node {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NodeState {
     Running,
-    /// Neither reads nor runs; its connections stay.
+    /// The machine neither reads nor runs; its connections stay open.
     Paused,
     Dead,
 }
@@ -41,26 +41,26 @@ enum Delivery {
     Connect(End, Ppid, TransportAddress),
 }
 
-/// The network.
+/// A network of state machines and a clock.
 #[derive(Debug)]
 pub struct World {
     now: Instant,
     start: Instant,
     nodes: Vec<Node>,
     links: Vec<(End, End)>,
-    /// Round-trip time to any other host, as the machines are told.
+    /// Round-trip time to any other host, as reported to the machines.
     pub round_trip: Option<Duration>,
-    /// True if the transport is one whose connections go on when addresses change.
+    /// True if connections of the transport survive a change of addresses.
     pub follows_addresses: bool,
     deliveries: VecDeque<Delivery>,
     held: Vec<Delivery>,
     /// Events of all machines, and their times.
     pub events: Vec<(Duration, NodeId, Event)>,
-    /// Messages that came for connections which the test made.
+    /// Messages received on connections of the test.
     pub received: Vec<(ConnectionId, UserMessage)>,
-    /// The number of handle tables that were asked for.
+    /// The number of requests for a handle table.
     pub requests: usize,
-    /// Announcements of registrars, and when.
+    /// Announcements of registrars, and their times.
     pub announced: Vec<(Duration, NodeId, UserMessage)>,
 }
 
@@ -88,7 +88,7 @@ impl Default for World {
     }
 }
 
-/// The address of the host number `host`.
+/// Returns the address of the host with the number `host`.
 #[must_use]
 pub fn address(host: usize) -> TransportAddress {
     let host = u8::try_from(host).expect("fewer than 256 hosts");
@@ -111,7 +111,7 @@ impl World {
         self.add(Role::User(Box::new(user)))
     }
 
-    /// Adds a registrar with that identifier, which is told of those.
+    /// Adds a registrar with this identifier, which is configured with these peers.
     pub fn join(&mut self, identifier: u32, peers: &[NodeId]) -> NodeId {
         let host = self.hosts();
         let config = RegistrarConfig::default()
@@ -121,8 +121,7 @@ impl World {
         self.registrar(Registrar::new(config, u64::from(identifier)))
     }
 
-    /// Adds an element with that identifier to the pool "Pool", which is told of those
-    /// registrars.
+    /// Adds an element with this identifier to the pool "Pool", which looks for these registrars.
     pub fn member(&mut self, identifier: u32, registrars: &[NodeId]) -> NodeId {
         let host = self.hosts();
         let service = TransportAddress { port: 7, ..address(host) };
@@ -149,13 +148,13 @@ impl World {
         self.nodes.len()
     }
 
-    /// The time.
+    /// Returns the virtual time.
     #[must_use]
     pub fn now(&self) -> Instant {
         self.now
     }
 
-    /// Does something to an element.
+    /// Calls `act` with an element.
     pub fn with_element<R>(
         &mut self,
         id: NodeId,
@@ -167,7 +166,7 @@ impl World {
         result
     }
 
-    /// Does something to a registrar.
+    /// Calls `act` with a registrar.
     pub fn with_registrar_mut<R>(
         &mut self,
         id: NodeId,
@@ -179,7 +178,7 @@ impl World {
         result
     }
 
-    /// Does something to a user.
+    /// Calls `act` with a user.
     pub fn with_user<R>(&mut self, id: NodeId, act: impl FnOnce(&mut User, Instant) -> R) -> R {
         let Role::User(user) = &mut self.nodes[id].role else { panic!("no user") };
         let result = act(user, self.now);
@@ -187,13 +186,13 @@ impl World {
         result
     }
 
-    /// Returns the number of elements a registrar has.
+    /// Returns the number of elements that a registrar has.
     #[must_use]
     pub fn elements(&self, id: NodeId) -> usize {
         self.with_registrar(id).elements()
     }
 
-    /// The identifiers of the elements that a registrar has, and of their home registrars.
+    /// Returns the identifiers of a registrar's elements and of their home registrars.
     #[must_use]
     pub fn homes(&self, id: NodeId) -> Vec<(u32, u32)> {
         let mut homes: Vec<_> = self
@@ -205,7 +204,7 @@ impl World {
         homes
     }
 
-    /// A registrar.
+    /// Returns a registrar.
     #[must_use]
     pub fn with_registrar(&self, id: NodeId) -> &Registrar {
         self.nodes[id].role.registrar().expect("a registrar")
@@ -221,12 +220,12 @@ impl World {
         self.connect_from(99, protocol, to)
     }
 
-    /// Connects the test to a node, from the address of that host.
+    /// Connects the test to a node, from the address of the host with the number `host`.
     pub fn connect_from(&mut self, host: usize, protocol: Ppid, to: NodeId) -> ConnectionId {
         self.connect_at(address(host), protocol, to)
     }
 
-    /// Connects the test to a node, from that address.
+    /// Connects the test to a node, from this address.
     pub fn connect_at(
         &mut self,
         from: TransportAddress,
@@ -241,7 +240,7 @@ impl World {
         ours
     }
 
-    /// Returns whether a connection of the test has another end.
+    /// Returns whether a connection of the test is open at the other end.
     #[must_use]
     pub fn is_open(&self, on: ConnectionId) -> bool {
         self.other_end((TEST, on)).is_some()
@@ -254,7 +253,7 @@ impl World {
         self.run(Duration::ZERO);
     }
 
-    /// Breaks the connections of a node and ends it, as SIGKILL does.
+    /// Breaks the connections of a node and stops it for good, as SIGKILL does.
     pub fn kill(&mut self, id: NodeId) {
         self.nodes[id].state = NodeState::Dead;
         let (broken, kept) = std::mem::take(&mut self.links)
@@ -268,7 +267,7 @@ impl World {
         }
     }
 
-    /// Breaks the connections of a node, which lives on.
+    /// Breaks the connections of a node, which stays alive.
     pub fn disconnect(&mut self, id: NodeId) {
         let state = self.nodes[id].state;
         let ends: Vec<_> = self.links.iter().flat_map(|(one, other)| [*one, *other]).collect();
@@ -284,13 +283,13 @@ impl World {
         self.nodes[id].state = NodeState::Paused;
     }
 
-    /// Lets a paused node go on, or a dead one accept connections again.
+    /// Lets a paused node continue, or a dead one accept connections again.
     pub fn resume(&mut self, id: NodeId) {
         self.nodes[id].state = NodeState::Running;
         self.deliveries.extend(self.held.drain(..));
     }
 
-    /// Gives a host other addresses. Its connections go on, and their other ends are told.
+    /// Changes the address of a host. Its connections stay open, and their other ends are told.
     pub fn readdress(&mut self, id: NodeId, address: TransportAddress) {
         self.nodes[id].address = address;
         let links = self.links.iter().flat_map(|(one, other)| [(*one, *other), (*other, *one)]);
@@ -318,7 +317,7 @@ impl World {
         })
     }
 
-    /// Does what a node wants done.
+    /// Performs the outputs of a node.
     fn settle(&mut self, id: NodeId) {
         let (mut measured, mut events) = (Vec::new(), Vec::new());
         loop {
@@ -429,7 +428,7 @@ impl World {
         let end = self.now + duration;
         let mut steps = (self.now, 0_u32);
         loop {
-            // Whoever is busy without end at one point of time would keep the test there.
+            // A machine that is busy without end at one point of time would block the test.
             steps = if steps.0 == self.now { (self.now, steps.1 + 1) } else { (self.now, 0) };
             assert!(steps.1 < 100_000, "no end at {:?}", self.now - self.start);
             let mut delivered = 0;
@@ -458,7 +457,7 @@ impl World {
         self.now = end;
     }
 
-    /// The events of a node so far, which are forgotten then.
+    /// Removes and returns the events of a node.
     pub fn take_events(&mut self, id: NodeId) -> Vec<Event> {
         let (taken, kept) =
             std::mem::take(&mut self.events).into_iter().partition(|(_, node, _)| *node == id);

@@ -16,13 +16,13 @@ pub(super) struct Cache {
     entries: BTreeMap<PoolHandle, Entry>,
 }
 
-/// A registrar's answer. It is used as it came first, for the registrar has chosen already, and
-/// knows what others were given. The policy chooses when it is used again, from where the answer
-/// left off.
+/// A registrar's answer. It is used unchanged at first, because the registrar has already selected
+/// and knows what other users received. When it is used again, the policy selects, starting where
+/// the answer left off.
 #[derive(Debug)]
 pub(super) struct Entry {
     resolved: Instant,
-    /// By member; none where the element was found to be unreachable.
+    /// Indexed by member number; `None` if the element was found to be unreachable.
     elements: Vec<Option<PoolElement>>,
     used: bool,
     selector: Box<dyn Selector>,
@@ -33,8 +33,8 @@ impl Cache {
         Self { policies, capacity, entries: BTreeMap::new() }
     }
 
-    /// Returns the cache entry for a registrar's answer, which has all elements of the pool or is
-    /// not `complete`.
+    /// Creates the cache entry of a registrar's answer; `complete` if that has all elements of the
+    /// pool.
     pub(super) fn entry(
         &self,
         now: Instant,
@@ -45,7 +45,8 @@ impl Cache {
     ) -> Entry {
         let mut policy_type = match policy {
             Some(parameters) => parameters.policy_type(),
-            // No policy means round robin, whatever the elements have (RFC 5352 section 2.2.6).
+            // An answer without a policy means round robin, whatever policy its elements have (RFC
+            // 5352 section 2.2.6).
             None => PolicyType::ROUND_ROBIN,
         };
         let has_values = |element: &PoolElement| {
@@ -83,7 +84,7 @@ impl Cache {
         }
     }
 
-    /// The elements of a pool in the order in which to try them, if the answer is not older
+    /// Returns the elements of a pool in the order in which to try them, if the answer is not older
     /// than `max_age`.
     pub(super) fn get(
         &mut self,
@@ -99,7 +100,8 @@ impl Cache {
         Some(entry.select(rng)).filter(|selected| !selected.is_empty())
     }
 
-    /// The elements of a pool in the order in which to try them, if the answer came before then.
+    /// Returns the elements of a pool in the order in which to try them, if the answer was received
+    /// before `before`.
     pub(super) fn recall(
         &mut self,
         handle: &PoolHandle,
@@ -126,7 +128,7 @@ impl Cache {
 }
 
 impl Entry {
-    /// The elements in the order in which to try them.
+    /// Returns the elements in the order in which to try them.
     pub(super) fn select(&mut self, rng: &mut dyn Rng) -> Vec<PoolElement> {
         if !std::mem::replace(&mut self.used, true) {
             return self.elements.iter().flatten().cloned().collect();

@@ -8,7 +8,7 @@ use crate::policy::Policies;
 #[derive(Debug, Clone)]
 pub struct UserConfig {
     pub(super) policies: Policies,
-    /// None where the compatibility profile decides.
+    /// `None` to use the value of the compatibility profile.
     pub(super) request_timeout: Option<Duration>,
     pub(super) max_request_retransmit: u32,
     pub(super) cache_capacity: usize,
@@ -28,31 +28,32 @@ impl Default for UserConfig {
 }
 
 impl UserConfig {
-    /// The number of elements a resolution asks for that does not say it: 32, ours, so that there
-    /// are enough to go on with when one fails, and so that the user knows whether a shorter answer
-    /// has all of the pool. The profile of the RFCs has no way to say it.
+    /// Sets the number of elements that a resolution asks for, unless its options specify one.
+    /// Default: 32. Not from the RFCs: leaves enough elements when one fails, and lets the user
+    /// know whether a shorter answer has all elements of the pool. The profile of the RFCs cannot
+    /// transmit the number.
     #[must_use]
     pub fn items(mut self, items: u32) -> Self {
         self.items = items;
         self
     }
 
-    /// The policies that the user selects by: the built-in ones.
+    /// Sets the policies by which the user selects. Default: the built-in ones.
     #[must_use]
     pub fn policies(mut self, policies: Policies) -> Self {
         self.policies = policies;
         self
     }
 
-    /// The time that a registrar may take to answer, T1-ENRPrequest: 3 s, rsplib's, or with
-    /// [`Compatibility::Rfc`](crate::Compatibility::Rfc) the 15 s of RFC 5352 section 7.1.
+    /// Sets the time that a registrar may take to answer: T1-ENRPrequest. Default: 3 s (rsplib);
+    /// with [`Compatibility::Rfc`](crate::Compatibility::Rfc), 15 s (RFC 5352 section 7.1).
     #[must_use]
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = Some(timeout);
         self
     }
 
-    /// Sets the number of repetitions of a request that was not answered: MAX-REQUEST-RETRANSMIT.
+    /// Sets the number of times that an unanswered request is repeated: MAX-REQUEST-RETRANSMIT.
     /// Default: 2 (RFC 5352 section 7.3).
     #[must_use]
     pub fn max_request_retransmit(mut self, times: u32) -> Self {
@@ -60,8 +61,8 @@ impl UserConfig {
         self
     }
 
-    /// The number of pools that are remembered: 1024, ours. The one resolved longest ago is
-    /// forgotten first.
+    /// Sets the number of pools in the cache. Default: 1024. Not from the RFCs. The pool that was
+    /// resolved longest ago is evicted first.
     #[must_use]
     pub fn cache_capacity(mut self, pools: usize) -> Self {
         self.cache_capacity = pools;

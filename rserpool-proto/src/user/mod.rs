@@ -25,21 +25,24 @@ use subscription::{SubscriptionId, Subscriptions};
 
 pub use config::UserConfig;
 
-/// The most reports that wait for a registrar. Not from the RFCs. The oldest is dropped.
+/// The maximum number of reports that wait for a registrar. The oldest is dropped if there are
+/// more. Not from the RFCs.
 const MAX_REPORTS: usize = 64;
 
-/// The time that what another registrar said is not taken back because a new one does not know it:
-/// it may have just started, and the elements may be on their way to it. Not from the RFCs.
+/// The time for which elements from an earlier registrar are kept although a new one does not know
+/// them. The new one may have just started, and the elements may not have reached it yet. Not from
+/// the RFCs.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The most elements of an answer, as registrars have it by default.
+/// The maximum number of elements of an answer, which is the default of registrars.
 const MAX_ITEMS: usize = 128;
 
-/// The time that the connection to the registrar is kept without need. Not from the RFCs.
+/// The time for which the connection to the registrar is kept without being needed. Not from the
+/// RFCs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A pool user: it resolves pool handles, remembers the answers, reports what it cannot
-/// reach, and finds another registrar when its own is gone.
+/// A pool user. It resolves pool handles, caches the answers, reports unreachable elements, and
+/// looks for another registrar when it loses its own.
 #[derive(Debug)]
 pub struct User {
     config: UserConfig,
@@ -51,7 +54,8 @@ pub struct User {
     cache: Cache,
     subscriptions: Subscriptions,
     reports: VecDeque<EndpointUnreachable>,
-    /// When the connection to the home registrar was made, which may not know all elements yet.
+    /// The time at which the connection to the home registrar was established. Soon after it, the
+    /// registrar may not know all elements.
     home_since: Option<Instant>,
     hunt: Hunt,
     rng: StdRng,
@@ -59,15 +63,15 @@ pub struct User {
     out: Outbox<Event>,
 }
 
-/// A call of [`User::resolve`].
+/// Identifies a call of [`User::resolve`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct QueryId(u64);
 
-/// A handle that waits for its resolution. ASAP's answers name nothing but the handle, so
-/// there is one query for all requests of a handle.
+/// The resolution of a handle. Answers of ASAP identify only the handle, so all requests for a
+/// handle share one query.
 #[derive(Debug)]
 struct Query {
     handle: PoolHandle,
@@ -80,31 +84,31 @@ struct Query {
 enum Timer {
     /// T1-ENRPrequest.
     Request(QueryId),
-    /// A pool is to be asked for whose changes we are not told.
+    /// Asks again for a subscribed pool.
     Subscription(SubscriptionId),
-    /// The registrar was not needed for a while.
+    /// Closes the connection to a registrar that was not needed for a while.
     Idle,
 }
 
 /// Options of a resolution.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolveOptions {
-    /// The number of elements; none is the user's usual number, see
+    /// The number of elements to ask for; `None` for the user's default, see
     /// [`UserConfig::items`](super::user::UserConfig::items).
     pub items: Option<u32>,
-    /// Maximum age of a cached answer: stale_cache_value (RFC 5352 section 7.2). With zero, the
+    /// The maximum age of a cached answer: stale_cache_value (RFC 5352 section 7.2). With zero, the
     /// registrar is always asked.
     pub max_age: Duration,
 }
 
 impl Default for ResolveOptions {
-    /// The usual number, now.
+    /// Returns the options to ask the registrar for the user's default number of elements.
     fn default() -> Self {
         Self { items: None, max_age: Duration::ZERO }
     }
 }
 
-/// Event of a pool user, for its owner.
+/// An event of a pool user, for its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "drivers handle each")]
 pub enum Event {
@@ -112,11 +116,10 @@ pub enum Event {
     Resolved {
         /// The request.
         request: RequestId,
-        /// The elements, or why there are none.
+        /// The elements, or the reason why there are none.
         result: Result<Vec<PoolElement>, ResolveError>,
     },
-    /// All that there is of a pool that was subscribed to, now that it changed: nothing where
-    /// there is no such pool.
+    /// A subscribed pool changed. Contains all its elements, or none if there is no such pool.
     PoolChanged {
         /// The pool.
         handle: PoolHandle,
@@ -125,17 +128,17 @@ pub enum Event {
     },
     /// The home registrar reported an error that belongs to no request.
     RegistrarError(OperationError),
-    /// The home registrar sent what is not ASAP.
+    /// The home registrar sent a message that is not valid ASAP.
     Misbehaved(String),
-    /// There is a home registrar.
+    /// A home registrar was found.
     RegistrarFound(TransportAddress),
-    /// The home registrar is gone, or does not answer; another is looked for.
+    /// The home registrar was lost, or does not answer; the user looks for another.
     RegistrarLost,
-    /// None was found so far; the search goes on.
+    /// No registrar was found so far; the search continues.
     NoRegistrar,
 }
 
-/// Why a handle was not resolved. The cache is as it was.
+/// Error of resolving a pool handle. The cached answer stays, unless the pool is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResolveError {
@@ -167,8 +170,8 @@ fn list(addresses: &[TransportAddress]) -> String {
 }
 
 impl User {
-    /// Returns a pool user that has no registrar yet, looks for one as `hunt` says, and whose random
-    /// choices follow from `seed`.
+    /// Creates a pool user that has no registrar yet and looks for one by `hunt`. `seed` determines
+    /// its random choices.
     #[must_use]
     pub fn new(hunt: HuntConfig, config: UserConfig, seed: u64) -> Self {
         let profile = hunt.profile();
@@ -194,7 +197,7 @@ impl User {
         self.config.request_timeout.unwrap_or_else(|| self.profile.request_timeout())
     }
 
-    /// Returns the number of items that the user holds besides its cache.
+    /// Returns the numbers of items that the user holds besides its cache.
     #[must_use]
     pub fn footprint(&self) -> Footprint {
         Footprint {
@@ -208,7 +211,7 @@ impl User {
         }
     }
 
-    /// Asks for the elements of a pool. [`Event::Resolved`] answers.
+    /// Resolves a pool handle. The result is an [`Event::Resolved`] with the returned identifier.
     pub fn resolve(
         &mut self,
         now: Instant,
@@ -242,14 +245,14 @@ impl User {
         request
     }
 
-    /// Forgets what is remembered of a pool (RFC 5352 section 6.4).
+    /// Removes a pool from the cache (RFC 5352 section 6.4).
     pub fn purge(&mut self, handle: &PoolHandle) {
         self.out.begin();
         self.cache.purge(handle);
     }
 
-    /// Reports that an element could not be reached, and does not offer it from the cache any
-    /// more (RFC 5352 section 3.5).
+    /// Reports that an element could not be reached, and removes it from the cache (RFC 5352
+    /// section 3.5).
     pub fn report_unreachable(
         &mut self,
         now: Instant,
@@ -269,7 +272,7 @@ impl User {
         self.send_reports();
     }
 
-    /// Something is to be asked or told: there has to be a registrar.
+    /// Keeps the registrar for a request or a report, or looks for one if there is none.
     fn need_home(&mut self, now: Instant) {
         match self.home {
             Some(_) => self.timers.set(Timer::Idle, now + IDLE_TIMEOUT),
@@ -277,12 +280,14 @@ impl User {
         }
     }
 
-    /// Since when there has been a home registrar that may not know all elements yet.
+    /// Returns the time at which the home registrar was found, if it is so recent that it may not
+    /// know all elements yet.
     fn fresh_since(&self, now: Instant) -> Option<Instant> {
         self.home_since.filter(|since| now < *since + GRACE)
     }
 
-    /// The registrar was not needed for a while: the connection is closed until it is.
+    /// Closes the connection to the registrar if it was not needed for a while; it is opened again
+    /// when needed.
     fn handle_idle(&mut self, now: Instant) {
         let Some(home) = self.home else { return };
         if self.queries.is_empty() && self.reports.is_empty() && self.subscriptions.len() == 0 {
@@ -310,7 +315,7 @@ impl User {
         self.out.send(home, resolution);
     }
 
-    /// Ends a query: `result` makes the answer to each of its requests.
+    /// Finishes a query; `result` returns the answer to each of its requests.
     fn finish(
         &mut self,
         id: QueryId,
@@ -338,13 +343,13 @@ impl User {
         match response.result {
             Resolved::Pool { policy, elements } => {
                 let asked = self.queries.get(&id).and_then(|query| query.items);
-                // Registrars give 128 at most, ours and rsplib's, and not all who are not told a
-                // number give all.
+                // Registrars return at most 128 elements, both this implementation's and rsplib's.
+                // Without a number in the request, some return fewer than all.
                 let fewer = |ItemCount(asked)| elements.len() < (asked as usize).min(MAX_ITEMS);
                 let complete = asked.is_some_and(fewer);
                 let rng = &mut self.rng;
                 let mut answer = self.cache.entry(now, policy, elements, complete, rng);
-                // Each request has its own turn in the policy.
+                // Each request gets its own turn in the policy.
                 self.finish(id, |user| Ok(answer.select(&mut user.rng)));
                 self.cache.keep(handle, answer);
             }
@@ -368,7 +373,7 @@ impl User {
         }
     }
 
-    /// T1-ENRPrequest expired: another registrar is looked for and asked, up to
+    /// Handles the expiry of T1-ENRPrequest: looks for another registrar and asks that, up to
     /// MAX-REQUEST-RETRANSMIT times (RFC 5352 section 3.7.2).
     fn handle_request_timeout(&mut self, now: Instant, id: QueryId) {
         let Some(query) = self.queries.get_mut(&id) else { return };

@@ -1,4 +1,4 @@
-//! Pools whose changes a pool user is told of (RFC 5352 sections 2.2.5 and 2.2.6).
+//! Subscriptions to the changes of pools (RFC 5352 sections 2.2.5 and 2.2.6).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -9,30 +9,31 @@ use crate::wire::asap::{HandleResolution, HandleResolutionResponse, Resolved};
 use crate::wire::parameter::ItemCount;
 use crate::wire::{ErrorCause, PoolElement, PoolElementId, PoolHandle};
 
-/// The time to wait before a registrar that does not tell of changes is asked again. Not from the
-/// RFCs.
+/// The time after which a registrar that does not report changes is asked again. Not from the RFCs.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The same where there is no such pool, or no answer. Not from the RFCs.
+/// The time after which a registrar is asked again if there is no such pool, or if it has not
+/// answered. Not from the RFCs.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The same for one that does: it may have stopped working, which nothing else would tell. Not from
-/// the RFCs.
+/// The time after which a registrar that reports changes is asked again: it may have stopped
+/// working, which nothing else would show. Not from the RFCs.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The pools, and those which the home registrar tells of at present; the others are asked for
-/// again and again.
+/// The subscriptions; `told` has those whose changes the home registrar reports at present. The
+/// others are polled.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
     next: u64,
     handles: BTreeMap<SubscriptionId, PoolHandle>,
     by_handle: BTreeMap<PoolHandle, SubscriptionId>,
     told: BTreeSet<SubscriptionId>,
-    /// The last notification to the owner of each subscription, so that only changes are reported.
+    /// The last state reported for each subscription, so that only changes are reported.
     seen: BTreeMap<SubscriptionId, Vec<PoolElement>>,
-    /// Those elements among them that an earlier home registrar told of, and the present one has not.
+    /// Those elements in `seen` that an earlier home registrar reported and the present one has
+    /// not.
     unconfirmed: BTreeMap<SubscriptionId, BTreeSet<PoolElementId>>,
-    /// Since when the home registrar owes the answer to one of them.
+    /// The time since which the home registrar has owed the answer to a subscription.
     waiting_since: Option<Instant>,
 }
 
@@ -44,20 +45,20 @@ impl Subscriptions {
         self.handles.len()
     }
 
-    /// The home registrar answers, or is another.
+    /// Stops the wait for an answer: the home registrar answered, or is a new one.
     pub(super) fn forget_wait(&mut self) {
         self.waiting_since = None;
     }
 }
 
 impl User {
-    /// Wants to be told of all changes of a pool, from what it is now on, by
-    /// [`Event::PoolChanged`]: of any home registrar, also while there is no such pool. A
-    /// registrar that does not offer this (rsplib's) is asked every 5 seconds instead.
+    /// Subscribes to a pool: [`Event::PoolChanged`] reports its current elements and every change.
+    /// The subscription continues at other home registrars, and while there is no such pool. A
+    /// registrar that does not offer subscriptions (rsplib's) is asked every 5 seconds instead.
     ///
     /// # Errors
     ///
-    /// When the compatibility profile forbids the pool handle.
+    /// Returns an error if the compatibility profile forbids the pool handle.
     pub fn subscribe(&mut self, now: Instant, handle: PoolHandle) -> Result<(), Incompatible> {
         self.out.begin();
         self.profile.check(&handle, None)?;
@@ -73,8 +74,8 @@ impl User {
         Ok(())
     }
 
-    /// Does not want to be told any more. ASAP has no way to say so: the home registrar goes on
-    /// until the connection to it ends.
+    /// Cancels a subscription. ASAP has no message for this: the home registrar goes on reporting
+    /// until the connection to it is closed.
     pub fn unsubscribe(&mut self, handle: &PoolHandle) {
         if let Some(id) = self.subscriptions.by_handle.remove(handle) {
             self.subscriptions.handles.remove(&id);
@@ -113,7 +114,7 @@ impl User {
         self.timers.set(Timer::Subscription(id), now + RETRY_INTERVAL);
     }
 
-    /// There is another home registrar.
+    /// Asks a new home registrar for all subscribed pools.
     pub(super) fn ask_for_all(&mut self, now: Instant) {
         for (id, seen) in &self.subscriptions.seen {
             let identifiers = seen.iter().map(|element| element.identifier).collect();
@@ -125,7 +126,8 @@ impl User {
         }
     }
 
-    /// Takes in an answer that is for a subscription. Whether nobody else waits for it.
+    /// Handles an answer if it belongs to a subscription. Returns whether no resolution waits for
+    /// it.
     pub(super) fn take_update(&mut self, now: Instant, answer: &HandleResolutionResponse) -> bool {
         let handle = &answer.pool_handle;
         let Some(id) = self.subscriptions.by_handle.get(handle).copied() else {
@@ -147,7 +149,7 @@ impl User {
                 }
                 true
             }
-            // An answer to a resolution, if there is one; it has not all elements.
+            // This answers a pending resolution, and need not have all elements.
             Resolved::Pool { .. } if self.by_handle.contains_key(handle) => false,
             Resolved::Pool { elements, .. } => {
                 if !self.subscriptions.told.contains(&id) {
@@ -159,7 +161,7 @@ impl User {
                 true
             }
             Resolved::Error(error) => {
-                // Nobody is told of a pool that is not there, nor of one that comes again.
+                // A registrar does not report a pool that does not exist, nor that it exists again.
                 self.subscriptions.told.remove(&id);
                 self.timers.set(Timer::Subscription(id), now + RETRY_INTERVAL);
                 if error.causes.contains(&ErrorCause::UnknownPoolHandle)

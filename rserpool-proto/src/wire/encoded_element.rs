@@ -1,4 +1,4 @@
-//! Pool elements as they are kept: encoded, and short enough for every message.
+//! Pool elements in the form in which they are stored: encoded, and small enough for every message.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,22 +12,22 @@ use super::{
     RegistrarId, Writer, padded,
 };
 
-/// A pool element as the parameter that a message has of it (RFC 5354 section 3.10), in 72 bytes
-/// where it has one IPv4 address.
+/// A pool element stored as its encoded parameter (RFC 5354 section 3.10). It takes 72 bytes if it
+/// has one IPv4 address.
 ///
-/// It takes at most [`MAX_SIZE`](Self::MAX_SIZE) bytes together with its pool handle, and so fits
-/// every message that has an element: none of them can fail to be encoded.
+/// Together with its pool handle it takes at most [`MAX_SIZE`](Self::MAX_SIZE) bytes. It therefore
+/// fits into every message that contains an element, and encoding such a message cannot fail.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EncodedElement(SmallVec<[u8; 64]>);
 
-/// An element that is too large to be kept.
+/// Error of [`EncodedElement::new`]: the element is too large to be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a pool element of {size} bytes, its handle included, is too large: at most {} are allowed",
     EncodedElement::MAX_SIZE
 )]
 pub struct ElementTooLarge {
-    /// The size of its parameter and that of its handle, in bytes.
+    /// The size of the element's parameter and of its pool handle's, in bytes.
     pub size: usize,
 }
 
@@ -39,27 +39,28 @@ const USER_TRANSPORT: usize = 16;
 impl EncodedElement {
     /// The size limit of an element together with its pool handle, in bytes of their parameters.
     ///
-    /// 4096 is not from the RFCs: there is room for 64 IPv6 addresses twice and for long policies,
-    /// an answer costs little, and a few elements always fit into one.
+    /// 4096 is not from the RFCs. It leaves room for twice 64 IPv6 addresses and for long policies,
+    /// keeps answers small, and lets a few elements always fit into one answer.
     pub const MAX_SIZE: usize = 4096;
 
     /// Encodes `element` of the pool `handle`.
     ///
     /// # Errors
     ///
-    /// When the two need more than [`Self::MAX_SIZE`] bytes.
+    /// Returns an error if the two need more than [`Self::MAX_SIZE`] bytes.
     pub fn new(handle: &PoolHandle, element: &PoolElement) -> Result<Self, ElementTooLarge> {
         let mut encoded = Self(SmallVec::new());
         encoded.assign(handle, element, &mut Vec::with_capacity(128))?;
         Ok(encoded)
     }
 
-    /// Encodes `element` of the pool `handle` in the place of this one, with the help of
+    /// Replaces this element by `element` of the pool `handle`, encoding it in the buffer
     /// `scratch`. Returns whether pool users see a difference.
     ///
     /// # Errors
     ///
-    /// When the two need more than [`Self::MAX_SIZE`] bytes. This one is as it was then.
+    /// Returns an error if the two need more than [`Self::MAX_SIZE`] bytes. This element is then
+    /// unchanged.
     pub(crate) fn assign(
         &mut self,
         handle: &PoolHandle,
@@ -84,7 +85,7 @@ impl EncodedElement {
         Ok(differs)
     }
 
-    /// The element.
+    /// Returns the decoded element.
     #[must_use]
     pub fn decode(&self) -> PoolElement {
         let bytes = Bytes::copy_from_slice(&self.0[..self.length()]);
@@ -95,43 +96,44 @@ impl EncodedElement {
         element
     }
 
-    /// The identifier of the element.
+    /// Returns the identifier of the element.
     #[must_use]
     pub fn identifier(&self) -> PoolElementId {
         PoolElementId(self.u32(IDENTIFIER))
     }
 
-    /// The home registrar of the element.
+    /// Returns the home registrar of the element.
     #[must_use]
     pub fn home_registrar(&self) -> RegistrarId {
         RegistrarId(self.u32(HOME))
     }
 
-    /// Gives the element another home registrar.
+    /// Sets the home registrar of the element.
     pub fn set_home_registrar(&mut self, home: RegistrarId) {
         self.0[HOME].copy_from_slice(&home.0.to_be_bytes());
     }
 
-    /// The parameter, its padding included.
+    /// Returns the encoded parameter with its padding.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The policy parameter within, without padding.
+    /// Returns the element's policy parameter without padding.
     pub(super) fn policy(&self) -> &[u8] {
         &self.0[policy_range(&self.0)]
     }
 
-    /// Of the parameter what pool users get, without padding: its length, and its value. They
-    /// have no business with the element's ASAP endpoint, which comes last.
+    /// Returns the length and the value, without padding, of the parameter that pool users receive.
+    /// It leaves out the address of the element's ASAP endpoint, which comes last and is of no use
+    /// to them.
     pub(super) fn for_users(&self) -> (u16, &[u8]) {
         const { assert!(Self::MAX_SIZE <= u16::MAX as usize) };
         let end = policy_range(&self.0).end;
         (end as u16, &self.0[IDENTIFIER.start..end])
     }
 
-    /// Returns the number of bytes a pool user gets.
+    /// Returns the number of bytes that the element takes in a message to pool users.
     pub(super) fn user_size(&self) -> usize {
         padded(policy_range(&self.0).end)
     }
@@ -150,7 +152,7 @@ fn policy_range(element: &[u8]) -> Range<usize> {
     start..start + usize::from(u16_at(element, start + 2))
 }
 
-/// The user transport and the policy.
+/// Returns the bytes of the user transport and the policy.
 fn user_values(element: &[u8]) -> &[u8] {
     &element[USER_TRANSPORT..policy_range(element).end]
 }

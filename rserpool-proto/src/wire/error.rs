@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{ErrorCause, InvalidPoolHandle, ParameterType};
 
-/// Bytes that are not the message they claim to be. Nothing was decoded.
+/// Error of decoding: the bytes are not a valid message or parameter. Nothing was decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodeError(Box<Fault>);
 
@@ -24,7 +24,8 @@ impl DecodeError {
         Self(Box::new(Fault { kind, offset, parameter: None }))
     }
 
-    /// In which parameter it is, and where that is; said first by the innermost.
+    /// Records the parameter that contains the error, and its range. The first call, which comes
+    /// from the innermost parameter, wins.
     pub(super) fn within(mut self, parameter: ParameterType, range: Range<usize>) -> Self {
         self.0.parameter.get_or_insert((parameter, range));
         self
@@ -42,15 +43,16 @@ impl DecodeError {
         self.0.offset
     }
 
-    /// The innermost parameter in which it is; `None` in the message itself.
+    /// Returns the innermost parameter that contains the error; `None` if the error is in the
+    /// message itself.
     #[must_use]
     pub fn parameter(&self) -> Option<ParameterType> {
         self.0.parameter.as_ref().map(|(parameter, _)| *parameter)
     }
 
-    /// The error cause (RFC 5354 section 3.12) to answer with, where `message` is what was to
-    /// be decoded: the parameter with the wrong value, if the fault is in one, else an
-    /// unspecified error.
+    /// Returns the error cause (RFC 5354 section 3.12) to answer with. `message` is the input of
+    /// the failed decoding. The cause quotes the parameter with the wrong value if the error is in
+    /// one; otherwise it is an unspecified error.
     #[must_use]
     pub fn cause(&self, message: &Bytes) -> ErrorCause {
         match &self.0.parameter {
@@ -78,39 +80,39 @@ impl std::error::Error for DecodeError {}
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeErrorKind {
-    /// Fewer bytes than a field or a length needs.
+    /// A field or a length needs more bytes than there are.
     #[error("{needed} more bytes needed, {available} left")]
     Truncated {
-        /// The number of bytes the field needs.
+        /// The number of bytes that the field needs.
         needed: usize,
-        /// Number of bytes that are there.
+        /// The number of bytes that are available.
         available: usize,
     },
     /// A length field smaller than the header that it counts.
     #[error("length field of {0} is smaller than the header")]
     LengthTooSmall(u16),
-    /// Bytes after the end of the message or of a parameter's value.
+    /// There are bytes after the end of the message or of a parameter's value.
     #[error("{0} bytes too many")]
     TrailingBytes(usize),
-    /// A parameter that does not belong here.
+    /// There is a parameter that does not belong at this place.
     #[error("unexpected {0} parameter")]
     Unexpected(ParameterType),
-    /// A parameter that must be here is not.
+    /// A parameter that is required at this place is missing.
     #[error("{0} parameter missing")]
     Missing(&'static str),
-    /// The handle is not one.
+    /// The bytes are not a valid pool handle.
     #[error(transparent)]
     PoolHandle(#[from] InvalidPoolHandle),
 }
 
-/// A message that has no encoding. Nothing was sent.
+/// Error of encoding a message. Nothing was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[allow(clippy::exhaustive_enums, reason = "an encoding fails in no other way")]
 pub enum EncodeError {
     /// The message or one of its parameters needs more than 65,535 bytes.
     #[error("{length} bytes do not fit a length field: at most 65535 do")]
     TooLong {
-        /// The number of bytes it needs.
+        /// The number of bytes that the message or parameter needs.
         length: usize,
     },
 }

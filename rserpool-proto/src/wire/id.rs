@@ -1,4 +1,4 @@
-//! Identifiers and numbers with a unit.
+//! Identifiers, pool handles and registration lifetimes.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -38,21 +38,21 @@ identifier! {
     RegistrarId
 }
 
-/// The name of a pool: one or more bytes, not necessarily text (RFC 5354 section 3.9).
-/// One of 24 bytes at most, as they are in practice, is kept in place.
+/// The name of a pool: one or more bytes, not necessarily text (RFC 5354 section 3.9). A handle of
+/// at most 24 bytes, which is usual, is stored inline.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolHandle(SmallVec<[u8; 24]>);
 
 impl PoolHandle {
-    /// The longest handle that still leaves room for a pool element in the same message. The
-    /// RFCs set no limit; rsplib's is 32 bytes.
+    /// The maximum length of a handle in bytes. Not from the RFCs, which set no limit (rsplib's is
+    /// 32 bytes): it leaves room for a pool element in the same message.
     pub const MAX_LENGTH: usize = 4096;
 
-    /// Makes a pool handle of `bytes`.
+    /// Creates a pool handle of `bytes`.
     ///
     /// # Errors
     ///
-    /// When it is empty or longer than [`Self::MAX_LENGTH`].
+    /// Returns an error if it is empty or longer than [`Self::MAX_LENGTH`].
     pub fn new(bytes: impl AsRef<[u8]>) -> Result<Self, InvalidPoolHandle> {
         let bytes = bytes.as_ref();
         match bytes.len() {
@@ -62,13 +62,13 @@ impl PoolHandle {
         }
     }
 
-    /// Not a handle yet.
+    /// Returns an empty handle, which is not valid, as a placeholder.
     #[inline]
     pub(super) fn nameless() -> Self {
         Self(SmallVec::new())
     }
 
-    /// The bytes of the handle.
+    /// Returns the bytes of the handle.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -125,25 +125,26 @@ impl From<Infallible> for InvalidPoolHandle {
     }
 }
 
-/// Why bytes are not a pool handle.
+/// Error of [`PoolHandle::new`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidPoolHandle {
-    /// There are none.
+    /// The handle has no bytes.
     #[error("a pool handle must not be empty")]
     Empty,
-    /// There are too many.
+    /// The handle is longer than [`PoolHandle::MAX_LENGTH`].
     #[error(
         "a pool handle of {length} bytes is too long: at most {} are allowed",
         PoolHandle::MAX_LENGTH
     )]
     TooLong {
-        /// Length of the handle that was refused.
+        /// The length of the rejected handle in bytes.
         length: usize,
     },
 }
 
-/// The time that a registration is valid, in seconds; -1 is for ever (RFC 5354 section 3.10).
+/// The time for which a registration is valid, in seconds; -1 means without limit (RFC 5354 section
+/// 3.10).
 ///
 /// rsplib fills this field with milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -153,14 +154,14 @@ impl RegistrationLife {
     /// A registration that does not expire.
     pub const INFINITE: Self = Self(-1);
 
-    /// The lifetime of `duration`, in whole seconds rounded up.
+    /// Converts `duration` to whole seconds, rounded up.
     #[must_use]
     pub fn from_duration(duration: Duration) -> Self {
         let seconds = duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0));
         Self(i32::try_from(seconds).unwrap_or(i32::MAX))
     }
 
-    /// The lifetime, `None` where it is infinite.
+    /// Returns the lifetime; `None` if it is infinite.
     #[must_use]
     pub fn duration(self) -> Option<Duration> {
         u64::try_from(self.0).ok().map(Duration::from_secs)

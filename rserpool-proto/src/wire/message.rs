@@ -9,20 +9,20 @@ use super::{
     DecodeError, DecodeErrorKind, EncodeError, ErrorCause, Placeholder, Reader, Writer, padded,
 };
 
-/// The most unknown parameters of a message that are reported. Not from the RFCs, which want all:
-/// a message may have ten thousand.
+/// The maximum number of unknown parameters of a message that are reported. Not from the RFCs,
+/// which require a report of all: a message may have ten thousand.
 const MAX_REPORTED: usize = 32;
 
 /// Body of a message of one protocol: [`asap::Body`](super::asap::Body) or
 /// [`enrp::Body`](super::enrp::Body).
 pub trait Body: Sized + fmt::Debug + sealed::Sealed {
-    /// The number in the header.
+    /// Returns the number of the message's type in the header.
     fn message_type(&self) -> u8;
 
-    /// The name that the RFC has for the message.
+    /// Returns the name of the message in the RFC.
     fn name(&self) -> &'static str;
 
-    /// The flags of the header that mean something in this message.
+    /// Returns those flags of the header that this type of message defines.
     fn flags(&self) -> u8;
 }
 
@@ -30,7 +30,7 @@ pub(super) mod sealed {
     use super::{DecodeError, Layout, Reader, Writer};
 
     pub trait Sealed: Sized {
-        /// The flags that a message of this type defines.
+        /// Returns the flags that a message of this type defines.
         #[doc(hidden)]
         fn known_flags(message_type: u8) -> u8;
 
@@ -51,7 +51,8 @@ pub(super) mod sealed {
     }
 }
 
-/// One message of ASAP or ENRP: its body, and whatever else it came with.
+/// A message of ASAP or ENRP: its body, and the parts of the received bytes that the body does not
+/// express.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message<B> {
     /// The body.
@@ -65,28 +66,28 @@ pub struct Message<B> {
 pub(crate) struct Extras {
     unrecognized: Vec<Unrecognized>,
     reserved_flags: u8,
-    /// The header's length leaves out the padding of the last parameter.
+    /// True if the length in the header leaves out the padding of the last parameter.
     length_without_padding: bool,
 }
 
-/// A parameter whose type we do not know, and where it was.
+/// A parameter of unknown type, and its place in the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unrecognized {
     /// The number of known parameters that began before it, nested ones included.
     pub(super) ordinal: u32,
-    /// In how many parameters it is nested.
+    /// The number of parameters that enclose it.
     pub(super) depth: u8,
     pub(super) bytes: Bytes,
 }
 
 impl Unrecognized {
-    /// The number of its type.
+    /// The number of the type.
     #[must_use]
     pub fn number(&self) -> u16 {
         u16::from_be_bytes([self.bytes[0], self.bytes[1]])
     }
 
-    /// The whole parameter, type and length included, without padding.
+    /// Returns the whole parameter, with type and length but without padding.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
@@ -99,11 +100,11 @@ impl Extras {
     }
 }
 
-/// Action that unknown parameters require of the receiver, by the two high bits of their types (RFC
-/// 5354 section 3).
+/// The action that unknown parameters require of the receiver, by the two high bits of their types
+/// (RFC 5354 section 3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disposition {
-    /// True to process the message at all.
+    /// True if the message is to be processed.
     pub process: bool,
     /// The error causes to send back; empty for nearly every message.
     pub report: Vec<ErrorCause>,
@@ -111,12 +112,12 @@ pub struct Disposition {
 
 impl<B: Body> Message<B> {
     /// Decodes one message, which must fill `bytes`. Its parameters may be in any order that is
-    /// clear, and known ones that have no place in it are left out.
+    /// unambiguous. Known parameters that do not belong in the message are skipped.
     ///
     /// # Errors
     ///
-    /// When a length or a field is not what the RFCs say, or a parameter is missing or one too many.
-    /// A type of message or parameter that we do not know is not an error.
+    /// Returns an error if a length or a field violates the RFCs, or if a parameter is missing or
+    /// superfluous. A message or parameter of unknown type is not an error.
     pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
         Self::decode_in_order(bytes).or_else(|error| Self::decode_in_any_order(bytes, error))
     }
@@ -153,7 +154,7 @@ impl<B: Body> Message<B> {
     ///
     /// # Errors
     ///
-    /// When it needs more than 65,535 bytes.
+    /// Returns an error if the message needs more than 65,535 bytes.
     pub fn encode(&self) -> Result<Bytes, EncodeError> {
         let mut writer = Writer::new(&self.extras);
         writer.u8(self.body.message_type());
@@ -163,21 +164,21 @@ impl<B: Body> Message<B> {
         writer.finish(!self.extras.length_without_padding)
     }
 
-    /// Sets whether the length in the header has the padding of the last parameter in it, as
-    /// rsplib has it and messages made here by default; by RFC 5354 section 4 it has not.
+    /// Sets whether the length in the header includes the padding of the last parameter. Default
+    /// for messages made here: it does, as in rsplib. RFC 5354 section 4 leaves it out.
     #[must_use]
     pub fn counting_padding(mut self, counts: bool) -> Self {
         self.extras.length_without_padding = !counts;
         self
     }
 
-    /// The flags of the header, reserved ones included.
+    /// Returns the flags of the header, reserved ones included.
     #[must_use]
     pub fn flags(&self) -> u8 {
         self.body.flags() | self.extras.reserved_flags
     }
 
-    /// The parameters of unknown type, in the order in which they came.
+    /// Returns the parameters of unknown type, in the order in which they were received.
     #[must_use]
     pub fn unrecognized(&self) -> &[Unrecognized] {
         &self.extras.unrecognized
@@ -240,26 +241,26 @@ impl<B: Body> From<B> for Message<B> {
     }
 }
 
-/// The format of one type of message.
+/// The format of a type of message.
 pub(super) trait Format: Placeholder {
     const TYPE: u8;
     const NAME: &'static str;
     /// The flags that the type defines.
     const FLAGS: u8 = 0;
-    /// Order of the parameters, if others are accepted.
+    /// The order of the parameters, if other orders are accepted as well.
     const LAYOUT: Option<Layout> = None;
 
     fn flags(&self) -> u8 {
         0
     }
 
-    /// Decodes it into this one, which is placeholder.
+    /// Decodes the body into `self`, which is a placeholder.
     fn decode(&mut self, flags: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError>;
 
     fn encode(&self, writer: &mut Writer<'_>);
 }
 
-/// Makes the `Body` of a protocol of the formats that it has.
+/// Defines the `Body` enum of a protocol from its message types.
 macro_rules! protocol {
     ($(#[$meta:meta])* $protocol:literal { $($(#[$variant_meta:meta])* $variant:ident,)* }) => {
         $(#[$meta])*
@@ -269,8 +270,8 @@ macro_rules! protocol {
         #[non_exhaustive]
         pub enum Body {
             $($(#[$variant_meta])* $variant($variant),)*
-            /// A message of a type that we do not know, the two high bits of which say what to
-            /// do about it (RFC 5354 section 4).
+            /// A message of unknown type. The two high bits of the type specify how to handle it
+            /// (RFC 5354 section 4).
             Unknown(UnknownMessage),
         }
 
@@ -361,23 +362,23 @@ macro_rules! protocol {
 }
 pub(super) use protocol;
 
-/// A message of unknown type, as it came.
+/// A message of unknown type, unchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct UnknownMessage {
-    /// The number of its type.
+    /// The number of the type.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub message_type: u8,
-    /// All of its flags.
+    /// All flags of the header.
     #[cfg_attr(feature = "serde", serde(skip))]
     pub flags: u8,
-    /// Bytes after the header.
+    /// The bytes after the header.
     #[cfg_attr(feature = "serde", serde(with = "super::serialize::hex"))]
     pub value: Bytes,
 }
 
 impl UnknownMessage {
-    /// Returns whether its sender wants to be told that we do not know it (RFC 5354 section 4).
+    /// Returns whether the sender wants a report that the type is unknown (RFC 5354 section 4).
     #[must_use]
     pub fn wants_report(&self) -> bool {
         self.message_type >> 6 == 0b01

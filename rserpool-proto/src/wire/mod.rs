@@ -1,9 +1,10 @@
-//! Bytes to messages and back: the formats of ASAP (RFC 5352), ENRP (RFC 5353), their
+//! Encoding and decoding of messages: the formats of ASAP (RFC 5352), ENRP (RFC 5353), their
 //! parameters (RFC 5354) and the policies' parameters (RFC 5356).
 //!
-//! Decoding shares the input ([`Bytes`]), never panics, and says where and in which parameter
-//! the input is wrong. Whatever decodes encodes back to the same bytes, unknown parameters,
-//! unknown policies and reserved bits included; only padding becomes zero where it was not.
+//! Decoding shares the memory of the input ([`Bytes`]), never panics, and reports the offset and
+//! the parameter of an error. A message that was decoded encodes back to the same bytes, unknown
+//! parameters, unknown policies and reserved bits included. The only exception is padding that was
+//! not zero: it becomes zero.
 //!
 //! ```
 //! use rserpool_proto::wire::{PoolHandle, asap};
@@ -17,8 +18,8 @@
 //!
 //! # Padding
 //!
-//! RFC 5354 section 4 leaves the padding of the last parameter out of the message length;
-//! rsplib counts it. We send what rsplib sends and accept both.
+//! RFC 5354 section 4 leaves the padding of the last parameter out of the message length; rsplib
+//! counts it. This crate sends what rsplib sends and accepts both.
 
 pub mod asap;
 mod encoded_element;
@@ -54,7 +55,7 @@ use placeholder::placeholder;
 pub(crate) use reader::Reader;
 pub(crate) use writer::{Writer, quote};
 
-/// The number of bytes that `length` takes when padded to a multiple of four.
+/// Returns the number of bytes that `length` bytes take when padded to a multiple of four.
 pub const fn padded(length: usize) -> usize {
     length.next_multiple_of(4)
 }

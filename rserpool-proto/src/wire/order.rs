@@ -1,38 +1,39 @@
-//! Messages whose parameters are in another order than the RFCs draw them, or which have known
-//! parameters that say nothing there.
+//! Reordering of messages whose parameters are not in the order of the RFCs, or that contain known
+//! parameters without a meaning there.
 //!
-//! Only what cannot be decoded as it is comes here. RFC 5354 section 3 has no rule for the order, so
-//! that we take every order in which it is clear what is meant, and send the usual one.
+//! Only messages that cannot be decoded directly are reordered. RFC 5354 section 3 has no rule for
+//! the order of parameters. So every unambiguous order is accepted, and the order of the RFCs is
+//! sent.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{DecodeErrorKind, Parameter, ParameterType, UserTransport, padded};
 
-/// Layout of a message type.
+/// The layout of a message type.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
-    /// The number of bytes of fields in front of the parameters.
+    /// The number of bytes of the fields before the parameters.
     pub(super) fields: usize,
     /// The parameters, in the usual order.
     pub(super) order: &'static [ParameterType],
 }
 
-/// The fields of a pool element: its identifier, its home, its lifetime.
+/// The number of bytes of a pool element's fields: identifier, home registrar and lifetime.
 const ELEMENT_FIELDS: usize = 12;
 
-/// A parameter as it came, and the unknown ones behind it.
+/// A received parameter, with the unknown ones that follow it.
 struct Piece<'a> {
     rank: usize,
     bytes: &'a [u8],
 }
 
-/// Returns whether another order may help.
+/// Returns whether reordering may remove the error.
 pub(super) fn may_help(fault: &DecodeErrorKind) -> bool {
     matches!(fault, DecodeErrorKind::Unexpected(_) | DecodeErrorKind::Missing(_))
 }
 
-/// The message with its parameters in the usual order, without those that have no place in it. None
-/// where their lengths are wrong.
+/// Returns the message with its parameters in the usual order, without those that do not belong in
+/// it. Returns `None` if the lengths are wrong.
 pub(super) fn in_order(message: &Bytes, layout: Layout) -> Option<Bytes> {
     let end = usize::from(u16::from_be_bytes([*message.get(2)?, *message.get(3)?]));
     let start = 4 + layout.fields;
@@ -52,8 +53,8 @@ pub(super) fn in_order(message: &Bytes, layout: Layout) -> Option<Bytes> {
     Some(ordered.freeze())
 }
 
-/// A pool element with its transport first, its policy next, and the transport of its ASAP endpoint
-/// last; and what came behind it.
+/// Appends a pool element with its user transport first, then its policy, and the transport of its
+/// ASAP endpoint last. Unknown parameters that followed the element are appended after it.
 fn put_element(ordered: &mut BytesMut, bytes: &[u8]) -> Option<()> {
     let end = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
     let start = 4 + ELEMENT_FIELDS;
@@ -75,8 +76,8 @@ fn put_element(ordered: &mut BytesMut, bytes: &[u8]) -> Option<()> {
     Some(())
 }
 
-/// The parameters of these bytes that have a rank, by that; the rank may depend on how many with
-/// the first one were before.
+/// Returns the parameters that have a rank, sorted by rank. The second argument of `rank` is the
+/// number of preceding parameters of rank 0.
 fn pieces(
     bytes: &[u8],
     rank: impl Fn(ParameterType, usize) -> Option<usize>,
@@ -97,7 +98,7 @@ fn pieces(
                     pieces.push(Piece { rank, bytes: &bytes[position..end] });
                 }
             }
-            // It stays behind what it came behind.
+            // An unknown parameter stays behind the parameter that it followed.
             None => match pieces.last_mut() {
                 Some(last) if last.bytes.as_ptr_range().end == bytes[position..].as_ptr() => {
                     let start = position - last.bytes.len();

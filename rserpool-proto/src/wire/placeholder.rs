@@ -1,17 +1,17 @@
-//! Values to decode into.
+//! Placeholder values to decode into.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::{PoolElementId, PoolHandle, RegistrarId, RegistrationLife};
 
-/// A value that is there to be overwritten, not necessarily a valid one. What is decoded is
-/// decoded to where it stays: a message is large, and to hand it on from level to level takes
-/// longer than to read it.
+/// A value to be overwritten, which need not be valid. Decoding writes values to their final place,
+/// because messages are large and returning them through several levels takes longer than decoding
+/// them.
 pub(crate) trait Placeholder {
     fn placeholder() -> Self;
 }
 
-/// Says what the placeholder one of a type is: a value, or a struct of placeholder fields.
+/// Defines the placeholder of a type: a value, or a struct whose fields are placeholders.
 macro_rules! placeholder {
     ($name:ident $(<$T:ident>)? = $placeholder:expr) => {
         impl $(<$T>)? $crate::wire::Placeholder for $name $(<$T>)? {

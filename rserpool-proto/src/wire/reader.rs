@@ -7,22 +7,22 @@ use bytes::Bytes;
 use super::message::Unrecognized;
 use super::{DecodeError, DecodeErrorKind, Parameter, ParameterType, padded};
 
-/// A cursor over a message, which goes into its parameters and out of them again, and sets aside
-/// those whose type is unknown.
+/// A cursor over a message. It descends into parameters and returns from them, and sets aside those
+/// of unknown type.
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
     message: &'a Bytes,
     position: usize,
-    /// End of the message's body, or of the parameter that encloses it.
+    /// The end of the message's body or of the enclosing parameter.
     end: usize,
     unrecognized: &'a mut Vec<Unrecognized>,
-    /// The number of known parameters it went into.
+    /// The number of known parameters entered so far.
     ordinal: u32,
-    /// In how many it is.
+    /// The number of parameters that enclose the position.
     depth: u8,
 }
 
-/// A type-length-value triple: its number, and where it is, without padding.
+/// A type-length-value triple: its number and its range, without padding.
 #[derive(Debug, Clone, Copy)]
 struct Tlv {
     number: u16,
@@ -31,8 +31,8 @@ struct Tlv {
 }
 
 impl<'a> Reader<'a> {
-    /// Reads the bytes `range` of `message`, which must be inside it. Parameters of unknown type
-    /// go to `unrecognized`.
+    /// Creates a reader of the bytes `range` of `message`, which must be inside it. Parameters of
+    /// unknown type are appended to `unrecognized`.
     #[inline]
     pub(super) fn new(
         message: &'a Bytes,
@@ -79,7 +79,7 @@ impl<'a> Reader<'a> {
         self.array().map(u32::from_be_bytes)
     }
 
-    /// Returns the remaining bytes.
+    /// Reads the remaining bytes.
     #[inline(always)]
     pub(super) fn rest(&mut self) -> &'a [u8] {
         let rest = self.left();
@@ -87,7 +87,7 @@ impl<'a> Reader<'a> {
         rest
     }
 
-    /// Returns the remaining bytes, sharing the message's memory.
+    /// Reads the remaining bytes, sharing the message's memory.
     #[inline]
     pub(super) fn shared_rest(&mut self) -> Bytes {
         let rest = self.message.slice(self.position..self.end);
@@ -95,7 +95,7 @@ impl<'a> Reader<'a> {
         rest
     }
 
-    /// The next type-length-value triple, which it stays before.
+    /// Returns the next type-length-value triple without consuming it.
     #[inline(always)]
     fn peek_tlv(&mut self) -> Result<Option<Tlv>, DecodeError> {
         let start = self.position;
@@ -116,13 +116,13 @@ impl<'a> Reader<'a> {
         Ok(Some(Tlv { number, start, end }))
     }
 
-    /// Goes on behind the triple. The padding of the last one may be missing.
+    /// Advances past the triple. The padding of the last one may be missing.
     #[inline(always)]
     fn skip(&mut self, tlv: Tlv) {
         self.position = (tlv.start + padded(tlv.end - tlv.start)).min(self.end);
     }
 
-    /// The next triple, of whatever kind: its number, and its value.
+    /// Reads the next triple of any type; returns its number and its value.
     #[inline]
     pub(super) fn tlv(&mut self) -> Result<Option<(u16, Bytes)>, DecodeError> {
         Ok(self.peek_tlv()?.map(|tlv| {
@@ -131,7 +131,7 @@ impl<'a> Reader<'a> {
         }))
     }
 
-    /// The next known parameter, which it stays before; those that are not known are set aside.
+    /// Returns the next known parameter without consuming it. Unknown ones before it are set aside.
     #[inline(always)]
     fn peek(&mut self) -> Result<Option<(ParameterType, Tlv)>, DecodeError> {
         while let Some(tlv) = self.peek_tlv()? {
@@ -150,13 +150,13 @@ impl<'a> Reader<'a> {
         self.skip(tlv);
     }
 
-    /// The next parameter, if it is a `P`, which it stays before.
+    /// Returns the next parameter without consuming it, if it is a `P`.
     #[inline(always)]
     fn peek_for<P: Parameter>(&mut self) -> Result<Option<(ParameterType, Tlv)>, DecodeError> {
         Ok(self.peek()?.filter(|(parameter, _)| P::accepts(*parameter)))
     }
 
-    /// The next parameter, if it is a `P`.
+    /// Reads the next parameter, if it is a `P`.
     #[inline(always)]
     pub(super) fn next<P: Parameter>(&mut self) -> Result<Option<P>, DecodeError> {
         let mut next = None;
@@ -164,7 +164,8 @@ impl<'a> Reader<'a> {
         Ok(next)
     }
 
-    /// Reads the next parameter, if it is a `P`, into what is none yet.
+    /// Reads the next parameter into `parameter`, if it is a `P`; leaves `parameter` unchanged
+    /// otherwise.
     #[inline(always)]
     pub(super) fn optional<P: Parameter>(
         &mut self,
@@ -176,7 +177,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads the next parameter, which must be a `P`, into a placeholder one.
+    /// Reads the next parameter, which must be a `P`, into `parameter`, a placeholder.
     #[inline(always)]
     pub(super) fn required<P: Parameter>(&mut self, parameter: &mut P) -> Result<(), DecodeError> {
         match self.peek()? {
@@ -186,7 +187,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads all that follow, which must be `P`s until something else comes.
+    /// Reads consecutive parameters into `list` as long as they are `P`s.
     pub(super) fn repeated<P: Parameter>(&mut self, list: &mut Vec<P>) -> Result<(), DecodeError> {
         while let Some(next) = self.peek_for::<P>()? {
             let last = list.len();
@@ -196,7 +197,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// No known parameter may be left.
+    /// Returns an error if a known parameter is left.
     #[inline(always)]
     pub(super) fn no_more_parameters(&mut self) -> Result<(), DecodeError> {
         match self.peek()? {
@@ -205,7 +206,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Goes into the parameter and out again.
+    /// Decodes a parameter: narrows the reader to its value, and restores it afterwards.
     #[inline(always)]
     fn decode<P: Parameter>(
         &mut self,
@@ -228,7 +229,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Why the parameter cannot be decoded; where it could be, there is something left of it.
+    /// Returns the error of a parameter. If its value was decoded without an error, bytes are left
+    /// over.
     #[cold]
     fn fault(&self, parameter: ParameterType, tlv: Tlv, error: Option<DecodeError>) -> DecodeError {
         error

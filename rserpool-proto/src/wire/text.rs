@@ -1,23 +1,23 @@
-//! Addresses and identifiers as text: what their `Display` writes can be parsed.
+//! Parsing of addresses and identifiers from the text that their `Display` writes.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use super::{PoolElementId, Ppid, RegistrarId, TransportAddress, TransportProtocol};
 
-/// A text that is no address, protocol or identifier.
+/// Error of parsing an address, a protocol or an identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidText {
-    /// Not a transport protocol.
+    /// The text is not a transport protocol.
     #[error(
         "cannot parse {0:?} as a transport protocol: it is none of sctp, tcp, udp and udp-lite"
     )]
     Protocol(String),
-    /// Not a transport address.
+    /// The text is not a transport address.
     #[error("cannot parse {0:?} as a transport address: it is not like tcp:192.0.2.1:3863")]
     Address(String),
-    /// Not an identifier.
+    /// The text is not an identifier.
     #[error("cannot parse {0:?} as an identifier: it is no number of 32 bits")]
     Identifier(String),
 }
@@ -33,7 +33,7 @@ impl FromStr for TransportProtocol {
     }
 }
 
-/// Parses `PROTOCOL:IP:PORT`, or `PROTOCOL:[IP,IP]:PORT` where there are several addresses.
+/// Parses `PROTOCOL:IP:PORT`, or `PROTOCOL:[IP,IP]:PORT` for several addresses.
 impl FromStr for TransportAddress {
     type Err = InvalidText;
 
@@ -64,7 +64,7 @@ fn identifier(text: &str) -> Result<u32, InvalidText> {
 
 macro_rules! number {
     ($name:ident) => {
-        /// Parses a decimal number, or a hexadecimal one behind `0x`.
+        /// Parses a decimal number, or a hexadecimal one with the prefix `0x`.
         impl FromStr for $name {
             type Err = InvalidText;
 

@@ -10,9 +10,9 @@ use bytes::Bytes;
 pub struct Ppid(pub u32);
 
 impl Ppid {
-    /// None given: the data of an application that does not use the field.
+    /// No protocol given: the data of an application that does not use the field.
     pub const NONE: Self = Self(0);
-    /// ASAP (RFC 5352 section 8.3), which is also a session's control channel.
+    /// ASAP (RFC 5352 section 8.3); a session's control channel uses it as well.
     pub const ASAP: Self = Self(11);
     /// ENRP (RFC 5353).
     pub const ENRP: Self = Self(12);
@@ -30,39 +30,39 @@ impl fmt::Debug for Ppid {
     }
 }
 
-/// One user message in the sense of SCTP: bytes with a boundary, a payload protocol
-/// identifier and a stream.
+/// A user message in the sense of SCTP: bytes with a boundary, a payload protocol identifier and a
+/// stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserMessage {
-    /// The bytes.
+    /// The content of the message.
     pub payload: Bytes,
-    /// Says which protocol they belong to.
+    /// The protocol that the payload belongs to.
     pub ppid: Ppid,
-    /// The SCTP stream; ASAP and ENRP use 0. TCP has but one.
+    /// The SCTP stream; ASAP and ENRP use 0. TCP has only one.
     pub stream: u16,
-    /// True if it may overtake the messages before it, where the transport can do that.
+    /// True if the message may overtake earlier ones, where the transport supports that.
     pub unordered: bool,
-    /// Effort to deliver the message, where the transport can give up. A received message is
+    /// The effort to deliver the message, where the transport can give up. A received message is
     /// [`Reliability::Full`].
     pub reliability: Reliability,
 }
 
-/// Effort to deliver a message (RFC 3758, RFC 7496). Over TCP all messages are delivered.
+/// The effort to deliver a message (RFC 3758, RFC 7496). Over TCP all messages are delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Reliability {
-    /// As long as the connection lasts.
+    /// Retransmits as long as the connection exists.
     #[default]
     Full,
-    /// Not when it is older than this, in whole milliseconds from when the kernel has it. What
-    /// waits for room before that does not age.
+    /// Drops the message when it is older than this, in whole milliseconds from the time when the
+    /// kernel accepts it. Time spent waiting for buffer space before that does not count.
     Lifetime(Duration),
-    /// Not more often than this after the first time.
+    /// Drops the message after this many retransmissions.
     Retransmissions(u32),
 }
 
 impl UserMessage {
-    /// An ordered message on stream 0.
+    /// Creates an ordered message on stream 0.
     #[must_use]
     pub fn new(ppid: Ppid, payload: impl Into<Bytes>) -> Self {
         Self {

@@ -1,17 +1,19 @@
-//! Writing of fields and parameters, lengths and padding filled in.
+//! Writing of fields and parameters, with lengths and padding.
 
 use bytes::Bytes;
 
 use super::message::{Extras, Unrecognized};
 use super::{EncodeError, EncodedElement, Parameter, ParameterType, padded};
 
-/// The longest message whose length counts its padding.
+/// The maximum length of a message whose length counts its padding.
 const MAX_MESSAGE_SIZE: usize = 65_532;
 
-/// The longest parameter that an error cause quotes, so that the error fits its message.
+/// The maximum length of a parameter that an error cause quotes, so that the error fits into its
+/// message.
 const MAX_QUOTE: usize = 16 * 1024;
 
-/// The bytes of one parameter, as an error cause quotes it. None where it is very long.
+/// Returns the bytes of a parameter, for an error cause to quote; empty if they are longer than
+/// [`MAX_QUOTE`].
 pub(crate) fn quote<P: Parameter>(parameter: &P) -> Bytes {
     let extras = Extras::default();
     let mut writer = Writer::new(&extras);
@@ -22,11 +24,12 @@ pub(crate) fn quote<P: Parameter>(parameter: &P) -> Bytes {
     }
 }
 
-/// Collects a message. A length that does not fit is remembered and reported at the end.
+/// Writes a message. A length that does not fit its field is remembered and reported by
+/// [`finish`](Self::finish).
 #[derive(Debug)]
 pub(crate) struct Writer<'e> {
-    /// Without padding after the last parameter: what comes next adds it, so that the last one
-    /// in another parameter has none (RFC 5354 section 2).
+    /// The message without padding after the last parameter. The next write adds it, so that the
+    /// last parameter inside another one has none (RFC 5354 section 2).
     bytes: Vec<u8>,
     too_long: Option<usize>,
     extras: &'e [Unrecognized],
@@ -39,7 +42,7 @@ impl<'e> Writer<'e> {
         Self::over(Vec::with_capacity(256), extras)
     }
 
-    /// Writes into `bytes`, which are empty but have room.
+    /// Creates a writer into `bytes`, which must be empty; its capacity is reused.
     pub(super) fn over(bytes: Vec<u8>, extras: &'e Extras) -> Self {
         Self { bytes, too_long: None, extras: extras.unrecognized(), ordinal: 0, depth: 0 }
     }
@@ -72,7 +75,7 @@ impl<'e> Writer<'e> {
         }
     }
 
-    /// One type-length-value triple whose value `body` writes.
+    /// Writes a type-length-value triple; `body` writes the value.
     #[inline(always)]
     pub(super) fn tlv(&mut self, number: u16, body: impl FnOnce(&mut Self)) {
         self.pad();
@@ -83,7 +86,7 @@ impl<'e> Writer<'e> {
         self.set_length(start);
     }
 
-    /// The length of what begins at `start` and ends here.
+    /// Sets the length of the triple or message that begins at `start` and ends here.
     #[inline(always)]
     fn set_length(&mut self, start: usize) {
         let length = self.bytes.len() - start;
@@ -102,7 +105,7 @@ impl<'e> Writer<'e> {
         }
     }
 
-    /// A parameter with the unknown ones that came before it and in it.
+    /// Writes a parameter with the unknown ones before it and inside it.
     #[cold]
     fn parameter_among_unrecognized<P: Parameter>(&mut self, parameter: &P) {
         self.unrecognized();
@@ -124,13 +127,13 @@ impl<'e> Writer<'e> {
         }
     }
 
-    /// A parameter that is encoded already.
+    /// Writes a parameter that is already encoded.
     pub(super) fn encoded(&mut self, parameter: &[u8]) {
         self.pad();
         self.slice(parameter);
     }
 
-    /// Writes the fields of an element that pool users get.
+    /// Writes the part of an element that pool users receive.
     pub(super) fn element_for_users(&mut self, element: &EncodedElement) {
         let (length, value) = element.for_users();
         self.pad();
@@ -148,7 +151,7 @@ impl<'e> Writer<'e> {
         }
     }
 
-    /// The message, its header's length filled in.
+    /// Sets the length in the header and returns the message.
     pub(super) fn finish(mut self, count_padding: bool) -> Result<Bytes, EncodeError> {
         for left in self.extras {
             self.encoded(&left.bytes);
@@ -170,12 +173,12 @@ impl<'e> Writer<'e> {
         self.bytes
     }
 
-    /// Returns the number of bytes a message may still get.
+    /// Returns the number of bytes that the message has room for.
     pub(super) fn room(&self) -> usize {
         MAX_MESSAGE_SIZE.saturating_sub(padded(self.bytes.len()))
     }
 
-    /// A message that consists of what is kept, and cannot be too long.
+    /// Returns a message of stored elements, which cannot be too long.
     pub(super) fn finish_bounded(mut self) -> Bytes {
         self.pad();
         self.set_length(0);

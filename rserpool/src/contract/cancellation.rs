@@ -1,4 +1,4 @@
-//! Futures that are dropped after each number of polls.
+//! Tests of cancel safety: futures are dropped after each number of polls.
 
 use std::future::Future;
 use std::task::Poll;
@@ -20,8 +20,8 @@ use crate::{
     Registrar, RequestConfig, RequestEvent, SentToAll, Session, SessionClosed, dump,
 };
 
-/// Makes the future again and again, polls it once more each time, with pauses, and drops it,
-/// until it is ready: so it is dropped at each of the points where it waits.
+/// Makes the future again and again, polls it once more each time, with pauses, and drops it, until
+/// it is ready. So it is dropped at each of its await points.
 macro_rules! impatiently {
     ($network:expr, $future:expr) => {{
         let mut polls = 0;
@@ -45,8 +45,8 @@ macro_rules! impatiently {
     }};
 }
 
-/// An element and its users drop each future of theirs again and again, and every message comes
-/// once and in order.
+/// Checks that every message arrives once and in order while an element and its users drop each of
+/// their futures again and again.
 pub async fn futures_may_be_dropped_wherever_they_wait(network: Network) {
     const MESSAGES: u32 = 60;
     let registrar = start_registrar(&network, &any_address(&network));
@@ -60,7 +60,7 @@ pub async fn futures_may_be_dropped_wherever_they_wait(network: Network) {
     let (left, done) = oneshot::channel();
     let servers = network.clone();
     network.runtime().spawn(Box::pin(async move {
-        // The session is served in the same task: accepting is given up, not lost.
+        // The session is served in the same task; dropping `accept` does not lose a session.
         let mut session = impatiently!(&servers, element.accept()).expect("it runs");
         let mut count = 0_u32;
         while let Ok(Some(event)) = impatiently!(&servers, session.recv()) {
@@ -112,7 +112,8 @@ pub async fn futures_may_be_dropped_wherever_they_wait(network: Network) {
     assert_eq!(impatiently!(&network, changes.next()), Some(PoolChange::Left(identifier)));
 }
 
-/// Opening is given up at each point, and leaves nothing behind that would keep a server busy.
+/// Checks that opening a session, when cancelled at any point, leaves no session behind that would
+/// occupy a server.
 pub async fn an_opening_that_is_given_up_leaves_no_session(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let at = registrar.local_address().clone();
@@ -122,7 +123,7 @@ pub async fn an_opening_that_is_given_up_leaves_no_session(network: Network) {
     let (stop, stopping) = oneshot::channel::<()>();
     let (tell, told) = oneshot::channel();
     network.runtime().spawn(Box::pin(async move {
-        // Each session is served until its user is gone.
+        // Each session is served until its user closes it.
         let serve = |mut session: ElementSession, _| async move {
             while let Ok(Some(_)) = session.recv().await {}
         };
@@ -143,7 +144,7 @@ pub async fn an_opening_that_is_given_up_leaves_no_session(network: Network) {
     assert_eq!(told.await, Ok(true), "all sessions came to an end");
 }
 
-/// Each message comes once, however often the sending of it was given up before.
+/// Checks that each message arrives once, however often sending it was cancelled before.
 pub async fn messages_without_a_session_are_not_sent_by_futures_that_are_dropped(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let counter = service::start_counter(&network, registrar.local_address()).await;
@@ -157,7 +158,7 @@ pub async fn messages_without_a_session_are_not_sent_by_futures_that_are_dropped
         let sent = impatiently!(&network, messenger.send_to_last(message()));
         assert_eq!(sent.expect("it is there"), to);
         impatiently!(&network, messenger.send_to(to, message())).expect("it is there");
-        // With one element, there is none that could have got it before.
+        // With one element, no other can have received the message before.
         let sent = impatiently!(&network, messenger.send_to_all(message()));
         assert_eq!(sent.expect("it is there"), SentToAll { reached: vec![to], missed: Vec::new() });
         for number in 1..=4_u64 {
@@ -170,7 +171,8 @@ pub async fn messages_without_a_session_are_not_sent_by_futures_that_are_dropped
     }
 }
 
-/// Requests are done once, and those which only ask and tell registrars work in the end.
+/// Checks that a request is done once, and that dropped resolutions, reports and dumps succeed when
+/// repeated.
 pub async fn requests_and_reports_may_be_dropped_wherever_they_wait(network: Network) {
     let config = RegistrarConfig::default().identifier(RegistrarId(1));
     let config = config.enrp(any_address(&network));
@@ -201,7 +203,7 @@ pub async fn requests_and_reports_may_be_dropped_wherever_they_wait(network: Net
         };
         assert_eq!(replay::count(&reply), number);
     }
-    // What was taken is done all the same.
+    // A request that was taken is done although its future is dropped.
     let mut request = Box::pin(session.request(b"next".as_slice()));
     assert!(futures::poll!(request.as_mut()).is_pending());
     drop(request);
@@ -210,7 +212,7 @@ pub async fn requests_and_reports_may_be_dropped_wherever_they_wait(network: Net
     drop(server);
 }
 
-/// Polls the future so many times, with pauses, and drops it.
+/// Polls the future `polls` times, with pauses, and drops it.
 async fn give_up<F: Future>(network: &Network, polls: usize, future: F) {
     let mut future = Box::pin(future);
     for _ in 0..polls {
@@ -221,7 +223,7 @@ async fn give_up<F: Future>(network: &Network, polls: usize, future: F) {
     }
 }
 
-/// A session, as both ends see it.
+/// Opens a session and returns both ends of it.
 async fn session(user: &PoolUser, element: &mut PoolElement) -> (Session, ElementSession) {
     let (session, accepted) = futures::join!(user.open(pool()), element.accept());
     let (mut session, accepted) = (session.expect("it is there"), accepted.expect("it runs"));
@@ -230,7 +232,8 @@ async fn session(user: &PoolUser, element: &mut PoolElement) -> (Session, Elemen
     (session, accepted)
 }
 
-/// Closing, leaving, stopping and serving end things wherever they are given up.
+/// Checks that closing, leaving, stopping and serving complete even if their futures are dropped at
+/// any point.
 pub async fn an_end_that_is_given_up_is_an_end(network: Network) {
     for polls in 0..6 {
         let registrar = start_registrar(&network, &any_address(&network));

@@ -54,7 +54,7 @@ pub async fn what_ends_other_registrars_is_answered(network: Network) {
         if matches!(response.result, Resolved::Error(_))));
     still_serving().await;
 
-    // A pool of elements none of which has a weight: better than none.
+    // A pool whose elements all have weight zero. Selecting one is better than selecting none.
     let weightless: PoolHandle = "Weightless".parse().expect("a handle");
     let user_transport =
         TransportAddress { port: 7, usage: TransportUse::DATA_ONLY, ..local.clone() };
@@ -76,7 +76,7 @@ pub async fn what_ends_other_registrars_is_answered(network: Network) {
     assert!(matches!(response.result, Resolved::Pool { elements, .. } if elements.len() == 1));
     still_serving().await;
 
-    // A message that says it is longer than it is; over TCP the rest is waited for.
+    // A message whose length field exceeds its size. Over TCP the registrar waits for the rest.
     let truncated = UserMessage::new(Ppid::ASAP, b"\x05\0\0\x10\0\x09\0\x0cEcho".as_slice());
     let (mut other, _) = dial(&network, &address).await;
     send(&mut *other, truncated.clone()).await;
@@ -88,7 +88,8 @@ pub async fn what_ends_other_registrars_is_answered(network: Network) {
     still_serving().await;
     drop(other);
 
-    // Identifiers of other protocols, which are no ASAP whatever they contain.
+    // Payload protocol identifiers of other protocols: such messages are not ASAP, whatever they
+    // contain.
     if network.protocol() == TransportProtocol::Sctp {
         let payload = Message::from(HandleResolution::new("Nobody".parse().expect("a handle")))
             .encode()
@@ -104,7 +105,7 @@ pub async fn what_ends_other_registrars_is_answered(network: Network) {
     }
     still_serving().await;
 
-    // An end in the middle of a message.
+    // The connection closes in the middle of a message.
     let (mut other, _) = dial(&network, &address).await;
     let mut payload = b"\x05\0\xff\xfc\0\x09\xff\xf8".to_vec();
     payload.resize(60_000, b'x');

@@ -1,5 +1,5 @@
-//! The contract suite: what every runtime and every transport has to do, written once and run
-//! by each of them. See [`contract_suite!`](crate::contract_suite).
+//! The contract suite: tests of what every runtime and every transport must do, written once and
+//! run by each of them. See [`contract_suite!`](crate::contract_suite).
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test says what it expects, all else fails")]
 
@@ -32,11 +32,11 @@ pub use service::*;
 pub use transport::*;
 pub use transports::*;
 
-/// Makes a test of every case, for each combination of a runtime and a transport.
+/// Generates a test of every case, for each combination of a runtime and a transport.
 ///
-/// Attributes for the tests may come first, in brackets. `$block_on` runs a future to its end,
-/// `$network` makes the [`Network`] in its context. `paths:` in front has those cases that only
-/// transports of several paths can pass.
+/// Attributes for the tests may come first, in brackets. `$block_on` runs a future to completion;
+/// `$network` makes the [`Network`] in the context of `$block_on`. `paths:` in front generates the
+/// cases that only transports with several paths can pass.
 #[macro_export]
 macro_rules! contract_suite {
     ([$($attribute:tt)*] $block_on:expr, $network:expr) => {
@@ -112,12 +112,12 @@ macro_rules! contract_suite {
     };
 }
 
-/// Any free port of this host.
+/// Returns an address of this host with any free port.
 fn any_address(network: &Network) -> TransportAddress {
     TransportAddress::new(network.protocol(), SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
 }
 
-/// Waits as the runtime does.
+/// Waits for a time on the runtime's clock.
 async fn pause(network: &Network, milliseconds: u64) {
     let deadline = network.now() + Duration::from_millis(milliseconds);
     network.runtime().timer(deadline).await;

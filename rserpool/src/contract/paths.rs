@@ -19,7 +19,8 @@ const TWO: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 const THREE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 const SIX: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
-/// A connection between two endpoints with these addresses, the one that accepted it last.
+/// Connects two endpoints that have these addresses. Returns the listening endpoint, the dialling
+/// end, and the accepted end.
 async fn multi_homed(
     network: &Network,
     addresses: &[IpAddr],
@@ -31,7 +32,7 @@ async fn multi_homed(
     let mut server = network.listen(Purpose::Session, &any).expect("a free port");
     let mut client = network.listen(Purpose::Session, &any).expect("a free port");
     let mut ours = client.connect(server.local().expect("it listens"));
-    // The endpoint that dials has to be looked after, too.
+    // The dialling endpoint has to be polled, too.
     let accepted = select(
         Box::pin(std::future::poll_fn(|cx| client.poll_accept(cx))),
         Box::pin(event(&mut *ours)),
@@ -55,7 +56,7 @@ fn sorted(address: TransportAddress) -> Vec<IpAddr> {
     addresses
 }
 
-/// One connection, several addresses, of both versions of IP.
+/// Checks that both ends know all addresses of a connection, of both IP versions.
 pub async fn all_addresses_of_both_ends_are_known(network: Network) {
     let (_server, mut ours, mut theirs) = multi_homed(&network, &[ONE, TWO, SIX]).await;
     for connection in [&mut ours, &mut theirs] {
@@ -67,7 +68,7 @@ pub async fn all_addresses_of_both_ends_are_known(network: Network) {
     assert_eq!(peer, [ONE, TWO, SIX], "who accepts is told them too");
 }
 
-/// The primary path can be chosen among the peer's addresses.
+/// Checks that the primary path can be set to any of the peer's addresses.
 pub async fn data_go_where_they_are_wanted(network: Network) {
     let (_server, mut ours, mut theirs) = multi_homed(&network, &[ONE, TWO]).await;
     for address in [TWO, ONE, TWO] {
@@ -81,7 +82,7 @@ pub async fn data_go_where_they_are_wanted(network: Network) {
     assert_eq!(paths(&mut *ours).primary().expect("alive"), TWO);
 }
 
-/// Policies with a delay penalty factor want to know how far elements are.
+/// Checks that the round-trip time is measured, which policies with a delay penalty factor need.
 pub async fn the_way_to_the_peer_and_back_is_measured(network: Network) {
     let (_server, mut ours, mut theirs) = multi_homed(&network, &[ONE, TWO]).await;
     for _ in 0..3 {
@@ -92,7 +93,7 @@ pub async fn the_way_to_the_peer_and_back_is_measured(network: Network) {
     assert!(time < Duration::from_secs(1), "{time:?} on this host");
 }
 
-/// The heartbeat is that of one connection, and counts from now on.
+/// Checks that a heartbeat interval applies to one connection only, and at once.
 pub async fn the_peer_is_asked_as_often_as_one_wants(network: Network) {
     let (_server, mut ours, theirs) = multi_homed(&network, &[ONE, TWO]).await;
     let port = paths(&mut *ours).local().expect("alive").port;
@@ -105,8 +106,8 @@ pub async fn the_peer_is_asked_as_often_as_one_wants(network: Network) {
     }
 }
 
-/// The heartbeat interval of the association with these ports, of which one may be left out, in
-/// the kernel's ticks.
+/// Returns the heartbeat interval of the association with these ports, in the kernel's ticks. A
+/// port of 0 matches any.
 fn heartbeat(local_port: u16, peer_port: u16) -> u64 {
     let associations = std::fs::read_to_string("/proc/net/sctp/assocs").expect("there is SCTP");
     let is = |port: u16, field: &str| port == 0 || field == port.to_string();
@@ -119,7 +120,7 @@ fn heartbeat(local_port: u16, peer_port: u16) -> u64 {
     found.expect("the association").expect("a number")
 }
 
-/// A host may get addresses and lose them; its connections go on (RFC 5061).
+/// Checks that a connection survives the addition and removal of its host's addresses (RFC 5061).
 pub async fn addresses_come_and_go_while_the_connection_lives(network: Network) {
     let (_server, mut ours, mut theirs) = multi_homed(&network, &[ONE, TWO]).await;
     paths(&mut *ours).add_local(THREE).expect("the host has it");
@@ -130,7 +131,7 @@ pub async fn addresses_come_and_go_while_the_connection_lives(network: Network) 
     assert_eq!(message(&mut *theirs).await.payload, "still there");
     send(&mut *theirs, UserMessage::new(Ppid(1), b"so am I".as_slice())).await;
     assert_eq!(message(&mut *ours).await.payload, "so am I");
-    // Addresses that the host does not have, and the last one.
+    // Addresses that the host does not have cannot be added, and the last one cannot be removed.
     assert!(paths(&mut *ours).add_local(Ipv4Addr::new(192, 0, 2, 1).into()).is_err());
     paths(&mut *ours).remove_local(TWO).expect("there is another");
     told(&mut *theirs, &[THREE]).await;
@@ -152,7 +153,7 @@ async fn told(connection: &mut dyn Connection, expected: &[IpAddr]) {
     }
 }
 
-/// The stream of a message and its being unordered arrive with it.
+/// Checks that a message arrives with its stream and its unordered flag.
 pub async fn streams_and_order_are_kept_or_left(network: Network) {
     let (_server, mut ours, mut theirs) = connect(&network, Purpose::Session).await;
     for (stream, unordered) in [(0, false), (3, true), (15, false)] {
@@ -162,10 +163,11 @@ pub async fn streams_and_order_are_kept_or_left(network: Network) {
     }
 }
 
-/// A message with a lifetime is not delivered after it, and its sender is told (RFC 3758).
+/// Checks that a message with a lifetime is not delivered after it, and that its sender is notified
+/// (RFC 3758).
 pub async fn what_is_too_old_is_given_up_and_told(network: Network) {
     let (_server, mut ours, mut theirs) = connect(&network, Purpose::Session).await;
-    // More than the peer takes without reading, less than the kernel takes to send.
+    // More than the peer's receive buffer holds, less than the kernel's send buffer does.
     let sent = 8;
     for _ in 0..sent {
         ours.send(UserMessage::new(Ppid(1), vec![7; 32 * 1024])).expect("there is room");
@@ -186,7 +188,7 @@ pub async fn what_is_too_old_is_given_up_and_told(network: Network) {
         }
     };
     assert_eq!((given_up.ppid, &given_up.payload[..]), (mortal.ppid, &b"news"[..]));
-    // What has no limit comes, whatever became of the other.
+    // Messages without a lifetime all arrive, even if the other was given up.
     while received.len() < sent {
         let next = select(Box::pin(message(&mut *theirs)), Box::pin(event(&mut *ours)));
         if let Either::Left((message, _)) = next.await {
@@ -204,7 +206,7 @@ async fn poll_ready(connection: &mut dyn Connection) {
     .await;
 }
 
-/// The application hears which of its messages were given up, at both ends of a session.
+/// Checks that the application is notified of undelivered messages, at both ends of a session.
 pub async fn sessions_tell_what_was_not_delivered(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let at = registrar.local_address().clone();
@@ -233,7 +235,7 @@ pub async fn sessions_tell_what_was_not_delivered(network: Network) {
         }
     };
     assert_eq!((given_up.ppid, &given_up.payload[..]), (Ppid(2), &b"news"[..]));
-    // The other way round.
+    // The other direction.
     for _ in 0..6 {
         theirs.send_message(bulk()).await.expect("there is room");
     }
@@ -252,7 +254,7 @@ pub async fn sessions_tell_what_was_not_delivered(network: Network) {
     assert_eq!((given_up.ppid, &given_up.payload[..]), (Ppid(2), &b"news"[..]));
 }
 
-/// A message whose end never comes is not delivered.
+/// Checks that a message which is cut off is not delivered.
 pub async fn what_was_cut_off_is_no_message(network: Network) {
     let (_server, mut ours, mut theirs) = connect(&network, Purpose::Session).await;
     let long = vec![7; 200_000];
@@ -267,7 +269,7 @@ pub async fn what_was_cut_off_is_no_message(network: Network) {
     }
 }
 
-/// Both ends of a session.
+/// Checks that both ends of a session can choose the stream and the order of messages.
 pub async fn sessions_choose_streams_and_order(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let at = registrar.local_address().clone();

@@ -1,4 +1,4 @@
-//! Tests that the registrar's selection reaches pool users by every way to use a pool.
+//! Tests that the registrar's selection reaches pool users by every way of using a pool.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -40,7 +40,7 @@ fn handle(name: &str) -> PoolHandle {
     name.parse().expect("a handle")
 }
 
-/// Three elements of the pool, of the weights 1, 2 and 3 like their identifiers.
+/// Starts three elements of the pool, whose weights 1, 2 and 3 equal their identifiers.
 async fn start(network: &Network, at: &TransportAddress, pool: &str) -> Vec<PoolElement> {
     let mut elements = Vec::new();
     for weight in 1..=3 {
@@ -64,7 +64,7 @@ fn assert_weighted(chosen: &[PoolElementId], way: &str) {
     assert_eq!(counts, expected, "{way}");
 }
 
-/// By weighted round robin: resolutions, sessions, messages and requests.
+/// Checks weighted round robin for resolutions, sessions, messages and requests.
 pub async fn weights_hold_however_a_pool_is_used(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let at = registrar.local_address().clone();

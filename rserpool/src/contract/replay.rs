@@ -1,4 +1,4 @@
-//! Requests that are answered exactly once, whatever becomes of the servers.
+//! Tests that requests are answered exactly once, even if servers crash.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::{
     RequestSession, Service, ServiceConfig,
 };
 
-/// Replies with how many requests there were, after a while.
+/// Replies, after a delay, with the number of requests so far.
 struct Counter {
     count: u64,
     network: Network,
@@ -43,12 +43,12 @@ impl Service for Counter {
     }
 }
 
-/// A server, which dies when it is aborted.
+/// A running server, which crashes when it is aborted.
 pub(super) struct Running {
     identifier: PoolElementId,
     epoch: AbortHandle,
     stop: Option<oneshot::Sender<()>>,
-    /// True if all sessions came to an end when it stopped.
+    /// True if all sessions had closed when the server stopped.
     stopped: oneshot::Receiver<bool>,
 }
 
@@ -84,7 +84,7 @@ pub(super) fn count(body: &Bytes) -> u64 {
     u64::from_be_bytes(body[..].try_into().expect("a count"))
 }
 
-/// Servers die while many requests are under way.
+/// Checks that requests are answered once while servers crash.
 pub async fn requests_are_answered_once_whoever_dies(network: Network) {
     const REQUESTS: u64 = 400;
     let registrar = start_registrar(&network, &any_address(&network));
@@ -121,7 +121,8 @@ pub async fn requests_are_answered_once_whoever_dies(network: Network) {
     session.close().await;
 }
 
-/// A request whose future is dropped is done, and the next one gets its own reply.
+/// Checks that a request whose future is dropped is done, and that the next request receives its
+/// own reply.
 pub async fn a_request_that_is_given_up_does_not_confuse_the_next(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let (at, ring) = (registrar.local_address(), KeyRing::generate());
@@ -149,7 +150,8 @@ pub async fn a_request_that_is_given_up_does_not_confuse_the_next(network: Netwo
     }
 }
 
-/// A server that stops ends the request in hand, and its sessions go on elsewhere.
+/// Checks that a server which stops completes the request in hand, and that its sessions continue
+/// on other servers.
 pub async fn a_server_that_stops_hands_its_sessions_over(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let (at, ring) = (registrar.local_address(), KeyRing::generate());
@@ -177,7 +179,8 @@ pub async fn a_server_that_stops_hands_its_sessions_over(network: Network) {
     assert_eq!((&mut server.stopped).await, Ok(true), "nothing was cut off");
 }
 
-/// A checkpoint of others is refused; the session ends, or starts afresh if it may.
+/// Checks that a checkpoint from another pool's servers is refused. The session then ends, or
+/// starts afresh if that is allowed.
 pub async fn a_foreign_checkpoint_is_refused(network: Network) {
     for starts_afresh in [false, true] {
         let registrar = start_registrar(&network, &any_address(&network));

@@ -7,7 +7,8 @@ use futures::channel::mpsc;
 
 use crate::Network;
 
-/// A timer is never early, and a reset one has its new deadline, later or sooner.
+/// Checks that a timer is never early, and that a reset timer fires at its new deadline, whether
+/// later or sooner.
 pub async fn timers_fire_in_time_and_can_be_reset(network: Network) {
     let runtime = network.runtime();
     let start = runtime.now();
@@ -15,7 +16,7 @@ pub async fn timers_fire_in_time_and_can_be_reset(network: Network) {
     let mut timer = runtime.timer(start + ms(20));
     timer.as_mut().await;
     assert!(runtime.now() >= start + ms(20));
-    // It has fired, and fires at once when asked again.
+    // The timer has fired; polled again, it is ready at once.
     timer.as_mut().await;
 
     let start = runtime.now();
@@ -32,7 +33,8 @@ pub async fn timers_fire_in_time_and_can_be_reset(network: Network) {
     late.as_mut().await;
 }
 
-/// Tasks run to their end though nobody holds them, and wake each other across threads.
+/// Checks that tasks run to completion although nobody holds them, and wake each other across
+/// threads.
 pub async fn tasks_run_and_wake_each_other(network: Network) {
     let (sender, mut receiver) = mpsc::channel(1);
     for number in 0..100_u32 {

@@ -34,8 +34,8 @@ pub(super) fn start_registrar(network: &Network, address: &TransportAddress) -> 
     Registrar::start(network, [address], config).expect("the address is free")
 }
 
-/// An element that answers each message with the number of messages in the session so far, and
-/// leaves this number in the cookie.
+/// Starts an element that answers each message with the number of messages in the session so far,
+/// and stores this number in the cookie.
 pub(super) async fn start_counter(network: &Network, registrar: &TransportAddress) -> Counter {
     start_counter_of("ContractPool", network, registrar).await
 }
@@ -61,7 +61,7 @@ pub(super) async fn start_counter_of(
                 leave = stopped => break leave.unwrap_or(false),
             }
         };
-        // Without leaving, everything is dropped as if the process had died.
+        // Unless it leaves the pool, everything is dropped as in a crash.
         if leave {
             let _ = left.send(element.leave().await);
         }
@@ -97,8 +97,8 @@ async fn count(mut session: ElementSession) {
     }
 }
 
-/// Asks for the next number, as often as it takes, and returns it with the elements that the
-/// session moved through meanwhile.
+/// Requests the next number until an answer arrives. Returns it with the failovers that happened
+/// meanwhile.
 pub(super) async fn next(session: &mut Session) -> (u64, Vec<(PoolElementId, PoolElementId)>) {
     let mut moves = Vec::new();
     session.send(Ppid(99), b"next".as_slice()).await.expect("the session lives");
@@ -122,7 +122,7 @@ pub(super) fn new_user(network: &Network, registrar: &TransportAddress) -> PoolU
     PoolUser::new(network, [registrar.clone()]).expect("a dialler")
 }
 
-/// Registration, resolution, connection, messages both ways.
+/// Checks registration, resolution, connection, and messages in both directions.
 pub async fn a_session_reaches_an_element(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let counter = start_counter(&network, registrar.local_address()).await;
@@ -137,7 +137,8 @@ pub async fn a_session_reaches_an_element(network: Network) {
     drop(counter.stop);
 }
 
-/// The element dies in the middle of a session, again and again; the count goes on.
+/// Checks that the count continues when the element crashes in the middle of a session, again and
+/// again.
 pub async fn a_session_outlives_its_element(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let user = new_user(&network, registrar.local_address());
@@ -166,7 +167,7 @@ pub async fn a_session_outlives_its_element(network: Network) {
     }
 }
 
-/// Its registrars are asked over one transport, and its elements serve over another.
+/// Checks that a session uses its pool's transport while the registrar is asked over another one.
 pub async fn a_session_goes_over_the_transport_of_its_pool(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let at = registrar.local_address().clone();
@@ -197,7 +198,7 @@ pub async fn a_session_goes_over_the_transport_of_its_pool(network: Network) {
         while let transport::Event::Message(_) = event(&mut *connection).await {}
     }));
 
-    // Registrars are asked over their transport, and not over the other.
+    // Registrars are asked over the network's own transport only.
     let there = TransportAddress { protocol: elsewhere.protocol(), ..at.clone() };
     let mut dialler = elsewhere.dialler(Purpose::Protocol(Ppid::ASAP)).expect("a dialler");
     let lost = event(&mut *dialler.connect(&there)).await;
@@ -214,7 +215,7 @@ pub async fn a_session_goes_over_the_transport_of_its_pool(network: Network) {
     session.close().await;
 }
 
-/// An element of one pool that asks another pool, in one task.
+/// Checks that one task can be an element of one pool and a user of another.
 pub async fn a_program_may_be_an_element_and_a_user(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let at = registrar.local_address().clone();
@@ -262,7 +263,8 @@ pub async fn open_sessions_go_on_when_their_element_has_left(network: Network) {
     assert_eq!(next(&mut session).await.0, 2);
 }
 
-/// The control channel's identifier is refused, and the session goes on.
+/// Checks that application data cannot use the control channel's identifier, and that the session
+/// continues.
 pub async fn data_are_not_sent_as_control(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let at = registrar.local_address().clone();
@@ -283,7 +285,8 @@ pub async fn data_are_not_sent_as_control(network: Network) {
     assert_eq!(next(&mut session).await.0, 1);
 }
 
-/// As the high bits of its type ask, and the session goes on.
+/// Checks that an unknown message on the control channel is handled as the high bits of its type
+/// ask, and that the session continues.
 pub async fn what_is_unknown_on_a_control_channel_is_answered(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let _counter = start_counter(&network, registrar.local_address()).await;
@@ -306,7 +309,7 @@ pub async fn what_is_unknown_on_a_control_channel_is_answered(network: Network) 
     assert_eq!(message(&mut *connection).await.ppid, Ppid(7));
 }
 
-/// Sessions do not get in each other's way, and round robin spreads them.
+/// Checks that sessions do not interfere with each other, and that round robin spreads them.
 pub async fn many_sessions_at_a_time(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let mut counters = Vec::new();
@@ -327,7 +330,7 @@ pub async fn many_sessions_at_a_time(network: Network) {
     }
 }
 
-/// A registrar serves everyone, whatever one of its peers does.
+/// Checks that a registrar serves other clients while one client sends without pause.
 pub async fn one_who_talks_without_end_does_not_keep_others_waiting(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let _counter = start_counter(&network, registrar.local_address()).await;
@@ -338,7 +341,7 @@ pub async fn one_who_talks_without_end_does_not_keep_others_waiting(network: Net
         let mut client = talker.dialler(purpose).expect("a dialler");
         let mut connection = client.connect(&address);
         let _ = std::future::poll_fn(|cx| connection.poll_event(cx)).await;
-        // Reports about nobody, which want no answer.
+        // Reports about an unknown element, which are not answered.
         let report = b"\x09\0\0\x14\0\x09\0\x08Pool\0\x0e\0\x08\0\0\0\x01";
         while stopped.try_recv().is_ok_and(|stop| stop.is_none()) {
             std::future::poll_fn(|cx| connection.poll_ready(cx)).await;
@@ -357,7 +360,7 @@ pub async fn one_who_talks_without_end_does_not_keep_others_waiting(network: Net
     drop(stop);
 }
 
-/// Leaving is told to the registrar before anyone is sent there in vain.
+/// Checks that an element which has left the pool is not resolved any more.
 pub async fn an_element_that_leaves_is_not_resolved_any_more(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let counter = start_counter(&network, registrar.local_address()).await;
@@ -369,7 +372,7 @@ pub async fn an_element_that_leaves_is_not_resolved_any_more(network: Network) {
     assert_eq!(resolve().await, Err(ResolveError::UnknownPool(pool())));
 }
 
-/// Messages go to whom the policy selects, to a certain element, to the last one, and to all.
+/// Checks that messages reach the selected element, a certain element, the last one, and all.
 pub async fn messages_reach_a_pool_without_a_session(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let mut counters = Vec::new();
@@ -398,20 +401,20 @@ pub async fn messages_reach_a_pool_without_a_session(network: Network) {
     }
     let times = |element| heard.iter().filter(|it| **it == Correspondent::Element(element)).count();
     assert_eq!([chosen[0], chosen[1], chosen[2]].map(times), [2, 1, 2]);
-    // The last one dies: another gets the message.
+    // The last element crashes: another one receives the message.
     let index = counters.iter().position(|counter| Some(counter.identifier) == all.last().copied());
     let killed = counters.swap_remove(index.expect("one of them"));
     drop(killed.stop);
     let _ = killed.done.await;
     loop {
         let last = messenger.send_to_last(message()).await.expect("two are there");
-        // What was sent before the end was noticed is lost.
+        // A message that was sent before the crash was noticed is lost.
         if last != killed.identifier {
             break;
         }
     }
     assert_ne!(messenger.recv().await.0, Correspondent::Element(killed.identifier));
-    // By its address alone, in the pool or not.
+    // A message can be sent to an address alone, whether it is in the pool or not.
     let found = user.resolve(pool(), ResolveOptions::default()).await.expect("two are there");
     let address = found[0].user_transport.address().expect("it has one").clone();
     messenger.send_at(&address, message()).await.expect("somebody is there");
@@ -427,8 +430,8 @@ pub async fn messages_reach_a_pool_without_a_session(network: Network) {
     assert!(matches!(refused, Err(MessengerError::NotReached(_))), "{refused:?}");
 }
 
-/// A session may begin with a certain element; who is an element itself says who may go on in its
-/// place; what is remembered can be forgotten.
+/// Checks that a session can begin with a certain element, that an element which is a user can name
+/// its replacements, and that a cached answer can be purged.
 pub async fn elements_are_chosen_and_named_and_answers_forgotten(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let at = registrar.local_address().clone();
@@ -470,7 +473,7 @@ pub async fn elements_are_chosen_and_named_and_answers_forgotten(network: Networ
     assert_eq!(count().await, 2);
 }
 
-/// Checks that a subscriber learns of the elements that are there, come and go.
+/// Checks that a subscriber learns of the elements that are in the pool, join it and leave it.
 pub async fn a_subscriber_sees_the_pool_change(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let first = start_counter(&network, registrar.local_address()).await;
@@ -492,7 +495,8 @@ pub async fn a_subscriber_sees_the_pool_change(network: Network) {
     assert_eq!(changes.next().await, None, "the stream ends with its user");
 }
 
-/// Elements register with the new registrar, users find it, sessions do not notice.
+/// Checks that elements register with a restarted registrar, that users find it, and that sessions
+/// are not interrupted.
 pub async fn a_registrar_restart_is_survived(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let address = registrar.local_address().clone();
@@ -526,7 +530,7 @@ pub async fn a_registrar_restart_is_survived(network: Network) {
     assert_eq!(next(&mut session).await.0, 3);
 }
 
-/// Receiving, accepting and resolving may be given up at any time.
+/// Checks that receiving, accepting and resolving can be cancelled at any time.
 pub async fn futures_that_are_dropped_lose_nothing(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let _counter = start_counter(&network, registrar.local_address()).await;
@@ -534,7 +538,7 @@ pub async fn futures_that_are_dropped_lose_nothing(network: Network) {
     let mut session = user.open(pool()).await.expect("the pool has an element");
     assert!(matches!(session.recv().await, Ok(Event::Connected(_))));
     for expected in 1..=50_u64 {
-        // Polled once and dropped, whatever state that leaves it in.
+        // The future is polled once and dropped, whatever state it is in.
         let _ = user.resolve(pool(), ResolveOptions::default()).now_or_never();
         session.send(Ppid(99), b"next".as_slice()).await.expect("the session lives");
         let event = loop {

@@ -36,7 +36,7 @@ pub(super) async fn close(connection: &mut dyn Connection) {
     poll_fn(|cx| connection.poll_close(cx)).await;
 }
 
-/// Both ends of a connection, and the endpoint that accepted it.
+/// Opens a connection. Returns the listening endpoint, the dialling end, and the accepted end.
 pub(super) async fn connect(
     network: &Network,
     purpose: Purpose,
@@ -54,7 +54,7 @@ pub(super) async fn connect(
     (server, ours, theirs)
 }
 
-/// Messages of any length arrive as they were sent, both ways.
+/// Checks that messages of any length arrive intact, in both directions.
 pub async fn messages_keep_order_boundaries_and_identifiers(network: Network) {
     let (_server, mut ours, mut theirs) = connect(&network, Purpose::Session).await;
     let lengths = [1, 3, 4, 5, 1000, 4096, 17_000, 60_000];
@@ -76,7 +76,7 @@ pub async fn messages_keep_order_boundaries_and_identifiers(network: Network) {
     }
 }
 
-/// Checks that a connection to an address without a listener is lost soon.
+/// Checks that connecting to an address without a listener fails soon.
 pub async fn nobody_there_is_lost_at_once(network: Network) {
     let free = network.listen(Purpose::Session, &any_address(&network)).expect("a free port");
     let address: TransportAddress = free.local().expect("it listens").clone();
@@ -88,7 +88,8 @@ pub async fn nobody_there_is_lost_at_once(network: Network) {
     assert_eq!(sent, Err(SendError::NotConnected));
 }
 
-/// A failover must begin when a server is killed, and must not when it is done.
+/// Checks that an orderly close and a broken connection are told apart: only the latter is a reason
+/// for a failover.
 pub async fn an_end_in_good_order_is_told_from_a_broken_connection(network: Network) {
     let (_server, mut ours, mut theirs) = connect(&network, Purpose::Session).await;
     send(&mut *theirs, UserMessage::new(Ppid::NONE, b"bye".as_slice())).await;
@@ -103,13 +104,13 @@ pub async fn an_end_in_good_order_is_told_from_a_broken_connection(network: Netw
     assert!(matches!(event(&mut *ours).await, Event::Lost(_)));
 }
 
-/// Checks that messages sent before a close arrive, and the end after them, also when both are
-/// ready at once.
+/// Checks that messages sent before a close arrive, and then the close, also when both are ready at
+/// once.
 pub async fn last_words_and_the_end_both_arrive(network: Network) {
     for purpose in [Purpose::Session, Purpose::Protocol(Ppid::ASAP)] {
         let (_server, mut ours, mut theirs) = connect(&network, purpose).await;
         let words = UserMessage::new(Ppid::ASAP, b"\x05\0\0\x10\0\x09\0\x0cEchoPool".as_slice());
-        // It has waited for something to come before both do.
+        // The receiver is waiting before the message and the close arrive.
         let waiting = futures::poll!(std::pin::pin!(event(&mut *ours)));
         assert!(waiting.is_pending());
         send(&mut *theirs, words.clone()).await;
@@ -120,14 +121,14 @@ pub async fn last_words_and_the_end_both_arrive(network: Network) {
     }
 }
 
-/// Memory is bounded at both ends, and what was taken to send arrives.
+/// Checks that memory is bounded at both ends, and that every accepted message arrives.
 pub async fn a_peer_that_does_not_read_holds_the_sender_up_and_nothing_is_lost(network: Network) {
     let (_server, mut ours, mut theirs) = connect(&network, Purpose::Session).await;
     let block = vec![7; 32 * 1024];
     let mut sent = 0_u32;
     let timeout = network.now() + Duration::from_millis(200);
     let mut timer = network.runtime().timer(timeout);
-    // As much as fits, until it is not ready for a while.
+    // As much as fits, until the connection is not ready for a while.
     poll_fn(|cx| {
         while ours.poll_ready(cx).is_ready() {
             ours.send(UserMessage::new(Ppid(sent), block.clone())).expect("it was ready");
@@ -147,7 +148,7 @@ pub async fn a_peer_that_does_not_read_holds_the_sender_up_and_nothing_is_lost(n
     assert!(matches!(event(&mut *theirs).await, Event::Closed));
 }
 
-/// A port is somebody's.
+/// Checks that listening on a port in use is an error.
 pub async fn an_address_in_use_is_an_error(network: Network) {
     let first = network.listen(Purpose::Session, &any_address(&network)).expect("a free port");
     let address = first.local().expect("it listens").clone();

@@ -1,4 +1,4 @@
-//! Registrars, elements and users of several transports.
+//! Tests of registrars, elements and users with several transports.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::service::{new_user, next, start_counter, start_counter_of};
 use crate::transport::{Memory, Tcp, Transport};
 use crate::{Network, Registrar};
 
-/// One handlespace, whichever transport elements and users come over.
+/// Checks that elements and users of all transports share one handlespace.
 pub async fn a_registrar_offers_several_transports(network: Network) {
     let other: Arc<dyn Transport> = match network.protocol() {
         TransportProtocol::Tcp => Arc::new(Memory::new()),
@@ -38,13 +38,13 @@ pub async fn a_registrar_offers_several_transports(network: Network) {
             assert_eq!(found[0].identifier, counter.identifier);
         }
     }
-    // A user of both goes wherever a pool is served.
+    // A user with both transports reaches a pool over either.
     let user = new_user(&both, here);
     for name in ["ContractPool", "Elsewhere"] {
         let mut session = user.open(name).await.expect("it is there");
         assert_eq!(next(&mut session).await.0, 1);
     }
-    // Elements are asked, and missed, over the transport that they came over.
+    // Elements are checked, and found dead, over the transport that they registered over.
     for (counter, name) in counters.into_iter().zip(["ContractPool", "Elsewhere"]) {
         drop(counter.stop);
         let _ = counter.done.await;

@@ -1,4 +1,4 @@
-//! Services that outlive their servers.
+//! Services whose sessions survive a crash of their server.
 
 pub mod cookie;
 pub(crate) mod requests;
@@ -21,8 +21,8 @@ use crate::element_session::{ElementEvent, ElementSession};
 use crate::transport::SendError;
 use serve::Stopping;
 
-/// A service with state: it changes with each request, and follows the session from server to
-/// server. One of them serves one session.
+/// A service with state, which changes with each request and moves with the session from server to
+/// server. Each session has a value of this type of its own.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -48,28 +48,29 @@ use serve::Stopping;
 /// }
 /// ```
 pub trait Service: Send + 'static {
-    /// Does a request, and gives the reply. What it does beside changing its own state may
-    /// happen again at another server, when this one dies before the reply is out.
+    /// Handles a request and returns the reply. Effects other than on the service's own state may
+    /// be repeated by another server, if this one crashes before the reply is out.
     fn handle(&mut self, request: Bytes) -> impl Future<Output = Bytes> + Send;
 
-    /// The state, to be sent to the client, sealed, and restored by another server. It has to
-    /// fit a cookie with the replies that are on their way: less than 64 KiB together.
+    /// Returns the state. It is sealed and sent to the client, and restored by another server.
+    /// Together with the replies on their way, it has to fit a cookie: less than 64 KiB.
     fn save(&self) -> Vec<u8>;
 
-    /// Becomes what [`Self::save`] saved, maybe in an older or newer version of the program.
+    /// Restores a state that [`Self::save`] returned, perhaps in an older or newer version of the
+    /// program.
     ///
     /// # Errors
     ///
-    /// When it cannot. The session is then refused.
+    /// Returns an error if it cannot restore the state. The session is then refused.
     fn restore(&mut self, state: &[u8]) -> Result<(), InvalidState>;
 }
 
-/// A state that a service cannot go on from.
+/// Error of [`Service::restore`]: the service cannot continue from this state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the service cannot go on from this state")]
 pub struct InvalidState;
 
-/// Configuration of the way in which a [`Service`] is offered.
+/// Settings with which a [`Service`] is offered.
 #[derive(Debug, Clone)]
 pub struct ServiceConfig {
     seal: Arc<Seal>,
@@ -78,22 +79,23 @@ pub struct ServiceConfig {
 }
 
 impl ServiceConfig {
-    /// The defaults, for checkpoints sealed by `seal`.
+    /// Returns the default settings, with checkpoints sealed by `seal`.
     #[must_use]
     pub fn new(seal: impl Into<Arc<Seal>>) -> Self {
         Self { seal: seal.into(), ppid: Ppid::NONE, checkpoint_every: 1 }
     }
 
-    /// The payload protocol identifier of the service: 0, no particular one.
+    /// Sets the payload protocol identifier of the service. Default: 0, unspecified.
     #[must_use]
     pub fn ppid(mut self, ppid: Ppid) -> Self {
         self.ppid = ppid;
         self
     }
 
-    /// After how many requests a checkpoint goes out: each, which is right for all services. More
-    /// of them, up to 64, are cheaper, and right where replies follow from the state and the
-    /// request alone: the next server does again what came after the checkpoint.
+    /// Sets the number of requests after which a checkpoint is sent. Default: 1, which is right for
+    /// all services. Larger numbers, up to 64, are cheaper. They are right if replies depend on the
+    /// state and the request alone, since the next server repeats the requests after the
+    /// checkpoint.
     #[must_use]
     pub fn checkpoint_every(mut self, requests: u32) -> Self {
         self.checkpoint_every = requests.clamp(1, MAX_CHECKPOINT_INTERVAL);
@@ -102,16 +104,16 @@ impl ServiceConfig {
 }
 
 impl PoolElement {
-    /// Offers a service until `stop` is ready: `new` makes the one for each session. Then the
-    /// element leaves the pool, and each session goes on elsewhere as soon as the request in hand
-    /// is done, for which it has `grace`.
+    /// Offers a service until `stop` is ready; `new` makes one for each session. Then the element
+    /// leaves the pool, and each session moves to another server as soon as its current request is
+    /// done, for which it has `grace`.
     ///
-    /// Gives whether all were done in time.
+    /// Returns true if all requests were done in time.
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, the element leaves the pool and all its sessions are aborted:
-    /// they go on elsewhere.
+    /// If the future is dropped, the element leaves the pool and all its sessions are aborted. They
+    /// continue on other servers.
     pub async fn serve<S: Service>(
         self,
         config: ServiceConfig,
@@ -127,10 +129,10 @@ impl PoolElement {
     }
 }
 
-/// The number of messages a session handles before it lets others run.
+/// Maximum number of messages that a session handles before other tasks run.
 const BUDGET: u64 = 32;
 
-/// One session of a service.
+/// A session of a service.
 struct Served<S> {
     session: ElementSession,
     service: S,
@@ -148,7 +150,7 @@ impl<S: Service> Served<S> {
         let peer = self.session.peer().clone();
         let mut machine = Server::new();
         let mut lineage = Lineage::new();
-        // The state that a life of the session begins with.
+        // The state with which a session starts, or starts afresh.
         let initial = self.service.save();
         let mut handled = 0_u64;
         loop {
@@ -161,7 +163,7 @@ impl<S: Service> Served<S> {
                 Poll::Pending => self.session.poll_recv(cx),
             });
             let sent = match event.await {
-                // It comes first, or it is not to roll back what was done since.
+                // A cookie must be the first message. A later one would undo the requests since.
                 Ok(Some(ElementEvent::CookieEcho(_))) if handled > 1 => {
                     return tracing::warn!(%peer, "a cookie in the middle of a session");
                 }
@@ -199,7 +201,7 @@ impl<S: Service> Served<S> {
                     }
                 }
                 Ok(Some(ElementEvent::Message(_))) => Ok(()),
-                // The client closed it, or it is time to stop.
+                // The client closed the session, or the server is to stop.
                 Ok(None) => return,
                 Err(error) => return tracing::debug!(%peer, %error, "session lost"),
             };
@@ -228,7 +230,8 @@ impl<S: Service> Served<S> {
         if machine.since_checkpoint() >= self.config.checkpoint_every {
             let (clear, rest) = machine.checkpoint(&self.service.save());
             match self.config.seal.seal(wall_clock(), lineage, &clear, &rest) {
-                // First, so that whatever the client has seen, the next server knows.
+                // The cookie is sent before the reply, so that the next server knows everything
+                // that the client has seen.
                 Ok(cookie) => match self.session.send_cookie(cookie).await {
                     Err(error @ SendError::TooLong { .. }) => {
                         return self.refuse(machine, &error).await;
@@ -239,7 +242,7 @@ impl<S: Service> Served<S> {
             }
         }
         match self.session.send(self.config.ppid, message).await {
-            // No other server could send it either.
+            // Another server could not send it either.
             Err(error @ SendError::TooLong { .. }) => self.refuse(machine, &error).await,
             sent => sent,
         }
@@ -269,7 +272,7 @@ async fn yield_now() {
     .await;
 }
 
-/// The time of day, for cookies that other hosts are to judge.
+/// Returns the time of day, for cookies that other hosts check.
 #[allow(clippy::disallowed_methods, reason = "a runtime's clock means nothing on another host")]
 fn wall_clock() -> SystemTime {
     SystemTime::now()

@@ -1,4 +1,4 @@
-//! Requests and replies over a session, each answered exactly once.
+//! Sessions of requests and replies, in which each request is answered exactly once.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -13,14 +13,14 @@ use crate::cookie::clear_part;
 use crate::session::{Session, SessionClosed};
 use crate::transport::SendError;
 
-/// A session of requests and replies with a pool of [`Service`](crate::Service)s: each request
-/// is done, as far as its client and the service's state can tell, exactly once, whichever of
-/// the servers die meanwhile. How is told in [`protocol::replay`](rserpool_proto::replay).
+/// A session of requests and replies with a pool of [`Service`](crate::Service)s. As far as its
+/// client and the service's state can tell, each request is done exactly once, even if servers
+/// crash. [`protocol::replay`](rserpool_proto::replay) explains how.
 ///
-/// What is not promised: what a service does beside changing its state and replying, such as a
-/// mail that it sends, may happen again when the server dies in between.
+/// There is no such guarantee for other effects of a service, such as a mail that it sends: they
+/// may be repeated if the server crashes before its reply is out.
 ///
-/// It works while one of its methods is awaited.
+/// The session makes progress only while one of its methods is awaited.
 #[derive(Debug)]
 pub struct RequestSession {
     session: Session,
@@ -30,11 +30,11 @@ pub struct RequestSession {
     limit: usize,
     to_send: VecDeque<Bytes>,
     events: VecDeque<RequestEvent>,
-    /// Why the session is over, where that was not the session's own news.
+    /// The reason for the end of the session, unless the underlying session reports it.
     over: Option<RequestError>,
 }
 
-/// The settings of a [`RequestSession`].
+/// Settings of a [`RequestSession`].
 #[derive(Debug, Clone)]
 pub struct RequestConfig {
     pub(crate) session: SessionConfig,
@@ -55,32 +55,33 @@ impl Default for RequestConfig {
 }
 
 impl RequestConfig {
-    /// Sets the settings of the session below: its heartbeat, for instance, or how long to look for a
-    /// server.
+    /// Sets the settings of the underlying session: its heartbeat, for instance, or how long to
+    /// look for a server.
     #[must_use]
     pub fn session(mut self, config: SessionConfig) -> Self {
         self.session = config;
         self
     }
 
-    /// The payload protocol identifier of the service: 0, no particular one.
+    /// Sets the payload protocol identifier of the service. Default: 0, unspecified.
     #[must_use]
     pub fn ppid(mut self, ppid: Ppid) -> Self {
         self.ppid = ppid;
         self
     }
 
-    /// The number of requests that may be without a reply at a time: 32, ours. The replies to so
-    /// many have to fit a cookie of 65,527 bytes, beside the state of the service.
+    /// Sets the maximum number of requests without a reply. Default: 32. Not from the RFCs: the
+    /// replies to them have to fit a cookie of 65,527 bytes, beside the state of the service.
     #[must_use]
     pub fn limit(mut self, requests: usize) -> Self {
         self.limit = requests.max(1);
         self
     }
 
-    /// Sets whether the session goes on with a new state where the servers do not accept the old
-    /// one, for instance because the client was away for so long that the checkpoint expired: no.
-    /// It does not where the state is too large, or where the new one is refused before any reply.
+    /// Sets whether the session continues with a new state if the servers refuse the old one, for
+    /// instance because the checkpoint expired while the client was away. Default: no. Even if
+    /// enabled, the session ends if the state is too large, or if the new state is refused before
+    /// any reply.
     #[must_use]
     pub fn starts_afresh(mut self, yes: bool) -> Self {
         self.starts_afresh = yes;
@@ -88,58 +89,59 @@ impl RequestConfig {
     }
 }
 
-/// Event of a [`RequestSession`], in the order in which it happened.
+/// Event of a [`RequestSession`]. Events are returned in the order in which they happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RequestEvent {
     /// The reply to a request. Replies come in the order of the requests.
     Reply {
-        /// The request's number, returned by [`RequestSession::submit`].
+        /// The number that [`RequestSession::submit`] returned for the request.
         number: RequestNumber,
         /// The reply.
         body: Bytes,
     },
-    /// The server is gone. Nothing is to be done about it.
+    /// The server failed. The failover is automatic.
     FailoverStarted {
-        /// The server.
+        /// The server that failed.
         from: PoolElementId,
     },
-    /// Another server goes on.
+    /// Another server continues the session.
     FailoverCompleted {
-        /// The server that is gone.
+        /// The server that failed.
         from: PoolElementId,
-        /// The server that goes on.
+        /// The server that continues.
         to: PoolElementId,
     },
-    /// The servers did not accept the state of the session; it begins with a new one. What is
-    /// not answered will be.
+    /// The servers refused the state of the session, which starts again with a new one. Unanswered
+    /// requests are still answered.
     StartedAfresh {
-        /// Why.
+        /// The reason for the refusal.
         reason: RefusalReason,
-        /// The number of requests that were answered before, what they did to the state being lost.
+        /// Number of requests that were answered before. Their effects on the state are lost.
         forgotten: u64,
     },
 }
 
-/// Why a [`RequestSession`] is over.
+/// Error of a [`RequestSession`]: the reason for its end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// There is no server for it any more.
+    /// No server can continue the session.
     #[error(transparent)]
     Session(#[from] SessionClosed),
-    /// The servers do not go on with it, and it may not start afresh.
+    /// The servers refuse to continue the session, and it must not start afresh.
     #[error("the session cannot go on: {0}")]
     Refused(#[from] RefusalReason),
     /// The pool's elements do not speak this protocol.
     #[error("the pool does not offer a replicated service: {0}")]
     OtherProtocol(#[from] InvalidFrame),
-    /// A request is longer than the transport carries.
+    /// A request is too long for the transport.
     #[error(transparent)]
     Request(SendError),
 }
 
-/// Too many requests wait for their reply, or replies to be received. The request was not taken.
+/// Error of [`RequestSession::submit`]: too many requests wait for their replies, or too many
+/// events to be received. The request was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("too many requests wait for their replies")]
 pub struct NoRoom(
@@ -162,7 +164,7 @@ impl RequestSession {
         }
     }
 
-    /// The server; none during a failover.
+    /// Returns the server of the session; `None` during a failover.
     #[must_use]
     pub fn element(&self) -> Option<PoolElementId> {
         self.session.element()
@@ -174,17 +176,17 @@ impl RequestSession {
         self.client.unanswered()
     }
 
-    /// Sends a request, and waits for its reply. Whatever else happens meanwhile is not told:
-    /// that is what [`Self::submit`] and [`Self::event`] are for.
+    /// Sends a request, and waits for its reply. Other events meanwhile are not reported; use
+    /// [`Self::submit`] and [`Self::event`] to receive them.
     ///
     /// # Errors
     ///
-    /// When the session is over.
+    /// Returns an error if the session is over.
     ///
     /// # Cancel safety
     ///
-    /// A request whose future is dropped is done all the same, if it was taken: at the latest
-    /// when the session is used again, and [`Self::event`] gives its reply then.
+    /// If the future is dropped after the request was accepted, the request is still done, at the
+    /// latest when the session is used again. [`Self::event`] then returns its reply.
     pub async fn request(&mut self, body: impl Into<Bytes>) -> Result<Bytes, RequestError> {
         let mut body = body.into();
         let ours = loop {
@@ -203,12 +205,12 @@ impl RequestSession {
         }
     }
 
-    /// Takes a request, to be sent while [`Self::event`] is awaited, which also gives its reply.
-    /// Requests are done in the order in which they are taken.
+    /// Queues a request, which is sent while [`Self::event`] is awaited; that also returns its
+    /// reply. Requests are done in the order in which they are submitted.
     ///
     /// # Errors
     ///
-    /// Gives the request back when there is no room: a reply has to be received first.
+    /// Returns the request in the error if there is no room. A reply has to be received first.
     pub fn submit(&mut self, body: impl Into<Bytes>) -> Result<RequestNumber, NoRoom> {
         let body = body.into();
         if self.events.len() >= self.limit {
@@ -223,20 +225,20 @@ impl RequestSession {
     ///
     /// # Errors
     ///
-    /// When the session is over.
+    /// Returns an error if the session is over.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost when the future is dropped.
+    /// If the future is dropped, no event is lost.
     pub async fn event(&mut self) -> Result<RequestEvent, RequestError> {
         poll_fn(|cx| self.poll_event(cx)).await
     }
 
-    /// As [`Self::event`], for those who write their own futures.
+    /// Polls for the next event, as [`Self::event`] does.
     ///
     /// # Errors
     ///
-    /// When the session is over.
+    /// Returns an error if the session is over.
     pub fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Result<RequestEvent, RequestError>> {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -254,7 +256,7 @@ impl RequestSession {
         }
     }
 
-    /// Writes what is to be sent; ready when something came meanwhile.
+    /// Writes the queued messages; ready when an event happened meanwhile.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Some(payload) = self.to_send.front() {
             let mut message = Some(UserMessage::new(self.ppid, payload.clone()));
@@ -323,11 +325,11 @@ impl RequestSession {
         }
     }
 
-    /// Ends the session in good order. Requests without a reply may be done or not.
+    /// Closes the session in good order. Requests without a reply may or may not have been done.
     ///
     /// # Cancel safety
     ///
-    /// A session whose future is dropped is aborted.
+    /// If the future is dropped, the session is aborted.
     pub async fn close(self) {
         self.session.close().await;
     }

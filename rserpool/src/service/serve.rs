@@ -1,4 +1,4 @@
-//! Serving sessions until it is time to stop.
+//! Serves sessions until the element is to stop.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -15,14 +15,14 @@ use crate::element::PoolElement;
 use crate::element_session::ElementSession;
 use crate::timer::LazyTimer;
 
-/// The number of sessions an element serves at a time. Not from the RFCs. Further ones wait to be
-/// accepted.
+/// Maximum number of sessions that an element serves at a time. Not from the RFCs. Further ones
+/// wait to be accepted.
 const MAX_SESSIONS: usize = 65_536;
 
-/// The time that the registrar may take at least to confirm that an element leaves.
+/// Minimum time to wait for the registrar's confirmation that the element has left.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Is ready when it is time to stop.
+/// A future that is ready when the session's server is to stop.
 #[derive(Debug, Clone)]
 pub struct Stopping(Shared<oneshot::Receiver<()>>);
 
@@ -34,7 +34,7 @@ impl Future for Stopping {
     }
 }
 
-/// A session that is served in a task of its own; aborted when it is dropped.
+/// A session that is served in a task of its own. Dropping it aborts the task.
 struct Served {
     done: oneshot::Receiver<()>,
     abort: AbortHandle,
@@ -56,16 +56,16 @@ impl Drop for Served {
 
 impl PoolElement {
     /// Serves each session in a task of its own, by `serve`, until `stop` is ready. Then the
-    /// element leaves the pool, tells the sessions so by their [`Stopping`], and gives them
-    /// `grace` to come to an end. Those which are left are aborted: their pool users fail over.
+    /// element leaves the pool, notifies the sessions by their [`Stopping`], and gives them `grace`
+    /// to finish. The remaining sessions are aborted, and their pool users fail over.
     ///
-    /// Gives whether the registrar confirmed in time that the element has left; it is waited for
-    /// 2 s at least. That is false as well if the element's task
-    /// stopped by itself, which has the same effect as `stop`.
+    /// Returns true if the registrar confirmed in time that the element has left; the wait for that
+    /// is at least 2 s. Returns false also if the element's task stopped by itself, which has the
+    /// same effect as `stop`.
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, the element leaves the pool and all its sessions are aborted.
+    /// If the future is dropped, the element leaves the pool and all its sessions are aborted.
     pub async fn serve_sessions<S, F>(
         mut self,
         mut serve: S,
@@ -118,7 +118,8 @@ impl PoolElement {
         let mut left = false;
         let mut tell = Some(tell);
         poll_fn(|cx| {
-            // Nobody is sent to us any more before we turn anybody away.
+            // Sessions are told to stop after the element has left the pool, so that no new ones
+            // are sent here.
             left = left || leave.as_mut().poll(cx).is_ready();
             let late = grace_timer.poll(cx, network.runtime(), Some(deadline)).is_ready();
             let given_up = leave_timer.poll(cx, network.runtime(), Some(left_by)).is_ready();

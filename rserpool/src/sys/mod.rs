@@ -1,6 +1,6 @@
-//! The system calls of SCTP that no crate offers safely: all of this project's `unsafe` but for
-//! one line in the tokio adapter. Everything here takes and gives bytes; what they mean is the
-//! business of [`transport::sctp`](crate::transport::sctp), in safe code.
+//! System calls of SCTP for which no crate has a safe interface. This is all of the project's
+//! `unsafe` code except for one line in the tokio adapter. The functions take and return bytes,
+//! which [`transport::sctp`](crate::transport::sctp) interprets in safe code.
 #![allow(unsafe_code, reason = "this is where it is")]
 
 use std::io;
@@ -9,13 +9,13 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use libc::{c_int, c_void, socklen_t};
 use socket2::Socket;
 
-/// The protocol, and the level of its options.
+/// The protocol, and the level of its socket options.
 pub(crate) const IPPROTO_SCTP: c_int = libc::IPPROTO_SCTP;
 
 const SCTP_SOCKOPT_PEELOFF: c_int = 102;
 const SCTP_SOCKOPT_CONNECTX3: c_int = 111;
 
-/// An association of a one-to-many socket.
+/// Identifier of an association of a one-to-many socket.
 pub(crate) type AssociationId = i32;
 
 fn check(result: c_int) -> io::Result<()> {
@@ -31,7 +31,8 @@ pub(crate) fn set_option(socket: &Socket, option: c_int, value: &[u8]) -> io::Re
     })
 }
 
-/// Gets an SCTP option, where `value` says what is asked for; how many bytes it is now.
+/// Gets an SCTP option. `value` holds the kernel's input before the call and its output after it.
+/// Returns the output's length in bytes.
 pub(crate) fn get_option(socket: &Socket, option: c_int, value: &mut [u8]) -> io::Result<usize> {
     let mut length = socklen_t::try_from(value.len()).map_err(io::Error::other)?;
     // SAFETY: `value` is valid for `length` bytes during the call, and the kernel writes no more
@@ -58,8 +59,8 @@ struct ConnectArgument {
 
 const _: () = assert!(size_of::<ConnectArgument>() == 8 + size_of::<*const c_void>());
 
-/// Begins an association with the peer that has these `addresses`, packed socket addresses.
-/// `None` where the kernel did not say which association it is.
+/// Begins an association with the peer that has these `addresses`, which are packed socket
+/// addresses. Returns `None` if the kernel did not return the association's identifier.
 pub(crate) fn connect(socket: &Socket, addresses: &[u8]) -> io::Result<Option<AssociationId>> {
     let mut argument = ConnectArgument {
         association: 0,
@@ -85,8 +86,8 @@ pub(crate) fn connect(socket: &Socket, addresses: &[u8]) -> io::Result<Option<As
     }
 }
 
-/// Makes a socket of its own of one association of a one-to-many socket, and moves along what
-/// has been received for it. It blocks, as the kernel makes it.
+/// Moves one association of a one-to-many socket, with the data received for it, to a socket of its
+/// own. The new socket is blocking.
 pub(crate) fn peel_off(socket: &Socket, association: AssociationId) -> io::Result<Socket> {
     // struct sctp_peeloff_arg_t: the association, and the descriptor.
     let mut argument = [0; 8];
@@ -96,7 +97,7 @@ pub(crate) fn peel_off(socket: &Socket, association: AssociationId) -> io::Resul
     if descriptor < 0 {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+    // SAFETY: the kernel has just created this descriptor, and nothing else owns it.
     let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
     Ok(Socket::from(descriptor))
 }
@@ -114,11 +115,12 @@ pub(crate) struct Received {
     pub(crate) notification: bool,
 }
 
-/// The number of messages that are received at a time, and how much of each; there may be more.
+/// Maximum number of pieces received at a time; [`PIECE_SIZE`] is the maximum size of each. A
+/// message may have more than one piece.
 pub(crate) const BATCH: usize = 4;
 pub(crate) const PIECE_SIZE: usize = 16 * 1024;
 
-/// Room for what is received at a time.
+/// Buffers for what is received at a time.
 #[derive(Debug)]
 pub(crate) struct ReceiveBuffers {
     pub(crate) data: Box<[[u8; PIECE_SIZE]; BATCH]>,
@@ -126,7 +128,7 @@ pub(crate) struct ReceiveBuffers {
     pub(crate) received: [Received; BATCH],
 }
 
-/// Control data, aligned as the kernel wants them.
+/// Control data, aligned as the kernel requires.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(8))]
 pub(crate) struct ControlBuffer(pub(crate) [u8; 128]);
@@ -141,8 +143,8 @@ impl ReceiveBuffers {
     }
 }
 
-/// Receives up to `limit` messages, parts of them, and notifications, and no more than
-/// [`BATCH`]. How many; fewer than that where there were no more.
+/// Receives up to `limit` pieces, but at most [`BATCH`]: messages, parts of them, and
+/// notifications. Returns their number, which is smaller than that only if there were no more.
 pub(crate) fn receive(
     socket: &Socket,
     buffers: &mut ReceiveBuffers,

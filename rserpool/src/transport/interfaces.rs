@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use rserpool_proto::wire::parameter::Addresses;
 use rserpool_proto::wire::{TransportAddress, TransportProtocol};
 
-/// The addresses of the interfaces that may have other hosts behind them.
+/// Returns the addresses of the interfaces through which other hosts may be reached.
 fn outside() -> impl Iterator<Item = IpAddr> {
     let found = if_addrs::get_if_addrs().unwrap_or_default();
     found.into_iter().map(|interface| interface.ip()).filter(|address| match address {
@@ -14,7 +14,7 @@ fn outside() -> impl Iterator<Item = IpAddr> {
     })
 }
 
-/// Those of version 4.
+/// Returns the IPv4 addresses of these interfaces.
 pub(crate) fn version_4() -> Vec<Ipv4Addr> {
     outside()
         .filter_map(|address| match address {
@@ -24,7 +24,7 @@ pub(crate) fn version_4() -> Vec<Ipv4Addr> {
         .collect()
 }
 
-/// The address of this host from which it reaches another. Nothing is sent.
+/// Returns the local address from which this host reaches `address`. Nothing is sent.
 pub(crate) fn towards(address: SocketAddr) -> Option<IpAddr> {
     let any: IpAddr = match address {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -35,8 +35,8 @@ pub(crate) fn towards(address: SocketAddr) -> Option<IpAddr> {
     socket.local_addr().ok().map(|local| local.ip())
 }
 
-/// Returns the addresses at which others reach a socket bound to `bound`: these, or, for the
-/// unspecified address, those of the interfaces. Without any interface, `bound` is returned.
+/// Returns the addresses at which others reach a socket bound to `bound`: its own, or those of the
+/// interfaces if it is unspecified. Without any interface, returns `bound`.
 pub(crate) fn reachable(bound: &TransportAddress) -> TransportAddress {
     if !bound.addresses.iter().any(IpAddr::is_unspecified) {
         return bound.clone();

@@ -14,11 +14,12 @@ use rserpool_proto::wire::{TransportAddress, TransportProtocol, UserMessage};
 use super::{Connection, Endpoint, Event, Purpose, SendError, Transport};
 use crate::runtime::Runtime;
 
-/// The number of messages that wait on a connection, and how many connections to be accepted.
+/// Maximum number of messages that wait on a connection, and of connections that wait to be
+/// accepted.
 const CAPACITY: usize = 64;
 
-/// A network of its own: endpoints reach each other if they were opened on clones of the same
-/// `Memory`. It looks like SCTP to those who use it, and has any IP address that one asks for.
+/// A network within the process. Endpoints reach each other if they were opened on clones of the
+/// same `Memory`. It behaves like SCTP, and has any IP address that is asked for.
 #[derive(Clone, Default)]
 pub struct Memory {
     network: Arc<Mutex<Network>>,
@@ -31,7 +32,7 @@ struct Network {
 }
 
 impl Network {
-    /// A port above those of servers that is not in use at `address`.
+    /// Returns a free port at `address`, above the range for servers.
     fn free_port(&mut self, address: IpAddr) -> Option<u16> {
         (0..u16::MAX).find_map(|_| {
             self.last_port = self.last_port.checked_add(1).unwrap_or(0).max(0x8000);
@@ -42,7 +43,7 @@ impl Network {
 }
 
 impl Memory {
-    /// A network without endpoints.
+    /// Creates a network without endpoints.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -183,10 +184,10 @@ enum Parcel {
 }
 
 struct MemoryConnection {
-    /// Our end, as long as the connection's first event has not been told.
+    /// The local end, until the connection's first event was returned.
     unannounced: Option<TransportAddress>,
     peer: TransportAddress,
-    /// None after the end was sent.
+    /// `None` after the end of the stream was sent.
     outgoing: Option<mpsc::Sender<Parcel>>,
     incoming: mpsc::Receiver<Parcel>,
 }
@@ -255,7 +256,7 @@ impl Connection for MemoryConnection {
     }
 }
 
-/// A connection that was never made.
+/// A connection that could not be established.
 #[derive(Debug)]
 struct Refused {
     peer: TransportAddress,

@@ -1,8 +1,8 @@
-//! Message-oriented transports: endpoints and connections, shaped like those of SCTP.
+//! Message-oriented transports: endpoints and connections modelled on those of SCTP.
 //!
-//! A [`Transport`] opens [`Endpoint`]s. An endpoint is one bound port that dials and accepts,
-//! because a registrar that looks after a pool element has to connect to where the element
-//! came from. A [`Connection`] is an SCTP association or a TCP connection; it carries
+//! A [`Transport`] opens [`Endpoint`]s. An endpoint is one bound port that both dials and accepts,
+//! because a registrar that monitors a pool element has to connect to the address that the element
+//! connected from. A [`Connection`] is an SCTP association or a TCP connection, and carries
 //! [`UserMessage`]s.
 
 pub(crate) mod interfaces;
@@ -28,16 +28,16 @@ pub use memory::Memory;
 pub use sctp::Sctp;
 pub use tcp::Tcp;
 
-/// A transport protocol that is available here.
+/// A transport protocol.
 pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// Returns the transport protocol.
     fn protocol(&self) -> TransportProtocol;
 
-    /// Opens an endpoint that accepts connections at `listen`, or dials only.
+    /// Opens an endpoint that accepts connections at `listen`, or only dials if that is `None`.
     ///
     /// # Errors
     ///
-    /// When the address cannot be had; nothing is open then.
+    /// Returns an error if the address cannot be bound. Nothing is open then.
     fn open(
         &self,
         runtime: &Arc<dyn Runtime>,
@@ -46,18 +46,19 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
     ) -> io::Result<Box<dyn Endpoint>>;
 }
 
-/// Use of an endpoint's connections. Transports with message boundaries and payload protocol
+/// The use of an endpoint's connections. Transports with message boundaries and payload protocol
 /// identifiers may ignore it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Purpose {
-    /// Messages of one protocol, each with its length: ASAP or ENRP.
+    /// Messages of one protocol, ASAP or ENRP, each with its own length field.
     Protocol(Ppid),
     /// A session: the application's data, and ASAP as its control channel.
     Session,
 }
 
-/// Returns whether an operation failed for want of descriptors or memory, and may not fail later.
+/// Returns whether an operation failed for want of descriptors or memory, so that it may succeed
+/// later.
 pub(crate) fn is_shortage(error: &io::Error) -> bool {
     #[cfg(unix)]
     if let Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS) = error.raw_os_error() {
@@ -66,138 +67,143 @@ pub(crate) fn is_shortage(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::OutOfMemory
 }
 
-/// One bound port.
+/// An endpoint: one bound port.
 pub trait Endpoint: fmt::Debug + Send + Sync {
-    /// Returns the address on which it accepts connections; `None` if it does not.
+    /// Returns the address on which the endpoint accepts connections; `None` if it only dials.
     fn local(&self) -> Option<&TransportAddress>;
 
-    /// Begins to connect. The connection's first event tells what became of it.
+    /// Begins to connect. The connection's first event reports the outcome.
     fn connect(&mut self, to: &TransportAddress) -> Box<dyn Connection>;
 
-    /// The next connection from outside, which is established already. Never ready where the
+    /// Polls for the next incoming connection, which is established already. Never ready if the
     /// endpoint does not accept.
     ///
     /// # Errors
     ///
-    /// When a connection could not be accepted, for want of descriptors or memory for instance.
-    /// Others may follow.
+    /// Returns an error if a connection could not be accepted, for want of descriptors or memory
+    /// for instance. Further connections may follow.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn Connection>>>;
 }
 
-/// An association or a connection. Dropping it aborts it.
+/// An SCTP association or a TCP connection. Dropping it aborts it.
 pub trait Connection: fmt::Debug + Send + Sync {
-    /// The other end: where it was dialled, or where it came from.
+    /// Returns the peer's address: the one that was dialled, or the source of an accepted
+    /// connection.
     fn peer(&self) -> &TransportAddress;
 
     /// Polls for the next event, and writes pending data. Cancel safety: nothing is lost if it is
     /// not called again. Must not be called after [`Event::Closed`] or [`Event::Lost`].
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event>;
 
-    /// Ready when [`Self::send`] has room for a message. Writes what is still to be written.
+    /// Ready when [`Self::send`] has room for a message. Also writes pending data.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
-    /// Ready when all that [`Self::send`] took is written, or never will be. By default, where
-    /// [`Self::poll_ready`] is, which suits transports that write at once.
+    /// Ready when all messages accepted by [`Self::send`] are written, or cannot be written any
+    /// more. The default implementation calls [`Self::poll_ready`], which suits transports that
+    /// write at once.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_ready(cx)
     }
 
-    /// Takes a message to send. It is written by the other methods.
+    /// Queues a message to send. It is written by the other methods.
     ///
     /// # Errors
     ///
-    /// When it is not taken, see there.
+    /// Returns an error if the message is not accepted, see [`SendError`].
     fn send(&mut self, message: UserMessage) -> Result<(), SendError>;
 
-    /// Writes what is still to be written, tells the peer that this is all, and waits until it
-    /// has nothing more to say either. The caller sets the limit to that.
+    /// Writes pending data, closes the sending direction, and waits until the peer has closed the
+    /// other one. The caller limits the time for that.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
-    /// Has the transport make sure that the peer is there whenever it was not heard of for
-    /// `interval`. One that stays silent for a few of them is lost. Transports that notice
-    /// without asking need not do anything.
+    /// Makes the transport probe the peer whenever nothing was received for `interval`. A peer that
+    /// stays silent for a few intervals is lost. Transports that notice a lost peer without probing
+    /// need not do anything.
     ///
     /// # Errors
     ///
-    /// When the connection is not there, or the transport does not do it as often or as seldom.
+    /// Returns an error if the connection is not established, or the transport does not support
+    /// this interval.
     fn set_heartbeat(&mut self, interval: Duration) -> io::Result<()> {
         let _ = interval;
         Ok(())
     }
 
-    /// Its paths, where the transport is one that has several, and the connection is there.
+    /// Returns the paths; `None` if the transport has only one, or the connection is not
+    /// established.
     fn paths(&mut self) -> Option<&mut dyn Paths> {
         None
     }
 }
 
-/// The paths of a connection between two hosts that may have several addresses each. Its first
-/// addresses are those that the endpoint was bound to and the peer was dialled at.
+/// The paths of a connection between two hosts, each of which may have several addresses. The first
+/// addresses are those that the endpoint was bound to and that were dialled.
 pub trait Paths {
-    /// Our addresses.
+    /// Returns the local addresses.
     ///
     /// # Errors
     ///
-    /// When the connection is over.
+    /// Returns an error if the connection is over.
     fn local(&self) -> io::Result<TransportAddress>;
 
-    /// The peer's addresses.
+    /// Returns the peer's addresses.
     ///
     /// # Errors
     ///
-    /// When the connection is over.
+    /// Returns an error if the connection is over.
     fn peer(&self) -> io::Result<TransportAddress>;
 
-    /// The peer's address to which data go.
+    /// Returns the peer's address to which data is sent.
     ///
     /// # Errors
     ///
-    /// When the connection is over.
+    /// Returns an error if the connection is over.
     fn primary(&self) -> io::Result<IpAddr>;
 
-    /// Has data go to this address of the peer, as long as it is reached there.
+    /// Sets the peer's address to which data is sent, as long as the peer is reachable there.
     ///
     /// # Errors
     ///
-    /// When the peer does not have the address.
+    /// Returns an error if the peer does not have the address.
     fn set_primary(&mut self, address: IpAddr) -> io::Result<()>;
 
     /// Returns the smoothed round-trip time of the primary path (RFC 9260 section 6.3.1), as
-    /// exactly as the transport knows it.
+    /// precisely as the transport knows it.
     ///
     /// # Errors
     ///
-    /// When the connection is over.
+    /// Returns an error if the connection is over.
     fn round_trip_time(&self) -> io::Result<Duration>;
 
-    /// Adds an address of ours to the live connection, and tells the peer (RFC 5061). It counts
-    /// once [`Self::local`] has it, after a round trip.
+    /// Adds a local address to the established connection, and informs the peer (RFC 5061). It
+    /// takes effect once [`Self::local`] returns it, after a round trip.
     ///
     /// # Errors
     ///
-    /// When the host does not have the address, or the peer does not know how to add one.
+    /// Returns an error if the host does not have the address, or the peer does not support the
+    /// change.
     fn add_local(&mut self, address: IpAddr) -> io::Result<()>;
 
-    /// Takes an address of ours off the live connection, and tells the peer (RFC 5061).
+    /// Removes a local address from the established connection, and informs the peer (RFC 5061).
     ///
     /// # Errors
     ///
-    /// When the connection does not have the address, or no other.
+    /// Returns an error if the connection does not have the address, or has no other.
     fn remove_local(&mut self, address: IpAddr) -> io::Result<()>;
 }
 
-/// Event of a connection.
+/// Event of a [`Connection`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// The connection that was dialled is there. Always the first event of such a one.
+    /// A dialled connection is established. Always the first event of such a connection.
     Established {
-        /// Our end.
+        /// The local end.
         local: TransportAddress,
         /// The other end.
         peer: TransportAddress,
     },
-    /// A message came.
+    /// A message was received.
     Message(UserMessage),
     /// A path of a multi-homed connection failed, or works again. The connection goes on.
     Path {
@@ -206,40 +212,41 @@ pub enum Event {
         /// True if it works.
         up: bool,
     },
-    /// Addresses of the live connection changed, or its peer's (RFC 5061). What only we changed may
-    /// not be told: [`Paths::local`] knows.
+    /// The local or the peer's addresses of the established connection changed (RFC 5061). A local
+    /// change may not be reported: [`Paths::local`] returns it.
     Addresses {
-        /// Our end.
+        /// The local end.
         local: TransportAddress,
         /// The other end.
         peer: TransportAddress,
     },
-    /// A message was given up: its [`Reliability`](rserpool_proto::wire::Reliability) had an end, or the
-    /// connection has. The bytes are those that the transport still had.
+    /// A message was not delivered: the limit of its
+    /// [`Reliability`](rserpool_proto::wire::Reliability) was reached, or the connection was lost.
+    /// Contains the bytes that the transport still had.
     SendFailed(UserMessage),
-    /// The peer closed in good order. The last event.
+    /// The peer closed the connection in good order. The last event.
     Closed,
-    /// The connection broke or could not be made. The last event.
+    /// The connection broke or could not be established. The last event.
     Lost(io::Error),
 }
 
-/// Why a message was not taken. The connection is as it was.
+/// Error of sending a message, which was not accepted. The connection is unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// The message is longer than the transport carries.
+    /// The message is too long for the transport.
     #[error("a message of {length} bytes is too long: at most {limit} are carried")]
     TooLong {
         /// Length of the message.
         length: usize,
-        /// The longest that it may be.
+        /// Maximum length of a message.
         limit: usize,
     },
     /// The transport has no messages without data.
     #[error("a message without data cannot be sent")]
     Empty,
-    /// The payload protocol identifier of ASAP is the control channel's, and data never have it
-    /// (RFC 5352 section 5).
+    /// The payload protocol identifier of ASAP is reserved for the control channel, and must not be
+    /// used for data (RFC 5352 section 5).
     #[error("data cannot be sent as ASAP messages")]
     Reserved,
     /// The connection has no such stream.
@@ -250,10 +257,10 @@ pub enum SendError {
         /// Number of streams, the first of which is 0.
         streams: u16,
     },
-    /// Too much is waiting to be written: the peer does not read fast enough.
+    /// Too much data waits to be written: the peer does not read fast enough.
     #[error("too much is waiting to be written")]
     Full,
-    /// There is no connection, yet or any more.
+    /// The connection is not established, or is over.
     #[error("not connected")]
     NotConnected,
 }

@@ -1,5 +1,5 @@
-//! UDP multicast: announcements of registrars (RFC 5352 section 3.6), and their presence among
-//! each other (RFC 5353 section 3.1).
+//! UDP multicast: announcements of registrars (RFC 5352 section 3.6), and presence messages between
+//! them (RFC 5353 section 3.1).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
@@ -16,26 +16,27 @@ use crate::runtime::{Interest, RegisteredSocket, Runtime};
 /// Time to live of multicast messages, as in rsplib.
 const TIME_TO_LIVE: u32 = 30;
 
-/// More than any message that is for all.
+/// Room for a datagram: larger than any multicast message.
 const DATAGRAM_SIZE: usize = 2048;
 
-/// Listens to the groups of one protocol, and sends to them where it has a port to do so from.
+/// Receives the messages of one protocol's groups, and sends to them if it has a socket to send
+/// from.
 #[derive(Debug)]
 pub struct Multicast {
     protocol: Ppid,
     groups: Vec<SocketAddrV4>,
     listener: Box<dyn RegisteredSocket>,
-    /// The same socket, of a type that receives into plain bytes.
+    /// The listener's socket as a type that receives into plain bytes.
     receiver: UdpSocket,
     sender: Option<Socket>,
-    /// The addresses to send from; all where there are none.
+    /// The local addresses to send from; all if empty.
     sources: Vec<IpAddr>,
 }
 
 fn udp_socket(port: u16) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
-    // Everyone on this host listens at the same port.
+    // Several programs on a host listen on the same port.
     socket.set_reuse_address(true)?;
     #[cfg(all(unix, not(target_os = "linux"), not(target_os = "solaris")))]
     socket.set_reuse_port(true)?;
@@ -44,13 +45,13 @@ fn udp_socket(port: u16) -> io::Result<Socket> {
 }
 
 impl Multicast {
-    /// Joins the groups of `protocol`, which share a port, on all interfaces. With `send_from`,
-    /// where the protocol is offered, messages can be sent: from there, for receivers may take
-    /// the source for the address of who sent it.
+    /// Joins the groups of `protocol`, which share a port, on all interfaces. Messages can be sent
+    /// only with `send_from`, the address at which the protocol is offered: they are sent from
+    /// there, since receivers may take the source for the sender's address.
     ///
     /// # Errors
     ///
-    /// When the ports cannot be had, or there is no group.
+    /// Returns an error if the port cannot be bound, or `groups` is empty.
     pub fn open(
         runtime: &Arc<dyn Runtime>,
         protocol: Ppid,
@@ -61,7 +62,7 @@ impl Multicast {
         let listener = udp_socket(port)?;
         for group in &groups {
             for interface in interfaces::version_4() {
-                // An interface without multicast is one where there are no announcements.
+                // On an interface without multicast, there are no announcements.
                 let _ = listener.join_multicast_v4(group.ip(), &interface);
             }
         }
@@ -84,14 +85,14 @@ impl Multicast {
         Ok(Self { protocol, groups, listener, receiver, sender, sources })
     }
 
-    /// The protocol of the messages.
+    /// Returns the protocol of the messages.
     #[must_use]
     pub fn protocol(&self) -> Ppid {
         self.protocol
     }
 
-    /// Sends a message to all groups on the interfaces that it may come from. What cannot be sent is lost, as any
-    /// datagram may be.
+    /// Sends a message to all groups, on each interface whose address is among the sources. Errors
+    /// are ignored, since any datagram may be lost.
     pub fn send(&self, payload: &[u8]) {
         let Some(sender) = &self.sender else { return };
         for interface in interfaces::version_4() {
@@ -106,11 +107,11 @@ impl Multicast {
         }
     }
 
-    /// The next message, and where it came from.
+    /// Polls for the next message. Returns it with its source address.
     ///
     /// # Errors
     ///
-    /// What the socket says; others may follow.
+    /// Returns the socket's error; further messages may follow.
     pub fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,5 +1,5 @@
-//! Registers many elements over one connection, acknowledges each of their keep-alives, and tells how
-//! many the registrar removed all the same.
+//! Registers many elements over one connection, acknowledges all of their keep-alives, and reports
+//! how many the registrar removed nevertheless.
 #![allow(clippy::disallowed_methods, reason = "it measures a real process")]
 
 use std::fs;
@@ -14,15 +14,15 @@ use rserpool_proto::testing::by_hand::registration;
 use rserpool_proto::wire::asap::{self, Body};
 use rserpool_proto::wire::{RegistrationLife, TransportAddress};
 
-/// The elements of a pool.
+/// Number of elements in a pool.
 const POOL_SIZE: u32 = 1000;
-/// Registrations that are on their way at a time.
+/// Number of registrations in progress at a time.
 const BATCH: u32 = 1000;
 
-/// Elements that do nothing but be there.
+/// Registers elements that are idle except for their keep-alives
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// The command `rserpool`.
+    /// Path of the `rserpool` command
     #[arg(long, default_value = "target/release/rserpool")]
     rserpool: PathBuf,
     #[arg(long, default_value_t = 1_000_000)]
@@ -53,7 +53,7 @@ fn main() -> io::Result<()> {
     outcome
 }
 
-/// Registers them, and acknowledges until the time is over.
+/// Registers the elements, and acknowledges keep-alives until the time is over.
 fn look_after(at: SocketAddr, arguments: &Arguments, registrar: u32) -> io::Result<()> {
     let mut stream = connect(at)?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
@@ -96,7 +96,7 @@ fn look_after(at: SocketAddr, arguments: &Arguments, registrar: u32) -> io::Resu
     Ok(())
 }
 
-/// Waits for the registrar.
+/// Connects to the registrar, once it accepts connections.
 fn connect(at: SocketAddr) -> io::Result<TcpStream> {
     let begin = Instant::now();
     loop {
@@ -115,12 +115,12 @@ struct Seen {
     refused: u32,
     removed: u32,
     acknowledged: u64,
-    /// Of whole messages, to be written when there is nothing to read.
+    /// Complete messages, which are written when there is nothing to read.
     acknowledgements: Vec<u8>,
 }
 
 impl Seen {
-    /// Reads a message and answers it, if it is one to be answered.
+    /// Reads a message, and answers it if it needs an answer.
     fn answer(
         &mut self,
         reader: &mut BufReader<TcpStream>,

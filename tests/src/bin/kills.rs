@@ -1,5 +1,5 @@
-//! Kills registrars of real processes while elements are registered, and tells what users and
-//! watchers of the pools saw of that.
+//! Kills real registrar processes while elements are registered, and reports what users and
+//! subscribers of the pools observed.
 #![allow(clippy::disallowed_methods, reason = "it measures real processes")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,28 +21,28 @@ use rserpool_proto::wire::parameter::ItemCount;
 use rserpool_proto::wire::{PoolElementId, PoolHandle, TransportAddress, asap};
 use rserpool_tokio::TokioRuntime;
 
-/// The elements of a pool.
+/// Number of elements in a pool.
 const POOL_SIZE: usize = 8;
-/// The elements of a process, which have two descriptors each.
+/// Number of elements in a process, each of which has two descriptors.
 const PROCESS_SIZE: usize = 4000;
 
-/// Kills registrars by SIGKILL, starts them again, and looks on without a pause.
+/// Kills registrars by SIGKILL, restarts them, and observes the pools all the time
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// The command `rserpool`.
+    /// Path of the `rserpool` command
     #[arg(long, default_value = "target/release/rserpool")]
     rserpool: PathBuf,
     #[arg(long, default_value_t = 3)]
     registrars: usize,
-    /// Elements, eight in each pool, each with a connection of its own.
+    /// Number of elements, eight in each pool, each with a connection of its own
     #[arg(long, default_value_t = 8)]
     elements: usize,
     #[arg(long, default_value_t = 100)]
     kills: usize,
-    /// The time that a registrar stays away, and how long it is there before the next is killed.
+    /// Time that a registrar is down, and time that it then runs before the next one is killed
     #[arg(long, value_name = "SECONDS", default_value_t = 3.0)]
     pause: f64,
-    /// Runs elements alone: from this one on, at these registrars.
+    /// Only runs elements: from this number on, at these registrars
     #[arg(long, hide = true)]
     from: Option<usize>,
     #[arg(long, hide = true)]
@@ -106,17 +106,18 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// What the answers said.
+/// Statistics of the answers.
 #[derive(Debug, Default)]
 struct Seen {
     answers: u64,
-    /// Answers that there is no such pool, and elements that were not in an answer.
+    /// Number of answers that there is no such pool, and of elements that were missing in an
+    /// answer.
     unknown: u64,
     missing: u64,
     missing_elements: BTreeSet<usize>,
     longest: Duration,
     slowest: Duration,
-    /// The registrars that have told all elements.
+    /// The registrars that have returned all elements.
     complete: BTreeSet<SocketAddr>,
 }
 
@@ -126,11 +127,11 @@ impl Seen {
     }
 }
 
-/// Asks one registrar for all pools, over and over, as long as the program runs.
+/// Asks one registrar for all pools, again and again, until the program exits.
 fn look(at: SocketAddr, elements: usize, seen: &Mutex<Seen>) {
     let pools = elements.div_ceil(POOL_SIZE);
     loop {
-        // It is away, or does not accept connections yet.
+        // The registrar is down, or does not accept connections yet.
         let Ok(mut stream) = TcpStream::connect(at) else {
             thread::sleep(Duration::from_millis(5));
             continue;
@@ -139,7 +140,7 @@ fn look(at: SocketAddr, elements: usize, seen: &Mutex<Seen>) {
     }
 }
 
-/// As long as the connection lasts.
+/// Asks a registrar for all pools until the connection is lost.
 fn look_once(
     stream: &mut TcpStream,
     at: SocketAddr,
@@ -184,7 +185,7 @@ fn look_once(
                         }
                     } else {
                         complete = false;
-                        // One that starts is told of elements bit by bit.
+                        // A registrar that starts learns of the elements gradually.
                         if told.contains(&number) {
                             seen.missing += 1;
                             seen.missing_elements.insert(number);
@@ -222,7 +223,7 @@ fn identifier(number: usize) -> PoolElementId {
     PoolElementId(u32::try_from(number + 1).expect("not so many"))
 }
 
-/// Counts the elements of the first pool that are said to have left.
+/// Counts the elements of the first pool that are reported to have left.
 async fn watch(network: Network, registrars: Vec<SocketAddr>, left: Arc<AtomicU32>) {
     let registrars = registrars.into_iter().map(TransportAddress::tcp);
     let user = PoolUser::new(&network, registrars).expect("TCP is there");
@@ -239,7 +240,7 @@ async fn run_elements(network: &Network, from: usize, arguments: &Arguments) -> 
     let registrars: Vec<_> = arguments.at.iter().copied().map(TransportAddress::tcp).collect();
     let mut elements = Vec::new();
     for number in from..to {
-        // Each has its favourite, so that all registrars are homes.
+        // Each element begins with another registrar, so that all registrars are home registrars.
         let mut registrars = registrars.clone();
         registrars.rotate_left(number % arguments.at.len());
         let element = PoolElement::builder(network, handle(number / POOL_SIZE), registrars)
@@ -250,17 +251,17 @@ async fn run_elements(network: &Network, from: usize, arguments: &Arguments) -> 
             .map_err(io::Error::other)?;
         elements.push(element);
     }
-    // Until the other end is closed.
+    // Waits until standard input closes.
     tokio::task::spawn_blocking(|| io::stdin().read(&mut [0]))
         .await
         .map_err(io::Error::other)??;
     Ok(())
 }
 
-/// The processes.
+/// The processes of the test.
 struct Cluster<'a> {
     arguments: &'a Arguments,
-    /// Where each offers ASAP and ENRP.
+    /// The addresses at which each registrar offers ASAP and ENRP.
     ports: Vec<(SocketAddr, SocketAddr)>,
     registrars: Vec<Child>,
     elements: Vec<Child>,
@@ -269,7 +270,7 @@ struct Cluster<'a> {
 
 impl<'a> Cluster<'a> {
     fn start(arguments: &'a Arguments) -> io::Result<Self> {
-        // Not the ports that connections are given, which may be taken when one is started again.
+        // Not from the range of ephemeral ports, which may be in use when a registrar is restarted.
         let free = (5000..30_000_u16)
             .map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
             .filter(|at| TcpListener::bind(at).is_ok());
@@ -311,7 +312,7 @@ impl<'a> Cluster<'a> {
         let mut command = Command::new(&self.arguments.rserpool);
         command.args(["registrar", "--transport", "tcp", "--no-announce", "-v"]);
         command.args(["--asap", &asap.to_string(), "--enrp", &enrp.to_string()]);
-        // All are on one host here.
+        // All clients are on one host here.
         for limit in ["connections", "elements", "registrations", "resolutions"] {
             command.args([&format!("--max-{limit}"), "1000000"]);
         }
@@ -332,7 +333,7 @@ impl<'a> Cluster<'a> {
         Ok(())
     }
 
-    /// Returns the number of elements the registrars say to have removed.
+    /// Returns the number of elements that the registrars logged as removed.
     fn removed(&self) -> io::Result<usize> {
         let mut removed = 0;
         for number in 0..self.registrars.len() {

@@ -1,5 +1,5 @@
-//! Puts the faults of tests/data/mutants.txt into a copy of the code, one after the other, and runs
-//! the tests that are to find them.
+//! Applies the faults of tests/data/mutants.txt to a copy of the code, one at a time, and runs the
+//! tests that have to find them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,10 +10,10 @@ use std::process::{Command, ExitCode, Stdio};
 use clap::Parser;
 use rserpool_tests::mutants::{self, Mutant};
 
-/// Says of each fault whether the tests find it, and fails where they do not.
+/// Reports for each fault whether the tests find it, and fails if one is not found
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Only those whose name has this in it.
+    /// Only faults whose names contain this text
     #[arg(default_value = "")]
     name: String,
 }
@@ -40,8 +40,8 @@ struct Copy {
 }
 
 impl Copy {
-    /// Makes it what the checkout is. What is the same already keeps its time, since cargo looks at
-    /// that.
+    /// Makes the copy equal to the checkout. Unchanged files keep their modification times, which
+    /// cargo compares.
     fn fill(&self, root: &Path) -> io::Result<()> {
         let listed =
             Command::new("git").args(["ls-files", "-z", "--cached"]).current_dir(root).output()?;
@@ -79,7 +79,7 @@ impl Copy {
         Ok(outcome)
     }
 
-    /// Builds the tests of a mutant, or runs them. Whether that succeeds.
+    /// Builds or runs the tests of a mutant. Returns whether that succeeded.
     fn cargo(&self, mutant: &Mutant, build_only: bool) -> io::Result<bool> {
         let mut command = Command::new(env!("CARGO"));
         command.args(["test", "-q", "--locked"]).current_dir(&self.code);

@@ -1,4 +1,4 @@
-//! Prints how often pool users go to each server, for all policies: the table in
+//! Prints the proportion in which pool users select each server, for all policies: the table in
 //! docs/CONFORMANCE.md.
 
 use std::io::{self, Write};

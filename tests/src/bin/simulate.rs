@@ -1,4 +1,4 @@
-//! Runs the simulation for many seeds, or one of them again.
+//! Runs the simulation with many seeds, or repeats one of them.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -11,27 +11,27 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rserpool_proto::testing::simulation::{self, Tally};
 use rserpool_proto::wire::Ppid;
 
-/// Registrars, elements and users under faults drawn at random, in virtual time.
+/// Simulates registrars, elements and users with random faults, in virtual time
 ///
-/// Ends at the first seed that breaks a rule, and says how to see what happened.
+/// Stops at the first seed that breaks a rule, and prints how to see what happened
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// The number of seeds.
+    /// Number of seeds
     #[arg(long, default_value_t = 1000, conflicts_with = "seed")]
     seeds: u64,
-    /// The first of them.
+    /// The first seed
     #[arg(long, default_value_t = 0, conflicts_with = "seed")]
     first: u64,
-    /// Only this one.
+    /// Run only this seed
     #[arg(long)]
     seed: Option<u64>,
-    /// Print what happened, a line each.
+    /// Print the events, one per line
     #[arg(long, requires = "seed")]
     trace: bool,
-    /// Adds hosts that speak this protocol, ASAP or ENRP, and do what they like.
+    /// Add hosts that speak this protocol, ASAP or ENRP, and send arbitrary messages
     #[arg(long, value_name = "PROTOCOL", value_parser = protocol)]
     adversary: Option<Ppid>,
-    /// Goes on after a seed that breaks a rule.
+    /// Continue after a seed that breaks a rule
     #[arg(long)]
     keep_going: bool,
 }
@@ -56,7 +56,7 @@ fn one(seed: u64, adversary: Option<Ppid>, trace: bool) -> ExitCode {
     let outcome = simulation::run(seed, adversary, trace);
     let mut out = io::stdout().lock();
     for line in &outcome.trace {
-        // Who reads this may have seen enough.
+        // The reader may stop early.
         if writeln!(out, "{line}").is_err() {
             return ExitCode::SUCCESS;
         }

@@ -1,9 +1,9 @@
-//! Options that limit what one host may take.
+//! Options that limit the resources that one host may use.
 
 use clap::Args;
 use rserpool::{Limits, RegistrarConfig};
 
-/// Limits on what one host may take, and all of them. 0 is no limit.
+/// Limits on the resources that one host may use, and on those of all hosts. 0 is no limit.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Limits")]
 pub(super) struct LimitOptions {
@@ -22,7 +22,7 @@ pub(super) struct LimitOptions {
     /// Bytes of the pool elements of all hosts
     #[arg(long, value_name = "BYTES", default_value_t = 256 << 20)]
     max_bytes_in_all: usize,
-    /// Pools that one host may be told of when they change
+    /// Pools whose changes one host may subscribe to
     #[arg(long, value_name = "N", default_value_t = 16_384)]
     max_subscriptions: usize,
     /// Handles that one host may resolve each second
@@ -31,7 +31,7 @@ pub(super) struct LimitOptions {
     /// Elements that one host may report as unreachable each second
     #[arg(long, value_name = "N", default_value_t = 100)]
     max_reports: u32,
-    /// Hosts that report an element as unreachable until it has only a second left to answer
+    /// Hosts that must report an element as unreachable until it has only a second left to answer
     #[arg(long, value_name = "N", default_value_t = 3)]
     max_bad_pe_reports: usize,
     /// Registrations of one host each second

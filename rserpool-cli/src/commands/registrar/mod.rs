@@ -23,10 +23,10 @@ use limits::LimitOptions;
 use selection::SelectionOptions;
 use timers::TimerOptions;
 
-/// The longest that a stop may take, even if the registrar's thread does not run.
+/// Maximum time for a shutdown, even if the registrar's thread hangs.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Run a registrar, where servers register and clients look for them
+/// Run a registrar, with which servers register and which clients ask for servers
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// ASAP address to listen on, for servers and clients; over SCTP, repeat it for further
@@ -34,7 +34,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "ADDR", value_parser = options::address,
           default_value = options::DEFAULT_REGISTRAR)]
     asap: Vec<SocketAddr>,
-    /// Do not announce the registrar in the local network. One at a loopback address is not
+    /// Do not announce the registrar in the local network. A registrar at a loopback address is
+    /// never announced
     #[arg(long)]
     no_announce: bool,
     /// ENRP address to listen on, for other registrars [default: port 9901 of the address of
@@ -58,7 +59,7 @@ pub(crate) struct Arguments {
     /// Print the addresses as JSON
     #[arg(long)]
     json: bool,
-    /// End when standard input ends
+    /// Exit when standard input closes
     #[arg(long, hide = true)]
     until_eof: bool,
 }
@@ -69,7 +70,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let first = first.context("no address for ASAP")?;
     let mut address = TransportAddress::new(network.protocol(), first);
     address.addresses.extend(further);
-    // TCP has one address alone.
+    // TCP uses only one address.
     let addresses: Vec<_> = network
         .protocols()
         .map(|protocol| match protocol {
@@ -117,8 +118,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A registrar is one task, for which a thread of its own is best; and the thread that hears of signals
-/// works whatever happens to that one.
+/// A registrar is one task, and runs best on a thread of its own. The thread that handles signals
+/// is independent of it.
 #[cfg(unix)]
 fn runtime() -> anyhow::Result<Arc<dyn Runtime>> {
     Ok(Arc::new(rserpool_mio::MioRuntime::start()?))
@@ -130,15 +131,15 @@ fn runtime() -> anyhow::Result<Arc<dyn Runtime>> {
     Ok(Arc::new(rserpool_tokio::TokioRuntime::try_current().context("no runtime")?))
 }
 
-/// Starts the registrar. Where nobody said where to offer ENRP and the usual port is taken, it
-/// takes any: there may be several registrars on a host.
+/// Starts the registrar. If --enrp is not given and the usual port is taken, ENRP is offered at any
+/// free port, since there may be several registrars on a host.
 fn start(
     network: &Network,
     addresses: &[TransportAddress],
     config: RegistrarConfig,
     arguments: &Arguments,
 ) -> anyhow::Result<Registrar> {
-    // By default it is at the addresses of ASAP.
+    // By default, ENRP is offered at the addresses of ASAP.
     let address = addresses.first().context("no address for ASAP")?;
     let usual = TransportAddress { port: options::ENRP_PORT, ..address.clone() };
     let at = |address| TransportAddress::new(network.protocol(), address);

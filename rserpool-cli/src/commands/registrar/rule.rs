@@ -1,9 +1,11 @@
-//! Selection policies that an operator defines, by an expression for each element.
+//! Selection policies that an operator defines by an expression, which is evaluated for each
+//! element.
 //!
-//! An expression, not a module to load: it is checked when it is read, is bounded by what it is (no
-//! loops, no memory of its own), cannot end the registrar, and needs no compiler at the operator's
-//! place. It is evaluated once for each registration, not for each selection. Who needs more writes a
-//! [`SelectionPolicy`](rserpool::proto::policy::SelectionPolicy) and a registrar of five lines.
+//! Expressions were chosen instead of loadable modules. An expression is checked when it is read,
+//! is bounded (it has no loops and no memory), cannot crash the registrar, and needs no compiler on
+//! the operator's host. It is evaluated once for each registration, not for each selection. For
+//! more, write a [`SelectionPolicy`](rserpool::proto::policy::SelectionPolicy) and a registrar of
+//! five lines.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -12,14 +14,15 @@ use exmex::prelude::*;
 use rserpool::proto::policy::{ByOrder, ByWeight, Order, Policies, Weight};
 use rserpool::{PolicyParameters, PolicyType};
 
-/// The longest rule.
+/// Maximum length of a rule in bytes.
 const MAX_LENGTH: usize = 1000;
-/// Three digits behind the point count in an order. Values beyond 9e15 are equal.
+/// Factor from values to sort keys: three decimal places count in an order. Values beyond 9e15 are
+/// equal.
 const SCALE: f64 = 1000.0;
-/// The most words of an element's policy that it may use.
+/// Maximum number of words of an element's policy that a rule may use.
 const MAX_WORDS: usize = 64;
 
-/// A policy of one's own.
+/// A policy that the operator defines.
 #[derive(Debug, Clone)]
 pub(super) struct Rule {
     policy_type: PolicyType,
@@ -34,11 +37,11 @@ enum Kind {
     Weight,
 }
 
-/// A number for the words of an element's policy.
+/// An expression that maps the words of an element's policy to a number.
 #[derive(Debug)]
 struct Expression {
     parsed: FlatEx<f64>,
-    /// Parameter word that each variable stands for, in the order of their names.
+    /// Index of the parameter word for each variable, in the order of the variables' names.
     variables: Vec<usize>,
 }
 
@@ -103,11 +106,12 @@ impl FromStr for Expression {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // It would come after a minus sign, and from the left: not what one is used to.
+        // The parser would apply it after a minus sign, and from the left, unlike the usual
+        // convention.
         if text.contains('^') {
             return Err("there is no ^: write products".to_owned());
         }
-        // Words are variables, whose names may have anything between braces.
+        // Words are parsed as variables, whose names may contain anything in braces.
         let braced = text.replace("words[", "{words[").replace(']', "]}");
         let parsed = FlatEx::parse(&braced).map_err(|error| error.to_string())?;
         let word = |name: &String| {
@@ -136,7 +140,7 @@ impl Expression {
     }
 }
 
-/// The nearest number of 32 bits; 0 for what is no number.
+/// Returns the nearest 32-bit number; 0 for NaN.
 fn word(value: f64) -> u32 {
     value.round() as u32
 }
@@ -151,7 +155,7 @@ impl Order for Rule {
     }
 
     fn key(&self, parameters: &PolicyParameters) -> u64 {
-        // Negative ones in front of the others. What is no number comes last.
+        // Maps negative values in front of the others. NaN comes last.
         let value = self.value.evaluate(parameters);
         if value.is_nan() { u64::MAX } else { ((value * SCALE).round() as i64).abs_diff(i64::MIN) }
     }

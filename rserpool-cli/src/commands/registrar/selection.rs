@@ -8,28 +8,28 @@ use rserpool::proto::policy::Policies;
 
 use super::rule::Rule;
 
-/// The elements that users are given.
+/// The elements in answers to pool users.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Selection")]
 pub(super) struct SelectionOptions {
-    /// Elements of an answer to who does not say how many
+    /// Number of elements in an answer if the user does not ask for a number
     #[arg(long, value_name = "N", default_value_t = 32)]
     items: u32,
-    /// Elements of an answer at most
+    /// Maximum number of elements in an answer
     #[arg(long, value_name = "N", default_value_t = 128)]
     max_items: u32,
-    /// Elements of an answer that count as selected, the first ones: rsplib's MaxIncrement
-    /// [default: 1]
+    /// Number of elements in an answer that count as selected, from the first: rsplib's
+    /// MaxIncrement [default: 1]
     #[arg(long, value_name = "N")]
     max_increment: Option<usize>,
     /// Granularity of the distances of elements, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 50)]
     distance_step: u64,
-    /// A policy of one's own: NUMBER=order:EXPR selects the elements with the smallest value first,
-    /// NUMBER=weight:EXPR draws them in proportion to it. EXPR has `words[0]`, `words[1]` ... of the
-    /// element's policy, `load` (which is `words[0]`), numbers, + - * / ( ), min, max, sqrt, ln ...;
-    /// behind a semicolon, a second one is what each selection adds to the order or takes off the
-    /// weight. May be repeated
+    /// Define a policy: NUMBER=order:EXPR selects the elements with the smallest value first,
+    /// NUMBER=weight:EXPR draws them in proportion to it. EXPR may use `words[0]`, `words[1]` ...
+    /// of the element's policy, `load` (which is `words[0]`), numbers, + - * / ( ), min, max, sqrt,
+    /// ln ...; a second expression after a semicolon is what each selection adds to the order or
+    /// subtracts from the weight. May be repeated
     #[arg(long, value_name = "NUMBER=KIND:EXPR")]
     define_policy: Vec<Rule>,
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 use clap::Args;
 use rserpool::RegistrarConfig;
 
-/// A year is more than any timer wants.
+/// Maximum value of a timer in seconds: one year.
 const LONGEST: f64 = 365.0 * 24.0 * 60.0 * 60.0;
 
-/// Seconds, with a fraction where it matters.
+/// Parses a number of seconds, which may have a fraction.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
     if !(0.0..=LONGEST).contains(&seconds) {
@@ -17,7 +17,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
-/// Seconds between what happens again and again, which cannot be none.
+/// Parses an interval in seconds, which must not be zero.
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = seconds(text)?;
     if interval < Duration::from_millis(10) {
@@ -26,45 +26,45 @@ fn interval(text: &str) -> Result<Duration, String> {
     Ok(interval)
 }
 
-/// Timers, in seconds. On a slow network they want to be longer.
+/// Timers, in seconds. Slow networks need longer ones.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Timers")]
 pub(super) struct TimerOptions {
     /// Interval between keep-alives to an element
     #[arg(long, value_name = "SECONDS", value_parser = interval, default_value = "5")]
     keep_alive_interval: Duration,
-    /// The time that it may take to answer
+    /// Time that an element may take to answer a keep-alive
     #[arg(long, value_name = "SECONDS", value_parser = interval, default_value = "5")]
     keep_alive_timeout: Duration,
     /// Interval between presence messages to other registrars: PEER-HEARTBEAT-CYCLE [default: 2,
     /// with --compatibility rfc 30]
     #[arg(long, value_name = "SECONDS", value_parser = interval)]
     heartbeat_cycle: Option<Duration>,
-    /// The time that another registrar may be silent: MAX-TIME-LAST-HEARD [default: 3, with
+    /// Time after which a silent registrar is probed: MAX-TIME-LAST-HEARD [default: 3, with
     /// --compatibility rfc 61]
     #[arg(long, value_name = "SECONDS", value_parser = interval)]
     max_time_last_heard: Option<Duration>,
-    /// The time that it may not answer then: MAX-TIME-NO-RESPONSE [default: 1.5, with
+    /// Time that it may take to answer the probe: MAX-TIME-NO-RESPONSE [default: 1.5, with
     /// --compatibility rfc 5]
     #[arg(long, value_name = "SECONDS", value_parser = interval)]
     max_time_no_response: Option<Duration>,
-    /// The time to look for a mentor
+    /// Time to look for a mentor
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "5")]
     mentor_discovery: Duration,
-    /// The time that other registrars may take to agree to a takeover
+    /// Time that other registrars may take to agree to a takeover
     #[arg(long, value_name = "SECONDS", value_parser = interval, default_value = "5")]
     takeover_expiry: Duration,
-    /// The time that a registrar that starts alone does not say that a pool does not exist
+    /// Time in which a registrar that started alone does not report that a pool does not exist
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "3")]
     ready_after: Duration,
-    /// The time that another registrar that connects may take to say who it is
+    /// Time that a registrar which connects may take to identify itself
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "10")]
     first_message_timeout: Duration,
     /// Interval between announcements, multiplied by the number of registrars that announce:
     /// T6-Serverannounce
     #[arg(long, value_name = "SECONDS", value_parser = interval, default_value = "1")]
     announce_interval: Duration,
-    /// The time that an announcement counts: T7-ENRPoutdate
+    /// Time after which an announcement is outdated: T7-ENRPoutdate
     #[arg(long, value_name = "SECONDS", value_parser = interval, default_value = "5")]
     announce_outdate: Duration,
 }

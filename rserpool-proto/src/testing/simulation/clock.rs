@@ -1,11 +1,11 @@
-//! Clocks that do not agree.
+//! Clocks of different speeds.
 
 use std::time::{Duration, Instant};
 
 /// Parts of a million.
 const MILLION: u128 = 1_000_000;
 
-/// The clock of a process: it begins somewhere and runs a little too fast or too slowly.
+/// The clock of a process. It has its own starting point, and runs slightly too fast or too slowly.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
     base: Instant,
@@ -15,7 +15,7 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// A clock that starts at the true time `started`.
+    /// Creates a clock that starts at the true time `started`.
     pub(super) fn new(base: Instant, started: Duration, speed: u32) -> Self {
         Self { base, started, speed: u128::from(speed) }
     }
@@ -26,7 +26,7 @@ impl Clock {
         self.base + nanoseconds(passed * self.speed / MILLION)
     }
 
-    /// The first true time at which it shows `instant` or more.
+    /// Returns the first true time at which the clock shows `instant` or more.
     pub(super) fn when(&self, instant: Instant) -> Duration {
         let passed = instant.saturating_duration_since(self.base).as_nanos();
         self.started + nanoseconds((passed * MILLION).div_ceil(self.speed))

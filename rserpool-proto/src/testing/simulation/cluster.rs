@@ -1,4 +1,4 @@
-//! Registrars, elements and users on a virtual network, and what is done to them.
+//! Registrars, elements and users on a virtual network, and the faults inflicted on them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ use crate::testing::adversary::Adversary;
 use crate::testing::event::Event;
 use crate::testing::role::Role;
 
-/// Everything that runs, and what is known of it.
+/// All hosts of a run, and what is known of them.
 #[derive(Debug)]
 pub(super) struct Cluster {
     pub(super) plan: Plan,
@@ -38,19 +38,19 @@ pub(super) struct Cluster {
     pub(super) asked: BTreeMap<(HostId, RequestId), Duration>,
     /// The last answer for each user and pool.
     pub(super) answers: BTreeMap<(HostId, RequestId), Result<Vec<PoolElement>, ResolveError>>,
-    /// Pairs of a registrar and an element it has, or had, while nothing happened to either.
+    /// Pairs of a registrar and an element that it has, or had, while neither was disturbed.
     pub(super) present: BTreeSet<(HostId, HostId)>,
-    /// Since when registrars do not have elements that nothing has happened to, nor to themselves.
+    /// Since when an element is missing at a registrar although neither was disturbed.
     pub(super) missing: BTreeMap<(HostId, HostId), Duration>,
-    /// Last notification to each user about each pool: all subscribe to all.
+    /// Last notification to each user about each pool. All users subscribe to all pools.
     pub(super) told: BTreeMap<(HostId, PoolHandle), Vec<PoolElement>>,
 }
 
-/// An element as it should be known.
+/// An element as the registrars should know it.
 #[derive(Debug, Clone)]
 pub(super) struct Member {
     pub(super) pool: usize,
-    /// Of its own choice; else it draws one.
+    /// The configured identifier. If none, the element draws one.
     fixed: Option<PoolElementId>,
     /// The kind of its policy.
     selection: Selection,
@@ -67,7 +67,7 @@ pub(super) fn handle(pool: usize) -> PoolHandle {
 const GLANCE: Duration = Duration::from_millis(250);
 
 impl Cluster {
-    /// Hosts with everything on them, which starts within the first seconds.
+    /// Creates the hosts with their processes, which start within the first seconds.
     pub(super) fn new(seed: u64, adversary: Option<Ppid>, trace: bool) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let plan = Plan { adversary, ..Plan::draw(&mut rng) };
@@ -142,7 +142,7 @@ impl Cluster {
         self.network.hosts()[host].address.clone()
     }
 
-    /// The registrars that everyone is told of.
+    /// Returns the registrars that are configured on all hosts.
     pub(super) fn well_known(&self) -> &[HostId] {
         &self.registrars[..self.plan.discovery.known(self.registrars.len())]
     }
@@ -188,13 +188,13 @@ impl Cluster {
     }
 
     fn registrar(&mut self, host: HostId, seed: u64) -> Registrar {
-        // Most draw an identifier when they start; some were given one for good.
+        // Most registrars draw an identifier at each start; some have a fixed one.
         let fixed = host % 4 == 3;
         let number = if fixed { 0x0f00_0000 + host } else { self.rng.random_range(1..0x1000_0000) };
         let identifier = RegistrarId(u32::try_from(number).expect("28 bits"));
         let address = self.address(host);
         let peers = self.well_known().iter().filter(|other| **other != host);
-        // The rules are about our timers, with whatever profile.
+        // The rules presuppose the timers of the default profile, whatever the profile of the run.
         let [cycle, last_heard, no_response] = Compatibility::default().heartbeat();
         let mut config = RegistrarConfig::default()
             .identifier(identifier)
@@ -231,7 +231,8 @@ impl Cluster {
         self.network.trace.line(self.network.now(), || format!("* {line}"));
     }
 
-    /// Lets time pass, looks at what has to be true at all times, and notes what the machines tell.
+    /// Lets time pass, checks the rules that hold at all times, and records the events of the
+    /// machines.
     pub(super) fn run(&mut self, duration: Duration) {
         let end = self.network.now() + duration;
         while self.network.violation.is_none() && self.network.now() < end {
@@ -258,13 +259,13 @@ impl Cluster {
         }
     }
 
-    /// Those hosts on which something runs, or nothing.
+    /// Returns the hosts on which a process is running, or those on which none is.
     fn hosts(&self, running: bool) -> Vec<HostId> {
         let all = 0..self.network.hosts().len();
         all.filter(|host| self.network.role(*host).is_some() == running).collect()
     }
 
-    /// Something bad happens, if it can.
+    /// Inflicts a fault, if it is possible.
     pub(super) fn inflict(&mut self, fault: Fault) {
         let honest = |host: &HostId| !self.adversaries.contains(host);
         let running: Vec<_> = self.hosts(true).into_iter().filter(honest).collect();
@@ -320,7 +321,7 @@ impl Cluster {
         }
     }
 
-    /// Parts the hosts in two that do not hear each other.
+    /// Partitions the hosts into two groups that do not reach each other.
     pub(super) fn part(&mut self) {
         let side: Vec<_> =
             (0..self.network.hosts().len()).map(|_| self.rng.random_bool(0.5)).collect();
@@ -339,7 +340,7 @@ impl Cluster {
         }
     }
 
-    /// A registrar leaves in good order, if there is one.
+    /// Makes a registrar leave in good order. Returns false if there is none.
     pub(super) fn registrar_leaves(&mut self) -> bool {
         let running = self.registrars.iter().filter(|host| self.network.is_running(**host));
         let Some(host) = running.copied().choose(&mut self.rng) else { return false };
@@ -412,7 +413,7 @@ impl Cluster {
         });
     }
 
-    /// A user reports an element, wrongly for the most part.
+    /// Makes a user report an element, in most cases wrongly.
     fn report(&mut self) {
         let users = self.users.iter().copied().filter(|host| self.network.is_running(*host));
         let Some(user) = users.choose(&mut self.rng) else { return };
@@ -429,7 +430,7 @@ impl Cluster {
         });
     }
 
-    /// All users ask for a pool. What they asked.
+    /// Makes all users resolve a pool, and returns their requests.
     pub(super) fn ask(&mut self, pool: usize) -> Vec<(HostId, RequestId)> {
         let users = self.users.iter().copied().filter(|host| self.network.is_running(*host));
         let mut asked = Vec::new();

@@ -1,4 +1,4 @@
-//! Rules that hold when nothing bad has happened for a while.
+//! Rules that hold at all times, or when no fault has happened for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,14 +13,15 @@ use super::network::HostId;
 use crate::testing::adversary;
 use crate::testing::role::Role;
 
-/// The time that nothing has happened to a host that is steady: more than it may take until
-/// everything is as it should be.
+/// A host is steady if it was not disturbed for this time. It is longer than the time until
+/// everything is in order again.
 const STEADY: Duration = Duration::from_secs(60);
 
-/// The time that it may take to ask an element, which may have to be connected to.
+/// The maximum time that an element may be missing: the time to ask it, which may include
+/// connecting to it.
 const MISSING: Duration = Duration::from_millis(1500);
 
-/// Hosts that hear each other.
+/// Hosts that reach each other.
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) registrars: Vec<HostId>,
@@ -29,8 +30,7 @@ pub(super) struct Part {
 }
 
 impl Cluster {
-    /// The parts that the network consists of, of those where there are registrars that can be
-    /// found.
+    /// Returns the parts of the network in which there are registrars that can be found.
     pub(super) fn parts(&self) -> Vec<Part> {
         let running: Vec<_> =
             (0..self.network.hosts().len()).filter(|h| self.network.is_running(*h)).collect();
@@ -65,7 +65,7 @@ impl Cluster {
         self.network.role(host).and_then(Role::registrar).expect("a registrar runs there")
     }
 
-    /// The elements that a part has, by pool and identifier, with their policies.
+    /// Returns the elements of a part, by pool and identifier, with their policies.
     pub(super) fn truth(
         &self,
         part: &Part,
@@ -78,8 +78,7 @@ impl Cluster {
         part.elements.iter().map(of).collect()
     }
 
-    /// Returns whether all registrars of each part know the truth, and nothing else; else what is
-    /// wrong.
+    /// Checks that all registrars of each part know exactly the elements that exist.
     pub(super) fn agreement(&self) -> Result<(), String> {
         self.parts().iter().try_for_each(|part| self.agree(part))
     }
@@ -107,7 +106,7 @@ impl Cluster {
                     return Err(format!("{} has a wrong checksum of {home}", name(host)));
                 }
             }
-            // Those of adversaries may be there or not.
+            // Elements of adversaries may be known or not.
             known.retain(|(_, identifier), _| !adversary::is_own(*identifier));
             let found: BTreeMap<_, _> =
                 known.iter().map(|(key, element)| (key.clone(), element.policy.clone())).collect();
@@ -154,12 +153,12 @@ impl Cluster {
         Ok(())
     }
 
-    /// At all times, whatever happens to others: an element that runs and is heard, and that a
-    /// registrar has which does and is, is not missing there for longer than it takes to ask it.
+    /// Checks a rule that holds at all times: a steady element that a steady registrar has is not
+    /// missing there for longer than it takes to ask it.
     pub(super) fn check_steady(&mut self) {
         let now = self.network.now();
         let since = now.saturating_sub(STEADY);
-        // What adversaries over ENRP say is believed.
+        // Registrars believe what adversaries announce over ENRP.
         let believed = self.plan.adversary == Some(Ppid::ENRP);
         if self.plan.quarrel || believed || now < STEADY || !self.network.whole_since(since) {
             self.present.clear();
@@ -205,7 +204,7 @@ impl Cluster {
         }
     }
 
-    /// At all times, whatever happens to others: an element that runs and is heard is not taken for
+    /// Checks a rule that holds at all times: a steady registrar never considers a steady element
     /// dead, not even for a moment.
     pub(super) fn check_removal(
         &mut self,
@@ -245,10 +244,10 @@ impl Cluster {
         }
     }
 
-    /// Returns whether each element is asked by its home registrar alone.
+    /// Checks that each element is asked by its home registrar alone.
     pub(super) fn check_keep_alives(&self) -> Result<(), String> {
         if self.plan.adversary.is_some() {
-            // Others ask as well, once elements are reported.
+            // Other registrars ask as well, once elements are reported.
             return Ok(());
         }
         for part in self.parts() {
@@ -279,7 +278,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Returns whether nothing is left when all elements and users are gone.
+    /// Checks that registrars hold nothing after all elements and users have left.
     pub(super) fn check_leaks(&self) -> Result<(), String> {
         for host in &self.registrars {
             let Some(registrar) = self.network.role(*host).and_then(Role::registrar) else {
@@ -287,9 +286,9 @@ impl Cluster {
             };
             let name = &self.network.hosts()[*host].name;
             let footprint = registrar.footprint();
-            // Two peers may connect to each other at a time, and those who are not there are tried
-            // again and again. Each peer has its timers, and the registrar one for presence and
-            // one for announcements.
+            // Two peers may connect to each other at the same time, and configured peers that do
+            // not answer are tried again and again. Each peer has its timers, and the registrar has
+            // one for presence and one for announcements.
             let peers = registrar.peers().len();
             let configured = self.well_known().len();
             if registrar.elements() > 0

@@ -1,7 +1,7 @@
 //! Registrars, elements and users under faults that a seed draws, in virtual time.
 //!
-//! A run has rounds. In each, faults come at random, then nothing bad happens for a while, and
-//! what has to be true then is checked. The same seed gives the same run.
+//! A run consists of rounds. In each round, faults are inflicted at random. Then there are no
+//! faults for a while, and the rules are checked. The same seed gives the same run.
 
 mod clock;
 mod cluster;
@@ -26,36 +26,37 @@ pub use report::Tally;
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Outcome {
-    /// The rule that was broken, and the time.
+    /// The rule that was violated, and when.
     pub violation: Option<(Duration, String)>,
     /// Trace of the run, one line for each event, if it was asked for.
     pub trace: Vec<String>,
-    /// Numbers.
+    /// Statistics of the run.
     pub tally: Tally,
 }
 
-/// The time that it may take after the last fault until everything is as it should be.
+/// The maximum time after the last fault until everything is in order.
 const BOUND: Duration = Duration::from_secs(45);
 
-/// The same after adversaries that spoke ENRP: the values of an element, which no checksum has, are
-/// right again when it renews its registration.
+/// The maximum time until everything is in order after adversaries spoke ENRP. The checksum does
+/// not cover the values of an element, so wrong values stay until it renews its registration.
 const BOUND_AFTER_ENRP: Duration = Duration::from_secs(120);
 
-/// The time that a user waits for an answer at most, by any clock: three times T1-ENRPrequest.
+/// The maximum time that a user waits for an answer, by any clock: three times T1-ENRPrequest.
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// Time within which all registrars learn of a change when nothing is wrong.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Time within which users are answered that may have to look for a registrar first, some in
+/// Time within which users receive an answer. They may have to look for a registrar first, some in
 /// another part of the network.
 const FOUND: Duration = Duration::from_secs(3);
 
-/// Runs what `seed` draws, beside hosts that speak `adversary` and do what they like, if any.
+/// Runs the simulation that `seed` determines. If `adversary` is given, some hosts send arbitrary
+/// messages of that protocol.
 ///
-/// To those that speak ASAP the honest lose nothing: all rules hold while they are at it. To those
-/// that speak ENRP they may lose what registrars are believed, and have it back within the bound
-/// after the adversaries stop.
+/// Adversaries that speak ASAP do no harm to honest hosts: all rules hold in the meantime.
+/// Adversaries that speak ENRP are believed by registrars and can do harm, which is repaired within
+/// the bound after they stop.
 #[must_use]
 pub fn run(seed: u64, adversary: Option<Ppid>, trace: bool) -> Outcome {
     let mut cluster = Cluster::new(seed, adversary, trace);
@@ -94,7 +95,7 @@ pub fn run(seed: u64, adversary: Option<Ppid>, trace: bool) -> Outcome {
 
 fn simulate(cluster: &mut Cluster) -> Result<(), String> {
     for round in 0..=cluster.plan.rounds {
-        // The first time, all there is to wait out is that everyone started.
+        // In the first round, there are no faults: it waits until all hosts have started.
         if round > 0 {
             disturb(cluster);
         }
@@ -108,7 +109,7 @@ fn stop_if_violated(cluster: &Cluster) -> Result<(), String> {
     cluster.network.violation.clone().map_or(Ok(()), Err)
 }
 
-/// Faults come.
+/// Inflicts faults.
 fn disturb(cluster: &mut Cluster) {
     for host in cluster.adversaries.clone() {
         if cluster.network.role(host).is_none() {
@@ -128,8 +129,8 @@ fn disturb(cluster: &mut Cluster) {
     }
 }
 
-/// Whatever was wrong ends, though what is dead may stay so, and the network may stay parted.
-/// Then all is well within the bound.
+/// Ends the faults, though dead hosts may stay dead and the network may stay partitioned, and
+/// checks that everything is in order within the bound.
 fn settle(cluster: &mut Cluster) -> Result<(), String> {
     cluster.network.mend();
     let believed = cluster.plan.adversary == Some(Ppid::ENRP);
@@ -175,7 +176,8 @@ fn settle(cluster: &mut Cluster) -> Result<(), String> {
 /// The type of ENRP_HANDLE_TABLE_REQUEST.
 const HANDLE_TABLE_REQUEST: (u32, u8) = (Ppid::ENRP.0, 2);
 
-/// While nothing is wrong, what changes is known at once, and nobody has to ask again.
+/// Checks that, without faults, changes are known at once and no registrar has to ask for a handle
+/// table again.
 fn observe(cluster: &mut Cluster) -> Result<(), String> {
     if cluster.plan.quarrel {
         // Elements that were refused try again at any time, and may have become acceptable.
@@ -202,12 +204,12 @@ fn observe(cluster: &mut Cluster) -> Result<(), String> {
     }
     cluster.check_keep_alives()?;
     let more = asked(cluster) - requests;
-    // Adversaries register the same element here and there, which an audit has to settle.
+    // Adversaries register the same element with several registrars, which an audit has to settle.
     if more > 0 && cluster.plan.adversary.is_none() {
         return Err(format!("{more} handle tables were asked for while nothing was wrong"));
     }
     if cluster.rng.random_bool(0.3) {
-        // Its elements have another home as soon as that.
+        // Its elements have another home registrar within that time.
         cluster.registrar_leaves();
         cluster.run(FOUND);
         stop_if_violated(cluster)?;
@@ -216,7 +218,7 @@ fn observe(cluster: &mut Cluster) -> Result<(), String> {
     Ok(())
 }
 
-/// Users are given what there is.
+/// Checks that users receive the elements that exist.
 fn check_answers(cluster: &mut Cluster) -> Result<(), String> {
     let pool = cluster.rng.random_range(0..cluster.plan.pools.len());
     let asked = cluster.ask(pool);
@@ -255,7 +257,7 @@ fn check_answers(cluster: &mut Cluster) -> Result<(), String> {
     Ok(())
 }
 
-/// Everyone leaves, and nothing is left.
+/// Lets all elements and users leave, and checks that nothing is left.
 fn finish(cluster: &mut Cluster) -> Result<(), String> {
     cluster.network.mend();
     cluster.run(BOUND);

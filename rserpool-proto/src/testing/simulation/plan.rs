@@ -14,13 +14,13 @@ use super::network::Weather;
 /// Means by which registrars are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Discovery {
-    /// Everyone knows the addresses of all registrars.
+    /// The addresses of all registrars are configured on all hosts.
     Configured,
-    /// Everyone knows one or two, and these know the others.
+    /// One or two registrars are configured on all hosts, and these know the others.
     WellKnown(usize),
-    /// Nobody knows any: they announce themselves.
+    /// No registrar is configured: they announce themselves.
     Multicast,
-    /// Everyone knows one, and all announce themselves.
+    /// One registrar is configured on all hosts, and all announce themselves.
     Both,
 }
 
@@ -29,7 +29,7 @@ impl Discovery {
         matches!(self, Self::Multicast | Self::Both)
     }
 
-    /// Returns the number of `registrars` that everyone knows.
+    /// Returns the number of the `registrars` that are configured on all hosts.
     pub(super) fn known(self, registrars: usize) -> usize {
         match self {
             Self::Configured => registrars,
@@ -45,7 +45,7 @@ impl Discovery {
 pub(super) enum Fault {
     /// A process is killed; its host closes its connections.
     Kill,
-    /// A host loses its power: nobody is told.
+    /// A host loses its power; its connections are not closed.
     PowerLoss,
     /// A process that was killed, or a host without power, starts again.
     Restart,
@@ -55,7 +55,7 @@ pub(super) enum Fault {
     Break,
     /// Packets from one host to another are lost, not those of the other direction.
     OneWayCut,
-    /// The hosts are parted in two.
+    /// The hosts are partitioned into two groups.
     Partition,
     /// All packets get through again.
     Mend,
@@ -93,7 +93,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A pool and what its elements are like.
+/// The kind of a pool's policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Selection {
     RoundRobin,
@@ -107,7 +107,7 @@ impl Selection {
         *all.choose(rng).expect("there are some")
     }
 
-    /// The policy of an element, with values drawn.
+    /// Draws the policy of an element of the pool.
     pub(super) fn policy(self, rng: &mut StdRng) -> PolicyParameters {
         match self {
             Self::RoundRobin => PolicyParameters::round_robin(),
@@ -130,17 +130,17 @@ pub(super) struct Plan {
     pub(super) elements: usize,
     pub(super) users: usize,
     pub(super) pools: Vec<Selection>,
-    /// True if elements of a pool have policies of different kinds, of which a pool takes one: the
-    /// first here may not be the first there.
+    /// True if elements of a pool have policies of different kinds. A pool takes only one, and
+    /// registrars may see different elements first.
     pub(super) quarrel: bool,
     pub(super) weather: Weather,
-    /// The protocol of the hosts that do what they like, if there are any.
+    /// The protocol of the hosts that send arbitrary messages, if there are any.
     pub(super) adversary: Option<Ppid>,
     /// Maximum error of a clock's rate, in parts per million.
     pub(super) skew: u32,
     /// Kinds of faults in this run.
     pub(super) faults: Vec<Fault>,
-    /// The number of times faults come and are waited out.
+    /// The number of rounds of faults.
     pub(super) rounds: usize,
     pub(super) faults_each: usize,
     /// Maximum time between two faults.
@@ -163,7 +163,7 @@ impl Plan {
             _ => Compatibility::All,
         };
         let pools = (0..rng.random_range(1..=3)).map(|_| Selection::draw(rng)).collect();
-        // A mixture of few kinds of faults finds what a mixture of all of them hides.
+        // A mixture of few kinds of faults finds errors that a mixture of all kinds hides.
         let mut faults: Vec<_> = Fault::ALL.into_iter().filter(|_| rng.random_bool(0.6)).collect();
         if faults.is_empty() {
             faults.push(Fault::Kill);
@@ -192,7 +192,8 @@ fn weather(protocol: TransportProtocol, rng: &mut StdRng) -> Weather {
     let fastest = Duration::from_micros(rng.random_range(20..20_000));
     let slowest = fastest + Duration::from_micros(rng.random_range(1..50_000));
     let seconds = Duration::from_secs_f64;
-    // As our transports are set: SCTP gives up after some seconds, TCP after half a minute.
+    // The values of this project's transports: SCTP gives up after some seconds, TCP after half a
+    // minute.
     let (silence, connecting) = if protocol == TransportProtocol::Tcp {
         (seconds(10.0)..seconds(35.0), seconds(30.0))
     } else {

@@ -14,9 +14,9 @@ pub struct Tally {
     pub(super) simulated: Duration,
     pub(super) messages: u64,
     pub(super) steps: u64,
-    /// Time from the last fault to agreement of the registrars, one for each run.
+    /// Time from the last fault until the registrars agree, one for each run.
     pub(super) settled: Vec<Duration>,
-    /// The number of runs by their numbers of registrars, elements and users.
+    /// The numbers of registrars, elements and users, summed over the runs.
     pub(super) sizes: [u64; 3],
     /// The number of runs of each kind.
     pub(super) kinds: BTreeMap<String, u64>,

@@ -7,7 +7,7 @@ use crate::{registrar, user};
 
 use crate::testing::event::Event;
 
-/// The lines of a run, if they are wanted.
+/// The trace of a run, if it was asked for.
 #[derive(Debug, Default)]
 pub(super) struct Trace {
     lines: Option<Vec<String>>,
@@ -46,7 +46,7 @@ pub(super) fn describe_event(event: &Event) -> String {
     }
 }
 
-/// A message in a few words.
+/// Describes a message in a few words.
 pub(super) fn describe(message: &UserMessage) -> String {
     if message.ppid == Ppid::ENRP {
         return match enrp::Message::decode(&message.payload) {

@@ -3,7 +3,7 @@
 use super::{DecodeError, Format, Reader, Writer, placeholder};
 use crate::wire::{RegistrarId, TransportAddress};
 
-/// ASAP_SERVER_ANNOUNCE (RFC 5352 section 2.2.10): a registrar is here.
+/// ASAP_SERVER_ANNOUNCE (RFC 5352 section 2.2.10): a registrar announces itself and its addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ServerAnnounce {

@@ -4,8 +4,8 @@ use super::{DecodeError, Format, Reader, Writer, placeholder};
 use crate::wire::order::Layout;
 use crate::wire::{ParameterType, PoolElement, PoolHandle};
 
-/// ASAP_BUSINESS_CARD (RFC 5352 section 2.2.13): the sender's pool, and who should take over
-/// from it, the preferred one first.
+/// ASAP_BUSINESS_CARD (RFC 5352 section 2.2.13): names the sender's pool and the elements that
+/// should take over from the sender, the preferred one first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct BusinessCard {

@@ -31,13 +31,13 @@ macro_rules! cookie_message {
 }
 
 cookie_message! {
-    /// ASAP_COOKIE (RFC 5352 section 2.2.11): a pool element leaves its state of a session with
-    /// the pool user.
+    /// ASAP_COOKIE (RFC 5352 section 2.2.11): a pool element stores its state of a session at the
+    /// pool user.
     Cookie = 0x0b, "ASAP_COOKIE"
 }
 
 cookie_message! {
-    /// ASAP_COOKIE_ECHO (RFC 5352 section 2.2.12): the pool user hands the last cookie to the
-    /// element that takes over, before anything else.
+    /// ASAP_COOKIE_ECHO (RFC 5352 section 2.2.12): the pool user sends the last cookie to the
+    /// element that takes over, before any other message.
     CookieEcho = 0x0c, "ASAP_COOKIE_ECHO"
 }

@@ -4,7 +4,7 @@ use super::{DecodeError, Format, Reader, Writer, placeholder};
 use crate::wire::order::Layout;
 use crate::wire::{OperationError, ParameterType};
 
-/// ASAP_ERROR (RFC 5352 section 2.2.14): the sender did not understand a message.
+/// ASAP_ERROR (RFC 5352 section 2.2.14): reports that the sender did not understand a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Error {

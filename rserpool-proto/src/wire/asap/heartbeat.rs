@@ -2,15 +2,15 @@
 
 use super::{DecodeError, FLAG, Format, Reader, Writer, placeholder};
 
-/// ASAP_SESSION_HEARTBEAT: asks the program at the other end of a session whether it is there, or
-/// answers that it is.
+/// ASAP_SESSION_HEARTBEAT: asks whether the program at the other end of a session responds, or
+/// answers such a request.
 ///
-/// The type is one that RFC 5354 section 4 leaves unassigned, and whose high bits tell other
-/// implementations to skip it without a report.
+/// RFC 5354 section 4 leaves this type unassigned. Its high bits tell other implementations to skip
+/// the message without a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct SessionHeartbeat {
-    /// True if this is the answer.
+    /// True if this is the answer, false if it is the request.
     pub reply: bool,
 }
 

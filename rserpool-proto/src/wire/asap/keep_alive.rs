@@ -4,7 +4,7 @@ use super::{DecodeError, FLAG, Format, Reader, Writer, element_message, placehol
 use crate::wire::order::Layout;
 use crate::wire::{ParameterType, PoolElementId, PoolHandle, RegistrarId};
 
-/// ASAP_ENDPOINT_KEEP_ALIVE (RFC 5352 section 2.2.7): is this element alive?
+/// ASAP_ENDPOINT_KEEP_ALIVE (RFC 5352 section 2.2.7): asks whether an element is alive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct EndpointKeepAlive {
@@ -14,7 +14,8 @@ pub struct EndpointKeepAlive {
     pub registrar: RegistrarId,
     /// The pool.
     pub pool_handle: PoolHandle,
-    /// The element: rsplib adds it, and so do we, since one association may serve several.
+    /// The element. The RFC has no such field: rsplib adds it, and so does this crate, since one
+    /// association may serve several elements.
     pub identifier: Option<PoolElementId>,
 }
 
@@ -48,6 +49,6 @@ impl Format for EndpointKeepAlive {
 }
 
 element_message! {
-    /// ASAP_ENDPOINT_KEEP_ALIVE_ACK (RFC 5352 section 2.2.8): it is.
+    /// ASAP_ENDPOINT_KEEP_ALIVE_ACK (RFC 5352 section 2.2.8): answers that the element is alive.
     EndpointKeepAliveAck = 0x08, "ASAP_ENDPOINT_KEEP_ALIVE_ACK"
 }

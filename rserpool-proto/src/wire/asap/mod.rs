@@ -10,7 +10,7 @@ mod registration;
 mod resolution;
 mod unreachable;
 
-/// A message that is the name of an element and nothing else.
+/// Defines a message whose only content is the pool handle and the identifier of an element.
 macro_rules! element_message {
     ($(#[$meta:meta])* $name:ident = $number:literal, $text:literal) => {
         $(#[$meta])*
@@ -71,35 +71,36 @@ pub type Message = super::Message<Body>;
 protocol! {
     /// Body of an ASAP message.
     "ASAP" {
-        /// A pool element registers, or registers again.
+        /// Registers a pool element, or renews its registration.
         Registration,
-        /// A pool element leaves its pool.
+        /// Removes a pool element from its pool.
         Deregistration,
-        /// The answer to a registration.
+        /// Answers a registration.
         RegistrationResponse,
-        /// The answer to a deregistration, or the news that a registration expired.
+        /// Answers a deregistration, or reports that a registration expired.
         DeregistrationResponse,
         /// Asks for the elements of a pool.
         HandleResolution,
-        /// These, or none.
+        /// Answers a handle resolution with elements or an error.
         HandleResolutionResponse,
-        /// Are you alive?
+        /// Asks whether an element is alive.
         EndpointKeepAlive,
-        /// I am.
+        /// Answers that the element is alive.
         EndpointKeepAliveAck,
-        /// This element is not reachable.
+        /// Reports that an element could not be reached.
         EndpointUnreachable,
-        /// A registrar is here.
+        /// Announces a registrar.
         ServerAnnounce,
-        /// State for the successor of a pool element.
+        /// Stores the state of a session for the element that takes over.
         Cookie,
-        /// The last cookie, given to the successor.
+        /// Returns the last cookie to the element that takes over.
         CookieEcho,
         /// Identifies the sender and the elements that may replace it.
         BusinessCard,
-        /// I did not understand.
+        /// Reports that a message was not understood.
         Error,
-        /// Is the program at the other end of the session there?
+        /// Asks whether the program at the other end of the session responds, or answers such a
+        /// request.
         SessionHeartbeat,
     }
 }

@@ -19,7 +19,7 @@ placeholder!(Registration { pool_handle, pool_element });
 
 impl Registration {
     /// Returns the pool handle and the identifier from the bytes of a registration that cannot be
-    /// decoded, as far as they can be read.
+    /// decoded. Returns `None` if they cannot be read.
     pub(crate) fn addressee(message: &Bytes) -> Option<(PoolHandle, PoolElementId)> {
         let [Self::TYPE, _, _, _] = message.first_chunk()? else { return None };
         let mut unrecognized = Vec::new();
@@ -62,7 +62,7 @@ element_message! {
     Deregistration = 0x02, "ASAP_DEREGISTRATION"
 }
 
-/// ASAP_REGISTRATION_RESPONSE (RFC 5352 section 2.2.3).
+/// ASAP_REGISTRATION_RESPONSE (RFC 5352 section 2.2.3): answers a registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct RegistrationResponse {
@@ -72,7 +72,8 @@ pub struct RegistrationResponse {
     pub pool_handle: PoolHandle,
     /// The element.
     pub identifier: PoolElementId,
-    /// Why it refused; else a warning that it changed some of the values.
+    /// The reason for the refusal. In a response that accepts: a warning that the registrar changed
+    /// some of the values.
     pub error: Option<OperationError>,
 }
 
@@ -110,8 +111,8 @@ impl Format for RegistrationResponse {
     }
 }
 
-/// ASAP_DEREGISTRATION_RESPONSE (RFC 5352 section 2.2.4); also sent when a registration
-/// expired.
+/// ASAP_DEREGISTRATION_RESPONSE (RFC 5352 section 2.2.4): answers a deregistration, or reports that
+/// a registration expired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct DeregistrationResponse {
@@ -119,7 +120,7 @@ pub struct DeregistrationResponse {
     pub pool_handle: PoolHandle,
     /// The element.
     pub identifier: PoolElementId,
-    /// Why the registrar refused; none where the element is gone.
+    /// The reason why the registrar refused; `None` if the element was removed.
     pub error: Option<OperationError>,
 }
 

@@ -9,20 +9,20 @@ use crate::wire::{
     PoolElement, PoolHandle,
 };
 
-/// ASAP_HANDLE_RESOLUTION (RFC 5352 section 2.2.5): which elements does this pool have?
+/// ASAP_HANDLE_RESOLUTION (RFC 5352 section 2.2.5): asks for the elements of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct HandleResolution {
-    /// True to tell of every change of the pool from now on (the S bit).
+    /// True to subscribe to all further changes of the pool (the S bit).
     pub subscribe: bool,
     /// The pool.
     pub pool_handle: PoolHandle,
-    /// The number of elements that are wanted; none is the registrar's choice.
+    /// The number of elements to return; with `None`, the registrar chooses.
     pub items: Option<ItemCount>,
 }
 
 impl HandleResolution {
-    /// A plain request for as many elements as the registrar chooses.
+    /// Creates a request without subscription for as many elements as the registrar chooses.
     #[must_use]
     pub fn new(pool_handle: PoolHandle) -> Self {
         Self { subscribe: false, pool_handle, items: None }
@@ -55,15 +55,16 @@ impl Format for HandleResolution {
     }
 }
 
-/// ASAP_HANDLE_RESOLUTION_RESPONSE (RFC 5352 section 2.2.6).
+/// ASAP_HANDLE_RESOLUTION_RESPONSE (RFC 5352 section 2.2.6): answers with elements of the pool, or
+/// with an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct HandleResolutionResponse {
-    /// True if changes of the pool will be told (the A bit).
+    /// True if the registrar will report changes of the pool (the A bit).
     pub subscribed: bool,
     /// The pool.
     pub pool_handle: PoolHandle,
-    /// The elements, or why there are none.
+    /// The elements, or the reason why there are none.
     #[cfg_attr(feature = "serde", serde(flatten))]
     pub result: Resolved,
 }
@@ -76,20 +77,20 @@ pub struct HandleResolutionResponse {
 pub enum Resolved {
     /// The pool's elements, as many as the registrar chose.
     Pool {
-        /// The pool's policy; none means round robin.
+        /// The pool's policy; `None` means round robin.
         policy: Option<PolicyParameters>,
         /// The elements, in the order of selection.
         elements: Vec<PoolElement>,
     },
-    /// None, and why.
+    /// No elements, and the reason.
     Error(OperationError),
 }
 
 placeholder!(Resolved = Self::Pool { policy: None, elements: Vec::new() });
 
 impl HandleResolutionResponse {
-    /// Encodes the message with these elements of a pool, in the order of selection: the first
-    /// ones, as many as fit. The result is the same as that of [`Resolved::Pool`] without their
+    /// Encodes a response with the first of `elements`, as many as fit; they must be in the order
+    /// of selection. The bytes are those of [`Resolved::Pool`] with the same elements without their
     /// ASAP transports. `subscribed` is the A bit.
     #[must_use]
     pub fn encode_pool<'e>(
@@ -99,7 +100,7 @@ impl HandleResolutionResponse {
         elements: impl IntoIterator<Item = &'e EncodedElement>,
     ) -> Bytes {
         const {
-            // The header, the handle, and the policy of the first element.
+            // Header, handle and the policy of the first element always fit.
             assert!(8 + PoolHandle::MAX_LENGTH + EncodedElement::MAX_SIZE < 65_532);
         }
         let extras = Extras::default();

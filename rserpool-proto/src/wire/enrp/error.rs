@@ -4,11 +4,11 @@ use super::{DecodeError, Format, Reader, Route, Writer, placeholder};
 use crate::wire::order::Layout;
 use crate::wire::{OperationError, ParameterType};
 
-/// ENRP_ERROR (RFC 5353 section 2.10): the sender did not understand a message.
+/// ENRP_ERROR (RFC 5353 section 2.10): reports that the sender did not understand a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Error {
-    /// From whom, for whom.
+    /// The sender and the receiver.
     #[cfg_attr(feature = "serde", serde(flatten))]
     pub route: Route,
     /// The cause, and the part of the message that was not understood.
@@ -16,7 +16,7 @@ pub struct Error {
 }
 
 impl Error {
-    /// The number of its type.
+    /// The number of the message's type.
     pub const TYPE: u8 = 0x0a;
 }
 

@@ -4,13 +4,13 @@ use super::{DecodeError, Format, Reader, Route, Writer, placeholder};
 use crate::wire::message::Extras;
 use crate::wire::{Bytes, EncodedElement, PoolElement, PoolHandle};
 
-/// ENRP_HANDLE_TABLE_REQUEST (RFC 5353 section 2.2): send me the next page.
+/// ENRP_HANDLE_TABLE_REQUEST (RFC 5353 section 2.2): asks for the next page of the handlespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct HandleTableRequest {
     /// True if only the receiver's own elements are wanted (the W flag).
     pub own_children_only: bool,
-    /// From whom, for whom.
+    /// The sender and the receiver.
     #[cfg_attr(feature = "serde", serde(flatten))]
     pub route: Route,
 }
@@ -36,7 +36,7 @@ impl Format for HandleTableRequest {
     }
 }
 
-/// ENRP_HANDLE_TABLE_RESPONSE (RFC 5353 section 2.3): one page.
+/// ENRP_HANDLE_TABLE_RESPONSE (RFC 5353 section 2.3): one page of the handlespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct HandleTableResponse {
@@ -44,7 +44,7 @@ pub struct HandleTableResponse {
     pub more_to_send: bool,
     /// True if the request was refused (the R flag).
     pub reject: bool,
-    /// From whom, for whom.
+    /// The sender and the receiver.
     #[cfg_attr(feature = "serde", serde(flatten))]
     pub route: Route,
     /// The pools of this page.
@@ -62,16 +62,15 @@ pub struct PoolEntry {
 }
 
 impl HandleTableResponse {
-    /// Encodes a page of elements that are kept encoded, each with its pool: the same as that of
-    /// [`Self::pools`], sorted by pool.
-    /// What does not fit is left out.
+    /// Encodes a page of stored elements, each given with its pool. The bytes are those of a
+    /// message whose [`Self::pools`] are sorted by handle. Elements that do not fit are left out.
     #[must_use]
     pub fn encode_page(
         route: Route,
         more_to_send: bool,
         mut entries: Vec<(&PoolHandle, &EncodedElement)>,
     ) -> Bytes {
-        // Stable: elements stay in their order.
+        // The sort is stable: the elements of a pool keep their order.
         entries.sort_by_key(|(handle, _)| *handle);
         let extras = Extras::default();
         let mut writer = Writer::new(&extras);

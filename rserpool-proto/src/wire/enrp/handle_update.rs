@@ -5,19 +5,20 @@ use crate::wire::message::Extras;
 use crate::wire::order::Layout;
 use crate::wire::{Bytes, EncodedElement, ParameterType, PoolElement, PoolHandle};
 
-/// ENRP_HANDLE_UPDATE (RFC 5353 section 2.4): an element came, changed or left.
+/// ENRP_HANDLE_UPDATE (RFC 5353 section 2.4): reports that an element was added, changed or
+/// removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct HandleUpdate {
-    /// True if the sender suggests that the receiver take over the element, as
-    /// draft-dreibholz-rserpool-enrp-takeover has it.
+    /// True if the sender suggests that the receiver take over the element (the T flag of
+    /// draft-dreibholz-rserpool-enrp-takeover).
     pub takeover_suggested: bool,
-    /// From whom, for whom.
+    /// The sender and the receiver.
     #[cfg_attr(feature = "serde", serde(flatten))]
     pub route: Route,
     /// The change.
     pub action: UpdateAction,
-    /// Reserved: zero, unless it was received otherwise.
+    /// A reserved field: zero, unless another value was received.
     pub reserved: u16,
     /// The pool.
     pub pool_handle: PoolHandle,
@@ -26,7 +27,7 @@ pub struct HandleUpdate {
 }
 
 impl HandleUpdate {
-    /// Encodes the message about an element that is kept encoded.
+    /// Encodes the message for an element that is stored encoded.
     #[must_use]
     pub fn encode_kept(
         takeover_suggested: bool,
@@ -68,7 +69,7 @@ pub enum UpdateAction {
     Add,
     /// Delete the element (DEL_PE).
     Delete,
-    /// Something that the RFC reserves.
+    /// A value that the RFC reserves.
     Other(u16),
 }
 

@@ -3,11 +3,11 @@
 use super::{DecodeError, Format, Reader, Route, Writer, placeholder};
 use crate::wire::ServerInformation;
 
-/// ENRP_LIST_REQUEST (RFC 5353 section 2.5): which registrars do you know?
+/// ENRP_LIST_REQUEST (RFC 5353 section 2.5): asks for the registrars that the receiver knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ListRequest {
-    /// From whom, for whom.
+    /// The sender and the receiver.
     #[cfg_attr(feature = "serde", serde(flatten))]
     pub route: Route,
 }
@@ -27,13 +27,13 @@ impl Format for ListRequest {
     }
 }
 
-/// ENRP_LIST_RESPONSE (RFC 5353 section 2.6): these.
+/// ENRP_LIST_RESPONSE (RFC 5353 section 2.6): lists the registrars that the sender knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ListResponse {
     /// True if the request was refused (the R flag).
     pub reject: bool,
-    /// From whom, for whom.
+    /// The sender and the receiver.
     #[cfg_attr(feature = "serde", serde(flatten))]
     pub route: Route,
     /// The registrars; rsplib leaves out the sender.

@@ -1,6 +1,6 @@
 //! The messages of ENRP (RFC 5353 section 2).
 //!
-//! Each begins with the identifiers of the sending and of the receiving registrar.
+//! Each message begins with the identifiers of the sending and the receiving registrar.
 
 mod error;
 mod handle_table;
@@ -25,31 +25,31 @@ pub type Message = super::Message<Body>;
 protocol! {
     /// Body of an ENRP message.
     "ENRP" {
-        /// A registrar is here, and its elements have this checksum.
+        /// Announces a registrar, with the checksum of its elements.
         Presence,
-        /// Send me your handlespace, or your own elements.
+        /// Asks for the receiver's handlespace, or for its own elements only.
         HandleTableRequest,
-        /// A page of it.
+        /// Answers with one page of the handlespace.
         HandleTableResponse,
-        /// An element came, changed or left.
+        /// Reports that an element was added, changed or removed.
         HandleUpdate,
         /// Asks for the receiver's list of registrars.
         ListRequest,
-        /// These.
+        /// Answers with the list of registrars.
         ListResponse,
-        /// I am going to take over that registrar's elements.
+        /// Announces that the sender intends to take over a registrar's elements.
         InitTakeover,
-        /// I do not object.
+        /// Agrees to a takeover.
         InitTakeoverAck,
-        /// I took them over.
+        /// Announces that the sender has taken over a registrar's elements.
         TakeoverServer,
-        /// I did not understand.
+        /// Reports that a message was not understood.
         Error,
     }
 }
 
 impl Body {
-    /// Its sender and its receiver; none in a message of unknown type.
+    /// Returns the sender and the receiver of the message; `None` if its type is unknown.
     #[must_use]
     pub fn route(&self) -> Option<Route> {
         Some(match self {
@@ -68,13 +68,13 @@ impl Body {
     }
 }
 
-/// From which registrar a message comes and for which it is.
+/// The sending and the receiving registrar of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Route {
     /// The sender.
     pub sender: RegistrarId,
-    /// The receiver; zero is everyone, or not known yet.
+    /// The receiver; zero means all registrars, or one whose identifier is not known yet.
     pub receiver: RegistrarId,
 }
 

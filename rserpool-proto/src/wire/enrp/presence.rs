@@ -5,19 +5,19 @@ use crate::wire::order::Layout;
 use crate::wire::parameter::PeChecksum;
 use crate::wire::{ParameterType, ServerInformation};
 
-/// ENRP_PRESENCE (RFC 5353 section 2.1): a registrar is here.
+/// ENRP_PRESENCE (RFC 5353 section 2.1): announces a registrar.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Presence {
-    /// True if the receiver shall answer with its own presence. RFC 5353 section 3.4 speaks of such
-    /// a flag but draws none; rsplib and we use bit 0.
+    /// True if the receiver shall answer with its own presence. RFC 5353 section 3.4 mentions such
+    /// a flag but assigns no bit to it; rsplib and this crate use bit 0.
     pub reply_required: bool,
-    /// From whom, for whom.
+    /// The sender and the receiver.
     #[cfg_attr(feature = "serde", serde(flatten))]
     pub route: Route,
     /// The checksum of the elements that the sender owns.
     pub checksum: Option<PeChecksum>,
-    /// Address of the sender.
+    /// The address of the sender.
     pub server: Option<ServerInformation>,
 }
 

@@ -8,7 +8,7 @@ macro_rules! takeover_message {
         #[derive(Debug, Clone, PartialEq, Eq)]
         #[cfg_attr(feature = "serde", derive(serde::Serialize))]
         pub struct $name {
-            /// From whom, for whom.
+            /// The sender and the receiver.
             #[cfg_attr(feature = "serde", serde(flatten))]
             pub route: Route,
             /// The registrar whose elements are taken over.
@@ -36,16 +36,18 @@ macro_rules! takeover_message {
 }
 
 takeover_message! {
-    /// ENRP_INIT_TAKEOVER (RFC 5353 section 2.7): the sender intends to take over.
+    /// ENRP_INIT_TAKEOVER (RFC 5353 section 2.7): announces that the sender intends to take over
+    /// the target's elements.
     InitTakeover = 0x07, "ENRP_INIT_TAKEOVER"
 }
 
 takeover_message! {
-    /// ENRP_INIT_TAKEOVER_ACK (RFC 5353 section 2.8): the sender does not object.
+    /// ENRP_INIT_TAKEOVER_ACK (RFC 5353 section 2.8): agrees to a takeover.
     InitTakeoverAck = 0x08, "ENRP_INIT_TAKEOVER_ACK"
 }
 
 takeover_message! {
-    /// ENRP_TAKEOVER_SERVER (RFC 5353 section 2.9): the sender has taken over.
+    /// ENRP_TAKEOVER_SERVER (RFC 5353 section 2.9): announces that the sender has taken over the
+    /// target's elements.
     TakeoverServer = 0x09, "ENRP_TAKEOVER_SERVER"
 }

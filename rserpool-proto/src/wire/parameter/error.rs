@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::{Parameter, ParameterType};
 use crate::wire::{DecodeError, Reader, Writer, placeholder};
 
-/// One or more reasons why something was refused or not understood.
+/// One or more reasons why a request was refused or not understood.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct OperationError {
@@ -16,34 +16,34 @@ pub struct OperationError {
     pub causes: SmallVec<[ErrorCause; 1]>,
 }
 
-/// One reason. Where the RFC puts a parameter into a cause, it is here as it was on the wire,
+/// One reason. Where the RFC puts a parameter into a cause, the field contains it as on the wire,
 /// type and length included.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorCause {
-    /// Something else.
+    /// An unspecified error.
     Unspecified,
-    /// A parameter of unknown type; the parameter.
+    /// A parameter has an unknown type; contains the parameter.
     UnrecognizedParameter(Bytes),
-    /// A message of unknown type; the message.
+    /// A message has an unknown type; contains the message.
     UnrecognizedMessage(Bytes),
-    /// A parameter with a wrong value; the parameter.
+    /// A parameter has a wrong value; contains the parameter.
     InvalidValues(Bytes),
-    /// Another element of the pool has the identifier.
+    /// Another element of the pool has the same identifier.
     NonUniqueIdentifier,
-    /// The pool has another policy; that policy's parameter, which rsplib leaves out.
+    /// The pool has another policy; contains that policy's parameter, which rsplib leaves out.
     InconsistentPolicy(Bytes),
-    /// The registrar cannot hold more.
+    /// The registrar lacks the resources for the request.
     LackOfResources,
-    /// The pool has another transport; that transport's parameter.
+    /// The pool has another transport; contains that transport's parameter.
     InconsistentTransport(Bytes),
-    /// The pool differs in whether there is a control channel.
+    /// The element and the pool differ in whether there is a control channel.
     InconsistentDataControl,
     /// There is no such pool.
     UnknownPoolHandle,
-    /// The sender may not do that.
+    /// The sender is not authorized for the request.
     Security,
-    /// A cause that the RFC does not know, rsplib's own among them.
+    /// A cause that is not in the RFC, for example one of rsplib's.
     Other {
         /// The number of the cause.
         code: u16,
@@ -72,7 +72,7 @@ impl ErrorCause {
         }
     }
 
-    /// The cause-specific information.
+    /// Returns the cause-specific information.
     #[must_use]
     pub fn information(&self) -> &[u8] {
         match self {

@@ -20,14 +20,14 @@ pub use transport::{Addresses, TransportAddress, TransportProtocol, TransportUse
 
 /// A parameter that can stand in a message or in another parameter.
 pub(crate) trait Parameter: Placeholder {
-    /// Name of the parameter in error messages.
+    /// The name of the parameter in error messages.
     const NAME: &'static str;
 
     fn accepts(parameter: ParameterType) -> bool;
 
     fn parameter_type(&self) -> ParameterType;
 
-    /// Decodes it into this one, which is placeholder.
+    /// Decodes the parameter into `self`, which is a placeholder.
     fn decode(
         &mut self,
         parameter: ParameterType,
@@ -39,7 +39,7 @@ pub(crate) trait Parameter: Placeholder {
 
 macro_rules! parameter_types {
     ($($(#[$meta:meta])* $name:ident = $number:literal, $text:literal;)*) => {
-        /// The types of parameters that we know (RFC 5354 section 3).
+        /// The known types of parameters (RFC 5354 section 3).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         #[repr(u16)]
@@ -48,7 +48,7 @@ macro_rules! parameter_types {
         }
 
         impl ParameterType {
-            /// The type with this number, if it is one of those that we know.
+            /// Returns the type with this number; `None` if it is unknown.
             #[must_use]
             #[inline]
             pub fn recognized(number: u16) -> Option<Self> {
@@ -58,7 +58,7 @@ macro_rules! parameter_types {
                 }
             }
 
-            /// The number of the type.
+            /// Returns the number of the type.
             #[must_use]
             pub fn number(self) -> u16 {
                 self as u16
@@ -98,7 +98,7 @@ parameter_types! {
     PoolElement = 0xa, "Pool Element";
     /// A registrar's identifier and address.
     ServerInformation = 0xb, "Server Information";
-    /// Reports an error.
+    /// An error report.
     OperationError = 0xc, "Operation Error";
     /// A cookie.
     Cookie = 0xd, "Cookie";
@@ -108,6 +108,6 @@ parameter_types! {
     PeChecksum = 0xf, "PE Checksum";
     /// A transport address that only the application understands.
     OpaqueTransport = 0x10, "Opaque Transport";
-    /// The number of elements a handle resolution asks for; rsplib's extension.
+    /// The number of elements that a handle resolution asks for; rsplib's extension.
     ItemCount = 0x803f, "Handle Resolution Item Count";
 }

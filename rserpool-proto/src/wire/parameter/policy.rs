@@ -18,7 +18,7 @@ macro_rules! policies {
         impl PolicyType {
             $($(#[$meta])* pub const $constant: Self = Self($number);)*
 
-            /// The name of the policy, if it is one that we know.
+            /// Returns the name of the policy; `None` if the policy is unknown.
             #[must_use]
             pub fn name(self) -> Option<&'static str> {
                 match self {
@@ -27,8 +27,8 @@ macro_rules! policies {
                 }
             }
 
-            /// The names of the policy's values, in the order of their words on the wire;
-            /// `None` where we do not know the policy.
+            /// Returns the names of the policy's values, in the order of their words on the wire;
+            /// `None` if the policy is unknown.
             #[must_use]
             pub fn values(self) -> Option<&'static [&'static str]> {
                 match self {
@@ -37,14 +37,14 @@ macro_rules! policies {
                 }
             }
 
-            /// All policies that we know.
+            /// All known policies.
             pub const KNOWN: &[Self] = &[$(Self::$constant),*];
         }
     };
 }
 
 policies! {
-    /// Round Robin (RFC 5356 section 4.1), which every implementation has.
+    /// Round Robin (RFC 5356 section 4.1), which every implementation supports.
     ROUND_ROBIN = 0x0000_0001, "RoundRobin", [];
     /// Weighted Round Robin (RFC 5356 section 4.2).
     WEIGHTED_ROUND_ROBIN = 0x0000_0002, "WeightedRoundRobin", ["weight"];
@@ -99,25 +99,26 @@ impl fmt::Debug for PolicyType {
     }
 }
 
-/// A policy's number, and what one element says under it: 32-bit words in all policies that
-/// RFC 5356 and rsplib define.
+/// The number of a policy, and the values of one element under it. The values are 32-bit words in
+/// all policies that RFC 5356 and rsplib define.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct PolicyParameters {
     policy_type: PolicyType,
     words: SmallVec<[u32; 4]>,
-    /// Bytes that do not fill a word, and their number; always empty in the known policies.
+    /// The bytes at the end that do not fill a word; `tail_length` is their number. Always empty in
+    /// the known policies.
     tail: [u8; 3],
     tail_length: u8,
 }
 
 impl PolicyParameters {
-    /// The parameters `words` of the policy `policy_type`.
+    /// Creates the parameters `words` of the policy `policy_type`.
     #[must_use]
     pub fn new(policy_type: PolicyType, words: &[u32]) -> Self {
         Self { policy_type, words: SmallVec::from_slice(words), tail: [0; 3], tail_length: 0 }
     }
 
-    /// The parameters of a policy whose data are not 32-bit words.
+    /// Creates the parameters of a policy whose data are not 32-bit words.
     #[must_use]
     pub fn from_bytes(policy_type: PolicyType, data: &[u8]) -> Self {
         let mut parameters = Self::new(policy_type, &[]);
@@ -137,21 +138,22 @@ impl PolicyParameters {
         self.tail_length = rest.len() as u8;
     }
 
-    /// The same with another load, from 0.0 (idle) to 1.0 (fully used), if the policy is one that
-    /// we know and has a load.
+    /// Returns a copy with another load, from 0.0 (idle) to 1.0 (fully used); `None` if the policy
+    /// is unknown or has no load.
     #[must_use]
     pub fn with_load(&self, load: f64) -> Option<Self> {
         self.with_value("load", (load.clamp(0.0, 1.0) * f64::from(u32::MAX)).round() as u32)
     }
 
-    /// A value by its name (see [`PolicyType::values`]), if the policy is one that we know and has
-    /// it.
+    /// Returns a value by its name (see [`PolicyType::values`]); `None` if the policy is unknown or
+    /// has no such value.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<u32> {
         self.words.get(self.policy_type.index_of(name)?).copied()
     }
 
-    /// The same with another value of this name, if the policy is one that we know and has it.
+    /// Returns a copy with another value of this name; `None` if the policy is unknown or has no
+    /// such value.
     #[must_use]
     pub fn with_value(&self, name: &str, value: u32) -> Option<Self> {
         let mut parameters = self.clone();
@@ -159,25 +161,25 @@ impl PolicyParameters {
         Some(parameters)
     }
 
-    /// Round robin, the default of RFC 5356.
+    /// Creates the parameters of round robin, the default of RFC 5356.
     #[must_use]
     pub fn round_robin() -> Self {
         Self::new(PolicyType::ROUND_ROBIN, &[])
     }
 
-    /// Least used, with a load of 0 (idle) to `u32::MAX` (fully used).
+    /// Creates the parameters of least used, with a load of 0 (idle) to `u32::MAX` (fully used).
     #[must_use]
     pub fn least_used(load: u32) -> Self {
         Self::new(PolicyType::LEAST_USED, &[load])
     }
 
-    /// The number of the policy.
+    /// Returns the number of the policy.
     #[must_use]
     pub fn policy_type(&self) -> PolicyType {
         self.policy_type
     }
 
-    /// The values, in the order that [`PolicyType::values`] names them.
+    /// Returns the values, in the order of [`PolicyType::values`].
     #[must_use]
     pub fn words(&self) -> &[u32] {
         &self.words
@@ -187,7 +189,7 @@ impl PolicyParameters {
         &self.tail[..self.tail_length.into()]
     }
 
-    /// The values as the bytes that they are on the wire.
+    /// Returns the values as bytes, as on the wire.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
         self.words
@@ -211,8 +213,8 @@ impl fmt::Debug for PolicyParameters {
     }
 }
 
-/// Reads `NAME[:VALUE...]`: a name or number of a policy, and as many values as it has. Loads
-/// may be percentages, `LeastUsed:25%`. Values left out are 0, weights 1.
+/// Parses `NAME[:VALUE...]`: the name or number of a policy, and at most as many values as it has.
+/// Loads may be percentages, as in `LeastUsed:25%`. Missing values are 0, missing weights 1.
 impl FromStr for PolicyParameters {
     type Err = InvalidPolicyText;
 
@@ -257,22 +259,22 @@ fn parse_value(text: &str) -> Option<u32> {
     }
 }
 
-/// Why a text does not name a policy.
+/// Error of parsing [`PolicyParameters`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidPolicyText {
-    /// The name is not one that we know, and not a number.
+    /// The name is neither a known policy nor a number.
     #[error("no policy is called {0:?}: use RoundRobin, LeastUsed ... or a number")]
     UnknownPolicy(String),
-    /// A value is not a number of 32 bits or a percentage.
+    /// A value is neither a 32-bit number nor a percentage.
     #[error("{0:?} is not a value: use a number up to 4294967295 or a percentage")]
     NotAValue(String),
-    /// The policy has fewer values.
+    /// There are more values than the policy has.
     #[error("{policy_type} takes at most {most} values")]
     TooManyValues {
         /// The policy.
         policy_type: PolicyType,
-        /// Maximum number of words.
+        /// The maximum number of values.
         most: usize,
     },
 }

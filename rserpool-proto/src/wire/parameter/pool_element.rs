@@ -5,21 +5,21 @@ use crate::wire::{
     DecodeError, PoolElementId, Reader, RegistrarId, RegistrationLife, Writer, placeholder,
 };
 
-/// A pool element, as it registers and as registrars tell of it.
+/// A pool element, as in registrations and in the messages of registrars.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct PoolElement {
-    /// Its identifier in the pool.
+    /// The element's identifier in the pool.
     pub identifier: PoolElementId,
-    /// Its home registrar; zero in a registration.
+    /// The element's home registrar; zero in a registration.
     pub home_registrar: RegistrarId,
-    /// The time that the registration is valid.
+    /// The time for which the registration is valid.
     pub registration_life: RegistrationLife,
-    /// Address at which the element serves pool users.
+    /// The address at which the element serves pool users.
     pub user_transport: UserTransport,
     /// The pool's policy with this element's values.
     pub policy: PolicyParameters,
-    /// Address of the element's ASAP endpoint, for registrars.
+    /// The address of the element's ASAP endpoint, for registrars.
     pub asap_transport: Option<TransportAddress>,
 }
 

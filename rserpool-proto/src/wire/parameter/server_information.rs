@@ -3,13 +3,13 @@
 use super::{Parameter, ParameterType, TransportAddress};
 use crate::wire::{DecodeError, Reader, RegistrarId, Writer, placeholder};
 
-/// A registrar and where its peers reach it.
+/// The identifier and the ENRP address of a registrar.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ServerInformation {
-    /// Its identifier.
+    /// The registrar's identifier.
     pub registrar: RegistrarId,
-    /// Its ENRP transport address.
+    /// The registrar's ENRP transport address.
     pub transport: TransportAddress,
 }
 

@@ -5,7 +5,8 @@ use bytes::Bytes;
 use super::{Parameter, ParameterType};
 use crate::wire::{DecodeError, PoolElementId, PoolHandle, Reader, Writer, placeholder};
 
-/// State that a pool element hands to a pool user for its successor (RFC 5354 section 3.13).
+/// The state that a pool element hands to a pool user for the element that takes over (RFC 5354
+/// section 3.13).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Cookie(
@@ -16,14 +17,14 @@ pub struct Cookie(
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PeChecksum(pub u16);
 
-/// The number of pool elements a handle resolution asks for: rsplib's extension 0x803f, which
-/// others skip. [`Self::ALL`] is as many as the registrar gives.
+/// The number of pool elements that a handle resolution asks for: rsplib's extension 0x803f, which
+/// other implementations skip. [`Self::ALL`] asks for as many as the registrar returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ItemCount(pub u32);
 
 impl ItemCount {
-    /// All elements of the pool.
+    /// Asks for all elements of the pool.
     pub const ALL: Self = Self(u32::MAX);
 }
 

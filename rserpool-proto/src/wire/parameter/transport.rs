@@ -9,10 +9,10 @@ use smallvec::SmallVec;
 use super::{Parameter, ParameterType};
 use crate::wire::{DecodeError, Reader, Writer, placeholder};
 
-/// The IP addresses of one endpoint; more than one only over SCTP.
+/// The IP addresses of one endpoint. Only SCTP endpoints have more than one.
 pub type Addresses = SmallVec<[IpAddr; 1]>;
 
-/// Transport protocol of an address.
+/// The transport protocol of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum TransportProtocol {
@@ -43,17 +43,17 @@ impl fmt::Display for TransportProtocol {
     }
 }
 
-/// Services that a pool element offers at a transport address (RFC 5354 section 3.4).
+/// The services that a pool element offers at a transport address (RFC 5354 section 3.4).
 ///
-/// The RFC has the field for SCTP alone and reserves it elsewhere; rsplib uses it for TCP too,
-/// and so do we, because a session over TCP has a control channel as well.
+/// The RFC defines the field for SCTP only and reserves it elsewhere. rsplib and this crate use it
+/// for TCP too, because a session over TCP also has a control channel.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct TransportUse(pub u16);
 
 impl TransportUse {
-    /// The application's data only.
+    /// Application data only.
     pub const DATA_ONLY: Self = Self(0);
-    /// Data, and a control channel for cookies and business cards.
+    /// Application data, and a control channel for cookies and business cards.
     pub const DATA_PLUS_CONTROL: Self = Self(1);
 }
 
@@ -74,14 +74,14 @@ pub struct TransportAddress {
     pub protocol: TransportProtocol,
     /// The port.
     pub port: u16,
-    /// Services at the address.
+    /// The services at the address.
     pub usage: TransportUse,
     /// The IP addresses, at least one in a message.
     pub addresses: Addresses,
 }
 
 impl TransportAddress {
-    /// The address of `socket_address` over `protocol`, for data only.
+    /// Creates the address of `socket_address` over `protocol`, for data only.
     #[must_use]
     pub fn new(protocol: TransportProtocol, socket_address: SocketAddr) -> Self {
         Self {
@@ -92,38 +92,39 @@ impl TransportAddress {
         }
     }
 
-    /// A TCP address.
+    /// Creates a TCP address, for data only.
     #[must_use]
     pub fn tcp(socket_address: SocketAddr) -> Self {
         Self::new(TransportProtocol::Tcp, socket_address)
     }
 
-    /// An SCTP address of a single IP address.
+    /// Creates an SCTP address with a single IP address, for data only.
     #[must_use]
     pub fn sctp(socket_address: SocketAddr) -> Self {
         Self::new(TransportProtocol::Sctp, socket_address)
     }
 
-    /// The same address for `usage`.
+    /// Sets the services at the address.
     #[must_use]
     pub fn with_usage(mut self, usage: TransportUse) -> Self {
         self.usage = usage;
         self
     }
 
-    /// Returns the address that the host is told from others by: the first, or the unspecified one
-    /// where there is none.
+    /// Returns the address that identifies the host: the first one, or the unspecified address if
+    /// there is none.
     #[must_use]
     pub fn host(&self) -> IpAddr {
         self.addresses.first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
     }
 
-    /// One socket address for each IP address.
+    /// Returns one socket address for each IP address.
     pub fn socket_addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.addresses.iter().map(|address| SocketAddr::new(*address, self.port))
     }
 
-    /// Returns whether both name the same port of the same protocol on at least one common address.
+    /// Returns whether both have the same protocol, the same port and at least one common IP
+    /// address.
     #[must_use]
     pub fn reaches_same(&self, other: &Self) -> bool {
         self.protocol == other.protocol && self.port == other.port && self.shares_address(other)
@@ -261,20 +262,20 @@ impl Parameter for IpAddr {
     }
 }
 
-/// Address at which a pool element serves its users.
+/// The address at which a pool element serves its users.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum UserTransport {
-    /// At a transport address.
+    /// A transport address.
     Address(TransportAddress),
-    /// Somewhere that only the application knows how to reach (RFC 5354 section 3.16).
+    /// An address that only the application understands (RFC 5354 section 3.16).
     Opaque(#[cfg_attr(feature = "serde", serde(with = "crate::wire::serialize::hex"))] Bytes),
 }
 
 impl UserTransport {
-    /// The transport address, unless it is opaque.
+    /// Returns the transport address; `None` if the address is opaque.
     #[must_use]
     pub fn address(&self) -> Option<&TransportAddress> {
         match self {

@@ -1,4 +1,4 @@
-//! The keys that cookies are sealed with.
+//! The keys that seal cookies.
 
 use std::fmt;
 use std::fs;
@@ -8,25 +8,25 @@ use chacha20poly1305::XChaCha20Poly1305;
 use chacha20poly1305::aead::KeyInit;
 use rand::Rng;
 
-/// The bytes of a key.
+/// Length of a key in bytes.
 const KEY_LENGTH: usize = 32;
 
-/// The keys that the servers of a pool share. The first one seals, all of them open: so a key is
-/// replaced by adding the new one behind the old at all servers, then moving it to the front at
-/// all, and then taking the old one away, once the cookies that it sealed have expired.
+/// The keys that the servers of a pool share. The first key seals, all of them open. To replace a
+/// key, add the new one behind the old one at all servers. Then move it to the front at all
+/// servers, and remove the old one once the cookies that it sealed have expired.
 #[derive(Clone)]
 pub struct KeyRing {
     keys: Vec<(u32, XChaCha20Poly1305)>,
 }
 
 impl fmt::Debug for KeyRing {
-    /// The names of the keys, not the keys.
+    /// Formats the names of the keys, never the keys themselves.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.keys.iter().map(|(name, _)| name)).finish()
     }
 }
 
-/// Why there is no key ring.
+/// Error of reading a key ring.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyRingError {
@@ -38,7 +38,7 @@ pub enum KeyRingError {
         "line {line} of the key file is not a key: it wants to be NAME:KEY, a number and 64 hexadecimal digits"
     )]
     Line {
-        /// The line, from 1 on.
+        /// Number of the line, from 1 on.
         line: usize,
     },
     /// Two keys have the same name.
@@ -50,7 +50,7 @@ pub enum KeyRingError {
 }
 
 impl KeyRing {
-    /// A ring of one key drawn at random, for servers that share a process.
+    /// Returns a ring of one key drawn at random, for servers that share a process.
     #[must_use]
     pub fn generate() -> Self {
         let mut key = [0; KEY_LENGTH];
@@ -58,13 +58,13 @@ impl KeyRing {
         Self { keys: vec![(1, XChaCha20Poly1305::new(&key.into()))] }
     }
 
-    /// Reads a ring from text: a key in each line, as its name, a colon, and 64 hexadecimal
-    /// digits. The name is a number that cookies carry. Empty lines, and those that begin with
-    /// `#`, do not count.
+    /// Reads a ring from text. Each line has a key: its name, a colon, and 64 hexadecimal digits.
+    /// The name is a number that cookies carry. Empty lines and lines that begin with `#` are
+    /// ignored.
     ///
     /// # Errors
     ///
-    /// When the text is something else.
+    /// Returns an error if a line is not a key, a name occurs twice, or there is no key.
     pub fn parse(text: &str) -> Result<Self, KeyRingError> {
         let mut ring = Self { keys: Vec::new() };
         for (line, content) in (1..).zip(text.lines().map(str::trim)) {
@@ -84,12 +84,12 @@ impl KeyRing {
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, or has something else in it.
+    /// Returns an error if the file cannot be read, or in the cases of [`Self::parse`].
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, KeyRingError> {
         Self::parse(&fs::read_to_string(path)?)
     }
 
-    /// The line of a key file with a key drawn at random.
+    /// Returns the line of a key file with a key drawn at random.
     #[must_use]
     pub fn new_line(name: u32) -> String {
         let mut key = [0; KEY_LENGTH];

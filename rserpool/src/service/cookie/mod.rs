@@ -1,9 +1,9 @@
-//! Cookies that clients carry and cannot read, change or use elsewhere.
+//! Cookies that clients store but cannot read, change or use elsewhere.
 //!
-//! A session's state travels through a client that nobody trusts. A [`Seal`] encrypts and
-//! authenticates it (XChaCha20-Poly1305), binds it to the pool, to a time of issue and to the
-//! line of cookies of one session, and tells on its way back whether it is what a server of the
-//! pool sent, and not too old (RFC 5352 section 3.8 leaves the procedure open).
+//! A session's state is stored by its client, which is not trusted. A [`Seal`] encrypts and
+//! authenticates it (XChaCha20-Poly1305), and binds it to the pool, to its time of issue and to the
+//! lineage of one session. When the cookie comes back, the seal checks that a server of the pool
+//! sent it, and that it is not too old (RFC 5352 section 3.8 leaves the procedure open).
 //!
 //! ```
 //! use std::time::SystemTime;
@@ -34,19 +34,19 @@ use rserpool_proto::wire::PoolHandle;
 pub use keys::{KeyRing, KeyRingError};
 
 const VERSION: u8 = 1;
-/// Version, a byte that is zero, the length of what is in clear, the key's name, and the time of
-/// issue in milliseconds since 1970; what is in clear follows.
+/// Length of the header: the version, a zero byte, the length of the clear part, the key's name,
+/// and the time of issue in milliseconds since 1970. The clear part follows.
 const HEADER: usize = 16;
 const NONCE: usize = 24;
 const TAG: usize = 16;
 
-/// The longest cookie: what a COOKIE message has room for.
+/// Maximum length of a cookie: what fits a COOKIE message.
 const MAX_LENGTH: usize = 65_527;
 
 /// Maximum difference between the clocks of two servers of a pool. Not from the RFCs.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
-/// Maximum number of sessions whose latest cookie is remembered. Not from the RFCs.
+/// Maximum number of sessions whose latest cookie is recorded. Not from the RFCs.
 const MAX_LINEAGES: usize = 65_536;
 
 /// Seals and opens the cookies of one pool, at one of its servers.
@@ -58,7 +58,7 @@ pub struct Seal {
     seen: Mutex<Seen>,
 }
 
-/// The line of cookies of one session: its name, and how many there were.
+/// The sequence of cookies of one session: its random name, and the number of cookies so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lineage {
     name: [u8; 16],
@@ -69,15 +69,15 @@ pub struct Lineage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Opened {
-    /// The sealed part.
+    /// The sealed state.
     pub state: Bytes,
     /// The part in clear.
     pub clear: Bytes,
-    /// The line that the next cookie of the session belongs to.
+    /// The lineage for the session's next cookie.
     pub lineage: Lineage,
 }
 
-/// A cookie that is too long to be sent. Nothing was sealed.
+/// Error of [`Seal::seal`]: the cookie is too long to be sent. Nothing was sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a cookie of {length} bytes is too long: a message has room for {MAX_LENGTH}")]
 pub struct TooLong {
@@ -85,34 +85,35 @@ pub struct TooLong {
     pub length: usize,
 }
 
-/// Why a cookie that came back is not taken.
+/// Error of [`Seal::open`]: the reason why a cookie is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CookieRefused {
-    /// It is longer than any that is sealed.
+    /// The cookie is longer than any sealed one.
     #[error("the cookie is too long: {length} bytes")]
     Oversized {
         /// Length of the cookie.
         length: usize,
     },
-    /// It is no sealed cookie.
+    /// It is not a sealed cookie.
     #[error("that is not a sealed cookie")]
     Malformed,
-    /// It is of another pool, or sealed with a key that is not, or no longer, on the ring.
+    /// The cookie is of another pool, or its key is not, or no longer, on the ring.
     #[error("the cookie is of another pool, or its key is not on the ring")]
     Foreign,
-    /// It was made or changed by somebody who has not the key.
+    /// The cookie was made or changed without the key.
     #[error("the cookie is forged")]
     Forged,
-    /// It was issued too long ago, or by a server whose clock is wrong.
+    /// The cookie was issued too long ago, or by a server whose clock is wrong.
     #[error("the cookie has expired")]
     Expired,
-    /// The session's line has gone on since: somebody has kept the cookie, to go back.
+    /// A newer cookie of the session was opened before: the client may have kept this one to
+    /// restore an earlier state.
     #[error("the cookie is replayed: the session has had newer ones")]
     Replayed,
 }
 
-/// The number of cookies that were not taken, and why; see [`CookieRefused`].
+/// Numbers of refused cookies by reason, see [`CookieRefused`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the names say it")]
@@ -125,18 +126,18 @@ pub struct Refusals {
     pub replayed: u64,
 }
 
-/// Record of a seal.
+/// The cookies that a seal has opened and refused.
 #[derive(Debug, Default)]
 struct Seen {
-    /// The sequence number of the last cookie of each line that was taken.
+    /// The sequence number of the last opened cookie of each lineage.
     taken: HashMap<[u8; 16], u64>,
-    /// The lines, those taken first in front.
+    /// The lineages in the order in which they were first opened.
     order: VecDeque<[u8; 16]>,
     refusals: Refusals,
 }
 
 impl Lineage {
-    /// A new line, for a session that begins.
+    /// Creates a lineage for a new session.
     #[must_use]
     pub fn new() -> Self {
         Self { name: rand::rng().random(), sequence: 0 }
@@ -150,7 +151,8 @@ impl Default for Lineage {
 }
 
 impl Seal {
-    /// Seals cookies of `pool` with the first key of `ring`; they expire after a day.
+    /// Creates a seal for cookies of `pool`, which uses the first key of `ring`. The cookies expire
+    /// after a day.
     #[must_use]
     pub fn new(pool: PoolHandle, ring: KeyRing) -> Self {
         let max_age = Duration::from_secs(24 * 60 * 60);
@@ -159,25 +161,25 @@ impl Seal {
 
     /// Sets the maximum age of a cookie. Default: 1 day. Not from the RFCs: bounds how long a
     /// stolen cookie can be used. A session that is idle for longer starts afresh when its server
-    /// dies.
+    /// crashes.
     #[must_use]
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = age;
         self
     }
 
-    /// Goes on with other keys.
+    /// Replaces the keys.
     pub fn set_ring(&self, ring: KeyRing) {
         *self.ring.write().unwrap_or_else(PoisonError::into_inner) = ring;
     }
 
-    /// The pool.
+    /// Returns the handle of the pool.
     #[must_use]
     pub fn pool(&self) -> &PoolHandle {
         &self.pool
     }
 
-    /// Returns the number of cookies that were refused so far.
+    /// Returns the numbers of cookies that were refused so far.
     #[must_use]
     pub fn refusals(&self) -> Refusals {
         self.seen().refusals
@@ -187,12 +189,12 @@ impl Seal {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next cookie of a line: `state`, and beside it `clear`, which everybody can read and
-    /// nobody can change.
+    /// Seals the next cookie of a lineage. `state` is encrypted. `clear` is readable for everybody,
+    /// but cannot be changed.
     ///
     /// # Errors
     ///
-    /// When it would be too long to be sent. The line is as it was.
+    /// Returns an error if the cookie would be too long to be sent. The lineage is unchanged.
     pub fn seal(
         &self,
         now: SystemTime,
@@ -233,12 +235,12 @@ impl Seal {
         Ok(cookie.freeze())
     }
 
-    /// Opens a cookie that a client brought back.
+    /// Opens a cookie that a client returned.
     ///
     /// # Errors
     ///
-    /// When it is not one that a server of the pool sealed, or too old, or not the last of its
-    /// session as far as this server knows. It is counted then.
+    /// Returns an error if the cookie was not sealed by a server of the pool, is too old, or is not
+    /// the last of its session as far as this server knows. The refusal is counted.
     pub fn open(&self, now: SystemTime, cookie: &Bytes) -> Result<Opened, CookieRefused> {
         let opened = self.unseal(now, cookie);
         let mut seen = self.seen();
@@ -263,7 +265,8 @@ impl Seal {
             u64::from_be_bytes(*cookie[at..].first_chunk().expect("inside of the header"))
         };
         let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
-        // The name of the key, and half of the time behind it.
+        // The upper half of the number is the key's name; the lower half belongs to the time of
+        // issue.
         let key = ring.get((number(4) >> 32) as u32).ok_or(Foreign)?;
         let nonce: [u8; NONCE] = *cookie[nonce_at..].first_chunk().expect("checked");
         let tag: [u8; TAG] = *cookie[tag_at..].first_chunk().expect("checked");
@@ -297,8 +300,8 @@ impl Seal {
 }
 
 impl Seen {
-    /// Takes the cookie of that line, unless a newer one was taken. The same one may come again:
-    /// its session may have lost only its connection.
+    /// Accepts a cookie of this lineage, unless a newer one was accepted. The same one may come
+    /// again, since its session may have lost only its connection.
     fn take(&mut self, lineage: &Lineage) -> Result<(), CookieRefused> {
         if let Some(taken) = self.taken.get_mut(&lineage.name) {
             if lineage.sequence < *taken {

@@ -1,4 +1,4 @@
-//! Lists of socket addresses as the SCTP options have them: packed one after the other.
+//! Lists of socket addresses in the form of the SCTP options: packed one after the other.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -6,13 +6,13 @@ use rserpool_proto::wire::parameter::Addresses;
 
 const FAMILY_4: u16 = libc::AF_INET as u16;
 const FAMILY_6: u16 = libc::AF_INET6 as u16;
-/// `struct sockaddr_in`: family, port, address, nothing.
+/// Length of `struct sockaddr_in`: family, port, address, padding.
 const LENGTH_4: usize = 16;
-/// `struct sockaddr_in6`: family, port, flow, address, scope.
+/// Length of `struct sockaddr_in6`: family, port, flow, address, scope.
 const LENGTH_6: usize = 28;
 
-/// Packs addresses that share a port. On a socket of version 6 those of version 4 may stay what
-/// they are.
+/// Packs addresses that share a port. IPv4 addresses can be used on an IPv6 socket without being
+/// mapped.
 pub(super) fn pack(addresses: &[IpAddr], port: u16) -> Vec<u8> {
     let mut packed = Vec::with_capacity(addresses.len() * LENGTH_6);
     for address in addresses {
@@ -35,7 +35,8 @@ pub(super) fn pack(addresses: &[IpAddr], port: u16) -> Vec<u8> {
     packed
 }
 
-/// Unpacks up to `count` addresses and the port of the last one; stops at what is no address.
+/// Unpacks up to `count` addresses and the port of the last one. Stops at the first invalid
+/// address.
 pub(super) fn unpack(mut packed: &[u8], count: usize) -> (Addresses, u16) {
     let mut addresses = Addresses::new();
     let mut port = 0;
@@ -49,8 +50,8 @@ pub(super) fn unpack(mut packed: &[u8], count: usize) -> (Addresses, u16) {
     (addresses, port)
 }
 
-/// The first address, its port, and how long it is. One of version 4 in the clothes of version
-/// 6 is unclothed.
+/// Returns the first address, its port, and its packed length. An IPv4-mapped IPv6 address is
+/// returned as IPv4.
 pub(super) fn first(packed: &[u8]) -> Option<(IpAddr, u16, usize)> {
     let (family, rest) = packed.split_first_chunk::<2>()?;
     let (port, rest) = rest.split_first_chunk::<2>()?;

@@ -21,14 +21,16 @@ use crate::runtime::{Interest, RegisteredSocket, Runtime};
 use crate::sys::AssociationId;
 use crate::transport::{Connection, Event, Paths, Purpose, SendError};
 
-/// High-water mark: a connection is not ready for more while so many bytes are unsent.
+/// High-water mark: a connection is not ready for more messages while this number of bytes is
+/// unsent.
 const HIGH_WATER: usize = 128 * 1024;
 
-/// The most unsent bytes before a message that is sent without waiting for readiness is refused.
+/// Maximum number of unsent bytes. Beyond it, a message that is sent without waiting for readiness
+/// is refused.
 const WRITE_LIMIT: usize = 2 * HIGH_WATER;
 
-/// The end of a session in good order: an ASAP message of a type that is not assigned and whose
-/// two high bits tell others to discard it (RFC 5354 section 4).
+/// Announces that a session closes in good order: an ASAP message of an unassigned type, whose two
+/// high bits tell others to discard it (RFC 5354 section 4).
 const END_OF_SESSION: &[u8] = &[0x3f, 0, 0, 4];
 
 /// Kind of the socket.
@@ -53,13 +55,13 @@ pub(super) struct SctpConnection {
     purpose: Purpose,
     peer: TransportAddress,
     sctp: Sctp,
-    /// The longest message that can be sent, and how many streams there are, once it is known.
+    /// The maximum size of a message and the number of streams, once they are known.
     send_limits: Option<(usize, u16)>,
     /// The message that is being received.
     incoming: BytesMut,
     incoming_info: MessageInfo,
     receiver: Receiver,
-    /// Messages that are not sent yet, and how many bytes they have.
+    /// Messages that are not sent yet, and their length in bytes.
     outgoing: VecDeque<UserMessage>,
     outgoing_bytes: usize,
     end: End,
@@ -69,7 +71,7 @@ pub(super) struct SctpConnection {
 enum State {
     /// The endpoint establishes the association.
     Dialling(Arc<Dial>, Arc<dyn Runtime>),
-    /// The kernel does.
+    /// The kernel establishes the association.
     Connecting(Box<dyn RegisteredSocket>),
     Open(Box<dyn RegisteredSocket>, Style),
     Over(Option<io::Error>),
@@ -79,9 +81,9 @@ enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     No,
-    /// It is announced, and no more is taken to send.
+    /// The close is announced, and no more messages are accepted.
     Announced,
-    /// The kernel was told.
+    /// The kernel was told to shut the association down.
     Shutdown,
 }
 
@@ -90,7 +92,7 @@ enum End {
 enum Read {
     Notification(Option<Notification>),
     Message(UserMessage),
-    /// The part of a message, or one that was too long and is dropped.
+    /// A part of a message, or a message that was too long and is dropped.
     Part,
     End,
 }
@@ -152,7 +154,7 @@ impl SctpConnection {
         Self::new(State::Over(Some(error)), purpose, peer, sctp)
     }
 
-    /// Its socket, and which of the associations of it this is.
+    /// Returns the socket, and the identifier of this association on it.
     pub(super) fn socket(&self) -> io::Result<(&Socket, AssociationId)> {
         let State::Open(io, style) = &self.state else {
             return Err(io::ErrorKind::NotConnected.into());
@@ -165,8 +167,8 @@ impl SctpConnection {
         Event::Lost(error)
     }
 
-    /// The peer shut the association down. In a session that is no good end unless it was
-    /// announced: a process that dies may do it too.
+    /// Handles the shutdown of the association by the peer. In a session, that is an orderly close
+    /// only if it was announced: a process that crashes may shut it down, too.
     fn ended(&mut self) -> Event {
         self.state = State::Over(None);
         match self.purpose {
@@ -201,7 +203,7 @@ impl SctpConnection {
         Poll::Ready(Ok(Event::Established { local, peer }))
     }
 
-    /// Looks at which addresses the peer has now.
+    /// Updates the peer's addresses.
     fn note_peer(&mut self) -> io::Result<()> {
         self.peer = Paths::peer(self)?;
         let (socket, association) = self.socket()?;
@@ -248,7 +250,7 @@ impl SctpConnection {
         Poll::Ready(Ok(Read::Message(message)))
     }
 
-    /// Sends as much as there is room for. Pending while something is left.
+    /// Sends messages until the socket is full. Pending while messages are left.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let State::Open(io, style) = &mut self.state else { return Poll::Ready(()) };
         while let Some(message) = self.outgoing.front() {
@@ -259,7 +261,7 @@ impl SctpConnection {
                 socket.sendmsg(&header, libc::MSG_NOSIGNAL).map(drop)
             }));
             if let Err(error) = result {
-                // What happened to the association is told when it is read from.
+                // The state of the association is reported when it is read from.
                 tracing::debug!(%error, "not sent");
                 self.outgoing.clear();
                 self.outgoing_bytes = 0;
@@ -271,7 +273,7 @@ impl SctpConnection {
         Poll::Ready(())
     }
 
-    /// Tells the kernel that this was all.
+    /// Tells the kernel to shut the association down after the data sent so far.
     fn shut_down(&mut self) {
         let State::Open(io, style) = &self.state else { return };
         match style {
@@ -326,7 +328,7 @@ impl Connection for SctpConnection {
                     Some(Notification::Lost | Notification::CannotStart(_)) => {
                         return Poll::Ready(self.lost(io::ErrorKind::ConnectionAborted.into()));
                     }
-                    // The peer has forgotten all that was said.
+                    // A peer that restarted has lost the state of the connection.
                     Some(Notification::Restart) => {
                         return Poll::Ready(self.lost(io::ErrorKind::ConnectionReset.into()));
                     }
@@ -344,7 +346,7 @@ impl Connection for SctpConnection {
                                 let peer = self.peer.clone();
                                 return Poll::Ready(Event::Addresses { local, peer });
                             }
-                            // Its end is to be read yet.
+                            // The end of the association is still to be read.
                             Err(error) => tracing::debug!(%error, "addresses not known"),
                         }
                     }
@@ -372,8 +374,8 @@ impl Connection for SctpConnection {
         let length = message.payload.len();
         let max = self.sctp.max_message_size;
         let (limit, streams) = *self.send_limits.get_or_insert_with(|| {
-            // The kernel takes a message as a whole, so it has to fit the send buffer, of which
-            // it reports twice as much as it counts.
+            // The kernel takes a message as a whole, so it has to fit the send buffer. The reported
+            // size of that is twice the usable one.
             let longest = max.min(io.socket().send_buffer_size().unwrap_or(usize::MAX) / 2);
             let streams = options::streams(io.socket(), style.association());
             (longest, streams.unwrap_or(u16::MAX))

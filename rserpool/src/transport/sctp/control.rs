@@ -10,11 +10,11 @@ use crate::sys::{AssociationId, IPPROTO_SCTP};
 const SNDINFO: i32 = 2;
 const RCVINFO: i32 = 3;
 const PRINFO: i32 = 5;
-/// `struct cmsghdr`: its length, its level and its type.
+/// Length of `struct cmsghdr`: its length, its level and its type.
 const HEADER: usize = size_of::<usize>() + 8;
-/// `struct sctp_sndinfo`: stream, flags, identifier, context, association.
+/// Length of `struct sctp_sndinfo`: stream, flags, identifier, context, association.
 const SNDINFO_LENGTH: usize = 16;
-/// `struct sctp_prinfo`: policy, nothing, value.
+/// Length of `struct sctp_prinfo`: policy, padding, value.
 const PRINFO_LENGTH: usize = 8;
 /// The policies of partial reliability (RFC 7496 section 4.1).
 const PR_NONE: u16 = 0;
@@ -25,7 +25,7 @@ const PR_RETRANSMISSIONS: u16 = 0x20;
 pub(super) const UNORDERED: u16 = 1;
 /// The association is aborted.
 pub(super) const ABORT: u16 = 4;
-/// The association ends in good order after what was sent.
+/// The association is shut down in good order after all data is sent.
 pub(super) const END: u16 = libc::MSG_FIN as u16;
 
 /// Ancillary data of a message.
@@ -39,13 +39,13 @@ pub(super) struct MessageInfo {
 /// The ancillary data of a message to send.
 pub(super) type SendControl = [u8; HEADER + SNDINFO_LENGTH + HEADER + PRINFO_LENGTH];
 
-/// Makes the ancillary data of `message`. The association matters on one-to-many sockets alone.
+/// Makes the ancillary data of `message`. The association is used on one-to-many sockets only.
 pub(super) fn of_message(message: &UserMessage, association: AssociationId) -> SendControl {
     let flags = if message.unordered { UNORDERED } else { 0 };
     make(message.stream, flags, message.ppid, message.reliability, association)
 }
 
-/// Makes the ancillary data that end an association: [`ABORT`] or [`END`].
+/// Makes the ancillary data that close an association: [`ABORT`] or [`END`].
 pub(super) fn of_end(flag: u16, association: AssociationId) -> SendControl {
     make(0, flag, Ppid::NONE, Reliability::Full, association)
 }
@@ -68,13 +68,13 @@ fn make(
     put(&SNDINFO.to_ne_bytes());
     put(&stream.to_ne_bytes());
     put(&flags.to_ne_bytes());
-    // The kernel takes the identifier as it goes out.
+    // The kernel sends the identifier unchanged, so it is in network byte order.
     put(&ppid.0.to_be_bytes());
     put(&[0; 4]);
     put(&association.to_ne_bytes());
     let (policy, value) = match reliability {
         Reliability::Lifetime(lifetime) => {
-            // Zero would be no limit.
+            // The kernel takes zero for no limit.
             let milliseconds = lifetime.as_millis().max(1);
             (PR_LIFETIME, u32::try_from(milliseconds).unwrap_or(u32::MAX))
         }
@@ -90,7 +90,7 @@ fn make(
     control
 }
 
-/// Finds what is said of a message that was received. Ancillary data of others are passed over.
+/// Finds the information on a received message; skips other ancillary data.
 pub(super) fn parse(mut control: &[u8]) -> Option<MessageInfo> {
     loop {
         let (length, rest) = control.split_first_chunk::<{ size_of::<usize>() }>()?;
@@ -99,7 +99,7 @@ pub(super) fn parse(mut control: &[u8]) -> Option<MessageInfo> {
         let (kind, _) = rest.split_first_chunk::<4>()?;
         let data = control.get(HEADER..length)?;
         if (i32::from_ne_bytes(*level), i32::from_ne_bytes(*kind)) == (IPPROTO_SCTP, RCVINFO) {
-            // struct sctp_rcvinfo: stream, sequence number, flags, (nothing,) identifier ...
+            // struct sctp_rcvinfo: stream, sequence number, flags, (padding,) identifier ...
             let half = |at: usize| Some(u16::from_ne_bytes(*data.get(at..)?.first_chunk()?));
             let ppid = Ppid(u32::from_be_bytes(*data.get(8..)?.first_chunk()?));
             return Some(MessageInfo {
@@ -108,7 +108,7 @@ pub(super) fn parse(mut control: &[u8]) -> Option<MessageInfo> {
                 ppid,
             });
         }
-        // Longer than its header, or this would not come to an end.
+        // Advance by at least a header, so that the loop terminates.
         control = control.get(length.max(HEADER).next_multiple_of(size_of::<usize>())..)?;
     }
 }

@@ -1,4 +1,4 @@
-//! Associations that are being made.
+//! Associations that are being established.
 
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -36,7 +36,7 @@ impl Dial {
         }
     }
 
-    /// Polls for the outcome, which is returned once.
+    /// Polls for the outcome, which is returned only once.
     pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, AssociationId)>> {
         self.with(|state| match std::mem::replace(state, DialState::Done) {
             DialState::Waiting(_) => {

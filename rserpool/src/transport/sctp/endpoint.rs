@@ -1,4 +1,4 @@
-//! One SCTP port.
+//! An endpoint: one SCTP port.
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
@@ -23,7 +23,7 @@ pub(super) struct SctpEndpoint {
     runtime: Arc<dyn Runtime>,
     purpose: Purpose,
     listener: Option<(Box<dyn RegisteredSocket>, TransportAddress)>,
-    /// Associations of the listening socket that we asked for.
+    /// Associations of the listening socket that this endpoint initiated.
     dials: HashMap<AssociationId, Arc<Dial>>,
     receiver: Receiver,
 }
@@ -52,7 +52,7 @@ impl SctpEndpoint {
         }
         match &self.listener {
             Some((listener, local)) => {
-                // A socket of version 4 does not take others.
+                // An IPv4 socket does not accept IPv6 addresses.
                 let mut addresses = to.addresses.clone();
                 if domain(local) == Domain::IPV4 {
                     addresses.retain(|address| address.is_ipv4());
@@ -61,7 +61,7 @@ impl SctpEndpoint {
                 let association = sys::connect(listener.socket(), &packed)?
                     .ok_or_else(|| io::Error::other("an association without identifier"))?;
                 let dial = Arc::new(Dial::new());
-                // One that was given up, under the same identifier, is over.
+                // Replaces an abandoned dial that had the same identifier.
                 self.dials.insert(association, Arc::clone(&dial));
                 Ok(SctpConnection::dialling(
                     dial,
@@ -80,8 +80,8 @@ impl SctpEndpoint {
         }
     }
 
-    /// Makes a connection of an association that came to be without our asking, or tells who
-    /// asked for it.
+    /// Makes a connection of an association that the peer initiated, or completes the dial that
+    /// initiated it.
     fn handle_up(&mut self, association: AssociationId) -> Option<io::Result<Box<dyn Connection>>> {
         let (listener, _) = self.listener.as_ref()?;
         let peeled = sys::peel_off(listener.socket(), association).and_then(|socket| {
@@ -92,7 +92,8 @@ impl SctpEndpoint {
         });
         match (self.dials.remove(&association), peeled) {
             (Some(dial), Ok(socket)) => {
-                // Nobody waits for it any more: with its socket, the association is aborted.
+                // If the dialling connection was dropped, dropping the socket aborts the
+                // association.
                 if Arc::strong_count(&dial) > 1 {
                     dial.finish(DialState::Up(socket, association));
                 }
@@ -107,7 +108,8 @@ impl SctpEndpoint {
                 Err(error) if !is_shortage(&error) => None,
                 accepted => Some(accepted),
             },
-            // It was aborted before it could be accepted, which is no reason to accept no others.
+            // The association was aborted before it could be accepted. That must not stop the
+            // acceptance of others.
             (None, Err(error)) if !is_shortage(&error) => None,
             (None, Err(error)) => {
                 self.abort(association);

@@ -1,13 +1,13 @@
-//! SCTP by the Linux kernel.
+//! SCTP of the Linux kernel.
 //!
-//! An endpoint that listens is a one-to-many socket. It dials and accepts on one port, and each
-//! association that comes to be is peeled off into a socket of its own. An endpoint that only
-//! dials has a one-to-one socket for each association.
+//! A listening endpoint is a one-to-many socket. It dials and accepts on one port, and each
+//! established association is peeled off to a socket of its own. An endpoint that only dials has a
+//! one-to-one socket for each association.
 //!
-//! When a process ends without closing its sockets, the kernel aborts their associations: so the
-//! peer is told at once, and knows it from a good end. In sessions an end in good order is
-//! announced besides, by an ASAP message of a type that others discard: implementations that do
-//! not know it are taken to have died, which is what rsplib takes each end of a session for.
+//! When a process exits without closing its sockets, the kernel aborts their associations. So the
+//! peer notices a crash at once, and can tell it from an orderly close. A session's orderly close
+//! is also announced by an ASAP message of a type that others discard. An implementation without
+//! this message is taken to have crashed; rsplib treats every end of a session like that.
 
 mod address;
 mod connection;
@@ -32,12 +32,12 @@ use endpoint::SctpEndpoint;
 use options::Timing;
 use rserpool_proto::wire::{TransportAddress, TransportProtocol};
 
-/// The number of associations that wait to be accepted.
+/// Maximum number of associations that wait to be accepted.
 const BACKLOG: i32 = 1024;
-/// Send buffer of an association; the kernel may allow less.
+/// Size of an association's send buffer in bytes; the kernel may allow less.
 const SEND_BUFFER: usize = 1024 * 1024;
 
-/// SCTP as a transport.
+/// SCTP transport.
 #[derive(Debug, Clone)]
 pub struct Sctp {
     timing: Timing,
@@ -63,25 +63,24 @@ impl Default for Sctp {
 }
 
 impl Sctp {
-    /// SCTP with the defaults.
+    /// Returns SCTP with the default settings.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Returns whether the kernel has SCTP.
+    /// Checks that the kernel supports SCTP.
     ///
     /// # Errors
     ///
-    /// Why it has not, as the kernel says it.
+    /// Returns the kernel's error if SCTP is not available.
     pub fn check_available() -> io::Result<()> {
         new_socket(Domain::IPV4, Type::SEQPACKET).map(drop)
     }
 
-    /// The retransmission timeout in the beginning, at least and at most: 500 ms, 250 ms and
-    /// 800 ms, ours, where RFC 9260 section 16 has 1 s, 1 s and 60 s. With these, an association
-    /// on which something is to be acknowledged and nothing comes back is given up after about
-    /// 2.4 s.
+    /// Sets the initial, minimum and maximum retransmission timeout. Default: 500 ms, 250 ms and
+    /// 800 ms. Not from the RFCs: RFC 9260 section 16 has 1 s, 1 s and 60 s. With the defaults, an
+    /// association whose data is not acknowledged fails after about 2.4 s.
     #[must_use]
     pub fn retransmission_timeout(
         mut self,
@@ -93,9 +92,10 @@ impl Sctp {
         self
     }
 
-    /// After how many retransmissions in a row a path and an association are given up: 2 and 3,
-    /// ours, where RFC 9260 section 16 has 5 and 10. For each further path, `association` grows by
-    /// `path`: what a silent path uses up must not end an association whose other path works.
+    /// Sets the number of consecutive retransmissions after which a path and an association fail.
+    /// Default: 2 and 3. Not from the RFCs: RFC 9260 section 16 has 5 and 10. For each further
+    /// path, `association` grows by `path`, so that a silent path does not end an association with
+    /// another path that works.
     #[must_use]
     pub fn max_retransmissions(mut self, path: u16, association: u16) -> Self {
         self.timing.path_max_retransmissions = path;
@@ -111,15 +111,15 @@ impl Sctp {
         self
     }
 
-    /// The number of streams to ask for: 16, ours.
+    /// Sets the number of streams to request. Default: 16. Not from the RFCs.
     #[must_use]
     pub fn streams(mut self, streams: u16) -> Self {
         self.streams = streams;
         self
     }
 
-    /// The longest message that is sent or accepted: 1 MiB, ours. The kernel sends no more than
-    /// fits its send buffer (`net.core.wmem_max`).
+    /// Sets the maximum size of a message, sent or received. Default: 1 MiB. Not from the RFCs. The
+    /// kernel limits a sent message to the size of its send buffer (`net.core.wmem_max`).
     #[must_use]
     pub fn max_message_size(mut self, bytes: usize) -> Self {
         self.max_message_size = bytes;
@@ -134,7 +134,7 @@ impl Sctp {
         }
         let _ = socket.set_send_buffer_size(SEND_BUFFER);
         options::configure(&socket, &self.timing, self.streams)?;
-        // What ends without having been closed is aborted.
+        // A socket that is dropped without having been closed aborts its associations.
         socket.set_linger(Some(Duration::ZERO))?;
         Ok(socket)
     }
@@ -144,7 +144,7 @@ fn new_socket(domain: Domain, kind: Type) -> io::Result<Socket> {
     Socket::new(domain, kind, Some(Protocol::from(sys::IPPROTO_SCTP)))
 }
 
-/// The address family that all addresses fit.
+/// Returns the address family that fits all addresses.
 fn domain(address: &TransportAddress) -> Domain {
     if address.addresses.iter().any(std::net::IpAddr::is_ipv6) {
         Domain::IPV6
@@ -188,7 +188,7 @@ impl Transport for Sctp {
     }
 }
 
-/// Parses ancillary data and notifications as the kernel passes them, for the fuzzers.
+/// Parses ancillary data and notifications from the kernel, for the fuzzers.
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub fn parse_what_the_kernel_says(bytes: &[u8]) {

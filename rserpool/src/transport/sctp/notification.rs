@@ -1,4 +1,4 @@
-//! Notifications (RFC 6458 section 6.1): what the kernel tells of an association.
+//! Notifications (RFC 6458 section 6.1), by which the kernel reports changes of an association.
 
 use std::net::IpAddr;
 
@@ -28,27 +28,27 @@ const FAILED_DATA: usize = 48;
 /// A notification of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Notification {
-    /// An association came to be, with this identifier.
+    /// An association with this identifier was established.
     Up(AssociationId),
-    /// It was restarted by its peer.
+    /// The peer restarted the association.
     Restart,
-    /// It broke.
+    /// The association broke.
     Lost,
-    /// It ended in good order.
+    /// The association was shut down in good order.
     ShutdownComplete,
-    /// It could not be made.
+    /// The association could not be established.
     CannotStart(AssociationId),
-    /// A path came or went.
+    /// The state of a path changed.
     Path { address: IpAddr, change: PathChange },
     /// A message, or a part of it, could not be delivered.
     SendFailed(UserMessage),
-    /// The peer has no more to send.
+    /// The peer shut down its sending direction.
     Shutdown,
-    /// A message of which a part was delivered will not be completed.
+    /// The rest of a partially delivered message will not arrive.
     PartialDeliveryAborted,
     /// The keys of authenticated chunks changed.
     Authentication,
-    /// Something else, which does not matter here.
+    /// Another notification, which is not used here.
     Other(u16),
 }
 
@@ -59,11 +59,11 @@ pub(super) enum PathChange {
     Unreachable,
     /// The peer added or removed the address (RFC 5061).
     AddedOrRemoved,
-    /// Confirmed, made primary, or on trial.
+    /// The path was confirmed, made primary, or is being probed.
     Other,
 }
 
-/// Parses a notification. None where it is shorter than it should be.
+/// Parses a notification. Returns `None` if it is too short.
 pub(super) fn parse(bytes: &[u8]) -> Option<Notification> {
     let half = |at: usize| Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
     let word = |at: usize| Some(i32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));

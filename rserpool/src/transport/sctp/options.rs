@@ -1,4 +1,4 @@
-//! The options of a socket (RFC 6458 section 8).
+//! Socket options (RFC 6458 section 8).
 
 use std::io;
 use std::net::IpAddr;
@@ -27,12 +27,12 @@ const ADDRESS_CHANGES_SUPPORTED: i32 = 128;
 const AUTHENTICATION_SUPPORTED: i32 = 129;
 
 const HEARTBEAT_ENABLE: u32 = 1;
-/// `struct sctp_paddrparams` up to its flow label, which came later.
+/// Length of `struct sctp_paddrparams` up to its flow label, which was added later.
 const PATH_PARAMETERS_LENGTH: usize = 152;
-/// The most addresses of an endpoint that are asked for.
+/// Maximum number of addresses read from an endpoint.
 const MAX_ADDRESSES: usize = 64;
 
-/// Timers that decide how soon an association notices that its peer is unreachable.
+/// Timers that determine how soon an association notices that its peer is unreachable.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timing {
     pub(super) rto_initial: Duration,
@@ -47,13 +47,13 @@ fn milliseconds(duration: Duration) -> [u8; 4] {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX).to_ne_bytes()
 }
 
-/// Settings of every socket, which its associations inherit.
+/// Sets the options of a socket, which its associations inherit.
 pub(super) fn configure(socket: &Socket, timing: &Timing, streams: u16) -> io::Result<()> {
     let on = 1_i32.to_ne_bytes();
     sys::set_option(socket, NO_DELAY, &on)?;
     sys::set_option(socket, RECEIVE_INFO, &on)?;
-    // No data information, but changes of associations and addresses, failures to send, nothing
-    // of remote errors, shutdowns, partial deliveries, nothing of adaptation layers, keys.
+    // Data information off; changes of associations and addresses, and send failures on; remote
+    // errors off; shutdowns and partial deliveries on; adaptation layers off; keys on.
     sys::set_option(socket, EVENTS, &[0, 1, 1, 1, 0, 1, 1, 0, 1])?;
 
     let any = [0; 4];
@@ -61,7 +61,7 @@ pub(super) fn configure(socket: &Socket, timing: &Timing, streams: u16) -> io::R
         [timing.rto_initial, timing.rto_max, timing.rto_min].map(milliseconds);
     sys::set_option(socket, RTO_INFO, &[any, initial, max, min].concat())?;
 
-    // Of the associations to come.
+    // For future associations.
     set_budget(socket, 0, timing.association_max_retransmissions)?;
     set_path_budget(socket, 0, timing.path_max_retransmissions)?;
     set_heartbeat(socket, 0, timing.heartbeat)?;
@@ -74,7 +74,7 @@ pub(super) fn configure(socket: &Socket, timing: &Timing, streams: u16) -> io::R
     Ok(())
 }
 
-/// Returns the number of retransmissions in a row that end an association.
+/// Sets the number of consecutive retransmissions after which an association fails.
 fn set_budget(socket: &Socket, association: AssociationId, retransmissions: u16) -> io::Result<()> {
     let mut parameters = [0; 20];
     parameters[..4].copy_from_slice(&association.to_ne_bytes());
@@ -82,7 +82,7 @@ fn set_budget(socket: &Socket, association: AssociationId, retransmissions: u16)
     sys::set_option(socket, ASSOCIATION_INFO, &parameters)
 }
 
-/// Returns the number of retransmissions in a row that end a path.
+/// Sets the number of consecutive retransmissions after which a path fails.
 fn set_path_budget(
     socket: &Socket,
     association: AssociationId,
@@ -94,9 +94,9 @@ fn set_path_budget(
     sys::set_option(socket, PEER_ADDRESS_PARAMETERS, &path)
 }
 
-/// Has the budget of an association grow with the number of its paths. What is sent in vain on a
-/// silent path counts against the whole association (RFC 9260 section 8.1), also when it is only
-/// probed, and must not end it while another path works.
+/// Sets the retransmission budget of an association according to the number of its paths.
+/// Retransmissions on a silent path count against the whole association (RFC 9260 section 8.1),
+/// even those of probes. They must not end it while another path works.
 pub(super) fn budget_for_paths(
     socket: &Socket,
     association: AssociationId,
@@ -107,7 +107,8 @@ pub(super) fn budget_for_paths(
         (timing.path_max_retransmissions, timing.association_max_retransmissions);
     let paths = u16::try_from(paths).unwrap_or(u16::MAX).max(1);
     let all = path.saturating_mul(paths - 1).saturating_add(association_max);
-    // Linux refuses an association more than the sum of its paths, if there are several.
+    // With several paths, Linux refuses a budget for the association that exceeds the sum of those
+    // of its paths.
     let each = if paths > 1 { path.max(all.div_ceil(paths)) } else { path };
     set_path_budget(socket, association, each)?;
     set_budget(socket, association, all)
@@ -126,9 +127,9 @@ pub(super) fn set_heartbeat(
     sys::set_option(socket, PEER_ADDRESS_PARAMETERS, &path)
 }
 
-/// Allows the addresses of associations to change, which has to be authenticated (RFC 5061
-/// section 4). Old kernels have that for all sockets or none. A socket that was peeled off does
-/// not inherit it.
+/// Allows the addresses of associations to change, which requires authentication (RFC 5061 section
+/// 4). Old kernels have one setting for all sockets. A socket that was peeled off does not inherit
+/// the option.
 pub(super) fn allow_address_changes(socket: &Socket) {
     let enabled = [0, 1_u32].map(u32::to_ne_bytes).concat();
     if sys::set_option(socket, AUTHENTICATION_SUPPORTED, &enabled).is_ok() {
@@ -136,17 +137,17 @@ pub(super) fn allow_address_changes(socket: &Socket) {
     }
 }
 
-/// Binds further addresses of the port that the socket is bound to, also of live associations.
+/// Binds further addresses with the port of the socket, also to established associations.
 pub(super) fn bind_more(socket: &Socket, packed: &[u8]) -> io::Result<()> {
     sys::set_option(socket, BIND_ADD, packed)
 }
 
-/// Takes addresses off the socket and its associations.
+/// Removes addresses from the socket and its associations.
 pub(super) fn unbind(socket: &Socket, packed: &[u8]) -> io::Result<()> {
     sys::set_option(socket, BIND_REMOVE, packed)
 }
 
-/// `struct sctp_prim`: the association, and a `struct sockaddr_storage`.
+/// Length of `struct sctp_prim`: the association, and a `struct sockaddr_storage`.
 const PRIMARY_LENGTH: usize = 4 + 128;
 
 pub(super) fn primary(socket: &Socket, association: AssociationId) -> io::Result<IpAddr> {
@@ -169,13 +170,13 @@ pub(super) fn set_primary(
     sys::set_option(socket, PRIMARY_ADDRESS, &buffer)
 }
 
-/// `struct sctp_status`, which ends with the `struct sctp_paddrinfo` of the primary path.
+/// Length of `struct sctp_status`, which ends with the `struct sctp_paddrinfo` of the primary path.
 const STATUS_LENGTH: usize = 24 + 152;
 const SMOOTHED_ROUND_TRIP: usize = 24 + 140;
 const OUTBOUND_STREAMS: usize = 18;
 
-/// The smoothed round-trip time of the primary path, in milliseconds as RFC 6458 section 8.2.1 has
-/// it; kernels of another tick than 1 ms count in theirs.
+/// Returns the smoothed round-trip time of the primary path. RFC 6458 section 8.2.1 defines it in
+/// milliseconds; kernels whose tick is not 1 ms return it in ticks.
 pub(super) fn round_trip_time(socket: &Socket, association: AssociationId) -> io::Result<Duration> {
     let mut buffer = [0; STATUS_LENGTH];
     buffer[..4].copy_from_slice(&association.to_ne_bytes());
@@ -185,7 +186,7 @@ pub(super) fn round_trip_time(socket: &Socket, association: AssociationId) -> io
     Ok(Duration::from_millis(u32::from_ne_bytes(*time).into()))
 }
 
-/// Returns the number of streams to send on.
+/// Returns the number of outgoing streams.
 pub(super) fn streams(socket: &Socket, association: AssociationId) -> io::Result<u16> {
     let mut buffer = [0; STATUS_LENGTH];
     buffer[..4].copy_from_slice(&association.to_ne_bytes());
@@ -213,13 +214,13 @@ fn addresses(
     association: AssociationId,
     option: i32,
 ) -> io::Result<TransportAddress> {
-    // struct sctp_getaddrs: the association, how many there are, the addresses.
+    // struct sctp_getaddrs: the association, the number of addresses, the addresses.
     let mut buffer = [0; 8 + MAX_ADDRESSES * 28];
     buffer[..4].copy_from_slice(&association.to_ne_bytes());
     let length = sys::get_option(socket, option, &mut buffer)?;
     let count = u32::from_ne_bytes([buffer[4], buffer[5], buffer[6], buffer[7]]);
     let count = usize::try_from(count).unwrap_or(usize::MAX).min(MAX_ADDRESSES);
-    // Some kernels say how long the addresses are, some how long all is.
+    // Some kernels return the length of the addresses, some the total length.
     let end = (8 + length).min(buffer.len());
     let (addresses, port) = address::unpack(&buffer[8..end], count);
     if addresses.is_empty() {

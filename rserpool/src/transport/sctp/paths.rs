@@ -1,4 +1,4 @@
-//! The paths of an association: its addresses, and changes of them while it lives (RFC 5061).
+//! The paths of an association: its addresses, and their changes during its lifetime (RFC 5061).
 
 use std::io;
 use std::net::IpAddr;
@@ -52,7 +52,7 @@ impl Paths for SctpConnection {
     }
 }
 
-/// Takes out those of our addresses that the peer cannot know us by.
+/// Removes those local addresses that are not reachable for the peer.
 fn keep_reachable(local: &mut TransportAddress, peer: &TransportAddress) {
     if peer.addresses.iter().any(IpAddr::is_loopback) {
         return;

@@ -1,4 +1,4 @@
-//! Reception from a socket, several pieces at a time.
+//! Receives from a socket, several pieces at a time.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -13,46 +13,47 @@ use crate::runtime::{Interest, RegisteredSocket};
 use crate::sys::{self, ReceiveBuffers};
 
 thread_local! {
-    /// Idle connections do not hold buffers; one for each thread is enough.
+    /// Buffers shared by all connections of a thread, so that idle connections do not keep any.
     static BUFFERS: RefCell<ReceiveBuffers> = RefCell::new(ReceiveBuffers::new());
 }
 
 /// A received piece.
 #[derive(Debug)]
 pub(super) enum Piece {
-    /// None where it is not understood.
+    /// A notification; `None` if it could not be parsed.
     Notification(Option<Notification>),
     /// A message, or a part of it.
     Data { bytes: BytesMut, info: Option<MessageInfo>, end_of_record: bool },
-    /// There will be no more.
+    /// The end of the stream.
     End,
 }
 
 /// Reads from a socket.
 #[derive(Debug)]
 pub(super) struct Receiver {
-    /// The number of pieces that are read at a time.
+    /// Maximum number of pieces read at a time.
     batch: usize,
     pieces: VecDeque<Piece>,
-    /// True if the rest of a notification is to come that was longer than a piece.
+    /// True if the last piece was the beginning of a notification longer than a piece.
     in_notification: bool,
     /// The kernel's error, reported after all data has been read.
     error: Option<io::Error>,
 }
 
 impl Receiver {
-    /// For the socket of one association.
+    /// Creates a receiver for the socket of one association.
     pub(super) fn new() -> Self {
         Self { batch: sys::BATCH, pieces: VecDeque::new(), in_notification: false, error: None }
     }
 
-    /// For a one-to-many socket: what comes behind the news of an association stays where it is,
-    /// and moves along when the association is peeled off.
+    /// Creates a receiver for a one-to-many socket, which reads one piece at a time. What follows
+    /// the notification of a new association stays in the socket, and moves along when the
+    /// association is peeled off.
     pub(super) fn one_by_one() -> Self {
         Self { batch: 1, ..Self::new() }
     }
 
-    /// The next piece.
+    /// Polls for the next piece.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -68,7 +69,7 @@ impl Receiver {
                     && error.kind() != io::ErrorKind::WouldBlock
                     && self.error.is_none()
                 {
-                    // It comes before what was received.
+                    // The kernel reports the error before the data received until then.
                     self.error = received.err();
                     received = sys::receive(socket, buffers, self.batch);
                 }
@@ -76,7 +77,7 @@ impl Receiver {
                 for index in 0..count {
                     self.take(buffers, index);
                 }
-                // With less than there was room for, the next call would find nothing.
+                // The buffers are not full, so another call would find nothing.
                 let drained = count < self.batch && self.error.is_none();
                 if drained { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
             })
@@ -84,7 +85,7 @@ impl Receiver {
         match (self.pieces.pop_front(), polled) {
             (Some(piece), _) => Poll::Ready(Ok(piece)),
             (None, Poll::Ready(Ok(()))) => {
-                // Nothing but the rests of notifications.
+                // Only the remaining pieces of notifications were read.
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -97,7 +98,8 @@ impl Receiver {
         let received = buffers.received[index];
         let data = &buffers.data[index][..received.length];
         if received.notification {
-            // A long one has a message in it, and what follows is not another.
+            // A long notification contains a message; its remaining pieces are not notifications of
+            // their own.
             let rest = std::mem::replace(&mut self.in_notification, !received.end_of_record);
             if !rest {
                 self.pieces.push_back(Piece::Notification(notification::parse(data)));

@@ -16,8 +16,9 @@
 //! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //! ```
 //!
-//! An empty payload of ASAP, which is no message, ends the session. A stream that ends without
-//! it broke: so a server that is killed is told from one that is done.
+//! An empty payload with the identifier of ASAP, which is not a message, closes the session. A
+//! stream that ends without it was broken. So a server that crashes is told from one that closes
+//! the session.
 
 use std::io;
 
@@ -30,7 +31,7 @@ use crate::transport::SendError;
 /// The length of a frame's header.
 const HEADER: usize = 8;
 
-/// The way in which messages are delimited.
+/// The way in which messages are delimited on a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Framing {
     SelfDelimiting(Ppid),
@@ -44,14 +45,14 @@ pub(super) enum Frame {
 }
 
 impl Framing {
-    /// Takes the next frame from what came, if it is complete.
+    /// Removes the next frame from the received data, if it is complete.
     pub(super) fn decode(self, incoming: &mut BytesMut) -> io::Result<Option<Frame>> {
         match self {
             Self::SelfDelimiting(ppid) => {
                 let &[_, _, high, low, ..] = &incoming[..] else { return Ok(None) };
                 let length = usize::from(u16::from_be_bytes([high, low]));
-                // With a length smaller than its own header, there is no telling where the
-                // next message begins: all that is left is this one's.
+                // With a length smaller than the header, the start of the next message cannot be
+                // found. The message then consists of all remaining bytes.
                 let whole = if length < 4 { incoming.len() } else { padded(length) };
                 if incoming.len() < whole {
                     return Ok(None);
@@ -84,7 +85,7 @@ impl Framing {
         }
     }
 
-    /// Returns the bytes that are left when the stream ends in the middle of a message.
+    /// Returns the remaining bytes when the stream ends in the middle of a message.
     pub(super) fn decode_rest(self, incoming: &mut BytesMut) -> Option<UserMessage> {
         match self {
             Self::SelfDelimiting(ppid) => Some(UserMessage::new(ppid, incoming.split().freeze())),
@@ -92,7 +93,7 @@ impl Framing {
         }
     }
 
-    /// Returns whether a stream may end between two messages.
+    /// Returns an error if a stream must not end between two messages.
     pub(super) fn end_of_stream(self) -> io::Result<()> {
         match self {
             Self::SelfDelimiting(_) => Ok(()),

@@ -1,7 +1,7 @@
-//! TCP, where there is no SCTP ("the TCP profile").
+//! TCP, for systems without SCTP ("the TCP profile").
 //!
-//! ASAP and ENRP messages delimit themselves by their length. Sessions have frames of their
-//! own, see [`framing`].
+//! ASAP and ENRP messages are delimited by their length fields. Sessions use frames, see
+//! [`framing`].
 
 pub mod framing;
 mod outgoing;
@@ -24,21 +24,24 @@ use rserpool_proto::wire::{TransportAddress, TransportProtocol, UserMessage};
 
 /// Maximum number of bytes read at a time.
 const READ_SIZE: usize = 64 * 1024;
-/// From what length on a message is read to where it stays, and not copied there.
+/// Minimum expected length from which data is read directly into the connection's buffer, instead
+/// of through the shared one.
 const LARGE: usize = 4096;
-/// Room beyond the length of the last message.
+/// Room beyond the length of the last read.
 const HEADROOM: usize = 64;
-/// High-water mark: a connection is not ready for more while so many bytes are unsent.
+/// High-water mark: a connection is not ready for more messages while this number of bytes is
+/// unsent.
 const HIGH_WATER: usize = 128 * 1024;
 
-/// The most unsent bytes before a message that is sent without waiting for readiness is refused.
+/// Maximum number of unsent bytes. Beyond it, a message that is sent without waiting for readiness
+/// is refused.
 const WRITE_LIMIT: usize = 2 * HIGH_WATER;
-/// Maximum number of reads of a closing connection before others get their turn.
+/// Maximum number of reads of a closing connection before other connections are polled.
 const MAX_DRAIN: usize = 16;
-/// The number of connections that wait to be accepted.
+/// Maximum number of connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-/// TCP as a transport.
+/// TCP transport.
 #[derive(Debug, Clone, Copy)]
 pub struct Tcp {
     max_message_size: usize,
@@ -51,14 +54,14 @@ impl Default for Tcp {
 }
 
 impl Tcp {
-    /// TCP with the defaults.
+    /// Returns TCP with the default settings.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The longest message of a session that is sent or accepted: 1 MiB, ours. It bounds the
-    /// memory that a peer can take.
+    /// Sets the maximum size of a session's message, sent or received. Default: 1 MiB. Not from the
+    /// RFCs: bounds the memory that a peer can take.
     #[must_use]
     pub fn max_message_size(mut self, bytes: usize) -> Self {
         self.max_message_size = bytes;
@@ -89,8 +92,8 @@ impl Transport for Tcp {
             Some(address) => {
                 let address = only_address(address)?;
                 let socket = new_socket(address)?;
-                // A port in TIME_WAIT is free, but not on Windows, where the option would let
-                // two listen at once.
+                // Allows binding a port in TIME_WAIT. Not on Windows, where the option would let
+                // two sockets listen at once.
                 #[cfg(not(windows))]
                 socket.set_reuse_address(true)?;
                 socket.bind(&SockAddr::from(address))?;
@@ -129,7 +132,7 @@ fn local_address(socket: &Socket) -> io::Result<TransportAddress> {
 }
 
 fn internet_address(address: SockAddr) -> io::Result<TransportAddress> {
-    // A socket of version 6 has peers of version 4 in the clothes of version 6.
+    // A socket of IPv6 has IPv4 peers as mapped addresses.
     address
         .as_socket()
         .map(|address| SocketAddr::new(address.ip().to_canonical(), address.port()))
@@ -137,15 +140,16 @@ fn internet_address(address: SockAddr) -> io::Result<TransportAddress> {
         .ok_or_else(|| io::Error::other("not an Internet address"))
 }
 
-/// Options of every connection: what is sent goes at once, and a peer that vanished without a
-/// word is noticed after half a minute. So is one that does not read for that long while there
-/// is something to send to it.
+/// Sets the options of every connection. Data is sent at once. A peer that vanishes silently is
+/// noticed after half a minute; so is one that does not read for that long while there is data to
+/// send to it.
 fn configure(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     keep_alive(socket, Duration::from_secs(5), Duration::from_secs(2), Duration::from_secs(30))
 }
 
-/// Asks a peer that was silent for `idle` every `interval`, and gives it up after `timeout`.
+/// Probes a peer that was silent for `idle`, once every `interval`, and closes the connection after
+/// `timeout`.
 fn keep_alive(
     socket: &Socket,
     idle: Duration,
@@ -211,7 +215,7 @@ impl Endpoint for TcpEndpoint {
         }))?;
         let (socket, peer) = accepted.expect("set when the operation succeeds");
         socket.set_nonblocking(true)?;
-        // One that was reset meanwhile may refuse; its first event will tell.
+        // A connection that was reset meanwhile may refuse; its first event reports that.
         let _ = configure(&socket);
         let peer = internet_address(peer)?;
         let io = self.runtime.register(socket)?;
@@ -220,8 +224,8 @@ impl Endpoint for TcpEndpoint {
 }
 
 thread_local! {
-    /// Read buffer that all connections of a thread share: most reads are small, and each would
-    /// need the room for a large one.
+    /// Read buffer shared by all connections of a thread: most reads are small, but each needs room
+    /// for a large one.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_SIZE].into());
 }
 
@@ -234,7 +238,7 @@ struct TcpConnection {
     /// Number of bytes of the last read.
     last_read: usize,
     outgoing: Outgoing,
-    /// An error of writing, told when there is nothing left to read.
+    /// An error of writing, reported when there is nothing left to read.
     write_error: Option<io::Error>,
     end_sent: bool,
 }
@@ -243,7 +247,7 @@ struct TcpConnection {
 enum State {
     Connecting(Box<dyn RegisteredSocket>),
     Open(Box<dyn RegisteredSocket>),
-    /// Could not be dialled, or is over.
+    /// Dialling failed, or the connection is over.
     Failed(Option<io::Error>),
 }
 
@@ -266,7 +270,7 @@ impl TcpConnection {
         Event::Lost(error)
     }
 
-    /// Writes as much as there is room for. Pending while something is left.
+    /// Writes until the socket is full. Pending while data is left.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let State::Open(io) = &mut self.state else { return Poll::Ready(()) };
         while !self.outgoing.is_empty() && self.write_error.is_none() {
@@ -279,7 +283,7 @@ impl TcpConnection {
         Poll::Ready(())
     }
 
-    /// Reads; how many bytes came, 0 at the end.
+    /// Reads from the socket. Returns the number of bytes, 0 at the end of the stream.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let State::Open(io) = &mut self.state else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
@@ -289,8 +293,8 @@ impl TcpConnection {
             // An idle connection does not hold a buffer.
             *incoming = BytesMut::new();
         }
-        // Where large messages come, the next one is expected to be like the last, and a little
-        // room shows that there was no more.
+        // After a large message, the next one is expected to be as long. A little room beyond that
+        // shows that there was no more.
         let expected = (self.last_read + HEADROOM).min(READ_SIZE);
         let direct = incoming.is_empty() && expected >= LARGE;
         SCRATCH.with_borrow_mut(|scratch| {
@@ -300,7 +304,7 @@ impl TcpConnection {
                     let mut buffer = BytesMut::zeroed(expected);
                     let read = socket.read(&mut buffer)?;
                     buffer.truncate(read);
-                    // A short message does not hold the room for a long one.
+                    // A short message must not keep a large buffer.
                     *incoming = match read < expected / 2 {
                         true => BytesMut::from(&buffer[..]),
                         false => buffer,
@@ -311,7 +315,7 @@ impl TcpConnection {
                     incoming.extend_from_slice(&scratch[..read]);
                     (read, scratch.len())
                 };
-                // With less than there was room for, the next call would find nothing.
+                // The buffer is not full, so another read would find nothing.
                 let drained = read > 0 && read < room;
                 if drained { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
             });
@@ -331,7 +335,8 @@ impl TcpConnection {
         };
         ready!(io.poll_io(cx, Interest::Writable, &mut |socket| match socket.take_error()? {
             Some(error) => Err(error),
-            // Writable and without an error, but not connected: woken too early.
+            // The socket is writable and has no error, but is not connected: the wake-up was too
+            // early.
             None => match socket.peer_addr() {
                 Err(error) if error.kind() == io::ErrorKind::NotConnected => {
                     Err(io::ErrorKind::WouldBlock.into())
@@ -386,8 +391,8 @@ impl Connection for TcpConnection {
                         Err(error) => self.lost(error),
                     });
                 }
-                // What is there of the last message goes to the receiver, who then knows what
-                // the peer did wrong.
+                // The receiver gets the remainder of the last message, to find out what the peer
+                // did wrong.
                 Ok(0) => match self.framing.decode_rest(&mut self.incoming) {
                     Some(rest) => return Poll::Ready(Event::Message(rest)),
                     None => return Poll::Ready(self.lost(io::ErrorKind::UnexpectedEof.into())),
@@ -423,8 +428,8 @@ impl Connection for TcpConnection {
         self.framing.encode(&message, &mut self.outgoing)
     }
 
-    /// In whole seconds. A peer that is silent for four of them is lost; so is one that does not
-    /// read for that long while there is something to send to it.
+    /// Rounds the interval up to whole seconds. A peer that is silent for four of them is lost; so
+    /// is one that does not read for that long while there is data to send to it.
     fn set_heartbeat(&mut self, interval: Duration) -> io::Result<()> {
         let State::Open(io) = &self.state else { return Err(io::ErrorKind::NotConnected.into()) };
         let interval = Duration::from_secs(interval.as_millis().div_ceil(1000).max(1) as u64);
@@ -439,8 +444,8 @@ impl Connection for TcpConnection {
         if let State::Open(io) = &self.state {
             let _ = io.socket().shutdown(std::net::Shutdown::Write);
         }
-        // A socket that is closed with unread data resets the connection, and what we just
-        // wrote may be lost with it.
+        // Closing a socket with unread data resets the connection, and the data just written may be
+        // lost with it.
         for _ in 0..MAX_DRAIN {
             match ready!(self.poll_read(cx)) {
                 Ok(0) | Err(_) => {
@@ -481,7 +486,7 @@ mod tests {
         assert!(connection.set_heartbeat(Duration::from_secs(1)).is_err());
     }
 
-    /// A socket that nobody waits for.
+    /// A socket for which no task waits.
     #[derive(Debug)]
     struct Unregistered(Socket);
 

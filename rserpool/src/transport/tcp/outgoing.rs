@@ -1,18 +1,19 @@
-//! Data that is yet to be written to a stream.
+//! Data that waits to be written to a stream.
 
 use std::io::{self, IoSlice};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use socket2::Socket;
 
-/// From what length on a payload is written from where it is, and not copied first.
+/// Minimum length of a payload that is written in place instead of copied first.
 const LARGE: usize = 4096;
 
-/// Bytes in the order in which they were put, the last payload by reference if it is large.
+/// Bytes in the order in which they were added; the last payload is kept by reference if it is
+/// large.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
     bytes: BytesMut,
-    /// Follows `bytes`.
+    /// The payload to be written after `bytes`.
     payload: Bytes,
 }
 
@@ -41,11 +42,11 @@ impl Outgoing {
         }
     }
 
-    /// Writes what there is room for.
+    /// Writes until the socket is full.
     ///
     /// # Errors
     ///
-    /// What the socket says.
+    /// Returns the socket's error.
     pub(super) fn write_to(&mut self, socket: &Socket) -> io::Result<()> {
         let written = if self.payload.is_empty() {
             socket.send(&self.bytes)?
@@ -59,7 +60,7 @@ impl Outgoing {
         self.bytes.advance(first);
         self.payload.advance(written - first);
         if self.is_empty() {
-            // An idle connection does not hold a buffer.
+            // An idle connection does not keep a buffer.
             *self = Self::default();
         }
         Ok(())

@@ -1,4 +1,5 @@
-//! The connections of the virtual network: who hears whom, and what becomes of what was sent.
+//! The connections of the virtual network: which hosts reach each other, and the delivery of what
+//! they send.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -10,12 +11,12 @@ use rand::RngExt;
 use super::{HostId, Incoming, Network, Occurrence, pair};
 use crate::testing::role::Role;
 
-/// The most that may wait to be sent on one connection.
+/// The maximum number of items that may wait to be sent on one connection.
 pub(super) const MAX_BACKLOG: usize = 2_000;
 
 pub(super) type LinkId = u64;
 
-/// An end of a connection: of who made it, or of who accepted it.
+/// An end of a connection: of the host that made it, or of the one that accepted it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
     Dialler,
@@ -44,13 +45,13 @@ pub(super) struct End {
     pub(super) incarnation: u64,
     pub(super) name: Option<ConnectionId>,
     pub(super) open: bool,
-    /// True if its kernel gave it up, which its process may not have seen yet.
+    /// True if its kernel gave the connection up, which its process may not have noticed yet.
     pub(super) broken: bool,
-    /// True if the news that the other end is over is on the way.
+    /// True if a notification that the other end is closed is on the way.
     pub(super) told: bool,
-    /// When the last thing that was sent to it arrives.
+    /// The time at which the last item that was sent to it arrives.
     pub(super) arrival: Duration,
-    /// Items that were sent to it and lost.
+    /// Items that were sent to it and lost, to be sent again.
     pub(super) backlog: VecDeque<Item>,
 }
 
@@ -90,7 +91,7 @@ pub(super) enum Item {
 }
 
 impl Network {
-    /// Breaks a connection, drawn at random. False where there is none.
+    /// Breaks a random connection. Returns false if there is none.
     pub(in super::super) fn break_connection(&mut self) -> bool {
         let open: Vec<_> = self
             .links
@@ -108,14 +109,14 @@ impl Network {
         true
     }
 
-    /// Loses all packets from `from` to `to`, or no longer.
+    /// Drops all packets from `from` to `to` from now on.
     pub(in super::super) fn cut(&mut self, from: HostId, to: HostId) {
         self.cuts.insert((from, to));
         self.parted = self.now;
         self.listen_again();
     }
 
-    /// Lets all packets through, but to and from hosts without power.
+    /// Lets all packets through again, except to and from hosts without power.
     pub(in super::super) fn mend(&mut self) {
         if !self.cuts.is_empty() {
             self.parted = self.now;
@@ -124,12 +125,12 @@ impl Network {
         self.listen_again();
     }
 
-    /// Returns whether everyone has heard everyone who has power since then.
+    /// Returns whether all hosts that have power have reached each other since `time`.
     pub(in super::super) fn whole_since(&self, time: Duration) -> bool {
         self.cuts.is_empty() && self.parted <= time
     }
 
-    /// Finds out who hears whom from now on.
+    /// Determines anew which hosts reach each other, after a change.
     pub(super) fn listen_again(&mut self) {
         let up = |id: HostId| self.hosts[id].up;
         let mut deaf = BTreeSet::new();
@@ -179,7 +180,7 @@ impl Network {
         }
     }
 
-    /// Ends whose other end is over learn it from the first packet that gets through.
+    /// Notifies open ends whose other end is closed; the first packet that gets through tells them.
     fn tell_orphans(&mut self, hosts: (HostId, HostId)) {
         for link in self.between(hosts) {
             for side in [Side::Dialler, Side::Acceptor] {
@@ -210,14 +211,15 @@ impl Network {
         }
     }
 
-    /// Sends something to an end of a connection.
+    /// Sends an item to an end of a connection.
     pub(super) fn transmit(&mut self, id: LinkId, to: Side, item: Item) {
         let Some(link) = self.links.get_mut(&id) else { return };
         let from = link.end(to.other()).map(|end| end.host);
         let Some(end) = link.end_mut(to).filter(|end| end.open && !end.broken) else { return };
         if from.is_some_and(|from| self.deaf.contains(&(from, end.host))) {
             match item {
-                // Nobody repeats this; the first packet that gets through finds out.
+                // This is not retransmitted; the first packet that gets through has the same
+                // effect.
                 Item::Over(ConnectionEvent::Lost) => {}
                 item => end.backlog.push_back(item),
             }
@@ -238,7 +240,7 @@ impl Network {
         self.schedule(arrival, Occurrence::Arrival(id, to, item));
     }
 
-    /// Closes one end. Its link is forgotten when both are.
+    /// Closes one end. The link is forgotten when both ends are closed.
     pub(super) fn shut(&mut self, id: LinkId, side: Side) {
         let Some(link) = self.links.get_mut(&id) else { return };
         if let Some(end) = link.end_mut(side) {
@@ -305,7 +307,7 @@ impl Network {
         self.transmit(id, side.other(), Item::Over(ConnectionEvent::Lost));
     }
 
-    /// Something is there for an end of a connection.
+    /// Handles the arrival of an item at an end of a connection.
     pub(super) fn arrive(&mut self, id: LinkId, side: Side, item: Item) {
         let Some(link) = self.links.get_mut(&id) else { return };
         let protocol = link.protocol;

@@ -1,9 +1,9 @@
-//! A virtual network: hosts, the processes on them, and what happens to what they send.
+//! A virtual network: hosts, their processes, and the delivery of what they send.
 //!
-//! It is as reliable as SCTP and TCP are: what is sent on a connection arrives in order, late
-//! where packets are lost, or the connection breaks. Between hosts that do not hear each other,
-//! in one direction or in both, nothing arrives or is acknowledged, and each end gives the
-//! connection up after a while of its own.
+//! It is as reliable as SCTP and TCP are. What is sent on a connection arrives in order, late if
+//! packets are lost, or the connection breaks. If two hosts do not reach each other, in one
+//! direction or in both, nothing arrives or is acknowledged between them, and each end gives the
+//! connection up after a time of its own.
 
 mod links;
 
@@ -23,7 +23,7 @@ use super::trace::{Trace, describe, describe_event};
 use crate::testing::event::Event;
 use crate::testing::role::Role;
 
-/// A host of the network.
+/// Number of a host of the network.
 pub(super) type HostId = usize;
 
 /// Properties of the network.
@@ -31,7 +31,7 @@ pub(super) type HostId = usize;
 pub(super) struct Weather {
     /// The time that a packet takes.
     pub(super) latency: Range<Duration>,
-    /// The time that an end hears nothing until it gives a connection up.
+    /// The time without a packet after which an end gives a connection up.
     pub(super) silence: Range<Duration>,
     /// The time that a connection may take to be made.
     pub(super) connecting: Duration,
@@ -44,10 +44,10 @@ pub(super) struct Weather {
     pub(super) disorder: Duration,
 }
 
-/// The most that a machine may want at once.
+/// The maximum number of outputs that a machine may have at once.
 const MAX_OUTPUTS: usize = 2_000;
 
-/// The most that may happen at one point of time.
+/// The maximum number of occurrences at one point of time.
 const MAX_AT_ONCE: u32 = 100_000;
 
 /// The host of one machine.
@@ -59,11 +59,11 @@ pub(super) struct Host {
     pub(super) up: bool,
     pub(super) process: Option<Process>,
     incarnation: u64,
-    /// When it was started, stopped or disturbed in another way last.
+    /// The time at which it was last started, stopped or disturbed in another way.
     pub(super) disturbed: Duration,
 }
 
-/// A machine that runs.
+/// A running machine.
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) role: Role,
@@ -97,7 +97,7 @@ enum Occurrence {
         source: TransportAddress,
         message: UserMessage,
     },
-    /// An end may have heard nothing since then.
+    /// An end may have received nothing since this time.
     Silence {
         link: LinkId,
         side: Side,
@@ -130,17 +130,17 @@ pub(super) struct Network {
     at_once: u32,
     /// Directions in which packets are lost on the way.
     cuts: BTreeSet<(HostId, HostId)>,
-    /// Directions in which nothing arrives, because of a cut or since a host has no power.
+    /// Directions in which nothing arrives, because of a cut or because a host has no power.
     deaf: BTreeSet<(HostId, HostId)>,
-    /// When somebody last did not hear somebody.
+    /// The time at which a cut last began or ended.
     pub(super) parted: Duration,
-    /// Since when two hosts have not understood each other.
+    /// Pairs of hosts that do not reach each other in both directions, and since when.
     apart: BTreeMap<(HostId, HostId), Duration>,
     pub(super) traffic: Traffic,
     pub(super) trace: Trace,
     /// Events of the machines, by host.
     pub(super) events: Vec<(HostId, Event)>,
-    /// The first thing that must not be.
+    /// The first violation of a rule.
     pub(super) violation: Option<String>,
 }
 
@@ -182,7 +182,7 @@ impl Network {
         &self.hosts
     }
 
-    /// The machine of a host where one runs, paused or not.
+    /// Returns the machine that runs on a host, paused or not.
     pub(super) fn role(&self, host: HostId) -> Option<&Role> {
         self.hosts[host].process.as_ref().map(|process| &process.role)
     }
@@ -191,12 +191,12 @@ impl Network {
         self.hosts[host].process.as_ref().is_some_and(|process| !process.paused)
     }
 
-    /// Returns whether two hosts hear each other.
+    /// Returns whether two hosts reach each other in both directions.
     pub(super) fn reach(&self, one: HostId, other: HostId) -> bool {
         !self.apart.contains_key(&pair(one, other))
     }
 
-    /// The connections of a process, for people.
+    /// Describes the connections of a process, for an error message.
     pub(super) fn connections(&self, host: HostId) -> Vec<String> {
         let Some(process) = &self.hosts[host].process else { return Vec::new() };
         let describe = |(name, (link, side)): (&ConnectionId, &(LinkId, Side))| {
@@ -218,7 +218,7 @@ impl Network {
         self.hosts.len() - 1
     }
 
-    /// Starts a process, on a host that has none.
+    /// Starts a process on a host that has none.
     pub(super) fn start(&mut self, id: HostId, role: Role, speed: u32) {
         let clock = Clock::new(self.base, self.now, speed);
         let host = &mut self.hosts[id];
@@ -241,7 +241,7 @@ impl Network {
         self.settle(id);
     }
 
-    /// Does something to a machine that runs.
+    /// Calls `act` with a running machine.
     pub(super) fn with<R>(&mut self, id: HostId, act: impl FnOnce(&mut Role, Instant) -> R) -> R {
         let process = self.hosts[id].process.as_mut().expect("a process");
         let result = act(&mut process.role, process.clock.at(self.now));
@@ -249,7 +249,7 @@ impl Network {
         result
     }
 
-    /// Ends a process, as SIGKILL does: its kernel closes its connections.
+    /// Kills a process, as SIGKILL does: its kernel closes its connections.
     pub(super) fn kill(&mut self, id: HostId) {
         self.hosts[id].disturbed = self.now;
         let Some(process) = self.hosts[id].process.take() else { return };
@@ -257,7 +257,7 @@ impl Network {
             self.shut(link, side);
             self.transmit(link, side.other(), Item::Over(ConnectionEvent::Lost));
         }
-        // Those which it has not accepted yet, too.
+        // This includes the connections that it has not accepted yet.
         let unknown: Vec<_> = self
             .links
             .iter()
@@ -270,7 +270,7 @@ impl Network {
         }
     }
 
-    /// Takes the power off a host: nobody is told.
+    /// Cuts the power of a host: its connections are not closed.
     pub(super) fn power_off(&mut self, id: HostId) {
         self.hosts[id].disturbed = self.now;
         self.hosts[id].up = false;
@@ -289,7 +289,7 @@ impl Network {
         }
     }
 
-    /// Stops a process, as SIGSTOP does, for a while.
+    /// Pauses a process for a while, as SIGSTOP does.
     pub(super) fn pause(&mut self, id: HostId, duration: Duration) {
         let Some(process) = &mut self.hosts[id].process else { return };
         process.paused = true;
@@ -298,7 +298,7 @@ impl Network {
         self.schedule(self.now + duration, Occurrence::Resume(id, incarnation));
     }
 
-    /// Lets a process go on. As our driver does, it looks at its timers first.
+    /// Resumes a process. Like the driver of this project, it handles its timers first.
     pub(super) fn resume(&mut self, id: HostId) {
         let Host { name, process: Some(process), disturbed, .. } = &mut self.hosts[id] else {
             return;
@@ -332,7 +332,7 @@ impl Network {
         self.violation.get_or_insert(what);
     }
 
-    /// Lets time pass until `end`, or until something is as it must not be.
+    /// Lets time pass until `end`, or until a rule is violated.
     pub(super) fn run_until(&mut self, end: Duration) {
         while self.violation.is_none()
             && let Some(next) = self.queue.first_entry().filter(|next| next.key().0 <= end)
@@ -394,7 +394,7 @@ impl Network {
         self.settle(id);
     }
 
-    /// Does what a machine wants done, and looks at what it holds.
+    /// Performs the outputs of a machine, and checks how much it holds.
     fn settle(&mut self, id: HostId) {
         let mut outputs = 0;
         while let Some(process) = &mut self.hosts[id].process
@@ -460,7 +460,7 @@ impl Network {
                 self.transmit(link, side.other(), Item::Over(event));
                 self.shut(link, side);
             }
-            // No transport of the simulation knows.
+            // The transports of the simulation do not support these.
             Output::Measure(_) | Output::Addresses(_) => {}
             Output::Announce(message) => self.announce(id, &message),
             Output::Event(event) => {
