@@ -763,3 +763,11 @@ fn a_claim_that_waits_is_older_than_what_the_owner_says() {
     let (_, element) = world.with_registrar(registrar).members().next().unwrap();
     assert_eq!(element.policy, PolicyParameters::least_used(3));
 }
+
+#[test]
+fn identifiers_are_drawn_and_never_zero() {
+    let identifier = |seed| Registrar::new(RegistrarConfig::default(), seed).identifier();
+    let drawn: std::collections::BTreeSet<_> = (0..1000).map(identifier).collect();
+    assert_eq!(drawn.len(), 1000);
+    assert!(!drawn.contains(&RegistrarId(0)));
+}

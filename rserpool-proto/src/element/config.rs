@@ -118,11 +118,11 @@ impl ElementConfig {
         &self.hunt
     }
 
-    pub(super) fn registration_timeout_or_default(&self) -> Duration {
+    pub(super) fn t2_registration(&self) -> Duration {
         self.registration_timeout.unwrap_or(self.hunt.profile().registration_timeout())
     }
 
-    pub(super) fn deregistration_timeout_or_default(&self) -> Duration {
+    pub(super) fn t3_deregistration(&self) -> Duration {
         self.deregistration_timeout.unwrap_or(self.hunt.profile().registration_timeout())
     }
 

@@ -285,10 +285,7 @@ impl Element {
                 self.attempts = 0;
                 self.timers.cancel(Timer::Registration);
                 self.timers.cancel(Timer::Reregistration);
-                self.timers.set(
-                    Timer::Deregistration,
-                    now + self.config.deregistration_timeout_or_default(),
-                );
+                self.timers.set(Timer::Deregistration, now + self.config.t3_deregistration());
                 self.send_deregistration();
             }
         }
@@ -589,7 +586,7 @@ impl Machine for Element {
                         self.leave(false);
                     } else {
                         self.lose_home(now);
-                        let next = now + self.config.deregistration_timeout_or_default();
+                        let next = now + self.config.t3_deregistration();
                         self.timers.set(Timer::Deregistration, next);
                     }
                 }

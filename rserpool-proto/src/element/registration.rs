@@ -84,8 +84,7 @@ impl Element {
                 self.claimed = true;
                 self.attempts += 1;
                 self.timers.cancel(Timer::Reregistration);
-                self.timers
-                    .set(Timer::Registration, now + self.config.registration_timeout_or_default());
+                self.timers.set(Timer::Registration, now + self.config.t2_registration());
             }
             Err(_) => {
                 self.state = State::Rejected;
