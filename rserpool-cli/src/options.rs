@@ -81,9 +81,9 @@ impl TransportOption {
                 // On a terminal, print a message; otherwise only log it, so that an error stays one
                 // line.
                 if std::io::stderr().is_terminal() {
-                    notify!("there is no SCTP, so TCP it is: {error}");
+                    notify!("SCTP is not available, using TCP: {error}");
                 } else {
-                    tracing::info!("there is no SCTP, so TCP it is: {error}");
+                    tracing::info!("SCTP is not available, using TCP: {error}");
                 }
                 Ok(Network::shared(runtime, tcp))
             }
@@ -197,10 +197,10 @@ pub(crate) fn explain_start(error: StartError, option: &str) -> anyhow::Error {
     let address = error.address().clone();
     match error.io_error().kind() {
         std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
-            "{address} is in use: end what listens there, or choose another port with {option}"
+            "{address} is in use: stop the program that listens there, or choose another port with {option}"
         ),
         std::io::ErrorKind::AddrNotAvailable => anyhow::anyhow!(
-            "{address} is not an address of this host: choose one that is with {option}"
+            "{address} is not an address of this host: choose a local address with {option}"
         ),
         std::io::ErrorKind::PermissionDenied => anyhow::anyhow!(
             "{address} is not allowed: choose a port of 1024 or above with {option}"

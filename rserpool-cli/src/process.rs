@@ -94,13 +94,13 @@ impl RegistrarProcess {
     /// Stops the process with SIGSTOP. It does not answer then, but its connections stay open.
     pub(crate) async fn stop(&self) -> anyhow::Result<()> {
         let status = Command::new("kill").args(["-s", "STOP", &self.id().to_string()]).status();
-        ensure!(status.await?.success(), "cannot stop a process of ours");
+        ensure!(status.await?.success(), "cannot stop a child process");
         Ok(())
     }
 
     /// Kills the process with SIGKILL, and waits until it has exited.
     pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
-        self.child.kill().await.context("cannot kill a process of ours")
+        self.child.kill().await.context("cannot kill a child process")
     }
 }
 
@@ -135,11 +135,11 @@ impl ServerProcess {
 
     /// Kills the process with SIGKILL.
     pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
-        self.child.start_kill().context("cannot kill a process of ours")
+        self.child.start_kill().context("cannot kill a child process")
     }
 
     /// Waits until the process has exited.
     pub(crate) async fn wait(&mut self) -> anyhow::Result<()> {
-        self.child.wait().await.context("cannot wait for a process of ours").map(drop)
+        self.child.wait().await.context("cannot wait for a child process").map(drop)
     }
 }

@@ -107,7 +107,7 @@ fn a_server_is_found_talked_to_and_replaced() {
     let (serving, other) =
         if first.said["identifier"] == serving { (first, second) } else { (second, first) };
     serving.end();
-    assert!(line().ends_with("is gone, looking for another"));
+    assert!(line().ends_with("failed, looking for another"));
     let other_name = other.said["identifier"].as_str().unwrap();
     assert!(line().starts_with(&format!("-- {other_name} took over after ")));
     writeln!(input, "two").unwrap();
@@ -133,10 +133,10 @@ fn bad_words_are_one_line_and_status_2() {
     for (arguments, expected) in [
         (&["registrar", "--asap", "nowhere"][..], "not an address"),
         (&["registrar", "--asp", "127.0.0.1:1"], "unexpected argument '--asp'"),
-        (&["resolve", ""], "must not be empty"),
+        (&["resolve", ""], "it is empty"),
         (&["resolve"], "<POOL>"),
         (&["serve", "nothing"], "possible values: echo"),
-        (&["serve", "echo", "--policy", "Best"], "no policy is called \"Best\""),
+        (&["serve", "echo", "--policy", "Best"], "unknown policy \"Best\""),
         (&["serve", "echo", "--policy", "LeastUsed:1:2"], "at most 1"),
         (&["serve", "echo", "--transport", "udp"], "possible values: auto"),
         (&["demo", "--seconds", "0"], "0 is not in 1"),

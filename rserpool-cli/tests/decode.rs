@@ -150,7 +150,7 @@ fn what_does_not_decode_is_printed_and_the_status_says_so() {
     let lines: Vec<_> = text.lines().collect();
     assert!(
         lines[0].starts_with(
-            "frame 1 10.0.0.1:3863 -> 10.0.0.2:40000 ASAP ERROR 12 more bytes needed, 6 left at \
+            "frame 1 10.0.0.1:3863 -> 10.0.0.2:40000 ASAP ERROR truncated: 12 bytes needed, 6 available at \
          offset 2: 0500001000"
         ),
         "{text}"

@@ -145,7 +145,7 @@ fn run(shared: &Shared, mut poll: mio::Poll) -> Infallible {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
-                tracing::error!(%error, "no events any more");
+                tracing::error!(%error, "the reactor failed");
                 end();
             }
         }

@@ -286,7 +286,7 @@ impl fmt::Display for Compatibility {
 
 /// Error of parsing a name that is not a compatibility profile.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a compatibility profile: choose all, rsplib or rfc")]
+#[error("unknown compatibility profile: choose all, rsplib or rfc")]
 pub struct UnknownProfile;
 
 impl FromStr for Compatibility {

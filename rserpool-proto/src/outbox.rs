@@ -47,7 +47,7 @@ impl<E> Outbox<E> {
     /// Sends a message that is short by construction.
     pub(crate) fn send(&mut self, connection: ConnectionId, message: impl Into<asap::Message>) {
         let sent = self.try_send(connection, message);
-        debug_assert_eq!(sent, Ok(()), "short by construction");
+        debug_assert_eq!(sent, Ok(()), "the message fits by construction");
     }
 
     /// Sends a message that may be too long.
@@ -73,7 +73,7 @@ impl<E> Outbox<E> {
         message: impl Into<enrp::Message>,
     ) {
         let sent = self.try_send_enrp(connection, message);
-        debug_assert_eq!(sent, Ok(()), "short by construction");
+        debug_assert_eq!(sent, Ok(()), "the message fits by construction");
     }
 
     /// Sends a message that may be too long.

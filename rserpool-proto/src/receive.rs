@@ -170,7 +170,7 @@ fn inspect<B: Body>(
     };
     let received = match process {
         true => Received::Message(decoded.body),
-        false => Received::Refused("unknown parameter that stops processing".to_owned()),
+        false => Received::Refused("unknown parameter that forbids processing".to_owned()),
     };
     (received, error)
 }

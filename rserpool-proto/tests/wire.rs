@@ -450,7 +450,7 @@ fn errors_say_where_and_in_which_parameter() {
     assert_eq!(error("0500 0004").to_string(), "Pool Handle parameter missing at offset 4");
     assert_eq!(
         error("0500 0008 0009 0004").to_string(),
-        "a pool handle must not be empty at offset 8 in the Pool Handle parameter"
+        "cannot use the pool handle: it is empty at offset 8 in the Pool Handle parameter"
     );
     assert_eq!(
         error("0500 000c 000e 0008 00000001").to_string(),

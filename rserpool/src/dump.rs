@@ -45,7 +45,7 @@ pub enum DumpError {
     #[error("the registrar at {0} refuses the download")]
     Rejected(TransportAddress),
     /// The registrar's answer is not ENRP.
-    #[error("the registrar at {0} sent what is not ENRP: {1}")]
+    #[error("the registrar at {0} sent a malformed ENRP message: {1}")]
     Malformed(TransportAddress, DecodeError),
     /// A request was not accepted for sending.
     #[error(transparent)]

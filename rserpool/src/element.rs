@@ -349,7 +349,7 @@ fn facing(network: &Network, hunt: &HuntConfig) -> Option<SocketAddr> {
 impl ElementRole {
     fn reject(&mut self, error: JoinError) {
         if self.waiting.is_empty() {
-            tracing::warn!(%error, "not in the pool");
+            tracing::warn!(%error, "cannot join the pool");
         }
         self.answer(&Err(error.clone()));
         self.rejected = Some(error);
@@ -421,14 +421,14 @@ impl Role for ElementRole {
                 warn_limited!(now, ANYBODY, "refused by the registrar", %error);
             }
             Event::AddressesLeftOut(error) => {
-                note_limited!(now, ANYBODY, "registered, but not as told", %error);
+                note_limited!(now, ANYBODY, "registered without some addresses", %error);
             }
             Event::HomeChanged(registrar) => tracing::info!(%registrar, "new home registrar"),
             Event::RegistrarError(error) => {
                 warn_limited!(now, ANYBODY, "the registrar reports an error", %error);
             }
             Event::Misbehaved(reason) => {
-                warn_limited!(now, ANYBODY, "a message is not ASAP", reason);
+                warn_limited!(now, ANYBODY, "malformed message from the registrar", reason);
             }
             Event::NoRegistrar => tracing::debug!("no registrar found yet"),
             Event::Expired => {

@@ -128,7 +128,7 @@ impl ElementSession {
                         }
                         Incoming::Heartbeat | Incoming::HeartbeatReply => {}
                         Incoming::Cookie(_) => {
-                            self.report_misbehavior("a cookie, which users do not send")
+                            self.report_misbehavior("unexpected cookie from a pool user")
                         }
                         Incoming::Unexpected(reason) => self.report_misbehavior(&reason),
                     }

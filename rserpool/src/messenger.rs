@@ -81,10 +81,10 @@ pub enum MessengerError {
     #[error(transparent)]
     Resolve(#[from] ResolveError),
     /// None of the elements for which the message is meant accepts a connection.
-    #[error("no element of {0} can be reached")]
+    #[error("cannot reach any element of {0}")]
     NoElement(PoolHandle),
     /// No connection to the address could be made.
-    #[error("nobody can be reached at {0}")]
+    #[error("cannot connect to {0}")]
     NotReached(TransportAddress),
     /// The message cannot be sent by the transport.
     #[error(transparent)]

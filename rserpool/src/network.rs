@@ -100,7 +100,9 @@ impl Network {
         send_from: Option<&TransportAddress>,
     ) -> Option<Multicast> {
         let opened = Multicast::open(&self.runtime, protocol, groups, send_from);
-        opened.inspect_err(|error| tracing::warn!(%protocol, %error, "no multicast")).ok()
+        opened
+            .inspect_err(|error| tracing::warn!(%protocol, %error, "multicast not available"))
+            .ok()
     }
 
     /// Listens for announcements if `hunt` enables it.

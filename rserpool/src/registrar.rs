@@ -213,14 +213,14 @@ impl Role for RegistrarRole {
             Event::Near(element, address) => {
                 let (pool, element) = (element.pool_handle, element.identifier);
                 warn_limited!(now, address.host(),
-                    "an element is told to nobody on other hosts, which cannot reach its address",
+                    "element hidden from other hosts: they cannot reach its address",
                     %pool, %element, %address);
             }
             Event::NotTaken(registrar, reason) => {
-                warn_limited!(now, log::ANYBODY, "an element of a peer was not taken",
+                warn_limited!(now, log::ANYBODY, "element from a peer rejected",
                     %registrar, reason);
             }
-            Event::PeerFound(registrar, _) => tracing::debug!(%registrar, "peer heard of"),
+            Event::PeerFound(registrar, _) => tracing::debug!(%registrar, "peer announced"),
             Event::PeerConnected(registrar, address) => {
                 note_limited!(now, address.host(), "peer found", %registrar, %address);
             }
@@ -232,7 +232,7 @@ impl Role for RegistrarRole {
                 warn_limited!(now, address.host(), "peer does not answer", %address);
             }
             Event::PeerDead(registrar) => {
-                warn_limited!(now, log::ANYBODY, "peer is dead", %registrar);
+                warn_limited!(now, log::ANYBODY, "peer declared dead", %registrar);
             }
             Event::Joined { elements } => tracing::info!(elements, "joined the other registrars"),
             Event::Ready { elements } => {
@@ -242,7 +242,7 @@ impl Role for RegistrarRole {
                 warn_limited!(
                     now,
                     log::ANYBODY,
-                    "late: nobody is taken for dead meanwhile",
+                    "running late; failure detection suspended",
                     ?late,
                     stretch
                 );
@@ -259,7 +259,7 @@ impl Role for RegistrarRole {
                 warn_limited!(now, log::ANYBODY, "took over", %registrar, elements);
             }
             Event::TakenOver { by } => {
-                warn_limited!(now, log::ANYBODY, "was taken over", %by);
+                warn_limited!(now, log::ANYBODY, "taken over by a peer", %by);
             }
             Event::Left => self.finished = true,
             Event::Misbehaved { peer, reason } => {
@@ -280,15 +280,15 @@ impl Role for RegistrarRole {
 fn limit_hit(now: Instant, limit: registrar::Limit, host: IpAddr) {
     use registrar::Limit;
     let kind = match limit {
-        Limit::Connections => "limit of connections met",
-        Limit::Elements => "limit of elements met",
-        Limit::Subscriptions => "limit of subscriptions met",
-        Limit::Resolutions => "limit of resolutions met",
-        Limit::Reports => "limit of reports met",
-        Limit::Registrations => "limit of registrations met",
-        Limit::Pages => "limit of handle table pages met",
-        Limit::Dials => "limit of named addresses met",
-        Limit::Peers => "limit of peers met",
+        Limit::Connections => "limit of connections reached",
+        Limit::Elements => "limit of elements reached",
+        Limit::Subscriptions => "limit of subscriptions reached",
+        Limit::Resolutions => "limit of resolutions reached",
+        Limit::Reports => "limit of reports reached",
+        Limit::Registrations => "limit of registrations reached",
+        Limit::Pages => "limit of handle table pages reached",
+        Limit::Dials => "limit of named addresses reached",
+        Limit::Peers => "limit of peers reached",
     };
     if let Some(left_out) = log::admit(now, kind, host) {
         let again = (left_out > 0).then_some(left_out);

@@ -404,7 +404,7 @@ impl Session {
             (self.machine.heartbeat(), &mut self.connection)
             && let Err(error) = connection.set_heartbeat(interval)
         {
-            tracing::warn!(pool = %self.handle, ?interval, %error, "no such heartbeat");
+            tracing::warn!(pool = %self.handle, ?interval, %error, "cannot set the heartbeat interval");
         }
     }
 

@@ -318,7 +318,7 @@ impl<R: Role> Task<R> {
                     self.drain();
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "no multicast any more");
+                    tracing::debug!(%error, "multicast stopped");
                     self.multicast.remove(index);
                 }
             }

@@ -107,7 +107,7 @@ impl Role for UserRole {
                 warn_limited!(now, ANYBODY, "the registrar reports an error", %error);
             }
             Event::Misbehaved(reason) => {
-                warn_limited!(now, ANYBODY, "a message is not ASAP", reason);
+                warn_limited!(now, ANYBODY, "malformed message from the registrar", reason);
             }
             Event::NoRegistrar => tracing::debug!("no registrar found yet"),
         }

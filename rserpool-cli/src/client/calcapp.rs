@@ -89,7 +89,7 @@ async fn compute(session: &mut Session, request: Message) -> anyhow::Result<()> 
                     Kind::Request | Kind::Abort => {}
                 }
             }
-            SessionEvent::FailoverStarted { from } => out!("-- {from} is gone"),
+            SessionEvent::FailoverStarted { from } => out!("-- {from} failed"),
             SessionEvent::FailoverCompleted { to, .. } => {
                 out!("-- {to} took over");
                 (asked, next) = (None, Instant::now() + KEEP_ALIVE);

@@ -48,7 +48,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
                         out!("ping {} from {element}: reply {}", pong.number, pong.reply);
                     }
                 }
-                SessionEvent::FailoverStarted { from } => out!("-- {from} is gone"),
+                SessionEvent::FailoverStarted { from } => out!("-- {from} failed"),
                 SessionEvent::FailoverCompleted { to, .. } => {
                     out!("-- {to} took over");
                     for number in answered + 1..=sent {

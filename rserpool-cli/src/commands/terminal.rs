@@ -76,7 +76,7 @@ async fn talk(mut session: Session) -> anyhow::Result<()> {
                     out!("{}", String::from_utf8_lossy(&message.payload));
                 }
                 Ok(SessionEvent::FailoverStarted { from }) => {
-                    notify!("-- {from} is gone, looking for another");
+                    notify!("-- {from} failed, looking for another");
                     #[allow(clippy::disallowed_methods, reason = "for the eye alone")]
                     let now = Instant::now();
                     since = Some(now);

@@ -194,7 +194,7 @@ impl fmt::Display for Report {
         let verdict = if self.is_flawless() {
             "No request was lost, none was counted twice."
         } else {
-            "That is not as it should be."
+            "Requests were lost or counted twice."
         };
         write!(f, "{verdict}")
     }

@@ -135,7 +135,7 @@ impl Service {
 /// Error that ends a session early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Broken {
-    #[error("the client is gone: {0}")]
+    #[error("connection to the client lost: {0}")]
     Lost(#[from] std::io::Error),
     #[error("cannot send: {0}")]
     Send(#[from] SendError),
@@ -216,7 +216,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     if !serving.await {
-        notify!("left without the registrar's word: the registration has yet to expire");
+        notify!(
+            "left without the registrar's confirmation: the registration remains until it expires"
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

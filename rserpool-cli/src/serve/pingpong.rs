@@ -22,7 +22,7 @@ pub(crate) async fn serve(mut session: ElementSession) -> Result<(), Broken> {
     while let Some(event) = session.recv().await? {
         match event {
             ElementEvent::CookieEcho(cookie) => {
-                reply = read_cookie(&cookie).ok_or(Broken::Protocol("not our cookie"))?;
+                reply = read_cookie(&cookie).ok_or(Broken::Protocol("invalid cookie"))?;
             }
             ElementEvent::Message(message) if message.ppid == PING_PONG => {
                 if let Some(pong) = pong(&message.payload, reply) {

@@ -330,7 +330,7 @@ impl Element {
             }
             other => {
                 let message = crate::wire::Body::name(&other);
-                tracing::debug!(message, "ignored: not for pool elements");
+                tracing::debug!(message, "message ignored: not meant for pool elements");
             }
         }
     }

@@ -117,7 +117,7 @@ pub enum Refused {
         with: ElementKey,
     },
     /// The element and the pool differ in whether there is a control channel.
-    #[error("the pool differs in data and control configuration")]
+    #[error("the pool has another control channel configuration")]
     InconsistentDataControl,
     /// The policy cannot work with the element's parameters.
     #[error(transparent)]
@@ -126,7 +126,7 @@ pub enum Refused {
     #[error(transparent)]
     TooLarge(#[from] ElementTooLarge),
     /// The identifier is zero, which means "none" (RFC 5354 section 3.14).
-    #[error("a pool element has no identifier")]
+    #[error("the pool element's identifier is zero")]
     NoIdentifier,
     /// The handlespace is full.
     #[error("the handlespace is full")]
@@ -312,7 +312,11 @@ impl<T> Handlespace<T> {
     pub fn update(&mut self, key: ElementKey, value: &PoolElement) -> Result<bool, Refused> {
         self.policies.validate(&value.policy)?;
         let element = &mut self.elements[key.index()];
-        assert_eq!(element.identifier(), value.identifier, "an update keeps the identifier");
+        assert_eq!(
+            element.identifier(),
+            value.identifier,
+            "an update must not change the identifier"
+        );
         let pool = &mut self.pools[element.pool as usize];
         pool.check(value)?;
         let (old, new) = (element.home_registrar(), value.home_registrar);
@@ -466,7 +470,7 @@ impl<'s, T> Selection<'s, T> {
 
 /// Converts an index of the arena or of the pools, which both have fewer than 2^32 entries.
 fn small(index: usize) -> u32 {
-    u32::try_from(index).expect("fewer than 2^32")
+    u32::try_from(index).expect("the arena has fewer than 2^32 entries")
 }
 
 #[cfg(test)]

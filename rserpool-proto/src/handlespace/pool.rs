@@ -80,7 +80,7 @@ impl Pool {
 
     /// Returns the key of a member.
     pub(super) fn key(&self, member: Member) -> ElementKey {
-        ElementKey(self.keys[member.0 as usize].expect("a member of the pool").get() - 1)
+        ElementKey(self.keys[member.0 as usize].expect("the member is in the pool").get() - 1)
     }
 
     pub(super) fn members(&self) -> impl Iterator<Item = ElementKey> {
@@ -111,7 +111,7 @@ impl Pool {
         });
         self.keys[member.0 as usize] = Key::new(key.0 + 1);
         let new = self.by_identifier.insert(value.identifier.0, key.0, |_| true);
-        assert!(new, "an element of that identifier");
+        assert!(new, "the pool already has an element of that identifier");
         self.selector.insert(member, &value.policy);
         member
     }

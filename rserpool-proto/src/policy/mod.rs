@@ -168,7 +168,7 @@ impl Wanted {
 #[non_exhaustive]
 pub enum InvalidPolicy {
     /// There are fewer values than the policy has.
-    #[error("the policy needs {needed} values, {given} were given")]
+    #[error("too few policy values: {needed} needed, {given} given")]
     MissingValues {
         /// The number of 32-bit words that the policy needs.
         needed: usize,
@@ -176,7 +176,7 @@ pub enum InvalidPolicy {
         given: usize,
     },
     /// A value is outside of what the policy allows.
-    #[error("a value of the policy is out of range")]
+    #[error("a policy value is out of range")]
     OutOfRange,
 }
 

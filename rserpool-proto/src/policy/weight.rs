@@ -211,7 +211,7 @@ impl Sampler {
         }
         self.total = self.total - u64::from(old) + u64::from(weight);
         if old > 0 && weight > 0 && exponent(old) == exponent(weight) {
-            let class = self.class(exponent(old)).expect("it has a member");
+            let class = self.class(exponent(old)).expect("the class of a member exists");
             let class = &mut self.classes[class];
             class.total = class.total - u64::from(old) + u64::from(weight);
             let ticket = &mut self.tickets[member as usize];
@@ -232,7 +232,7 @@ impl Sampler {
     }
 
     fn take(&mut self, member: u32, weight: u32) {
-        let number = self.class(exponent(weight)).expect("it has a member");
+        let number = self.class(exponent(weight)).expect("the class of a member exists");
         let class = &mut self.classes[number];
         let index = std::mem::take(&mut self.tickets[member as usize]).index;
         class.candidates.swap_remove(index as usize);
@@ -345,7 +345,7 @@ impl Sampler {
             point = point.saturating_sub(class.total);
             here
         });
-        chosen.expect("the total is that of all")
+        chosen.expect("the total is the sum of the classes' totals")
     }
 }
 

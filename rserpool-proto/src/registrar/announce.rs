@@ -52,7 +52,7 @@ impl Registrar {
         });
         match message.encode() {
             Ok(payload) => self.out.announce(UserMessage::new(Ppid::ASAP, payload)),
-            Err(error) => tracing::warn!(%error, "the announcement is too long"),
+            Err(error) => tracing::warn!(%error, "cannot encode the announcement"),
         }
         self.timers.set(Timer::Announce, next);
     }

@@ -126,8 +126,8 @@ impl fmt::Display for RemovalReason {
             Self::Deregistered => "deregistered",
             Self::Expired => "registration expired",
             Self::KeepAliveTimeout => "no answer to a keep-alive",
-            Self::Unreachable => "connection lost and not to be had again",
-            Self::Reported => "reported as unreachable, and no answer to a keep-alive",
+            Self::Unreachable => "connection lost, cannot reconnect",
+            Self::Reported => "reported as unreachable, no answer to a keep-alive",
             Self::OtherPolicy => "the pool has another policy or transport",
             Self::ElsewhereRemoved => "removed by its home registrar",
         })

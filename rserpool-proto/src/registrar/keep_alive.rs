@@ -303,8 +303,10 @@ impl Registrar {
         let Some(key) = self.handlespace.find(&ack.pool_handle, ack.identifier) else { return };
         let Some(element) = self.handlespace.get_mut(key) else { return };
         if element.state.connection != Some(from) {
-            return self
-                .report_misbehavior(from, "answered a keep-alive for another element".to_owned());
+            return self.report_misbehavior(
+                from,
+                "answered a keep-alive for an element of another connection".to_owned(),
+            );
         }
         match &mut element.state.watch {
             Watch::Home(custody) => {

@@ -221,11 +221,14 @@ impl Registrar {
     fn identify(&mut self, now: Instant, from: ConnectionId, route: Route) -> bool {
         let ours = self.config.identifier;
         if route.sender == ours || route.sender == RegistrarId(0) {
-            self.report_link(from, format!("calls itself {}", route.sender));
+            self.report_link(from, format!("uses the invalid identifier {}", route.sender));
             return false;
         }
         if route.receiver != ours && route.receiver != RegistrarId(0) {
-            self.report_link(from, format!("sent a message for {}", route.receiver));
+            self.report_link(
+                from,
+                format!("sent a message addressed to registrar {}", route.receiver),
+            );
             return false;
         }
         let Some(link) = self.peers.links.get_mut(&from) else { return false };
@@ -243,7 +246,8 @@ impl Registrar {
             .and_then(|peer| peer.transport.as_ref())
             .is_some_and(|its| !asked && !its.shares_address(&address));
         if new && elsewhere {
-            let reason = format!("calls itself {}, which is at another address", route.sender);
+            let reason =
+                format!("uses the identifier {} of a peer at another address", route.sender);
             self.report_link(from, reason);
             return false;
         }
@@ -254,7 +258,7 @@ impl Registrar {
                 self.send_presence(from, route.sender, true);
             }
         } else {
-            self.report_link(from, "is one peer too many".to_owned());
+            self.report_link(from, "exceeds the maximum number of peers".to_owned());
             return false;
         }
         if let Some(link) = self.peers.links.get_mut(&from) {

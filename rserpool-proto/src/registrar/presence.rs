@@ -76,7 +76,7 @@ impl Registrar {
             let presence = enrp::Message::from(self.presence(None, RegistrarId(0), false));
             match presence.encode() {
                 Ok(payload) => self.out.announce(UserMessage::new(Ppid::ENRP, payload)),
-                Err(error) => tracing::warn!(%error, "the presence is too long"),
+                Err(error) => tracing::warn!(%error, "cannot encode the presence"),
             }
         }
     }
@@ -168,7 +168,7 @@ impl Registrar {
         }
         let response = enrp::ListResponse { reject, route: self.route(sender), servers };
         if let Err(error) = self.out.try_send_enrp(from, response) {
-            self.report_link(from, format!("the peer list does not fit: {error}"));
+            self.report_link(from, format!("cannot send the peer list: {error}"));
         }
     }
 

@@ -289,14 +289,14 @@ impl Registrar {
             .and_then(|peer| peer.download.as_mut())
             .filter(|download| download.connection == from)
         else {
-            return self.report_link(from, "sent a handle table unasked".to_owned());
+            return self.report_link(from, "sent an unrequested handle table".to_owned());
         };
         let count: usize = page.pools.iter().map(|pool| pool.elements.len()).sum();
         download.elements += count;
         let endless = page.more_to_send && count == 0
             || download.elements > self.config.limits.elements_per_host;
         if endless {
-            self.report_link(from, "sends a handle table without end".to_owned());
+            self.report_link(from, "sent an endless handle table".to_owned());
         }
         if page.reject || endless {
             return self.abandon_download(now, sender);

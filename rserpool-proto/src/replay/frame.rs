@@ -53,7 +53,7 @@ pub enum Frame {
 
 /// Error of [`Frame::decode`]: the message is not a request, reply or refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a request, reply or refusal of a replayed session")]
+#[error("cannot decode the message: not a request, reply or refusal")]
 pub struct InvalidFrame;
 
 impl Frame {

@@ -40,18 +40,18 @@ pub const MAX_CHECKPOINT_INTERVAL: u32 = 64;
 #[non_exhaustive]
 pub enum RefusalReason {
     /// The session began at another server, and this server received no checkpoint of it.
-    #[error("the server was given no checkpoint of the session")]
+    #[error("the server received no checkpoint of the session")]
     NoCheckpoint,
     /// The checkpoint is forged, from another service, expired, replayed or corrupt.
-    #[error("the server does not accept the checkpoint")]
+    #[error("the server rejected the checkpoint")]
     CheckpointRefused,
     /// A request number was left out, or answered and acknowledged before.
-    #[error("the requests were not in order")]
+    #[error("requests out of order")]
     OutOfOrder,
     /// The state after a request does not fit a cookie.
     #[error("the server's state is too large for a checkpoint")]
     StateTooLarge,
     /// An unknown reason.
-    #[error("the server refused for reason {0}")]
+    #[error("the server refused the session: unknown reason {0}")]
     Other(u8),
 }

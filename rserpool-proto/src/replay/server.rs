@@ -73,7 +73,7 @@ pub enum Action {
 
 /// Error of [`Server::restore`]: the checkpoint is corrupt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the checkpoint is broken")]
+#[error("cannot restore the checkpoint: it is corrupt")]
 pub struct InvalidCheckpoint;
 
 impl Server {

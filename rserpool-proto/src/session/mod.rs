@@ -157,10 +157,10 @@ pub enum SessionError {
     #[error(transparent)]
     Resolve(#[from] ResolveError),
     /// No element of the pool accepted a connection for too long.
-    #[error("no element of the pool accepts a connection")]
+    #[error("cannot connect: no element of the pool accepts a connection")]
     NoElement,
     /// The chosen element is not in the pool, or does not accept a connection.
-    #[error("element {0} of the pool cannot be reached")]
+    #[error("cannot reach element {0} of the pool")]
     NotReached(PoolElementId),
     /// The pool's elements are served over a transport protocol that is not used here.
     #[error("the pool is served over {offered}, not over {}", either(.ours))]
@@ -358,7 +358,8 @@ impl Session {
         let Some(element) = candidates.pop_front() else { return self.wait(now) };
         self.connections += 1;
         let connection = ConnectionId(self.connections);
-        let address = element.user_transport.address().expect("only those are candidates");
+        let address =
+            element.user_transport.address().expect("candidates have a transport address");
         self.out.push_back(Output::Connect { connection, to: address.clone() });
         self.timer = Some(now + self.config.connect_timeout);
         self.state = State::Connecting { connection, element, rest: candidates, greeted: false };
@@ -440,7 +441,7 @@ impl Session {
                     let message = UserMessage::new(Ppid::ASAP, payload);
                     self.out.push_back(Output::Send { connection, message });
                 }
-                Err(error) => tracing::error!(%error, "a cookie that came cannot be sent"),
+                Err(error) => tracing::error!(%error, "cannot encode the cookie echo"),
             }
         }
         self.out.push_back(Output::Event(match self.last.replace(to) {
@@ -525,7 +526,7 @@ impl Session {
             }
             Incoming::Heartbeat | Incoming::HeartbeatReply => {}
             Incoming::CookieEcho(_) => {
-                self.report_misbehavior("a cookie echo, which elements do not send")
+                self.report_misbehavior("cookie echo received from an element")
             }
             Incoming::Unexpected(reason) => self.report_misbehavior(&reason),
         }

@@ -146,7 +146,7 @@ pub enum ResolveError {
     #[error("there is no pool {0}")]
     UnknownPool(PoolHandle),
     /// The registrar refused for another reason.
-    #[error("the registrar refused: {0}")]
+    #[error("the registrar refused the resolution: {0}")]
     Refused(OperationError),
     /// The pool handle is empty or too long: nothing was sent.
     #[error(transparent)]
@@ -431,7 +431,7 @@ impl Machine for User {
             }
             Received::Message(other) => {
                 let message = crate::wire::Body::name(&other);
-                tracing::debug!(message, "ignored: not for pool users");
+                tracing::debug!(message, "message ignored: not meant for pool users");
             }
             Received::Refused(reason) => {
                 self.out.event(Event::Misbehaved(reason));

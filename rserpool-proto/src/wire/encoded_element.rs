@@ -23,7 +23,7 @@ pub struct EncodedElement(SmallVec<[u8; 64]>);
 /// Error of [`EncodedElement::new`]: the element is too large to be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a pool element of {size} bytes, its handle included, is too large: at most {} are allowed",
+    "cannot store the pool element: {size} bytes with its handle exceed the limit of {}",
     EncodedElement::MAX_SIZE
 )]
 pub struct ElementTooLarge {

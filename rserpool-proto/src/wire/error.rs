@@ -81,7 +81,7 @@ impl std::error::Error for DecodeError {}
 #[non_exhaustive]
 pub enum DecodeErrorKind {
     /// A field or a length needs more bytes than there are.
-    #[error("{needed} more bytes needed, {available} left")]
+    #[error("truncated: {needed} bytes needed, {available} available")]
     Truncated {
         /// The number of bytes that the field needs.
         needed: usize,
@@ -92,7 +92,7 @@ pub enum DecodeErrorKind {
     #[error("length field of {0} is smaller than the header")]
     LengthTooSmall(u16),
     /// There are bytes after the end of the message or of a parameter's value.
-    #[error("{0} bytes too many")]
+    #[error("{0} trailing bytes")]
     TrailingBytes(usize),
     /// There is a parameter that does not belong at this place.
     #[error("unexpected {0} parameter")]
@@ -110,7 +110,7 @@ pub enum DecodeErrorKind {
 #[allow(clippy::exhaustive_enums, reason = "an encoding fails in no other way")]
 pub enum EncodeError {
     /// The message or one of its parameters needs more than 65,535 bytes.
-    #[error("{length} bytes do not fit a length field: at most 65535 do")]
+    #[error("cannot encode: {length} bytes exceed the limit of 65535")]
     TooLong {
         /// The number of bytes that the message or parameter needs.
         length: usize,

@@ -130,11 +130,11 @@ impl From<Infallible> for InvalidPoolHandle {
 #[non_exhaustive]
 pub enum InvalidPoolHandle {
     /// The handle has no bytes.
-    #[error("a pool handle must not be empty")]
+    #[error("cannot use the pool handle: it is empty")]
     Empty,
     /// The handle is longer than [`PoolHandle::MAX_LENGTH`].
     #[error(
-        "a pool handle of {length} bytes is too long: at most {} are allowed",
+        "cannot use the pool handle: {length} bytes exceed the limit of {}",
         PoolHandle::MAX_LENGTH
     )]
     TooLong {

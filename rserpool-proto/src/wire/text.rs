@@ -10,15 +10,15 @@ use super::{PoolElementId, Ppid, RegistrarId, TransportAddress, TransportProtoco
 #[non_exhaustive]
 pub enum InvalidText {
     /// The text is not a transport protocol.
-    #[error(
-        "cannot parse {0:?} as a transport protocol: it is none of sctp, tcp, udp and udp-lite"
-    )]
+    #[error("cannot parse {0:?} as a transport protocol: use sctp, tcp, udp or udp-lite")]
     Protocol(String),
     /// The text is not a transport address.
-    #[error("cannot parse {0:?} as a transport address: it is not like tcp:192.0.2.1:3863")]
+    #[error(
+        "cannot parse {0:?} as a transport address: use PROTOCOL:IP:PORT, for example tcp:192.0.2.1:3863"
+    )]
     Address(String),
     /// The text is not an identifier.
-    #[error("cannot parse {0:?} as an identifier: it is no number of 32 bits")]
+    #[error("cannot parse {0:?} as an identifier: use a 32-bit number, decimal or with 0x")]
     Identifier(String),
 }
 

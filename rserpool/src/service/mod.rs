@@ -165,7 +165,7 @@ impl<S: Service> Served<S> {
             let sent = match event.await {
                 // A cookie must be the first message. A later one would undo the requests since.
                 Ok(Some(ElementEvent::CookieEcho(_))) if handled > 1 => {
-                    return tracing::warn!(%peer, "a cookie in the middle of a session");
+                    return tracing::warn!(%peer, "session closed: cookie after the first message");
                 }
                 Ok(Some(ElementEvent::BusinessCard(_) | ElementEvent::NotDelivered(_))) => Ok(()),
                 Ok(Some(ElementEvent::CookieEcho(cookie))) => {
@@ -183,7 +183,7 @@ impl<S: Service> Served<S> {
                         Ok(Action::Begin(request)) => match self.service.restore(&initial) {
                             Ok(()) => self.handle(&mut machine, &mut lineage, request).await,
                             Err(error) => {
-                                tracing::error!(%error, "the initial state is not accepted");
+                                tracing::error!(%error, "the service rejected its own initial state");
                                 return;
                             }
                         },

@@ -110,7 +110,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         () = options::wait_for_end(arguments.until_eof) => {}
         () = registrar.stopped() => bail!("the registrar has stopped by itself"),
     }
-    tracing::info!(target: "rserpool::notice", registrar = %identifier, "stops");
+    tracing::info!(target: "rserpool::notice", registrar = %identifier, "stopping");
     let stopped = tokio::time::timeout(SHUTDOWN_TIMEOUT, registrar.shutdown()).await;
     if !matches!(stopped, Ok(Ok(()))) {
         bail!("the registrar did not stop in good order");

@@ -109,7 +109,7 @@ impl FromStr for Expression {
         // The parser would apply it after a minus sign, and from the left, unlike the usual
         // convention.
         if text.contains('^') {
-            return Err("there is no ^: write products".to_owned());
+            return Err("^ is not supported: write a product instead".to_owned());
         }
         // Words are parsed as variables, whose names may contain anything in braces.
         let braced = text.replace("words[", "{words[").replace(']', "]}");
@@ -238,7 +238,7 @@ mod tests {
             ("7=order:(load", "parentheses"),
             ("7=order:load +", ""),
             ("7=order:", ""),
-            ("7=order:-load^2", "no ^"),
+            ("7=order:-load^2", "^ is not supported"),
             ("7=order:load;", ""),
         ] {
             let error = text.parse::<Rule>().expect_err(text);

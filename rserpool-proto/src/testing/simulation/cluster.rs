@@ -244,7 +244,7 @@ impl Cluster {
             match event {
                 Event::User(user::Event::Resolved { request, result }) => {
                     if self.asked.remove(&(host, request)).is_none() {
-                        self.network.violate("an answer to no request".to_owned());
+                        self.network.violate("answer without a request".to_owned());
                     }
                     self.answers.insert((host, request), result);
                 }

@@ -76,7 +76,7 @@ pub fn run(seed: u64, adversary: Option<Ppid>, trace: bool) -> Outcome {
         format!("transport: {}", plan.protocol),
         format!("discovery: {discovery}"),
         format!("profile: {:?}", plan.compatibility),
-        format!("clocks: {} ppm wrong at most", plan.skew),
+        format!("clocks: at most {} ppm off", plan.skew),
         format!("policies: {}", if plan.quarrel { "of several kinds" } else { "of one kind" }),
     ];
     let sizes = [plan.registrars, plan.elements, plan.users].map(|size| size as u64);
@@ -206,7 +206,7 @@ fn observe(cluster: &mut Cluster) -> Result<(), String> {
     let more = asked(cluster) - requests;
     // Adversaries register the same element with several registrars, which an audit has to settle.
     if more > 0 && cluster.plan.adversary.is_none() {
-        return Err(format!("{more} handle tables were asked for while nothing was wrong"));
+        return Err(format!("{more} handle tables were requested without a fault"));
     }
     if cluster.rng.random_bool(0.3) {
         // Its elements have another home registrar within that time.

@@ -85,8 +85,8 @@ impl fmt::Display for Fault {
             Self::Restart => "started again",
             Self::Pause => "process stopped for a while",
             Self::Break => "connection broken",
-            Self::OneWayCut => "deaf in one direction",
-            Self::Partition => "network parted",
+            Self::OneWayCut => "packets dropped in one direction",
+            Self::Partition => "network partitioned",
             Self::Mend => "network mended",
             Self::Leave => "registrar left",
         })

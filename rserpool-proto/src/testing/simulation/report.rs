@@ -71,7 +71,7 @@ impl fmt::Display for Tally {
             let at = |part: usize| settled[(settled.len() - 1) * part / 1000];
             writeln!(
                 f,
-                "\nall registrars agreed, and on the truth, after the last fault within\n  \
+                "\ntime from the last fault until all registrars had the correct state\n  \
                  {:.0?} (half of {} times), {:.0?} (99 %), {:.0?} (99.9 %), {last:.0?} (all)",
                 at(500),
                 settled.len(),

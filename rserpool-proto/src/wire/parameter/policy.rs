@@ -264,7 +264,7 @@ fn parse_value(text: &str) -> Option<u32> {
 #[non_exhaustive]
 pub enum InvalidPolicyText {
     /// The name is neither a known policy nor a number.
-    #[error("no policy is called {0:?}: use RoundRobin, LeastUsed ... or a number")]
+    #[error("unknown policy {0:?}: use RoundRobin, LeastUsed ... or a number")]
     UnknownPolicy(String),
     /// A value is neither a 32-bit number nor a percentage.
     #[error("{0:?} is not a value: use a number up to 4294967295 or a percentage")]

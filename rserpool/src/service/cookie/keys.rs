@@ -42,7 +42,7 @@ pub enum KeyRingError {
         line: usize,
     },
     /// Two keys have the same name.
-    #[error("two keys are called {0}")]
+    #[error("two keys have the name {0}")]
     Twice(u32),
     /// There is no key.
     #[error("there is no key in the key file")]

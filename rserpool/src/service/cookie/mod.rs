@@ -96,7 +96,7 @@ pub enum CookieRefused {
         length: usize,
     },
     /// It is not a sealed cookie.
-    #[error("that is not a sealed cookie")]
+    #[error("not a sealed cookie")]
     Malformed,
     /// The cookie is of another pool, or its key is not, or no longer, on the ring.
     #[error("the cookie is of another pool, or its key is not on the ring")]
@@ -459,6 +459,6 @@ mod tests {
         assert!(error("# nothing\n").contains("no key"));
         assert!(error("1:abc\n").contains("line 1"));
         let twice = format!("{}{}", KeyRing::new_line(3), KeyRing::new_line(3));
-        assert!(error(&twice).contains("called 3"));
+        assert!(error(&twice).contains("have the name 3"));
     }
 }

@@ -209,7 +209,7 @@ impl SctpConnection {
         let (socket, association) = self.socket()?;
         let paths = self.peer.addresses.len();
         if let Err(error) = options::budget_for_paths(socket, association, &self.sctp, paths) {
-            tracing::debug!(%error, "the budget of retransmissions stays as it was");
+            tracing::debug!(%error, "cannot change the retransmission limit");
         }
         Ok(())
     }
