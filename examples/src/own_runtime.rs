@@ -10,8 +10,7 @@ use std::time::Instant;
 
 use async_io::Async;
 use futures::future::BoxFuture;
-use rserpool::runtime::{Interest, RegisteredSocket, Runtime, Timer};
-use socket2::Socket;
+use rserpool::runtime::{Interest, RegisteredSocket, Runtime, Socket, Timer};
 
 /// A runtime with a thread for each task.
 #[derive(Debug, Clone, Copy, Default)]

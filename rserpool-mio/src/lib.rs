@@ -36,9 +36,8 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 use mio::unix::SourceFd;
 use mio::{Events, Token};
-use rserpool::runtime::{RegisteredSocket, Runtime, Timer};
+use rserpool::runtime::{RegisteredSocket, Runtime, Socket, Timer};
 use slab::Slab;
-use socket2::Socket;
 
 use socket::{MioSocket, Readiness};
 use timer::{MioTimer, Timers};

@@ -8,8 +8,7 @@ use std::task::{Context, Poll};
 
 use futures::task::AtomicWaker;
 use mio::unix::SourceFd;
-use rserpool::runtime::{Interest, RegisteredSocket};
-use socket2::Socket;
+use rserpool::runtime::{Interest, RegisteredSocket, Socket};
 
 use crate::{Shared, lock};
 

@@ -409,7 +409,7 @@ fn one_sctp_endpoint_that_announces_several_addresses_is_dialled_once() {
         dialled.collect::<Vec<_>>()
     };
     let mut both = at(1, 4000);
-    both.addresses.extend(at(2, 4000).addresses);
+    both.addresses.extend(at(2, 4000).addresses.iter().copied());
     assert_eq!(dialled(at(9, 1), vec![at(1, 4000), at(2, 4000)]), [both]);
     assert_eq!(dialled(at(9, 1), vec![at(3, 4000)]), [], "a third address of the same");
     assert_eq!(dialled(at(9, 1), vec![at(1, 5000)]), [at(1, 5000)], "another port is another");

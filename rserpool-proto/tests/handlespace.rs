@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rserpool_proto::handlespace::{Checksum, ElementKey, Handlespace, Refused};
-use rserpool_proto::policy::{Policies, Wanted};
+use rserpool_proto::policy::{Policies, RandomSource, Wanted};
 use rserpool_proto::wire::{
     EncodedElement, PolicyParameters, PolicyType, PoolElement, PoolElementId, PoolHandle,
     RegistrarId, RegistrationLife, TransportAddress,
@@ -114,7 +114,7 @@ fn compare(space: &Handlespace<u32>, model: &Model) {
 proptest! {
     #[test]
     fn it_does_what_the_model_does(operations in prop::collection::vec(operation(), 0..120)) {
-        let rng = &mut StdRng::seed_from_u64(1);
+        let rng = &mut RandomSource::from_seed(1);
         let mut space = Handlespace::new(Policies::default(), 40);
         let mut model = Model::new();
         for operation in operations {

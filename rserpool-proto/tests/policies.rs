@@ -8,7 +8,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rserpool_proto::policy::{
-    ByOrder, ByWeight, Member, Order, Policies, Selector, Wanted, Weight,
+    ByOrder, ByWeight, Member, Order, Policies, RandomSource, Selector, Wanted, Weight,
 };
 use rserpool_proto::registrar::RegistrarConfig;
 use rserpool_proto::testing::by_hand;
@@ -33,7 +33,7 @@ fn builtin(parameters: &[&str]) -> Box<dyn Selector> {
     pool(&Policies::default(), &parameters)
 }
 
-fn select(selector: &mut dyn Selector, items: usize, rng: &mut StdRng) -> Vec<u32> {
+fn select(selector: &mut dyn Selector, items: usize, rng: &mut RandomSource) -> Vec<u32> {
     let mut selected = Vec::new();
     selector.select(Wanted::items(items), rng, &mut selected);
     selected.into_iter().map(|Member(number)| number).collect()
@@ -58,7 +58,7 @@ fn check_first(parameters: &[&str], weights: &[f64]) {
     let total: f64 = weights.iter().sum();
     let expected: Vec<f64> = weights.iter().map(|w| w / total * f64::from(TIMES)).collect();
     for seed in 0..3 {
-        let rng = &mut StdRng::seed_from_u64(seed);
+        let rng = &mut RandomSource::from_seed(seed);
         let mut pool = builtin(parameters);
         let mut counts = vec![0; weights.len()];
         for _ in 0..TIMES {
@@ -103,7 +103,7 @@ fn the_second_is_drawn_among_the_others() {
             expected[5 * first + second] = one / total * other / (total - one) * f64::from(TIMES);
         }
     }
-    let rng = &mut StdRng::seed_from_u64(1);
+    let rng = &mut RandomSource::from_seed(1);
     let mut pool =
         builtin(&weights.map(|w| format!("WeightedRandom:{w}")).each_ref().map(|s| &**s));
     for wanted in [2, 4, 9] {
@@ -120,7 +120,7 @@ fn the_second_is_drawn_among_the_others() {
 
 #[test]
 fn as_many_are_drawn_as_are_wanted_and_each_once() {
-    let rng = &mut StdRng::seed_from_u64(1);
+    let rng = &mut RandomSource::from_seed(1);
     for policy in ["Random", "WeightedRandom:4", "WeightedRandom:5", "RandomizedLeastUsed:50%"] {
         let mut pool = builtin(&[policy; 60]);
         for wanted in [0, 1, 15, 16, 17, 40, 59, 60, 61, usize::MAX] {
@@ -134,7 +134,7 @@ fn as_many_are_drawn_as_are_wanted_and_each_once() {
 
 #[test]
 fn ordered_policies_answer_in_the_order_of_the_rfc() {
-    let rng = &mut StdRng::seed_from_u64(1);
+    let rng = &mut RandomSource::from_seed(1);
     for (parameters, order) in [
         (["Priority:1", "Priority:9", "Priority:5"], [1, 2, 0]),
         (["LeastUsed:3", "LeastUsed:1", "LeastUsed:2"], [1, 2, 0]),
@@ -156,7 +156,7 @@ fn ordered_policies_answer_in_the_order_of_the_rfc() {
 
 #[test]
 fn degradation_counts_once_for_each_element_of_an_answer() {
-    let rng = &mut StdRng::seed_from_u64(1);
+    let rng = &mut RandomSource::from_seed(1);
     for (policy, picks) in [
         ("LeastUsedDegradation", [0, 0, 0, 1]),
         // It adds the degradation from the beginning.
@@ -183,7 +183,7 @@ fn degradation_counts_once_for_each_element_of_an_answer() {
 
 #[test]
 fn the_increment_can_be_set_for_all_policies() {
-    let rng = &mut StdRng::seed_from_u64(1);
+    let rng = &mut RandomSource::from_seed(1);
     let mut lists = |policy: &str, max_increment| {
         let mut pool = builtin(&[policy; 3]);
         let mut list = || {
@@ -227,7 +227,7 @@ fn degradation_counts_what_is_used_and_all_by_the_letter() {
 #[test]
 fn what_a_registrar_drew_by_weight_is_not_weighted_again() {
     let firsts = |complete: bool, policy: [&str; 2]| {
-        let rng = &mut StdRng::seed_from_u64(1);
+        let rng = &mut RandomSource::from_seed(1);
         let mut selector = builtin(&policy);
         selector.resume(&[Member(0), Member(1)], complete, rng);
         (0..1000).map(|_| 1 - select(&mut *selector, 2, rng)[0]).sum::<u32>()
@@ -242,7 +242,7 @@ fn what_a_registrar_drew_by_weight_is_not_weighted_again() {
 
 #[test]
 fn users_go_on_where_the_answer_of_the_registrar_left_off() {
-    let rng = &mut StdRng::seed_from_u64(1);
+    let rng = &mut RandomSource::from_seed(1);
     // The registrar knows which elements were given to others: the third is the best one now.
     let order = [Member(2), Member(0), Member(1)];
     let mut next = |policies: [&str; 3]| {
@@ -262,7 +262,7 @@ fn users_go_on_where_the_answer_of_the_registrar_left_off() {
 
 #[test]
 fn elements_without_a_weight_are_better_than_nobody() {
-    let rng = &mut StdRng::seed_from_u64(1);
+    let rng = &mut RandomSource::from_seed(1);
     for policy in ["WeightedRandom:0", "WeightedRoundRobin:0", "RandomizedLeastUsed:100%"] {
         let mut pool = builtin(&[policy; 3]);
         let mut firsts = [0; 3];
@@ -333,7 +333,7 @@ fn policies_from_outside_select_as_the_built_in_ones() {
         (PolicyType(0x8000_0002), PolicyType::RANDOMIZED_LEAST_USED_DEGRADATION),
     ] {
         let random = &mut StdRng::seed_from_u64(7);
-        let (mut rng, mut same_rng) = (StdRng::seed_from_u64(1), StdRng::seed_from_u64(1));
+        let (mut rng, mut same_rng) = (RandomSource::from_seed(1), RandomSource::from_seed(1));
         let mut pools = [ours, theirs].map(|policy| policies.new_selector(policy));
         let mut present = Vec::new();
         for _ in 0..20_000 {

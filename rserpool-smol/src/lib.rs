@@ -17,9 +17,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use futures::future::BoxFuture;
-use rserpool::runtime::{Interest, RegisteredSocket, Runtime, Timer};
+use rserpool::runtime::{Interest, RegisteredSocket, Runtime, Socket, Timer};
 use smol::{Async, Executor};
-use socket2::Socket;
 
 /// smol's reactor, with its global executor or another one.
 #[derive(Debug, Clone, Default)]

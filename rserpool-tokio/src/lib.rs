@@ -12,7 +12,7 @@
 //! # }
 //! ```
 
-#[cfg_attr(windows, path = "socket_windows.rs")]
+#[cfg(unix)]
 mod socket;
 
 use std::future::Future;
@@ -24,8 +24,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use futures::future::BoxFuture;
-use rserpool::runtime::{RegisteredSocket, Runtime, Timer};
-use socket2::Socket;
+use rserpool::runtime::{RegisteredSocket, Runtime, Socket, Timer};
 use tokio::runtime::Handle;
 
 /// A tokio runtime, which needs its I/O and time drivers enabled. It keeps a handle of the runtime,
@@ -88,8 +87,15 @@ impl Runtime for TokioRuntime {
     }
 
     fn register(&self, socket: Socket) -> io::Result<Box<dyn RegisteredSocket>> {
-        let _context = self.handle.enter();
-        Ok(Box::new(socket::TokioSocket::new(socket)?))
+        #[cfg(unix)]
+        {
+            let _context = self.handle.enter();
+            Ok(Box::new(socket::TokioSocket::new(socket)?))
+        }
+        // tokio cannot watch a raw socket on Windows. smol's reactor can, on a thread of its own; it
+        // wakes the tasks of any runtime.
+        #[cfg(windows)]
+        rserpool_smol::SmolRuntime::new().register(socket)
     }
 
     fn now(&self) -> Instant {

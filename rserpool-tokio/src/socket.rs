@@ -3,8 +3,7 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use rserpool::runtime::{Interest, RegisteredSocket};
-use socket2::Socket;
+use rserpool::runtime::{Interest, RegisteredSocket, Socket};
 use tokio::io::unix::AsyncFd;
 
 #[derive(Debug)]

@@ -12,7 +12,75 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use futures::future::BoxFuture;
-use socket2::Socket;
+
+/// A non-blocking socket.
+///
+/// Runtimes register its descriptor, which `AsFd` and `AsRawFd` return (on Windows `AsSocket` and
+/// `AsRawSocket`); they need not know what it is connected to. A custom transport converts its
+/// sockets from an `OwnedFd` (on Windows `OwnedSocket`), into which those of the standard library
+/// convert. They must be in non-blocking mode.
+#[derive(Debug)]
+pub struct Socket(socket2::Socket);
+
+impl Socket {
+    pub(crate) fn new(socket: socket2::Socket) -> Self {
+        Self(socket)
+    }
+
+    pub(crate) fn get(&self) -> &socket2::Socket {
+        &self.0
+    }
+}
+
+#[cfg(unix)]
+mod descriptor {
+    use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+    use super::Socket;
+
+    impl AsFd for Socket {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+    }
+
+    impl AsRawFd for Socket {
+        fn as_raw_fd(&self) -> RawFd {
+            self.0.as_raw_fd()
+        }
+    }
+
+    impl From<OwnedFd> for Socket {
+        fn from(descriptor: OwnedFd) -> Self {
+            Self(descriptor.into())
+        }
+    }
+}
+
+#[cfg(windows)]
+mod descriptor {
+    use std::os::windows::io::{AsRawSocket, AsSocket, BorrowedSocket, OwnedSocket, RawSocket};
+
+    use super::Socket;
+
+    impl AsSocket for Socket {
+        fn as_socket(&self) -> BorrowedSocket<'_> {
+            self.0.as_socket()
+        }
+    }
+
+    impl AsRawSocket for Socket {
+        fn as_raw_socket(&self) -> RawSocket {
+            self.0.as_raw_socket()
+        }
+    }
+
+    impl From<OwnedSocket> for Socket {
+        fn from(socket: OwnedSocket) -> Self {
+            Self(socket.into())
+        }
+    }
+}
 
 /// An asynchronous runtime.
 ///

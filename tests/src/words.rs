@@ -2,7 +2,7 @@
 //!
 //! A summary is the first line of a block of `///` or `//!` lines. Two kinds of first words are counted:
 //! question words (How, What, Where, Which, Whether, Who), which make a summary a fragment, and verbs in
-//! the third person. A verb is a capitalized word that ends in "s" and is not among [`NOUNS`].
+//! the third person. A verb is a capitalized word that ends in "s" and is not among `NOUNS`.
 
 use std::fs;
 use std::io;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rserpool_proto::handlespace::{ElementKey, Handlespace};
-use rserpool_proto::policy::{Policies, Wanted};
+use rserpool_proto::policy::{Policies, RandomSource, Wanted};
 use rserpool_proto::wire::{
     PolicyParameters, PoolElement, PoolElementId, PoolHandle, RegistrarId, RegistrationLife,
     TransportAddress,
@@ -44,6 +44,7 @@ pub struct Space {
     /// Those that are there.
     pub members: Vec<Name>,
     pub rng: StdRng,
+    source: RandomSource,
     pub now: Instant,
     policy: &'static str,
     pools: usize,
@@ -57,6 +58,7 @@ impl Space {
             space: Handlespace::new(Policies::default(), usize::MAX),
             members: Vec::with_capacity(size),
             rng: StdRng::seed_from_u64(1),
+            source: RandomSource::from_seed(1),
             now: Instant::now(),
             policy,
             pools,
@@ -133,7 +135,7 @@ impl Space {
 
     /// Reads something of each element that was selected.
     pub fn resolve(&mut self, request: &Request, items: usize) -> u32 {
-        let selection = self.space.select(&request.handle, Wanted::items(items), &mut self.rng);
+        let selection = self.space.select(&request.handle, Wanted::items(items), &mut self.source);
         let selection = selection.unwrap();
         selection.elements().fold(0, |sum, (_, element)| sum ^ element.identifier().0)
     }

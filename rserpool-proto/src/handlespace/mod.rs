@@ -16,11 +16,10 @@ use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
-use rand::Rng;
 use roaring::RoaringBitmap;
 use slab::Slab;
 
-use crate::policy::{InvalidPolicy, Member, Policies, Wanted};
+use crate::policy::{InvalidPolicy, Member, Policies, RandomSource, Wanted};
 use crate::wire::{
     ElementTooLarge, EncodedElement, PolicyType, PoolElement, PoolElementId, PoolHandle,
     RegistrarId,
@@ -431,7 +430,7 @@ impl<T> Handlespace<T> {
         &'s mut self,
         handle: &PoolHandle,
         wanted: Wanted,
-        rng: &mut dyn Rng,
+        rng: &mut RandomSource,
     ) -> Option<Selection<'s, T>> {
         let index = self.index_of(handle)?;
         let pool = &mut self.pools[index as usize];
@@ -475,8 +474,6 @@ fn small(index: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
 
     use super::*;
     use crate::wire::{PolicyParameters, RegistrationLife, TransportAddress, TransportUse};
@@ -497,7 +494,7 @@ mod tests {
     }
 
     fn chosen(space: &mut Handlespace<()>, pool: &str, count: usize) -> Vec<u32> {
-        let rng = &mut StdRng::seed_from_u64(1);
+        let rng = &mut RandomSource::from_seed(1);
         let selection = space.select(&handle(pool), Wanted::items(count), rng);
         selection.unwrap().elements().map(|(_, element)| element.identifier().0).collect()
     }
@@ -515,7 +512,7 @@ mod tests {
         assert!(space.remove(a).is_none());
         assert_eq!(chosen(&mut space, "A", 5), [2]);
         space.remove(b);
-        let rng = &mut StdRng::seed_from_u64(1);
+        let rng = &mut RandomSource::from_seed(1);
         assert!(space.select(&handle("A"), Wanted::items(1), rng).is_none());
         assert_eq!((space.len(), space.pools().count()), (1, 1));
     }

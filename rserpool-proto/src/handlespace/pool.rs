@@ -1,10 +1,8 @@
 //! A pool of the handlespace.
 
-use rand::Rng;
-
 use super::index::{Hashed, Index};
 use super::{ElementKey, Refused, small};
-use crate::policy::{Member, Selector, Wanted};
+use crate::policy::{Member, RandomSource, Selector, Wanted};
 use crate::wire::{
     PolicyType, PoolElement, PoolElementId, PoolHandle, TransportProtocol, TransportUse,
 };
@@ -127,7 +125,12 @@ impl Pool {
         self.vacant.push(member);
     }
 
-    pub(super) fn select(&mut self, wanted: Wanted, rng: &mut dyn Rng, selected: &mut Vec<Member>) {
+    pub(super) fn select(
+        &mut self,
+        wanted: Wanted,
+        rng: &mut RandomSource,
+        selected: &mut Vec<Member>,
+    ) {
         self.selector.select(wanted, rng, selected);
     }
 }

@@ -43,6 +43,7 @@ mod least_used;
 mod order;
 mod priority;
 mod random;
+mod random_source;
 mod round_robin;
 mod weight;
 mod weighted_round_robin;
@@ -51,8 +52,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-
-use rand::Rng;
 
 use crate::wire::{PolicyParameters, PolicyType};
 
@@ -65,6 +64,7 @@ pub use least_used::{LeastUsed, LeastUsedDegradation, PriorityLeastUsed, Randomi
 pub use order::{ByOrder, Order};
 pub use priority::Priority;
 pub use random::{Random, WeightedRandom};
+pub use random_source::RandomSource;
 pub use round_robin::RoundRobin;
 pub use weight::{ByWeight, Weight};
 pub use weighted_round_robin::WeightedRoundRobin;
@@ -106,14 +106,14 @@ pub trait Selector: fmt::Debug + Send {
     /// Appends at most as many elements as are wanted to `selected`, without duplicates, in the
     /// order in which the pool user shall try them. Appends fewer only if the pool has no more to
     /// offer.
-    fn select(&mut self, wanted: Wanted, rng: &mut dyn Rng, selected: &mut Vec<Member>);
+    fn select(&mut self, wanted: Wanted, rng: &mut RandomSource, selected: &mut Vec<Member>);
 
     /// Continues from a registrar's answer at a pool user. All elements of the answer were inserted
     /// in its `order` before. The answer itself is used unchanged; the next selection shall be what
     /// comes after it. A `complete` answer has all elements of the pool. In any other answer, the
     /// registrar has chosen the elements by their weights, which must not count again. Default:
     /// does nothing; the selector then uses the parameters alone, as if it had not selected yet.
-    fn resume(&mut self, order: &[Member], complete: bool, rng: &mut dyn Rng) {
+    fn resume(&mut self, order: &[Member], complete: bool, rng: &mut RandomSource) {
         let _ = (order, complete, rng);
     }
 }
@@ -251,8 +251,6 @@ impl Policies {
 
 #[cfg(test)]
 mod tests {
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
 
     use super::*;
 
@@ -264,7 +262,7 @@ mod tests {
         selector
     }
 
-    fn select(selector: &mut dyn Selector, count: usize, rng: &mut StdRng) -> Vec<u32> {
+    fn select(selector: &mut dyn Selector, count: usize, rng: &mut RandomSource) -> Vec<u32> {
         let mut selected = Vec::new();
         selector.select(Wanted::items(count), rng, &mut selected);
         selected.into_iter().map(|Member(number)| number).collect()
@@ -272,7 +270,7 @@ mod tests {
 
     #[test]
     fn round_robin_advances_by_one_whatever_was_asked_for() {
-        let rng = &mut StdRng::seed_from_u64(1);
+        let rng = &mut RandomSource::from_seed(1);
         let mut pool = pool(&vec![PolicyParameters::round_robin(); 3]);
         let lists: Vec<_> = (0..4).map(|_| select(&mut *pool, 2, rng)).collect();
         assert_eq!(lists, [[0, 1], [1, 2], [2, 0], [0, 1]]);
@@ -285,7 +283,7 @@ mod tests {
 
     #[test]
     fn least_used_is_ascending_and_round_robin_among_equals() {
-        let rng = &mut StdRng::seed_from_u64(1);
+        let rng = &mut RandomSource::from_seed(1);
         let mut pool = pool(&[70, 10, 50, 10].map(PolicyParameters::least_used));
         assert_eq!(select(&mut *pool, 4, rng), [1, 3, 2, 0]);
         assert_eq!(select(&mut *pool, 4, rng), [3, 1, 2, 0]);
@@ -295,7 +293,7 @@ mod tests {
 
     #[test]
     fn degradation_counts_each_selection_until_the_next_registration() {
-        let rng = &mut StdRng::seed_from_u64(1);
+        let rng = &mut RandomSource::from_seed(1);
         let degrading = |load, degradation| {
             PolicyParameters::new(PolicyType::LEAST_USED_DEGRADATION, &[load, degradation])
         };
@@ -308,7 +306,7 @@ mod tests {
 
     #[test]
     fn priority_prefers_the_largest_number() {
-        let rng = &mut StdRng::seed_from_u64(1);
+        let rng = &mut RandomSource::from_seed(1);
         let mut pool = pool(&[1, 9, 5].map(|n| PolicyParameters::new(PolicyType::PRIORITY, &[n])));
         assert_eq!(select(&mut *pool, 3, rng), [1, 2, 0]);
         assert_eq!(select(&mut *pool, 1, rng), [1]);
@@ -316,7 +314,7 @@ mod tests {
 
     #[test]
     fn random_draws_each_element_once_and_zero_weights_never() {
-        let rng = &mut StdRng::seed_from_u64(1);
+        let rng = &mut RandomSource::from_seed(1);
         let mut even = pool(&vec![PolicyParameters::new(PolicyType::RANDOM, &[]); 5]);
         for _ in 0..100 {
             let mut selected = select(&mut *even, 5, rng);

@@ -5,9 +5,9 @@ use std::collections::btree_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 
-use rand::Rng;
-
-use super::{InvalidPolicy, Member, SelectionPolicy, Selector, Wanted, require_words};
+use super::{
+    InvalidPolicy, Member, RandomSource, SelectionPolicy, Selector, Wanted, require_words,
+};
 use crate::wire::{PolicyParameters, PolicyType};
 
 /// A policy that orders the elements of a pool: the smallest key first, round robin among
@@ -106,7 +106,7 @@ impl<O: Order> Selector for OrderSelector<O> {
         self.rings.remove(member.0);
     }
 
-    fn select(&mut self, wanted: Wanted, _: &mut dyn Rng, selected: &mut Vec<Member>) {
+    fn select(&mut self, wanted: Wanted, _: &mut RandomSource, selected: &mut Vec<Member>) {
         let first = selected.len();
         selected.extend(self.rings.iter().take(wanted.items).map(Member));
         let increment = wanted.max_increment.unwrap_or_else(|| self.policy.0.max_increment());
@@ -115,7 +115,7 @@ impl<O: Order> Selector for OrderSelector<O> {
         }
     }
 
-    fn resume(&mut self, order: &[Member], _: bool, _: &mut dyn Rng) {
+    fn resume(&mut self, order: &[Member], _: bool, _: &mut RandomSource) {
         // The registrar knows what was selected before, and which elements may be unreachable. So
         // its order prevails: an element's key becomes at least that of those before it.
         let mut worst = 0;

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rand::{Rng, RngExt};
+use rand::RngExt;
 use smallvec::SmallVec;
 
-use super::{InvalidPolicy, Member, SelectionPolicy, Selector, Wanted, require_words};
+use super::{
+    InvalidPolicy, Member, RandomSource, SelectionPolicy, Selector, Wanted, require_words,
+};
 use crate::wire::{PolicyParameters, PolicyType};
 
 /// A policy that draws elements at random without replacement, in proportion to their weights.
@@ -91,7 +93,7 @@ impl<W: Weight> Selector for WeightSelector<W> {
         self.idle.set(member.0, 0);
     }
 
-    fn select(&mut self, wanted: Wanted, rng: &mut dyn Rng, selected: &mut Vec<Member>) {
+    fn select(&mut self, wanted: Wanted, rng: &mut RandomSource, selected: &mut Vec<Member>) {
         let first = selected.len();
         let sampler = if self.sampler.len == 0 { &mut self.idle } else { &mut self.sampler };
         sampler.draw_different(wanted.items, rng, selected);
@@ -100,7 +102,7 @@ impl<W: Weight> Selector for WeightSelector<W> {
         }
     }
 
-    fn resume(&mut self, order: &[Member], complete: bool, _: &mut dyn Rng) {
+    fn resume(&mut self, order: &[Member], complete: bool, _: &mut RandomSource) {
         if !complete {
             for Member(member) in order {
                 self.sampler.set(*member, self.sampler.weight(*member).min(1));
@@ -180,14 +182,14 @@ impl Class {
         self.total == self.most() * self.candidates.len() as u64
     }
 
-    fn any(&self, rng: &mut dyn Rng) -> &Candidate {
-        &self.candidates[rng.random_range(0..self.candidates.len())]
+    fn any(&self, rng: &mut RandomSource) -> &Candidate {
+        &self.candidates[rng.rng().random_range(0..self.candidates.len())]
     }
 
     /// Returns whether a chosen member of that weight counts as drawn.
-    fn counts(&self, weight: u32, rng: &mut dyn Rng) -> bool {
+    fn counts(&self, weight: u32, rng: &mut RandomSource) -> bool {
         let weight = u64::from(weight);
-        weight == self.most() || rng.random_range(0..self.most()) < weight
+        weight == self.most() || rng.rng().random_range(0..self.most()) < weight
     }
 }
 
@@ -264,7 +266,7 @@ impl Sampler {
     }
 
     /// Draws up to `items` members, without duplicates.
-    fn draw_different(&mut self, items: usize, rng: &mut dyn Rng, selected: &mut Vec<Member>) {
+    fn draw_different(&mut self, items: usize, rng: &mut RandomSource, selected: &mut Vec<Member>) {
         let first = selected.len();
         let mut taken = SmallVec::<[(u32, u32); AT_ONCE]>::new();
         loop {
@@ -297,7 +299,7 @@ impl Sampler {
 
     /// Fills `drawn`, which has at most [`AT_ONCE`] places, with random members. Some may be drawn
     /// more than once. At least one member must have a weight.
-    fn draw(&self, drawn: &mut [u32], rng: &mut dyn Rng) {
+    fn draw(&self, drawn: &mut [u32], rng: &mut RandomSource) {
         match &self.classes[..] {
             [class] if class.all_weigh_most() => {
                 drawn.fill_with(|| class.any(rng).member);
@@ -317,7 +319,7 @@ impl Sampler {
 
     /// Draws several members together: reads all chosen candidates before it accepts or rejects
     /// one, so that the draws wait for memory once and not one after the other.
-    fn draw_together(&self, drawn: &mut [u32], rng: &mut dyn Rng) {
+    fn draw_together(&self, drawn: &mut [u32], rng: &mut RandomSource) {
         let (mut classes, mut weights) = ([&self.classes[0]; AT_ONCE], [0; AT_ONCE]);
         classes[..drawn.len()].fill_with(|| self.class_of_any(rng));
         let mut open = (1_u32 << drawn.len()) - 1;
@@ -335,11 +337,11 @@ impl Sampler {
     }
 
     /// Returns the class of a member drawn at random.
-    fn class_of_any(&self, rng: &mut dyn Rng) -> &Class {
+    fn class_of_any(&self, rng: &mut RandomSource) -> &Class {
         if let [class] = &self.classes[..] {
             return class;
         }
-        let mut point = rng.random_range(0..self.total);
+        let mut point = rng.rng().random_range(0..self.total);
         let chosen = self.classes.iter().find(|class| {
             let here = point < class.total;
             point = point.saturating_sub(class.total);
@@ -360,8 +362,6 @@ fn ones(mut bits: u32) -> impl Iterator<Item = usize> {
 
 #[cfg(test)]
 mod tests {
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
 
     use super::*;
 
@@ -376,11 +376,13 @@ mod tests {
 
     #[test]
     fn what_is_taken_out_and_put_back_leaves_the_urn_as_it_was() {
-        let rng = &mut StdRng::seed_from_u64(1);
+        let rng = &mut RandomSource::from_seed(1);
         let mut sampler = Sampler::default();
         for round in 0..2000_u32 {
-            sampler
-                .set(rng.random_range(0..50), rng.random_range(0..=9) << rng.random_range(0..28));
+            sampler.set(
+                rng.rng().random_range(0..50),
+                rng.rng().random_range(0..=9) << rng.rng().random_range(0..28),
+            );
             let weights = sampler.tickets.iter().map(|ticket| u64::from(ticket.weight));
             assert_eq!(sampler.total, weights.sum::<u64>());
             for class in &sampler.classes {

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use rand::{Rng, RngExt};
+use rand::RngExt;
 
-use super::{InvalidPolicy, Member, SelectionPolicy, Selector, Wanted, require_words};
+use super::{
+    InvalidPolicy, Member, RandomSource, SelectionPolicy, Selector, Wanted, require_words,
+};
 use crate::wire::{PolicyParameters, PolicyType};
 
 /// Selects all elements in turn; in each round as often as their weights, evenly spread (RFC 5356
@@ -187,7 +189,7 @@ impl Selector for Rounds {
         self.take(member);
     }
 
-    fn select(&mut self, wanted: Wanted, _: &mut dyn Rng, selected: &mut Vec<Member>) {
+    fn select(&mut self, wanted: Wanted, _: &mut RandomSource, selected: &mut Vec<Member>) {
         let first = selected.len();
         if self.queue.is_empty() {
             let after = self.last_idle.map_or(Bound::Unbounded, Bound::Excluded);
@@ -203,7 +205,7 @@ impl Selector for Rounds {
         }
     }
 
-    fn resume(&mut self, order: &[Member], complete: bool, rng: &mut dyn Rng) {
+    fn resume(&mut self, order: &[Member], complete: bool, rng: &mut RandomSource) {
         if !complete {
             for member in order {
                 if self.entry(*member).is_some() {
@@ -221,7 +223,7 @@ impl Selector for Rounds {
         // The current position becomes a random entry of the first element, and all others are
         // placed after it. Over all users, each element therefore follows as often as its weight
         // requires.
-        let number = rng.random_range(0..weight);
+        let number = rng.rng().random_range(0..weight);
         self.last = Position::new(1, number, weight);
         for member in order {
             let Some(Entry { weight, .. }) = self.entry(*member) else { continue };
@@ -249,8 +251,6 @@ impl Rounds {
 
 #[cfg(test)]
 mod tests {
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
 
     use super::*;
 
@@ -267,7 +267,7 @@ mod tests {
     }
 
     fn turns(pool: &mut Rounds, count: usize) -> String {
-        let rng = &mut StdRng::seed_from_u64(1);
+        let rng = &mut RandomSource::from_seed(1);
         let mut selected = Vec::new();
         for _ in 0..count {
             pool.select(Wanted::items(1), rng, &mut selected);
@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn an_answer_has_each_element_once_and_moves_on_by_one() {
         let mut pool = pool(&[2, 1, 0]);
-        let rng = &mut StdRng::seed_from_u64(1);
+        let rng = &mut RandomSource::from_seed(1);
         let mut lists = Vec::new();
         for _ in 0..3 {
             let mut selected = Vec::new();
@@ -350,14 +350,14 @@ mod tests {
         for (complete, expected) in [(true, [5, 1, 0]), (false, [3, 3, 0])] {
             let mut pool = pool(&[5, 1, 0]);
             let order = [Member(0), Member(1), Member(2)];
-            pool.resume(&order, complete, &mut StdRng::seed_from_u64(1));
+            pool.resume(&order, complete, &mut RandomSource::from_seed(1));
             let chosen = turns(&mut pool, 6);
             let times = ['a', 'b', 'c'].map(|name| chosen.matches(name).count());
             assert_eq!(times, expected, "{chosen}");
         }
         let mut pool = pool(&[0, 0]);
         let order = [Member(1), Member(0)];
-        pool.resume(&order, false, &mut StdRng::seed_from_u64(1));
+        pool.resume(&order, false, &mut RandomSource::from_seed(1));
         assert_eq!(turns(&mut pool, 4), "abab");
     }
 }

@@ -59,7 +59,7 @@ impl Registrar {
         let next: Vec<_> = self.handlespace.owned_by(ours, last).take(count).collect();
         for key in next {
             self.leaving = Leaving::HandingOver(Some(key));
-            let (_, connection) = peers[self.rng.random_range(0..peers.len())];
+            let (_, connection) = peers[self.rng.rng().random_range(0..peers.len())];
             if let Some(update) = self.encode_update(UpdateAction::Add, true, key) {
                 self.out.send_encoded(connection, Ppid::ENRP, update);
             }

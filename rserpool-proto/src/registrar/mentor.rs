@@ -106,7 +106,7 @@ impl Registrar {
         self.joining = Joining::Seeking;
         let peers: Vec<_> = self.peers.active().collect();
         if !peers.is_empty() {
-            let (peer, connection) = peers[self.rng.random_range(0..peers.len())];
+            let (peer, connection) = peers[self.rng.rng().random_range(0..peers.len())];
             self.consider_mentor(now, peer, connection);
         }
     }

@@ -27,14 +27,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use rand::RngExt;
 
 use super::{
     ConnectionEvent, ConnectionId, Footprint, Machine, Outbox, Output, Received, Timers,
     announcement, receive_from_client,
 };
 use crate::handlespace::{Checksum, ElementKey, Handlespace};
+use crate::policy::RandomSource;
 use crate::wire::{
     ErrorCause, PoolElement, PoolHandle, Ppid, RegistrarId, TransportAddress, UserMessage, asap,
     asap::Body, enrp::UpdateAction,
@@ -60,7 +60,7 @@ pub use shares::{Limit, Limits};
 #[derive(Debug)]
 pub struct Registrar {
     config: RegistrarConfig,
-    rng: StdRng,
+    rng: RandomSource,
     handlespace: Handlespace<Membership>,
     connections: HashMap<ConnectionId, Client>,
     dials: Dials,
@@ -128,9 +128,9 @@ impl Registrar {
     /// them unless `config` has one, follow from `seed`.
     #[must_use]
     pub fn new(mut config: RegistrarConfig, seed: u64) -> Self {
-        let mut rng = StdRng::seed_from_u64(seed);
+        let mut rng = RandomSource::from_seed(seed);
         if config.identifier == RegistrarId(0) {
-            config.identifier = RegistrarId(rng.random_range(1..=u32::MAX));
+            config.identifier = RegistrarId(rng.rng().random_range(1..=u32::MAX));
         }
         Self {
             rng,
@@ -446,12 +446,12 @@ impl Registrar {
 
     /// Returns `interval`, varied by 12.5 %, so that registrars do not send at the same time.
     fn spread_a_little(&mut self, interval: Duration) -> Duration {
-        interval.mul_f64(self.rng.random_range(0.875..1.125))
+        interval.mul_f64(self.rng.rng().random_range(0.875..1.125))
     }
 
     /// Returns `interval`, varied by 50 % (RFC 5352 section 3.5).
     fn spread(&mut self, interval: Duration) -> Duration {
-        interval.mul_f64(self.rng.random_range(0.5..1.5))
+        interval.mul_f64(self.rng.rng().random_range(0.5..1.5))
     }
 }
 

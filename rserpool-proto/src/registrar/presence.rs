@@ -57,7 +57,7 @@ impl Registrar {
     fn ask_for_others(&mut self) {
         let peers: Vec<_> = self.peers.active().collect();
         if self.knows_others() && !peers.is_empty() {
-            let (peer, connection) = peers[self.rng.random_range(0..peers.len())];
+            let (peer, connection) = peers[self.rng.rng().random_range(0..peers.len())];
             let route = self.route(peer);
             self.out.send_enrp(connection, enrp::ListRequest { route });
         }

@@ -4,9 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rand::Rng;
-
-use crate::policy::{Member, Policies, Selector, Wanted};
+use crate::policy::{Member, Policies, RandomSource, Selector, Wanted};
 use crate::wire::{PolicyParameters, PolicyType, PoolElement, PoolElementId, PoolHandle};
 
 #[derive(Debug)]
@@ -41,7 +39,7 @@ impl Cache {
         policy: Option<PolicyParameters>,
         elements: Vec<PoolElement>,
         complete: bool,
-        rng: &mut dyn Rng,
+        rng: &mut RandomSource,
     ) -> Entry {
         let mut policy_type = match policy {
             Some(parameters) => parameters.policy_type(),
@@ -91,7 +89,7 @@ impl Cache {
         handle: &PoolHandle,
         now: Instant,
         max_age: Duration,
-        rng: &mut dyn Rng,
+        rng: &mut RandomSource,
     ) -> Option<Vec<PoolElement>> {
         let entry = self.entries.get_mut(handle)?;
         if max_age.is_zero() || now.saturating_duration_since(entry.resolved) > max_age {
@@ -106,7 +104,7 @@ impl Cache {
         &mut self,
         handle: &PoolHandle,
         before: Instant,
-        rng: &mut dyn Rng,
+        rng: &mut RandomSource,
     ) -> Option<Vec<PoolElement>> {
         let entry = self.entries.get_mut(handle).filter(|entry| entry.resolved < before)?;
         Some(entry.select(rng)).filter(|selected| !selected.is_empty())
@@ -129,7 +127,7 @@ impl Cache {
 
 impl Entry {
     /// Returns the elements in the order in which to try them.
-    pub(super) fn select(&mut self, rng: &mut dyn Rng) -> Vec<PoolElement> {
+    pub(super) fn select(&mut self, rng: &mut RandomSource) -> Vec<PoolElement> {
         if !std::mem::replace(&mut self.used, true) {
             return self.elements.iter().flatten().cloned().collect();
         }

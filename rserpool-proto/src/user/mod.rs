@@ -7,13 +7,11 @@ mod subscription;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-
 use super::{
     Compatibility, ConnectionEvent, ConnectionId, Footprint, Hunt, HuntConfig, HuntProgress,
     Incompatible, Machine, Outbox, Output, Received, Timers, receive,
 };
+use crate::policy::RandomSource;
 use crate::wire::asap::{Body, EndpointUnreachable, HandleResolution, Resolved};
 use crate::wire::parameter::ItemCount;
 use crate::wire::{
@@ -58,7 +56,7 @@ pub struct User {
     /// registrar may not know all elements.
     home_since: Option<Instant>,
     hunt: Hunt,
-    rng: StdRng,
+    rng: RandomSource,
     timers: Timers<Timer>,
     out: Outbox<Event>,
 }
@@ -186,7 +184,7 @@ impl User {
             home_since: None,
             hunt: Hunt::new(hunt),
             profile,
-            rng: StdRng::seed_from_u64(seed),
+            rng: RandomSource::from_seed(seed),
             timers: Timers::new(),
             out: Outbox::new(profile),
             config,
@@ -401,7 +399,7 @@ impl User {
     }
 
     fn start_hunt(&mut self, now: Instant) {
-        self.hunt.start(now, &mut self.out, &mut self.rng);
+        self.hunt.start(now, &mut self.out, self.rng.rng());
     }
 }
 
@@ -489,12 +487,12 @@ impl Machine for User {
         message: UserMessage,
     ) {
         self.out.begin();
-        self.hunt.handle_announcement(now, source, &message, &mut self.out, &mut self.rng);
+        self.hunt.handle_announcement(now, source, &message, &mut self.out, self.rng.rng());
     }
 
     fn handle_timeout(&mut self, now: Instant) {
         self.out.begin();
-        self.hunt.handle_timeout(now, &mut self.out, &mut self.rng);
+        self.hunt.handle_timeout(now, &mut self.out, self.rng.rng());
         while let Some(timer) = self.timers.pop(now) {
             match timer {
                 Timer::Request(id) => self.handle_request_timeout(now, id),

@@ -89,7 +89,7 @@ fn listen_at(
     sender: &mpsc::Sender<MemoryConnection>,
 ) -> io::Result<TransportAddress> {
     let mut local = address.clone();
-    for address in &mut local.addresses {
+    for address in local.addresses.iter_mut() {
         if address.is_unspecified() {
             *address = Ipv4Addr::LOCALHOST.into();
         }
@@ -125,7 +125,7 @@ impl Drop for MemoryEndpoint {
     fn drop(&mut self) {
         if let Some((_, local)) = self.listener.take() {
             self.memory.with(|network| {
-                for address in local.addresses {
+                for address in local.addresses.iter().copied() {
                     network.listeners.remove(&(address, local.port));
                 }
             });

@@ -11,7 +11,7 @@ use rserpool_proto::wire::{Ppid, TransportAddress, UserMessage};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::interfaces;
-use crate::runtime::{Interest, RegisteredSocket, Runtime};
+use crate::runtime::{self, Interest, RegisteredSocket, Runtime};
 
 /// Time to live of multicast messages, as in rsplib.
 const TIME_TO_LIVE: u32 = 30;
@@ -81,7 +81,7 @@ impl Multicast {
             _ => Vec::new(),
         };
         let receiver = UdpSocket::from(listener.try_clone()?);
-        let listener = runtime.register(listener)?;
+        let listener = runtime.register(runtime::Socket::new(listener))?;
         Ok(Self { protocol, groups, listener, receiver, sender, sources })
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::{Deref, DerefMut};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -9,8 +10,83 @@ use smallvec::SmallVec;
 use super::{Parameter, ParameterType};
 use crate::wire::{DecodeError, Reader, Writer, placeholder};
 
-/// The IP addresses of one endpoint. Only SCTP endpoints have more than one.
-pub type Addresses = SmallVec<[IpAddr; 1]>;
+/// The IP addresses of one endpoint; more than one only over SCTP. Derefs to a slice.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(transparent))]
+pub struct Addresses(SmallVec<[IpAddr; 1]>);
+
+impl Addresses {
+    /// Appends an address.
+    pub fn push(&mut self, address: IpAddr) {
+        self.0.push(address);
+    }
+
+    /// Inserts an address at `index`.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `index` is greater than the number of addresses.
+    pub fn insert(&mut self, index: usize, address: IpAddr) {
+        self.0.insert(index, address);
+    }
+
+    /// Removes the addresses for which `keep` returns false.
+    pub fn retain(&mut self, mut keep: impl FnMut(&IpAddr) -> bool) {
+        self.0.retain(|address| keep(address));
+    }
+
+    /// Removes all but the first `length` addresses.
+    pub fn truncate(&mut self, length: usize) {
+        self.0.truncate(length);
+    }
+
+    /// Removes all addresses.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl Deref for Addresses {
+    type Target = [IpAddr];
+
+    fn deref(&self) -> &[IpAddr] {
+        &self.0
+    }
+}
+
+impl DerefMut for Addresses {
+    fn deref_mut(&mut self) -> &mut [IpAddr] {
+        &mut self.0
+    }
+}
+
+impl From<IpAddr> for Addresses {
+    fn from(address: IpAddr) -> Self {
+        Self(SmallVec::from_buf([address]))
+    }
+}
+
+impl FromIterator<IpAddr> for Addresses {
+    fn from_iter<I: IntoIterator<Item = IpAddr>>(addresses: I) -> Self {
+        Self(addresses.into_iter().collect())
+    }
+}
+
+impl Extend<IpAddr> for Addresses {
+    fn extend<I: IntoIterator<Item = IpAddr>>(&mut self, addresses: I) {
+        self.0.extend(addresses);
+    }
+}
+
+impl<'a> IntoIterator for &'a Addresses {
+    type Item = &'a IpAddr;
+    type IntoIter = std::slice::Iter<'a, IpAddr>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
 
 /// The transport protocol of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,7 +164,7 @@ impl TransportAddress {
             protocol,
             port: socket_address.port(),
             usage: TransportUse::DATA_ONLY,
-            addresses: SmallVec::from_slice(&[socket_address.ip()]),
+            addresses: socket_address.ip().into(),
         }
     }
 
@@ -140,7 +216,7 @@ impl TransportAddress {
 impl fmt::Display for TransportAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:", self.protocol)?;
-        match self.addresses.as_slice() {
+        match &*self.addresses {
             [address] => write!(f, "{}", SocketAddr::new(*address, self.port)),
             addresses => {
                 f.write_str("[")?;
@@ -158,7 +234,7 @@ placeholder!(
         protocol: TransportProtocol::Sctp,
         port: 0,
         usage: TransportUse::DATA_ONLY,
-        addresses: SmallVec::from_buf([IpAddr::placeholder()]),
+        addresses: IpAddr::placeholder().into(),
     }
 );
 

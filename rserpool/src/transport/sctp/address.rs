@@ -38,7 +38,7 @@ pub(super) fn pack(addresses: &[IpAddr], port: u16) -> Vec<u8> {
 /// Unpacks up to `count` addresses and the port of the last one. Stops at the first invalid
 /// address.
 pub(super) fn unpack(mut packed: &[u8], count: usize) -> (Addresses, u16) {
-    let mut addresses = Addresses::new();
+    let mut addresses = Addresses::default();
     let mut port = 0;
     while addresses.len() < count
         && let Some((address, its_port, length)) = first(packed)
@@ -80,7 +80,7 @@ mod tests {
         let mut packed = pack(&addresses, 3863);
         assert_eq!(packed.len(), 16 + 28 + 16);
         let (unpacked, port) = unpack(&packed, 9);
-        assert_eq!((unpacked.as_slice(), port), (&addresses[..], 3863));
+        assert_eq!((&unpacked[..], port), (&addresses[..], 3863));
         assert_eq!(unpack(&packed, 2).0.len(), 2);
         packed.pop();
         assert_eq!(unpack(&packed, 9).0.len(), 2, "the last one is cut off");

@@ -17,7 +17,7 @@ use super::dial::Dial;
 use super::notification::{Notification, PathChange};
 use super::options;
 use super::receiver::{Piece, Receiver};
-use crate::runtime::{Interest, RegisteredSocket, Runtime};
+use crate::runtime::{self, Interest, RegisteredSocket, Runtime};
 use crate::sys::AssociationId;
 use crate::transport::{Connection, Event, Paths, Purpose, SendError};
 
@@ -139,7 +139,7 @@ impl SctpConnection {
         purpose: Purpose,
         sctp: &Sctp,
     ) -> io::Result<Self> {
-        let peer = options::peer_addresses(io.socket(), style.association())?;
+        let peer = options::peer_addresses(io.socket().get(), style.association())?;
         let mut accepted = Self::new(State::Open(io, style), purpose, peer, sctp);
         accepted.note_peer()?;
         Ok(accepted)
@@ -159,7 +159,7 @@ impl SctpConnection {
         let State::Open(io, style) = &self.state else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        Ok((io.socket(), style.association()))
+        Ok((io.socket().get(), style.association()))
     }
 
     fn lost(&mut self, error: io::Error) -> Event {
@@ -181,7 +181,7 @@ impl SctpConnection {
         match &mut self.state {
             State::Dialling(dial, runtime) => {
                 let (socket, association) = ready!(dial.poll(cx))?;
-                let io = runtime.register(socket)?;
+                let io = runtime.register(runtime::Socket::new(socket))?;
                 self.state = State::Open(io, Style::PeeledOff(association));
             }
             State::Connecting(_) => loop {
@@ -258,7 +258,7 @@ impl SctpConnection {
             let slices = [IoSlice::new(&message.payload)];
             let header = MsgHdr::new().with_buffers(&slices).with_control(&control);
             let result = ready!(io.poll_io(cx, Interest::Writable, &mut |socket| {
-                socket.sendmsg(&header, libc::MSG_NOSIGNAL).map(drop)
+                socket.get().sendmsg(&header, libc::MSG_NOSIGNAL).map(drop)
             }));
             if let Err(error) = result {
                 // The state of the association is reported when it is read from.
@@ -278,13 +278,13 @@ impl SctpConnection {
         let State::Open(io, style) = &self.state else { return };
         match style {
             Style::OneToOne => {
-                let _ = io.socket().shutdown(Shutdown::Write);
+                let _ = io.socket().get().shutdown(Shutdown::Write);
             }
             Style::PeeledOff(association) => {
                 let control = control::of_end(control::END, *association);
                 let nothing = [IoSlice::new(&[])];
                 let header = MsgHdr::new().with_buffers(&nothing).with_control(&control);
-                let _ = io.socket().sendmsg(&header, libc::MSG_NOSIGNAL);
+                let _ = io.socket().get().sendmsg(&header, libc::MSG_NOSIGNAL);
             }
         }
     }
@@ -376,8 +376,8 @@ impl Connection for SctpConnection {
         let (limit, streams) = *self.send_limits.get_or_insert_with(|| {
             // The kernel takes a message as a whole, so it has to fit the send buffer. The reported
             // size of that is twice the usable one.
-            let longest = max.min(io.socket().send_buffer_size().unwrap_or(usize::MAX) / 2);
-            let streams = options::streams(io.socket(), style.association());
+            let longest = max.min(io.socket().get().send_buffer_size().unwrap_or(usize::MAX) / 2);
+            let streams = options::streams(io.socket().get(), style.association());
             (longest, streams.unwrap_or(u16::MAX))
         });
         if length > limit {

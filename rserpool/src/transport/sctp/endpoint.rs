@@ -13,7 +13,7 @@ use super::dial::{Dial, DialState};
 use super::notification::Notification;
 use super::receiver::{Piece, Receiver};
 use super::{Sctp, address, control, domain, options};
-use crate::runtime::{RegisteredSocket, Runtime};
+use crate::runtime::{self, RegisteredSocket, Runtime};
 use crate::sys::{self, AssociationId};
 use crate::transport::{Connection, Endpoint, Purpose, is_shortage};
 
@@ -58,7 +58,7 @@ impl SctpEndpoint {
                     addresses.retain(|address| address.is_ipv4());
                 }
                 let packed = address::pack(&addresses, to.port);
-                let association = sys::connect(listener.socket(), &packed)?
+                let association = sys::connect(listener.socket().get(), &packed)?
                     .ok_or_else(|| io::Error::other("an association without identifier"))?;
                 let dial = Arc::new(Dial::new());
                 // Replaces an abandoned dial that had the same identifier.
@@ -74,7 +74,7 @@ impl SctpEndpoint {
             None => {
                 let socket = self.sctp.socket(domain(to), Type::STREAM)?;
                 sys::connect(&socket, &address::pack(&to.addresses, to.port))?;
-                let io = self.runtime.register(socket)?;
+                let io = self.runtime.register(runtime::Socket::new(socket))?;
                 Ok(SctpConnection::connecting(io, self.purpose, to.clone(), &self.sctp))
             }
         }
@@ -84,7 +84,7 @@ impl SctpEndpoint {
     /// initiated it.
     fn handle_up(&mut self, association: AssociationId) -> Option<io::Result<Box<dyn Connection>>> {
         let (listener, _) = self.listener.as_ref()?;
-        let peeled = sys::peel_off(listener.socket(), association).and_then(|socket| {
+        let peeled = sys::peel_off(listener.socket().get(), association).and_then(|socket| {
             socket.set_nonblocking(true)?;
             socket.set_cloexec(true)?;
             options::allow_address_changes(&socket);
@@ -123,7 +123,7 @@ impl SctpEndpoint {
         socket: Socket,
         association: AssociationId,
     ) -> io::Result<Box<dyn Connection>> {
-        let io = self.runtime.register(socket)?;
+        let io = self.runtime.register(runtime::Socket::new(socket))?;
         let style = Style::PeeledOff(association);
         Ok(Box::new(SctpConnection::accepted(io, style, self.purpose, &self.sctp)?))
     }
@@ -133,7 +133,7 @@ impl SctpEndpoint {
             let control = control::of_end(control::ABORT, association);
             let nothing = [IoSlice::new(&[])];
             let message = MsgHdr::new().with_buffers(&nothing).with_control(&control);
-            let _ = listener.socket().sendmsg(&message, libc::MSG_NOSIGNAL);
+            let _ = listener.socket().get().sendmsg(&message, libc::MSG_NOSIGNAL);
         }
     }
 }

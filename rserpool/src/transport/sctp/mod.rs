@@ -181,7 +181,7 @@ impl Transport for Sctp {
                 }
                 socket.listen(BACKLOG)?;
                 let local = TransportAddress { port, ..address.clone() };
-                Some((runtime.register(socket)?, local))
+                Some((runtime.register(crate::runtime::Socket::new(socket))?, local))
             }
         };
         Ok(Box::new(SctpEndpoint::new(self.clone(), Arc::clone(runtime), purpose, listener)))

@@ -63,6 +63,7 @@ impl Receiver {
             return Poll::Ready(Ok(piece));
         }
         let polled = io.poll_io(cx, Interest::Readable, &mut |socket| {
+            let socket = socket.get();
             BUFFERS.with_borrow_mut(|buffers| {
                 let mut received = sys::receive(socket, buffers, self.batch);
                 if let Err(error) = &received

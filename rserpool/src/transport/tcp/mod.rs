@@ -17,7 +17,7 @@ use bytes::BytesMut;
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
 use super::{Connection, Endpoint, Event, Purpose, SendError, Transport};
-use crate::runtime::{Interest, RegisteredSocket, Runtime};
+use crate::runtime::{self, Interest, RegisteredSocket, Runtime};
 use framing::{Frame, Framing};
 use outgoing::Outgoing;
 use rserpool_proto::wire::{TransportAddress, TransportProtocol, UserMessage};
@@ -99,7 +99,7 @@ impl Transport for Tcp {
                 socket.bind(&SockAddr::from(address))?;
                 socket.listen(BACKLOG)?;
                 let local = local_address(&socket)?;
-                Some((runtime.register(socket)?, local))
+                Some((runtime.register(runtime::Socket::new(socket))?, local))
             }
         };
         let framing = self.framing(purpose);
@@ -181,7 +181,7 @@ impl TcpEndpoint {
             Err(error) if in_progress(&error) => {}
             Err(error) => return Err(error),
         }
-        self.runtime.register(socket)
+        self.runtime.register(runtime::Socket::new(socket))
     }
 }
 
@@ -210,7 +210,7 @@ impl Endpoint for TcpEndpoint {
         let Some((listener, _)) = &mut self.listener else { return Poll::Pending };
         let mut accepted = None;
         ready!(listener.poll_io(cx, Interest::Readable, &mut |socket| {
-            accepted = Some(socket.accept()?);
+            accepted = Some(socket.get().accept()?);
             Ok(())
         }))?;
         let (socket, peer) = accepted.expect("set when the operation succeeds");
@@ -218,7 +218,7 @@ impl Endpoint for TcpEndpoint {
         // A connection that was reset meanwhile may refuse; its first event reports that.
         let _ = configure(&socket);
         let peer = internet_address(peer)?;
-        let io = self.runtime.register(socket)?;
+        let io = self.runtime.register(runtime::Socket::new(socket))?;
         Poll::Ready(Ok(Box::new(TcpConnection::new(State::Open(io), self.framing, peer))))
     }
 }
@@ -275,9 +275,9 @@ impl TcpConnection {
         let State::Open(io) = &mut self.state else { return Poll::Ready(()) };
         while !self.outgoing.is_empty() && self.write_error.is_none() {
             let outgoing = &mut self.outgoing;
-            let result = ready!(
-                io.poll_io(cx, Interest::Writable, &mut |socket| { outgoing.write_to(socket) })
-            );
+            let result = ready!(io.poll_io(cx, Interest::Writable, &mut |socket| {
+                outgoing.write_to(socket.get())
+            }));
             self.write_error = result.err();
         }
         Poll::Ready(())
@@ -299,7 +299,8 @@ impl TcpConnection {
         let direct = incoming.is_empty() && expected >= LARGE;
         SCRATCH.with_borrow_mut(|scratch| {
             let before = incoming.len();
-            let polled = io.poll_io(cx, Interest::Readable, &mut |mut socket| {
+            let polled = io.poll_io(cx, Interest::Readable, &mut |socket| {
+                let mut socket = socket.get();
                 let (read, room) = if direct && incoming.is_empty() {
                     let mut buffer = BytesMut::zeroed(expected);
                     let read = socket.read(&mut buffer)?;
@@ -333,19 +334,23 @@ impl TcpConnection {
         let State::Connecting(io) = &mut self.state else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
-        ready!(io.poll_io(cx, Interest::Writable, &mut |socket| match socket.take_error()? {
-            Some(error) => Err(error),
-            // The socket is writable and has no error, but is not connected: the wake-up was too
-            // early.
-            None => match socket.peer_addr() {
-                Err(error) if error.kind() == io::ErrorKind::NotConnected => {
-                    Err(io::ErrorKind::WouldBlock.into())
-                }
-                result => result.map(drop),
-            },
-        }))?;
-        let local = local_address(io.socket())?;
-        let peer = internet_address(io.socket().peer_addr()?)?;
+        ready!(io.poll_io(
+            cx,
+            Interest::Writable,
+            &mut |socket| match socket.get().take_error()? {
+                Some(error) => Err(error),
+                // The socket is writable and has no error, but is not connected: the wake-up was too
+                // early.
+                None => match socket.get().peer_addr() {
+                    Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+                        Err(io::ErrorKind::WouldBlock.into())
+                    }
+                    result => result.map(drop),
+                },
+            }
+        ))?;
+        let local = local_address(io.socket().get())?;
+        let peer = internet_address(io.socket().get().peer_addr()?)?;
         if let State::Connecting(io) = std::mem::replace(&mut self.state, State::Failed(None)) {
             self.state = State::Open(io);
         }
@@ -433,7 +438,7 @@ impl Connection for TcpConnection {
     fn set_heartbeat(&mut self, interval: Duration) -> io::Result<()> {
         let State::Open(io) = &self.state else { return Err(io::ErrorKind::NotConnected.into()) };
         let interval = Duration::from_secs(interval.as_millis().div_ceil(1000).max(1) as u64);
-        keep_alive(io.socket(), interval, interval, 4 * interval)
+        keep_alive(io.socket().get(), interval, interval, 4 * interval)
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -442,7 +447,7 @@ impl Connection for TcpConnection {
         }
         ready!(self.poll_write(cx));
         if let State::Open(io) = &self.state {
-            let _ = io.socket().shutdown(std::net::Shutdown::Write);
+            let _ = io.socket().get().shutdown(std::net::Shutdown::Write);
         }
         // Closing a socket with unread data resets the connection, and the data just written may be
         // lost with it.
@@ -474,7 +479,7 @@ mod tests {
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(30)));
         let observer = socket.try_clone().unwrap();
         let mut connection = TcpConnection::new(
-            State::Open(Box::new(Unregistered(socket))),
+            State::Open(Box::new(Unregistered(runtime::Socket::new(socket)))),
             Framing::Session { max_message_size: 1 },
             TransportAddress::tcp(listener.local_addr().unwrap()),
         );
@@ -488,10 +493,10 @@ mod tests {
 
     /// A socket for which no task waits.
     #[derive(Debug)]
-    struct Unregistered(Socket);
+    struct Unregistered(runtime::Socket);
 
     impl RegisteredSocket for Unregistered {
-        fn socket(&self) -> &Socket {
+        fn socket(&self) -> &runtime::Socket {
             &self.0
         }
 
@@ -499,7 +504,7 @@ mod tests {
             &mut self,
             _: &mut Context<'_>,
             _: Interest,
-            _: &mut dyn FnMut(&Socket) -> io::Result<()>,
+            _: &mut dyn FnMut(&runtime::Socket) -> io::Result<()>,
         ) -> Poll<io::Result<()>> {
             Poll::Pending
         }
