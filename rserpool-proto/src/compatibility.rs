@@ -5,8 +5,6 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::handlespace::Checksum;
-use crate::wire::parameter::PeChecksum;
 use crate::wire::{
     PolicyParameters, PolicyType, PoolHandle, RegistrarId, RegistrationLife, TransportProtocol,
 };
@@ -222,16 +220,6 @@ impl Compatibility {
             Self::All => protocol == TransportProtocol::Tcp,
             Self::Rsplib => false,
             Self::Rfc => true,
-        }
-    }
-
-    /// Returns the checksum of elements, as in RFC 5353 section 3.6.2 or as in rsplib, which
-    /// differs for more than some thousands of elements.
-    #[must_use]
-    pub fn checksum(self, elements: Checksum) -> PeChecksum {
-        match self {
-            Self::All | Self::Rfc => elements.value(),
-            Self::Rsplib => elements.rsplib_value(),
         }
     }
 

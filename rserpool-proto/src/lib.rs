@@ -25,15 +25,22 @@
 // In other crates, this crate's enums are non-exhaustive and need a wildcard. In this crate, each
 // variant is to be handled.
 #![warn(clippy::wildcard_enum_match_arm)]
+#![cfg_attr(
+    not(feature = "registrar"),
+    allow(dead_code, unused_imports, reason = "the registrar uses what is left over")
+)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod compatibility;
 pub mod element;
+#[cfg(feature = "registrar")]
 pub mod handlespace;
 mod hunt;
 mod machine;
 mod outbox;
 pub mod policy;
 mod receive;
+#[cfg(feature = "registrar")]
 pub mod registrar;
 pub mod replay;
 pub mod session;
@@ -47,6 +54,7 @@ pub use compatibility::{Compatibility, Incompatible, UnknownProfile};
 pub use element::Element;
 pub use hunt::HuntConfig;
 pub use machine::{ConnectionEvent, ConnectionId, Footprint, Machine, Output};
+#[cfg(feature = "registrar")]
 pub use registrar::Registrar;
 pub use session::Session;
 pub use user::User;

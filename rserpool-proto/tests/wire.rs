@@ -446,7 +446,10 @@ fn errors_say_where_and_in_which_parameter() {
         error("0500 0003").to_string(),
         "length field of 3 is smaller than the header at offset 2"
     );
-    assert_eq!(error("0500 0010 0009").to_string(), "truncated: 12 bytes needed, 2 available at offset 2");
+    assert_eq!(
+        error("0500 0010 0009").to_string(),
+        "truncated: 12 bytes needed, 2 available at offset 2"
+    );
     assert_eq!(error("0500 0004").to_string(), "Pool Handle parameter missing at offset 4");
     assert_eq!(
         error("0500 0008 0009 0004").to_string(),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::{Either, select};
 use rand::RngExt;
-use rserpool_proto::Compatibility;
+use rserpool_proto::handlespace::Checksum;
 use rserpool_proto::wire::enrp::{self, Body, Message, PoolEntry, Route};
 use rserpool_proto::wire::parameter::PeChecksum;
 use rserpool_proto::wire::{
@@ -98,7 +98,7 @@ impl Asker<'_> {
         };
         // A registrar answers only registrars that it knows.
         let server = ServerInformation { registrar: self.ours, transport: local };
-        let checksum = Compatibility::default().checksum(Default::default());
+        let checksum = Checksum::default().value();
         self.send(enrp::Presence {
             reply_required: true,
             route: self.route(RegistrarId(0)),

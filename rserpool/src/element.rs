@@ -26,6 +26,36 @@ use crate::{
 
 /// A member of a pool. It stays registered as long as this handle lives; [`Self::leave`]
 /// deregisters it in good order.
+///
+/// ```
+/// use rserpool::{ElementEvent, PoolElement};
+/// # use rserpool::{Network, PoolUser, Ppid, Registrar, RegistrarConfig, SessionEvent};
+/// # use rserpool::transport::Memory;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let network = Network::new(rserpool_tokio::TokioRuntime::current(), Memory::new());
+/// # let registrar = Registrar::start(&network, ["192.0.2.1:3863"], RegistrarConfig::default())?;
+/// let mut element = PoolElement::start(&network, "EchoPool", registrar.local_addresses())?;
+/// element.registered().await?;
+/// # let user = PoolUser::new(&network, registrar.local_addresses())?;
+/// # let client = tokio::spawn(async move {
+/// #     let mut session = user.open("EchoPool").await.expect("it is there");
+/// #     session.send(Ppid::NONE, "hello").await.expect("it is up");
+/// #     assert!(matches!(session.recv().await, Ok(SessionEvent::Connected(_))));
+/// #     assert!(matches!(session.recv().await, Ok(SessionEvent::Message(_))));
+/// #     session.close().await;
+/// # });
+/// let mut session = element.accept().await?;
+/// while let Some(event) = session.recv().await? {
+///     if let ElementEvent::Message(message) = event {
+///         session.send(message.ppid, message.payload).await?;
+///     }
+/// }
+/// # client.await?;
+/// element.leave().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct PoolElement {
     network: Network,
@@ -156,6 +186,7 @@ impl PoolElement {
         }
     }
 
+    #[cfg(feature = "service")]
     pub(crate) fn network(&self) -> &Network {
         &self.network
     }

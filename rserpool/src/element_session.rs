@@ -25,6 +25,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const BUDGET: u32 = 256;
 
 /// A session that a pool user opened with this element, or failed over to it.
+///
+/// See [`PoolElement`](crate::PoolElement) for an example, and the chapter
+/// `guide::sessions` for one with cookies.
 pub struct ElementSession {
     network: Network,
     connection: Box<dyn Connection>,

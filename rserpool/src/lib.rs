@@ -1,96 +1,144 @@
-//! Reliable Server Pooling (RSerPool, RFC 5351 to 5356): a framework for highly available services.
+//! Reliable Server Pooling (RSerPool, RFC 5351 to 5356): the framework for services that must
+//! not stop.
 //!
 //! Servers join a **pool** under a **pool handle** as **pool elements**. **Registrars** keep the
-//! **handlespace**. **Pool users** resolve a handle to elements, which the pool's **selection
-//! policy** chooses, and open **sessions** with them. When an element crashes, its sessions fail
-//! over to another one, and the state moves with them in a **cookie**.
+//! **handlespace**. **Pool users** resolve a handle, receive elements in the order of the pool's
+//! **selection policy**, and hold **sessions** that fail over to another element when one crashes,
+//! with the state handed over in a **cookie**.
 //!
-//! A server:
+//! # A first program
 //!
-//! ```no_run
-//! use rserpool::{ElementEvent, Network, PoolElement};
+//! A registrar, a pool with one echo server, and a client, all in one process. The dependencies are
+//! `rserpool`, `rserpool-tokio`, and `tokio` with the features `macros` and `rt-multi-thread`:
 //!
-//! # async fn server(network: Network) -> Result<(), Box<dyn std::error::Error>> {
-//! # let registrar = rserpool::TransportAddress::tcp("127.0.0.1:3863".parse()?);
-//! let mut element = PoolElement::builder(&network, "EchoPool".parse()?, [registrar]).start()?;
-//! loop {
-//!     let mut session = element.accept().await?;
-//!     network.runtime().spawn(Box::pin(async move {
+//! ```
+//! use rserpool::transport::Tcp;
+//! use rserpool::{
+//!     ElementEvent, Network, PoolElement, PoolUser, Ppid, Registrar, RegistrarConfig, SessionEvent,
+//! };
+//! use rserpool_tokio::TokioRuntime;
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let network = Network::new(TokioRuntime::current(), Tcp::new());
+//!     let registrar = Registrar::start(&network, ["127.0.0.1:0"], RegistrarConfig::default())?;
+//!     let registrars = registrar.local_addresses();
+//!
+//!     let mut element = PoolElement::start(&network, "EchoPool", registrars)?;
+//!     element.registered().await?;
+//!     tokio::spawn(async move {
+//!         let mut session = element.accept().await.expect("the element runs");
 //!         while let Ok(Some(event)) = session.recv().await {
 //!             if let ElementEvent::Message(message) = event {
 //!                 let _ = session.send(message.ppid, message.payload).await;
 //!             }
 //!         }
-//!     }));
-//! }
-//! # }
-//! ```
+//!     });
 //!
-//! A client for it:
-//!
-//! ```no_run
-//! use rserpool::{Network, PoolUser, Ppid, SessionEvent};
-//!
-//! # async fn client(network: Network) -> Result<(), Box<dyn std::error::Error>> {
-//! # let registrar = rserpool::TransportAddress::tcp("127.0.0.1:3863".parse()?);
-//! let user = PoolUser::new(&network, [registrar])?;
-//! let mut session = user.open("EchoPool".parse()?).await?;
-//! session.send(Ppid::NONE, "hello").await?;
-//! loop {
-//!     match session.recv().await? {
-//!         SessionEvent::Message(reply) => break println!("{:?}", reply.payload),
-//!         // The server died before it answered: ask the next one.
-//!         SessionEvent::FailoverCompleted { .. } => session.send(Ppid::NONE, "hello").await?,
-//!         _ => {}
+//!     let user = PoolUser::new(&network, registrars)?;
+//!     let mut session = user.open("EchoPool").await?;
+//!     session.send(Ppid::NONE, "hello").await?;
+//!     loop {
+//!         match session.recv().await? {
+//!             SessionEvent::Message(reply) => break assert_eq!(reply.payload, "hello"),
+//!             // The server crashed before it answered: ask the next one.
+//!             SessionEvent::FailoverCompleted { .. } => session.send(Ppid::NONE, "hello").await?,
+//!             _ => {}
+//!         }
 //!     }
+//!     Ok(())
 //! }
-//! # Ok(())
-//! # }
 //! ```
 //!
-//! A [`Network`] combines a runtime and a transport. The runtimes are in the crates
-//! `rserpool-tokio` and `rserpool-smol`; [`runtime::Runtime`] documents how to implement another
-//! one.
+//! The parts usually run as separate processes on several hosts. Each needs only the addresses of
+//! the registrars, which the command `rserpool registrar` runs.
 //!
-//! | handle | what it is |
+//! Sessions carry plain messages, and leave the repetition of requests to the program. A
+//! [`Service`] is one level above: a type that handles requests, whose state moves with the
+//! session, and each of whose requests is executed exactly once. The [`guide`] begins with one.
+//!
+//! # Handles
+//!
+//! A [`Network`] is a runtime and a transport, with which all handles are started. The crates
+//! `rserpool-tokio` and `rserpool-smol` have the runtimes.
+//!
+//! | handle | purpose |
 //! |---|---|
-//! | [`Registrar`] | a registrar that runs in the background |
-//! | [`PoolElement`] | a member of a pool, registered as long as it lives; accepts sessions |
-//! | [`PoolUser`] | resolves pool handles, opens sessions |
-//! | [`Subscription`] | the changes of a pool, as they happen |
-//! | [`Session`] | a pool user's session, which fails over |
-//! | [`ElementSession`] | the same session as the element that serves it sees it |
-//! | [`Messenger`] | messages to a pool without a session |
-//! | [`RequestSession`] | a session of requests and replies, each answered exactly once |
-//! | [`Service`] | what answers them |
+//! | [`Registrar`] | runs a registrar in the background |
+//! | [`PoolElement`] | keeps a server registered, and accepts its sessions |
+//! | [`ElementSession`] | the element's end of a session |
+//! | [`PoolUser`] | resolves pool handles, and opens sessions |
+//! | [`Session`] | the pool user's end of a session, which fails over |
+//! | [`RequestSession`] | a session of requests and replies with a pool of [`Service`]s |
+//! | [`Subscription`] | a stream of the changes of a pool |
+//! | [`Messenger`] | sends single messages to a pool |
+//!
+//! # Modules
 //!
 //! | module | contents |
 //! |---|---|
+//! | [`guide`] | from the concepts to a tested service, chapter by chapter |
 //! | [`cookie`] | cookies that clients carry and cannot read or change |
+//! | [`transport`], [`runtime`] | the transports, the interface to runtimes, and the traits to write others |
 //! | [`proto`] | the crate `rserpool-proto`: messages, policies, the handlespace and the state machines |
-//! | [`transport`], [`runtime`] | what carries and runs it all |
+//!
+//! # Glossary
+//!
+//! | word | meaning |
+//! |---|---|
+//! | pool | the servers that offer one service |
+//! | pool handle | the name of a pool: bytes, usually text |
+//! | pool element | a server, as a member of a pool |
+//! | pool user | a client that uses pools |
+//! | registrar | a server that knows the pools; several replicate the handlespace among themselves. The RFCs also say ENRP server |
+//! | handlespace | all pools and their elements |
+//! | home registrar | the registrar at which an element registered; it monitors the element |
+//! | policy | the rule by which elements are selected: round robin, least used and others |
+//! | cookie | the state of a session, which an element gives to its pool user, and which the pool user hands to the next element |
+//! | business card | a list of the elements that may take over a session |
+//! | ASAP, ENRP | the protocols between elements or users and registrars, and among registrars |
+//! | PPID | payload protocol identifier: a number that tells the kinds of a session's messages apart, as in SCTP |
+//! | failover | the move of a session from an element that failed to another |
+//! | takeover | the move of the elements of a registrar that failed to another |
+//!
+//! # Features
+//!
+//! | feature | default | contents |
+//! |---|---|---|
+//! | `registrar` | yes | [`Registrar`], and [`dump`] |
+//! | `service` | yes | [`Service`], [`RequestSession`] and [`cookie`] |
+//! | `sctp` | yes | the transport `transport::Sctp`, on Linux |
+//! | `multicast` | yes | announcements of registrars by IPv4 multicast |
+//! | `serde` | no | `serde::Serialize` for the types of [`proto::wire`] |
+//! | `contract` | no | the `contract` module: tests for runtimes and transports of other crates |
 
 // Other crates have to use a wildcard for this crate's non-exhaustive enums; inside, a missing
 // variant is to be noticed.
 #![warn(clippy::wildcard_enum_match_arm)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod acceptor;
 mod address;
 mod connections;
 #[cfg(feature = "contract")]
 pub mod contract;
+#[cfg(feature = "registrar")]
 mod dump;
 mod element;
 mod element_session;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod log;
 mod messenger;
 mod network;
+#[cfg(feature = "registrar")]
 mod registrar;
 pub mod runtime;
+#[cfg(feature = "service")]
 mod service;
 mod session;
 mod subscription;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "sctp"))]
 mod sys;
 mod task;
 mod timer;
@@ -101,16 +149,19 @@ mod user_task;
 mod wake_filter;
 
 pub use address::{IntoAddress, IntoPoolHandle};
+#[cfg(feature = "registrar")]
 pub use dump::{Dump, DumpError, dump};
 pub use element::{ElementControl, JoinError, PoolElement, PoolElementBuilder};
 pub use element_session::{ElementEvent, ElementSession};
 pub use messenger::{Correspondent, Messenger, MessengerError, SentToAll};
 pub use network::{ListenError, Network, StartError, Stopped};
+#[cfg(feature = "registrar")]
 pub use registrar::Registrar;
 #[doc(no_inline)]
 pub use rserpool_proto as proto;
 #[doc(inline)]
 pub use rserpool_proto::element::ElementConfig;
+#[cfg(feature = "registrar")]
 #[doc(inline)]
 pub use rserpool_proto::registrar::{Limits, RegistrarConfig};
 #[doc(inline)]
@@ -126,10 +177,12 @@ pub use rserpool_proto::wire::{
 };
 #[doc(inline)]
 pub use rserpool_proto::{Compatibility, HuntConfig};
-pub use service::cookie;
-pub use service::requests::{NoRoom, RequestConfig, RequestError, RequestEvent, RequestSession};
-pub use service::serve::Stopping;
-pub use service::{InvalidState, Service, ServiceConfig};
+#[cfg(feature = "service")]
+pub use service::{
+    InvalidState, Service, ServiceConfig, cookie,
+    requests::{NoRoom, RequestConfig, RequestError, RequestEvent, RequestSession},
+    serve::Stopping,
+};
 pub use session::{Session, SessionClosed};
 pub use subscription::{PoolChange, Subscription};
 pub use user::PoolUser;

@@ -36,6 +36,36 @@ const MAX_RECEIVED: usize = 64;
 /// use a [`Session`](super::Session).
 ///
 /// Connections are kept open; answers are received by [`Self::recv`].
+///
+/// ```
+/// use rserpool::{PoolUser, Ppid, UserMessage};
+/// # use rserpool::{Network, PoolElement, Registrar, RegistrarConfig};
+/// # use rserpool::transport::Memory;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let network = Network::new(rserpool_tokio::TokioRuntime::current(), Memory::new());
+/// # let registrar = Registrar::start(&network, ["192.0.2.1:3863"], RegistrarConfig::default())?;
+/// # let mut element = PoolElement::start(&network, "EchoPool", registrar.local_addresses())?;
+/// # element.registered().await?;
+/// # tokio::spawn(async move {
+/// #     while let Ok(mut session) = element.accept().await {
+/// #         tokio::spawn(async move {
+/// #             while let Ok(Some(event)) = session.recv().await {
+/// #                 if let rserpool::ElementEvent::Message(message) = event {
+/// #                     let _ = session.send(message.ppid, message.payload).await;
+/// #                 }
+/// #             }
+/// #         });
+/// #     }
+/// # });
+/// let user = PoolUser::new(&network, registrar.local_addresses())?;
+/// let mut messenger = user.messenger("EchoPool")?;
+/// messenger.send(UserMessage::new(Ppid::NONE, "hello")).await?;
+/// let (_, answer) = messenger.recv().await;
+/// assert_eq!(answer.payload, "hello");
+/// # Ok(())
+/// # }
+/// ```
 pub struct Messenger {
     network: Network,
     user: PoolUser,

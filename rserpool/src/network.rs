@@ -16,6 +16,18 @@ use crate::transport::multicast::Multicast;
 use crate::transport::{Endpoint, Purpose, Transport};
 
 /// A runtime, and the transports that are used on it.
+///
+/// ```
+/// use rserpool::Network;
+/// # use rserpool::transport::Memory;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let runtime = rserpool_tokio::TokioRuntime::current();
+/// let network = Network::new(runtime, Memory::new());
+/// # assert_eq!(network.protocols().count(), 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Network {
     runtime: Arc<dyn Runtime>,

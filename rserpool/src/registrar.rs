@@ -9,6 +9,7 @@ use futures::channel::mpsc;
 use futures::future::{Either, select};
 use rserpool_proto::Machine;
 use rserpool_proto::registrar::{self, RegistrarConfig};
+use rserpool_proto::wire::parameter::Addresses;
 use rserpool_proto::wire::{Ppid, RegistrarId, TransportAddress, TransportProtocol};
 
 use crate::log::{self, note_limited, warn_limited};
@@ -18,6 +19,19 @@ use crate::transport::{Purpose, interfaces};
 use crate::{ASAP, IntoAddress, ListenError, Network, StartError, Stopped, address, random_seed};
 
 /// A registrar that runs in the background until this handle is dropped.
+///
+/// ```
+/// use rserpool::{Network, Registrar, RegistrarConfig};
+/// # use rserpool::transport::Memory;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let network = Network::new(rserpool_tokio::TokioRuntime::current(), Memory::new());
+/// let registrar = Registrar::start(&network, ["192.0.2.1:3863"], RegistrarConfig::default())?;
+/// assert_eq!(registrar.local_address().port, 3863);
+/// registrar.shutdown().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Registrar {
     commands: mpsc::Sender<Command>,
@@ -85,7 +99,7 @@ impl Registrar {
         if let Some(address) = config.enrp_transport().cloned() {
             let enrp = network.listen(Purpose::Protocol(Ppid::ENRP), &address)?;
             let bound = enrp.local().unwrap_or(&address).clone();
-            config = config.enrp(interfaces::reachable(&bound));
+            config = config.enrp(reachable(&bound));
             for other in local.iter().filter(|other| other.protocol != address.protocol) {
                 // The ENRP address for the other transport, as far as that supports it.
                 let mut address = TransportAddress { protocol: other.protocol, ..bound.clone() };
@@ -162,6 +176,24 @@ impl Registrar {
     pub async fn stopped(&self) {
         let _ = self.ended.clone().await;
     }
+}
+
+/// Returns the addresses at which others reach a socket bound to `bound`: its own, or those of the
+/// interfaces if it is unspecified. Without any interface, returns `bound`.
+fn reachable(bound: &TransportAddress) -> TransportAddress {
+    if !bound.addresses.iter().any(IpAddr::is_unspecified) {
+        return bound.clone();
+    }
+    let version_6 = bound.addresses.iter().any(IpAddr::is_ipv6);
+    let mut addresses: Addresses =
+        interfaces::outside().filter(|address| version_6 || address.is_ipv4()).collect();
+    if bound.protocol != TransportProtocol::Sctp {
+        addresses.truncate(1);
+    }
+    if addresses.is_empty() {
+        return bound.clone();
+    }
+    TransportAddress { addresses, ..bound.clone() }
 }
 
 impl Role for RegistrarRole {

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use futures::future::BoxFuture;
+pub use futures::future::BoxFuture;
 
 /// A non-blocking socket.
 ///
@@ -85,6 +85,8 @@ mod descriptor {
 /// An asynchronous runtime.
 ///
 /// The methods work on any thread, inside or outside of the runtime's context.
+///
+/// The chapter `guide::runtimes` has a complete example.
 pub trait Runtime: fmt::Debug + Send + Sync + 'static {
     /// Runs `task` to completion in the background.
     fn spawn(&self, task: BoxFuture<'static, ()>);

@@ -35,6 +35,42 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// order in which they happened. Until [`Event::FailoverCompleted`] is received, messages are
 /// addressed to the element that failed, and do not reach the new one. So after that event, send
 /// again all messages that were sent before it and not answered.
+///
+/// ```
+/// use rserpool::{PoolUser, Ppid, SessionEvent};
+/// # use rserpool::{Network, PoolElement, Registrar, RegistrarConfig};
+/// # use rserpool::transport::Memory;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let network = Network::new(rserpool_tokio::TokioRuntime::current(), Memory::new());
+/// # let registrar = Registrar::start(&network, ["192.0.2.1:3863"], RegistrarConfig::default())?;
+/// # let mut element = PoolElement::start(&network, "EchoPool", registrar.local_addresses())?;
+/// # element.registered().await?;
+/// # tokio::spawn(async move {
+/// #     while let Ok(mut session) = element.accept().await {
+/// #         tokio::spawn(async move {
+/// #             while let Ok(Some(event)) = session.recv().await {
+/// #                 if let rserpool::ElementEvent::Message(message) = event {
+/// #                     let _ = session.send(message.ppid, message.payload).await;
+/// #                 }
+/// #             }
+/// #         });
+/// #     }
+/// # });
+/// let user = PoolUser::new(&network, registrar.local_addresses())?;
+/// let mut session = user.open("EchoPool").await?;
+/// session.send(Ppid::NONE, "hello").await?;
+/// loop {
+///     match session.recv().await? {
+///         SessionEvent::Message(reply) => break assert_eq!(reply.payload, "hello"),
+///         SessionEvent::FailoverCompleted { .. } => session.send(Ppid::NONE, "hello").await?,
+///         _ => {}
+///     }
+/// }
+/// session.close().await;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Session {
     network: Network,
     machine: session::Session,
@@ -137,11 +173,13 @@ impl Session {
     }
 
     /// Returns whether [`Self::recv`] would return at once.
+    #[cfg(feature = "service")]
     pub(crate) fn has_events(&self) -> bool {
         !self.events.is_empty() || self.end.is_some()
     }
 
     /// Forgets the cookie, so that the next element does not receive it.
+    #[cfg(feature = "service")]
     pub(crate) fn forget_cookie(&mut self) {
         self.machine.forget_cookie();
     }

@@ -15,6 +15,27 @@ use rserpool_proto::wire::{PoolElement, PoolElementId};
 /// A registrar sends the full list of elements each time, at most every 100 ms, and the stream
 /// compares it with the previous one. So no change is missed, although two changes of one element
 /// may be merged. A stream that is not read keeps only the latest list.
+///
+/// ```
+/// use futures::StreamExt;
+/// use rserpool::{PoolChange, PoolElement, PoolUser};
+/// # use rserpool::{Network, Registrar, RegistrarConfig};
+/// # use rserpool::transport::Memory;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let network = Network::new(rserpool_tokio::TokioRuntime::current(), Memory::new());
+/// # let registrar = Registrar::start(&network, ["192.0.2.1:3863"], RegistrarConfig::default())?;
+/// let user = PoolUser::new(&network, registrar.local_addresses())?;
+/// let mut changes = user.subscribe("EchoPool").await?;
+/// let element = PoolElement::start(&network, "EchoPool", registrar.local_addresses())?;
+/// let identifier = element.registered().await?;
+/// match changes.next().await {
+///     Some(PoolChange::Joined(joined)) => assert_eq!(joined.identifier, identifier),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Subscription {
     slot: Arc<Slot>,

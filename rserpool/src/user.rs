@@ -8,6 +8,7 @@ use rserpool_proto::user::{ResolveError, ResolveOptions, User, UserConfig};
 use rserpool_proto::wire::{PoolElement, PoolElementId, PoolHandle, Ppid};
 
 use crate::messenger::Messenger;
+#[cfg(feature = "service")]
 use crate::service::requests::{RequestConfig, RequestSession};
 use crate::session::Session;
 use crate::subscription::Subscription;
@@ -19,6 +20,37 @@ use crate::{
 
 /// A pool user, which resolves pool handles and opens sessions. Clones share one connection to the
 /// registrar and one cache.
+///
+/// ```
+/// use rserpool::{PoolUser, ResolveOptions};
+/// # use rserpool::{Network, PoolElement, Registrar, RegistrarConfig};
+/// # use rserpool::transport::Memory;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let network = Network::new(rserpool_tokio::TokioRuntime::current(), Memory::new());
+/// # let registrar = Registrar::start(&network, ["192.0.2.1:3863"], RegistrarConfig::default())?;
+/// # let mut element = PoolElement::start(&network, "EchoPool", registrar.local_addresses())?;
+/// # element.registered().await?;
+/// # tokio::spawn(async move {
+/// #     while let Ok(mut session) = element.accept().await {
+/// #         tokio::spawn(async move {
+/// #             while let Ok(Some(event)) = session.recv().await {
+/// #                 if let rserpool::ElementEvent::Message(message) = event {
+/// #                     let _ = session.send(message.ppid, message.payload).await;
+/// #                 }
+/// #             }
+/// #         });
+/// #     }
+/// # });
+/// let user = PoolUser::new(&network, registrar.local_addresses())?;
+/// let elements = user.resolve("EchoPool", ResolveOptions::default()).await?;
+/// println!("try {} first", elements[0].user_transport);
+///
+/// let session = user.open("EchoPool").await?;
+/// assert_eq!(session.element(), Some(elements[0].identifier));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct PoolUser {
     network: Network,
@@ -188,6 +220,7 @@ impl PoolUser {
     /// # Cancel safety
     ///
     /// See [`Self::open`].
+    #[cfg(feature = "service")]
     pub async fn open_requests(
         &self,
         pool: impl IntoPoolHandle,

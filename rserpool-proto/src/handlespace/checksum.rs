@@ -1,5 +1,6 @@
 //! The checksum of the elements that a registrar owns (RFC 5353 section 3.6.2).
 
+use crate::Compatibility;
 use crate::wire::parameter::PeChecksum;
 use crate::wire::{PoolElementId, PoolHandle};
 
@@ -20,6 +21,15 @@ impl Checksum {
     /// Subtracts an element that was added.
     pub fn subtract(&mut self, handle: &PoolHandle, identifier: PoolElementId) {
         self.0 -= contribution(handle, identifier);
+    }
+
+    /// Returns the checksum as the implementations of `profile` compute it.
+    #[must_use]
+    pub fn of_profile(self, profile: Compatibility) -> PeChecksum {
+        match profile {
+            Compatibility::All | Compatibility::Rfc => self.value(),
+            Compatibility::Rsplib => self.rsplib_value(),
+        }
     }
 
     /// Returns the checksum of RFC 5353 section 3.6.2.

@@ -60,7 +60,7 @@ impl Registrar {
         let mut checksum = self.handlespace.checksum(ours);
         let asker = host.map_or(Scope::Global, Scope::of);
         if asker == Scope::Host {
-            return self.config.compatibility.checksum(checksum);
+            return checksum.of_profile(self.config.compatibility);
         }
         for (key, _) in self.near.iter().filter(|(_, scope)| **scope < asker) {
             if let (Some(handle), Some(element)) =
@@ -70,6 +70,6 @@ impl Registrar {
                 checksum.subtract(handle, element.identifier());
             }
         }
-        self.config.compatibility.checksum(checksum)
+        checksum.of_profile(self.config.compatibility)
     }
 }

@@ -259,7 +259,7 @@ impl Registrar {
     /// Compares the checksum of a peer's elements with that of the known ones (RFC 5353 section
     /// 3.6.1), and downloads its elements if they differ.
     pub(super) fn audit(&mut self, now: Instant, peer: RegistrarId, checksum: PeChecksum) {
-        let known = self.config.compatibility.checksum(self.handlespace.checksum(peer));
+        let known = self.handlespace.checksum(peer).of_profile(self.config.compatibility);
         let Some(entry) = self.peers.known.get(&peer) else { return };
         let same = known == checksum && !entry.stale;
         if same {

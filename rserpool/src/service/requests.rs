@@ -15,12 +15,41 @@ use crate::transport::SendError;
 
 /// A session of requests and replies with a pool of [`Service`](crate::Service)s. As far as its
 /// client and the service's state can tell, each request is done exactly once, even if servers
-/// crash. [`protocol::replay`](rserpool_proto::replay) explains how.
+/// crash. [`proto::replay`](rserpool_proto::replay) explains how.
 ///
 /// There is no such guarantee for other effects of a service, such as a mail that it sends: they
 /// may be repeated if the server crashes before its reply is out.
 ///
 /// The session makes progress only while one of its methods is awaited.
+///
+/// ```
+/// use rserpool::{PoolUser, RequestConfig};
+/// # use rserpool::cookie::{KeyRing, Seal};
+/// # use rserpool::{Bytes, InvalidState, Network, PoolElement, Registrar, RegistrarConfig, Service, ServiceConfig};
+/// # use rserpool::transport::Memory;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let network = Network::new(rserpool_tokio::TokioRuntime::current(), Memory::new());
+/// # let registrar = Registrar::start(&network, ["192.0.2.1:3863"], RegistrarConfig::default())?;
+/// # #[derive(Default)]
+/// # struct Echo;
+/// # impl Service for Echo {
+/// #     async fn handle(&mut self, request: Bytes) -> Bytes { request }
+/// #     fn save(&self) -> Vec<u8> { Vec::new() }
+/// #     fn restore(&mut self, _: &[u8]) -> Result<(), InvalidState> { Ok(()) }
+/// # }
+/// # let element = PoolElement::start(&network, "EchoPool", registrar.local_addresses())?;
+/// # element.registered().await?;
+/// # let config = ServiceConfig::new(Seal::new("EchoPool".parse()?, KeyRing::generate()));
+/// # let grace = std::time::Duration::from_secs(1);
+/// # tokio::spawn(element.serve(config, Echo::default, std::future::pending::<()>(), grace));
+/// let user = PoolUser::new(&network, registrar.local_addresses())?;
+/// let mut session = user.open_requests("EchoPool", RequestConfig::default()).await?;
+/// assert_eq!(session.request("hello").await?, "hello");
+/// session.close().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct RequestSession {
     session: Session,

@@ -2,11 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use rserpool_proto::wire::parameter::Addresses;
-use rserpool_proto::wire::{TransportAddress, TransportProtocol};
-
 /// Returns the addresses of the interfaces through which other hosts may be reached.
-fn outside() -> impl Iterator<Item = IpAddr> {
+#[cfg(any(feature = "multicast", feature = "registrar"))]
+pub(crate) fn outside() -> impl Iterator<Item = IpAddr> {
     let found = if_addrs::get_if_addrs().unwrap_or_default();
     found.into_iter().map(|interface| interface.ip()).filter(|address| match address {
         IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
@@ -15,6 +13,7 @@ fn outside() -> impl Iterator<Item = IpAddr> {
 }
 
 /// Returns the IPv4 addresses of these interfaces.
+#[cfg(feature = "multicast")]
 pub(crate) fn version_4() -> Vec<Ipv4Addr> {
     outside()
         .filter_map(|address| match address {
@@ -33,22 +32,4 @@ pub(crate) fn towards(address: SocketAddr) -> Option<IpAddr> {
     let socket = UdpSocket::bind((any, 0)).ok()?;
     socket.connect(address).ok()?;
     socket.local_addr().ok().map(|local| local.ip())
-}
-
-/// Returns the addresses at which others reach a socket bound to `bound`: its own, or those of the
-/// interfaces if it is unspecified. Without any interface, returns `bound`.
-pub(crate) fn reachable(bound: &TransportAddress) -> TransportAddress {
-    if !bound.addresses.iter().any(IpAddr::is_unspecified) {
-        return bound.clone();
-    }
-    let version_6 = bound.addresses.iter().any(IpAddr::is_ipv6);
-    let mut addresses: Addresses =
-        outside().filter(|address| version_6 || address.is_ipv4()).collect();
-    if bound.protocol != TransportProtocol::Sctp {
-        addresses.truncate(1);
-    }
-    if addresses.is_empty() {
-        return bound.clone();
-    }
-    TransportAddress { addresses, ..bound.clone() }
 }

@@ -7,8 +7,9 @@
 
 pub(crate) mod interfaces;
 pub mod memory;
-pub mod multicast;
-#[cfg(target_os = "linux")]
+#[cfg_attr(not(feature = "multicast"), path = "no_multicast.rs")]
+pub(crate) mod multicast;
+#[cfg(all(target_os = "linux", feature = "sctp"))]
 pub mod sctp;
 pub mod tcp;
 
@@ -24,11 +25,13 @@ use rserpool_proto::wire::{Ppid, TransportAddress, TransportProtocol, UserMessag
 use crate::runtime::Runtime;
 
 pub use memory::Memory;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "sctp"))]
 pub use sctp::Sctp;
 pub use tcp::Tcp;
 
 /// A transport protocol.
+///
+/// The chapter `guide::transports` has a complete example.
 pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// Returns the transport protocol.
     fn protocol(&self) -> TransportProtocol;

@@ -22,7 +22,7 @@ const DATAGRAM_SIZE: usize = 2048;
 /// Receives the messages of one protocol's groups, and sends to them if it has a socket to send
 /// from.
 #[derive(Debug)]
-pub struct Multicast {
+pub(crate) struct Multicast {
     protocol: Ppid,
     groups: Vec<SocketAddrV4>,
     listener: Box<dyn RegisteredSocket>,
@@ -52,7 +52,7 @@ impl Multicast {
     /// # Errors
     ///
     /// Returns an error if the port cannot be bound, or `groups` is empty.
-    pub fn open(
+    pub(crate) fn open(
         runtime: &Arc<dyn Runtime>,
         protocol: Ppid,
         groups: Vec<SocketAddrV4>,
@@ -87,13 +87,13 @@ impl Multicast {
 
     /// Returns the protocol of the messages.
     #[must_use]
-    pub fn protocol(&self) -> Ppid {
+    pub(crate) fn protocol(&self) -> Ppid {
         self.protocol
     }
 
     /// Sends a message to all groups, on each interface whose address is among the sources. Errors
     /// are ignored, since any datagram may be lost.
-    pub fn send(&self, payload: &[u8]) {
+    pub(crate) fn send(&self, payload: &[u8]) {
         let Some(sender) = &self.sender else { return };
         for interface in interfaces::version_4() {
             if !self.sources.is_empty() && !self.sources.contains(&interface.into()) {
@@ -112,7 +112,7 @@ impl Multicast {
     /// # Errors
     ///
     /// Returns the socket's error; further messages may follow.
-    pub fn poll_receive(
+    pub(crate) fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<(SocketAddr, UserMessage)>> {
