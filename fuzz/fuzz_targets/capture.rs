@@ -1,13 +1,21 @@
 //! Capture files of any kind are read to their end or to an error.
 #![no_main]
 
+// Modules of the command, which has no library.
+#[allow(dead_code)]
+#[path = "../../rserpool-cli/src/decode/capture.rs"]
+mod capture;
+#[path = "../../rserpool-cli/src/decode/sctp.rs"]
+mod sctp;
+
 use libfuzzer_sys::fuzz_target;
-use rserpool_cli::decode::{Decoded, capture};
+use rserpool::Ppid;
+use rserpool::proto::wire::{asap, enrp};
 
 fuzz_target!(|data: &[u8]| {
-    let _ = capture::read(data, &mut |found| {
-        if let Ok((ppid, bytes)) = found.content {
-            let _ = Decoded::new(ppid, &bytes);
-        }
+    let _ = capture::read(data, &mut |found| match found.content {
+        Ok((Ppid::ASAP, bytes)) => drop(asap::Message::decode(&bytes)),
+        Ok((Ppid::ENRP, bytes)) => drop(enrp::Message::decode(&bytes)),
+        _ => {}
     });
 });

@@ -32,6 +32,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 mod bench;
 mod client;
 mod commands;
+mod decode;
 mod demo;
 mod logging;
 mod options;
@@ -43,7 +44,6 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
-use rserpool_cli::decode;
 
 /// Reliable Server Pooling: services that outlive their servers.
 #[derive(Debug, Parser)]

@@ -5,8 +5,6 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use etherparse::{IpNumber, PacketBuilder};
-use pcap_file::DataLink;
-use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
 use serde_json::Value;
 
 const RESOLUTION: &[u8] = b"\x05\0\0\x10\0\x09\0\x0cEchoPool";
@@ -50,16 +48,23 @@ fn ipv4(payload: &[u8]) -> Vec<u8> {
     packet
 }
 
-fn capture(folder: &Path, link: DataLink, frames: &[Vec<u8>]) -> std::path::PathBuf {
-    let file = folder.join(format!("{}.pcap", u32::from(link)));
-    let header = PcapHeader { datalink: link, ..PcapHeader::default() };
-    let out = std::fs::File::create(&file).unwrap();
-    let mut writer = PcapWriter::with_header(out, header).unwrap();
+const ETHERNET: u32 = 1;
+const RAW: u32 = 101;
+const LINUX_SLL: u32 = 113;
+const LINUX_SLL2: u32 = 276;
+
+/// Writes a pcap file.
+fn capture(folder: &Path, link: u32, frames: &[Vec<u8>]) -> std::path::PathBuf {
+    let file = folder.join(format!("{link}.pcap"));
+    let version = [2_u16, 4].map(u16::to_le_bytes).concat();
+    let header = [0, 0, 65_535, link].map(u32::to_le_bytes).concat();
+    let mut bytes = [&0xa1b2_c3d4_u32.to_le_bytes()[..], &version, &header].concat();
     for frame in frames {
         let length = u32::try_from(frame.len()).unwrap();
-        let packet = PcapPacket::new(std::time::Duration::ZERO, length, frame);
-        writer.write_packet(&packet).unwrap();
+        bytes.extend([0, 0, length, length].map(u32::to_le_bytes).concat());
+        bytes.extend(frame);
     }
+    std::fs::write(&file, bytes).unwrap();
     file
 }
 
@@ -94,15 +99,15 @@ fn every_way_to_carry_a_message_is_understood() {
         assert_eq!((&summary["errors"], code), (&Value::from(0), Some(0)));
     };
     let one_each = [(1, "ASAP_HANDLE_RESOLUTION"), (1, "ENRP_PRESENCE")];
-    check(DataLink::RAW, &[ipv4(&both)], &one_each);
+    check(RAW, &[ipv4(&both)], &one_each);
 
     let mut cooked = vec![0, 0, 0, 1, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0];
     cooked.extend(ipv4(&both));
-    check(DataLink::LINUX_SLL, &[cooked], &one_each);
+    check(LINUX_SLL, &[cooked], &one_each);
 
     let mut cooked = vec![8, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 6, 0, 0, 0, 0, 0, 0, 0, 0];
     cooked.extend(ipv4(&both));
-    check(DataLink::LINUX_SLL2, &[cooked], &one_each);
+    check(LINUX_SLL2, &[cooked], &one_each);
 
     let ethernet = || PacketBuilder::ethernet2([1; 6], [2; 6]);
     let mut over_udp = Vec::new();
@@ -122,7 +127,7 @@ fn every_way_to_carry_a_message_is_understood() {
     let packet = sctp(&[data(11, 1, 9, &RESOLUTION[6..]), data(33, whole, 10, b"ping")]);
     ip().write(&mut second, IpNumber::SCTP, &packet).unwrap();
     check(
-        DataLink::ETHERNET,
+        ETHERNET,
         &[over_udp, version_6, announcement, first, second],
         &[
             (1, "ASAP_HANDLE_RESOLUTION"),
@@ -143,7 +148,7 @@ fn what_does_not_decode_is_printed_and_the_status_says_so() {
         ipv4(&sctp(&[data(11, 3, 2, RESOLUTION)])),
         ipv4(&sctp(&[data(11, 3, 3, RESOLUTION)])[..30]),
     ];
-    let file = capture(folder.path(), DataLink::RAW, &frames);
+    let file = capture(folder.path(), RAW, &frames);
     let output = decode(&[file.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
     let text = stdout(&output);

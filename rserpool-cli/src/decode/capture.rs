@@ -1,13 +1,14 @@
 //! Extracts messages from capture files.
 
+use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
 
 use etherparse::{
     EtherType, IpNumber, LaxNetSlice, LaxSlicedPacket, LinuxSllSlice, TransportSlice,
 };
-use pcap_file::DataLink;
-use pcap_file::pcap::PcapParser;
-use pcap_file::pcapng::{Block, PcapNgParser};
+use pcap_parser::pcapng::Block;
+use pcap_parser::traits::PcapNGPacketBlock;
+use pcap_parser::{Linktype, PcapBlockOwned, PcapError, create_reader};
 use rserpool::Ppid;
 use rserpool::proto::wire::Bytes;
 
@@ -21,48 +22,81 @@ const ENRP_PORT: u16 = 9901;
 /// protocol.
 const SLL2_HEADER: usize = 20;
 
+/// Size of the buffer at first.
+const BUFFER: usize = 64 * 1024;
+/// Maximum length of a block.
+const MAX_BLOCK: usize = 16 * 1024 * 1024;
+
 /// A message or an error that was found in a capture.
 #[derive(Debug)]
-#[non_exhaustive]
-pub struct Found {
+pub(crate) struct Found {
     /// The number of the frame, from 1 on, as in Wireshark.
-    pub frame: u64,
+    pub(crate) frame: u64,
     /// Source of the packet.
-    pub source: SocketAddr,
+    pub(crate) source: SocketAddr,
     /// Destination of the packet.
-    pub destination: SocketAddr,
+    pub(crate) destination: SocketAddr,
     /// A message of ASAP or ENRP, or the error in the packet.
-    pub content: Result<(Ppid, Bytes), String>,
+    pub(crate) content: Result<(Ppid, Bytes), String>,
 }
 
 /// Error of reading a capture.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CaptureError {
+pub(crate) enum CaptureError {
     /// The file is neither pcapng nor pcap.
     #[error("not a pcapng or pcap file")]
     NotACapture,
+    /// The file cannot be read.
+    #[error("cannot read the file: {0}")]
+    Read(#[from] io::Error),
     /// The file is damaged.
-    #[error("damaged after frame {frame}: {error}")]
+    #[error("damaged after frame {frame}: {reason}")]
     Damaged {
         /// The last frame that was read.
         frame: u64,
         /// The error of the file's reader.
-        error: pcap_file::PcapError,
+        reason: String,
     },
 }
 
-/// Reads a capture file, and calls `sink` with each ASAP and ENRP message in it.
+/// Reads a capture, and calls `sink` with each ASAP and ENRP message in it.
 ///
 /// # Errors
 ///
-/// Returns an error if the file is damaged. `sink` was called with all messages before that.
-pub fn read(file: &[u8], sink: &mut dyn FnMut(Found)) -> Result<(), CaptureError> {
+/// Returns an error if the capture is damaged. `sink` was called with all messages before that.
+pub(crate) fn read(
+    mut capture: impl Read + Send,
+    sink: &mut dyn FnMut(Found),
+) -> Result<(), CaptureError> {
+    // The parser wants the header of the file in its first read.
+    let mut begin = Vec::new();
+    capture.by_ref().take(BUFFER as u64).read_to_end(&mut begin)?;
+    let whole = begin.as_slice().chain(capture);
+    let mut parser = create_reader(BUFFER, whole).map_err(|_| CaptureError::NotACapture)?;
     let mut reader = Reader { frame: 0, reassembler: Reassembler::default(), sink };
-    match file.first_chunk::<4>() {
-        Some([0x0a, 0x0d, 0x0d, 0x0a]) => reader.pcapng(file),
-        Some(_) => reader.pcap(file),
-        None => Err(CaptureError::NotACapture),
+    let mut links = Vec::new();
+    let mut capacity = BUFFER;
+    loop {
+        let damaged = match parser.next() {
+            Ok((length, block)) => {
+                reader.block(&block, &mut links);
+                parser.consume(length);
+                continue;
+            }
+            Err(PcapError::Eof) => return Ok(()),
+            Err(PcapError::Incomplete(_)) => parser.refill().is_err().then_some("it ends early"),
+            Err(PcapError::BufferTooSmall) if capacity < MAX_BLOCK => {
+                capacity *= 2;
+                (!parser.grow(capacity) || parser.refill().is_err()).then_some("it ends early")
+            }
+            Err(PcapError::BufferTooSmall) => Some("a block is too long"),
+            Err(PcapError::UnexpectedEof) => Some("it ends early"),
+            Err(PcapError::ReadError) => Some("it cannot be read"),
+            Err(_) => Some("a block is not valid"),
+        };
+        if let Some(reason) = damaged {
+            return Err(CaptureError::Damaged { frame: reader.frame, reason: reason.to_owned() });
+        }
     }
 }
 
@@ -73,43 +107,27 @@ struct Reader<'s> {
 }
 
 impl Reader<'_> {
-    fn pcapng(&mut self, file: &[u8]) -> Result<(), CaptureError> {
-        let (mut rest, mut parser) =
-            PcapNgParser::new(file).map_err(|_| CaptureError::NotACapture)?;
-        while !rest.is_empty() {
-            let (after, block) = parser.next_block(rest).map_err(|error| self.damaged(error))?;
-            rest = after;
-            let (interface, data) = match &block {
-                Block::EnhancedPacket(packet) => (packet.interface_id, &packet.data),
-                Block::SimplePacket(packet) => (0, &packet.data),
-                Block::Packet(packet) => (u32::from(packet.interface_id), &packet.data),
-                _ => continue,
-            };
-            let interface = usize::try_from(interface).unwrap_or(usize::MAX);
-            let link = parser.interfaces().get(interface).map(|interface| interface.linktype);
-            self.frame(link, data);
+    /// Reads a block; `links` are the link types of the interfaces so far.
+    fn block(&mut self, block: &PcapBlockOwned<'_>, links: &mut Vec<Linktype>) {
+        match block {
+            PcapBlockOwned::LegacyHeader(header) => *links = vec![header.network],
+            PcapBlockOwned::Legacy(packet) => self.frame(links.first().copied(), packet.data),
+            PcapBlockOwned::NG(Block::SectionHeader(_)) => links.clear(),
+            PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
+                links.push(interface.linktype);
+            }
+            PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
+                let interface = usize::try_from(packet.if_id).unwrap_or(usize::MAX);
+                self.frame(links.get(interface).copied(), packet.packet_data());
+            }
+            PcapBlockOwned::NG(Block::SimplePacket(packet)) => {
+                self.frame(links.first().copied(), packet.packet_data());
+            }
+            PcapBlockOwned::NG(_) => {}
         }
-        Ok(())
     }
 
-    fn pcap(&mut self, file: &[u8]) -> Result<(), CaptureError> {
-        let (mut rest, parser) = PcapParser::new(file).map_err(|_| CaptureError::NotACapture)?;
-        let link = parser.header().datalink;
-        while !rest.is_empty() {
-            // Take the raw packet: only its bytes matter, whatever its header says.
-            let (after, packet) =
-                parser.next_raw_packet(rest).map_err(|error| self.damaged(error))?;
-            rest = after;
-            self.frame(Some(link), &packet.data);
-        }
-        Ok(())
-    }
-
-    fn damaged(&self, error: pcap_file::PcapError) -> CaptureError {
-        CaptureError::Damaged { frame: self.frame, error }
-    }
-
-    fn frame(&mut self, link: Option<DataLink>, data: &[u8]) {
+    fn frame(&mut self, link: Option<Linktype>, data: &[u8]) {
         self.frame += 1;
         let Some(packet) = link.and_then(|link| network_packet(link, data)) else { return };
         let Some((source, destination)) = packet.net.as_ref().and_then(addresses) else { return };
@@ -164,20 +182,20 @@ impl Reader<'_> {
 }
 
 /// Returns the network layer of a frame, if there is one.
-fn network_packet(link: DataLink, data: &[u8]) -> Option<LaxSlicedPacket<'_>> {
+fn network_packet(link: Linktype, data: &[u8]) -> Option<LaxSlicedPacket<'_>> {
     match link {
-        DataLink::ETHERNET => LaxSlicedPacket::from_ethernet(data).ok(),
-        DataLink::LINUX_SLL => {
+        Linktype::ETHERNET => LaxSlicedPacket::from_ethernet(data).ok(),
+        Linktype::LINUX_SLL => {
             let cooked = LinuxSllSlice::from_slice(data).ok()?;
             let ether_type = EtherType(u16::from(cooked.protocol_type()));
             Some(LaxSlicedPacket::from_ether_type(ether_type, cooked.payload_slice()))
         }
-        DataLink::LINUX_SLL2 => {
+        Linktype::LINUX_SLL2 => {
             let (header, payload) = data.split_at_checked(SLL2_HEADER)?;
             let ether_type = EtherType(u16::from_be_bytes([header[0], header[1]]));
             Some(LaxSlicedPacket::from_ether_type(ether_type, payload))
         }
-        DataLink::RAW | DataLink::IPV4 | DataLink::IPV6 => LaxSlicedPacket::from_ip(data).ok(),
+        Linktype::RAW | Linktype::IPV4 | Linktype::IPV6 => LaxSlicedPacket::from_ip(data).ok(),
         _ => None,
     }
 }

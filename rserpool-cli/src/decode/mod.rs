@@ -1,6 +1,6 @@
 //! `rserpool decode`: prints the messages of a capture, or a single message.
 
-pub mod capture;
+mod capture;
 mod print;
 mod sctp;
 
@@ -21,7 +21,7 @@ use print::Printer;
 /// exit status is 1 if a message does not decode.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("input").required(true))]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Capture file
     #[arg(value_name = "FILE", group = "input")]
     file: Option<PathBuf>,
@@ -51,9 +51,8 @@ fn hex(text: &str) -> Result<Bytes, String> {
 
 /// A decoded message of either protocol.
 #[derive(Debug)]
-#[non_exhaustive]
 #[allow(clippy::large_enum_variant, reason = "there is one at a time")]
-pub enum Decoded {
+pub(crate) enum Decoded {
     /// An ASAP message.
     Asap(asap::Message),
     /// An ENRP message.
@@ -66,7 +65,7 @@ impl Decoded {
     /// # Errors
     ///
     /// Returns an error if it is not a message of that protocol.
-    pub fn new(ppid: Ppid, bytes: &Bytes) -> Result<(Self, bool), DecodeError> {
+    pub(crate) fn new(ppid: Ppid, bytes: &Bytes) -> Result<(Self, bool), DecodeError> {
         fn check<B: Body>(bytes: &Bytes) -> Result<(Message<B>, bool), DecodeError> {
             let message = Message::decode(bytes)?;
             let same = message.encode().is_ok_and(|encoded| encoded == *bytes);
@@ -85,13 +84,13 @@ impl Decoded {
 /// # Errors
 ///
 /// Returns an error if the file cannot be read or is not a capture.
-pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut printer = Printer::new(std::io::stdout().lock(), arguments.json);
     if let Some(file) = &arguments.file {
         let name = file.display();
-        let bytes = std::fs::read(file).with_context(|| format!("cannot read {name}"))?;
+        let capture = std::fs::File::open(file).with_context(|| format!("cannot open {name}"))?;
         let mut printed = Ok(());
-        let read = capture::read(&bytes, &mut |found| {
+        let read = capture::read(capture, &mut |found| {
             if printed.is_ok() {
                 printed = printer.found(&found);
             }
