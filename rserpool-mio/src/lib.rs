@@ -17,6 +17,7 @@
 //! # }
 //! ```
 #![cfg(unix)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod socket;
 mod timer;

@@ -9,6 +9,8 @@
 //! # let _ = network;
 //! ```
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 use std::future::Future;
 use std::io;
 use std::pin::Pin;

@@ -13,6 +13,8 @@
 //! ```
 
 #[cfg(unix)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod socket;
 
 use std::future::Future;

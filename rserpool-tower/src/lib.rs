@@ -30,6 +30,8 @@
 //! The servers need no changes. They join the pool by a [`PoolElement`](rserpool::PoolElement) that
 //! [registers their address](rserpool::PoolElementBuilder::serving_at).
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod connector;
 mod discover;
 mod service;
