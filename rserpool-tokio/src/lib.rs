@@ -12,9 +12,9 @@
 //! # }
 //! ```
 
-#[cfg(unix)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(unix)]
 mod socket;
 
 use std::future::Future;
