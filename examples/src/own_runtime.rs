@@ -14,6 +14,7 @@ use rserpool::runtime::{Interest, RegisteredSocket, Runtime, Socket, Timer};
 
 /// A runtime with a thread for each task.
 #[derive(Debug, Clone, Copy, Default)]
+#[allow(clippy::exhaustive_structs, reason = "it has nothing to configure")]
 pub struct ThreadPerTask;
 
 impl Runtime for ThreadPerTask {

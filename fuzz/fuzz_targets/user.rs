@@ -22,7 +22,7 @@ fn play(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
         match u.int_in_range(0..=20)? {
             0..=2 => {
                 let max_age = Duration::from_secs(u.int_in_range(0..=9)?);
-                let options = ResolveOptions { items: u.arbitrary()?, max_age };
+                let options = ResolveOptions::default().items(u.arbitrary()?).max_age(max_age);
                 player.machine.resolve(player.now, handle(u)?, &options);
             }
             3 => {

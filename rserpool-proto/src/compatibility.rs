@@ -275,6 +275,7 @@ impl fmt::Display for Compatibility {
 /// Error of parsing a name that is not a compatibility profile.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown compatibility profile: choose all, rsplib or rfc")]
+#[non_exhaustive]
 pub struct UnknownProfile;
 
 impl FromStr for Compatibility {

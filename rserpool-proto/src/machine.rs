@@ -6,6 +6,7 @@ use crate::wire::{Ppid, TransportAddress, UserMessage};
 
 /// Identifier of a connection within its state machine: an SCTP association or a TCP connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(clippy::exhaustive_structs, reason = "a number")]
 pub struct ConnectionId(pub u64);
 
 /// Change in the state of a connection.

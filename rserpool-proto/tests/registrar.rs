@@ -437,7 +437,7 @@ fn the_cache_answers_until_it_is_stale_and_turns_by_itself() {
     world.run(SECOND);
     let fresh = resolve(&mut world, user).unwrap();
     world.kill(registrar);
-    let options = ResolveOptions { max_age: SECOND * 10, ..ResolveOptions::default() };
+    let options = ResolveOptions::default().max_age(SECOND * 10);
     let cached = resolve_with(&mut world, user, &options).unwrap();
     assert_eq!(cached, [fresh[1], fresh[0]]);
     world.with_user(user, |user, now| user.report_unreachable(now, handle(), fresh[1]));

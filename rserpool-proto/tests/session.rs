@@ -149,7 +149,7 @@ fn a_chosen_element_is_sought_in_the_whole_pool_and_others_stand_in_for_it() {
     let session = Session::new(configure(SessionConfig::default()), [TransportProtocol::Tcp]);
     let mut fixture = Fixture { session, now: World::default().now() };
     fixture.session.start(fixture.now);
-    let all = ResolveOptions { items: Some(u32::MAX), ..ResolveOptions::default() };
+    let all = ResolveOptions::default().items(u32::MAX);
     assert_eq!(fixture.outputs(), [Output::Resolve(all)]);
     assert_eq!(fixture.resolved(&[1, 2, 3]), [connect(1, 2)]);
     fixture.established(1);
@@ -320,11 +320,11 @@ fn a_session_asks_for_what_it_is_told_to_and_a_failover_never_for_old_answers() 
     let mut session = Session::new(config, [TransportProtocol::Tcp]);
     let now = World::default().now();
     session.start(now);
-    let first = ResolveOptions { items: Some(1), max_age: age };
+    let first = ResolveOptions::default().items(1).max_age(age);
     assert_eq!(session.poll_output(), Some(Output::Resolve(first)));
     session.handle_resolution(now, Ok(Vec::new()));
     session.handle_timeout(now + age);
-    let again = ResolveOptions { items: Some(1), max_age: Duration::ZERO };
+    let again = ResolveOptions::default().items(1);
     assert_eq!(session.poll_output(), Some(Output::Resolve(again)));
 }
 

@@ -141,7 +141,7 @@ impl<M, S> PoolService<M, S> {
         S: Service<R> + Clone,
         R: Clone,
     {
-        let options = ResolveOptions { max_age: self.max_age, ..ResolveOptions::default() };
+        let options = ResolveOptions::default().max_age(self.max_age);
         let elements = self.user.resolve(self.pool.clone(), options).await?;
         if self.kept().len() >= MAX_KEPT {
             let present = |id: &PoolElementId| elements.iter().any(|it| it.identifier == *id);

@@ -90,6 +90,7 @@ pub enum Correspondent {
 
 /// Outcome of a message to all elements of a pool.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct SentToAll {
     /// The elements to which the message was sent.
     pub reached: Vec<PoolElementId>,
@@ -242,7 +243,7 @@ impl Messenger {
     ///
     /// If the future is dropped, the message may have been sent to some of the elements.
     pub async fn send_to_all(&mut self, message: UserMessage) -> Result<SentToAll, MessengerError> {
-        let options = ResolveOptions { items: Some(u32::MAX), ..ResolveOptions::default() };
+        let options = ResolveOptions::default().items(u32::MAX);
         let mut sent = SentToAll::default();
         for element in self.user.resolve(self.handle.clone(), options).await? {
             match self.deliver(&element, &message).await? {
@@ -272,7 +273,7 @@ impl Messenger {
     }
 
     async fn resolve(&self) -> Result<Vec<PoolElement>, ResolveError> {
-        let options = ResolveOptions { max_age: MAX_AGE, ..ResolveOptions::default() };
+        let options = ResolveOptions::default().max_age(MAX_AGE);
         self.user.resolve(self.handle.clone(), options).await
     }
 

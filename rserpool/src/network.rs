@@ -181,6 +181,7 @@ pub enum StartError {
 /// The task behind a handle has stopped: it panicked, or its runtime has stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the background task has stopped")]
+#[allow(clippy::exhaustive_structs, reason = "it has no more to say")]
 pub struct Stopped;
 
 /// Returns a random seed for a state machine.

@@ -120,7 +120,7 @@ async fn count(user: &PoolUser, pool: &PoolHandle, path: Path) -> [u32; 3] {
     for _ in 0..SESSIONS {
         match path {
             Path::Resolve { max_age } => {
-                let options = ResolveOptions { max_age, ..ResolveOptions::default() };
+                let options = ResolveOptions::default().max_age(max_age);
                 met(user.resolve(pool.clone(), options).await.unwrap()[0].identifier);
             }
             Path::Session => {

@@ -108,7 +108,7 @@ const EARLIER: Duration = Duration::from_secs(60);
 
 /// Returns the identifiers of the servers, in the order in which to use them.
 async fn order(user: &PoolUser, pool: &PoolHandle, max_age: Duration) -> anyhow::Result<Vec<u32>> {
-    let options = ResolveOptions { max_age, ..ResolveOptions::default() };
+    let options = ResolveOptions::default().max_age(max_age);
     let elements = user.resolve(pool.clone(), options).await?;
     Ok(elements.iter().map(|element| element.identifier.0).collect())
 }

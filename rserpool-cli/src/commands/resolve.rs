@@ -40,7 +40,10 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if arguments.watch {
         return watch(&user, arguments.pool, arguments.json).await;
     }
-    let resolve_options = ResolveOptions { items: arguments.items, ..ResolveOptions::default() };
+    let mut resolve_options = ResolveOptions::default();
+    if let Some(items) = arguments.items {
+        resolve_options = resolve_options.items(items);
+    }
     if let Some(times) = arguments.times {
         let pool = arguments.pool;
         return tally(&user, &pool, &resolve_options, times, arguments.json).await;

@@ -38,6 +38,11 @@
 //! # assert!(policies.validate(&nearest).is_ok());
 //! ```
 
+#![allow(
+    clippy::exhaustive_structs,
+    reason = "policies have no fields, or are all that there is to them"
+)]
+
 mod extension;
 mod least_used;
 mod order;

@@ -87,6 +87,7 @@ pub enum Event {
 
 /// The pool and the identifier of an element.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ElementName {
     /// The pool.
     pub pool_handle: PoolHandle,

@@ -6,10 +6,12 @@ use super::RefusalReason;
 
 /// The number of a request in an epoch of its session, from 1 on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[allow(clippy::exhaustive_structs, reason = "a number")]
 pub struct RequestNumber(pub u64);
 
 /// A session's epoch: 1 at first, and incremented each time the session starts afresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(clippy::exhaustive_structs, reason = "a number")]
 pub struct Epoch(pub u32);
 
 /// A message between client and server. All numbers are in network byte order:
@@ -54,6 +56,7 @@ pub enum Frame {
 /// Error of [`Frame::decode`]: the message is not a request, reply or refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("cannot decode the message: not a request, reply or refusal")]
+#[non_exhaustive]
 pub struct InvalidFrame;
 
 impl Frame {

@@ -74,6 +74,7 @@ pub enum Action {
 /// Error of [`Server::restore`]: the checkpoint is corrupt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("cannot restore the checkpoint: it is corrupt")]
+#[non_exhaustive]
 pub struct InvalidCheckpoint;
 
 impl Server {

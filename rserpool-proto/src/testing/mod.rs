@@ -9,6 +9,7 @@
 //! | [`adversary`] | hosts that speak ASAP or ENRP and do what they like |
 //! | [`proportions`] | what each policy should give each server, and what it does give |
 
+#![allow(clippy::exhaustive_structs, reason = "tests are released with the crate")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "tests look at single variants")]
 
 pub mod adversary;

@@ -175,7 +175,7 @@ impl Case {
             .collect();
         world.run(Duration::ZERO);
         let max_age = if audience.cached { Duration::MAX } else { Duration::ZERO };
-        let options = ResolveOptions { max_age, ..ResolveOptions::default() };
+        let options = ResolveOptions::default().max_age(max_age);
         let mut counts = [0; 3];
         for user in users.iter().cycle().take(SESSIONS as usize) {
             let answer = resolve_with(&mut world, *user, &options).expect("there is a pool");

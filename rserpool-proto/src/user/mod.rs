@@ -63,6 +63,7 @@ pub struct User {
 
 /// Identifies a call of [`User::resolve`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(clippy::exhaustive_structs, reason = "a number")]
 pub struct RequestId(pub u64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,20 +90,27 @@ enum Timer {
 }
 
 /// Options of a resolution.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ResolveOptions {
-    /// The number of elements to ask for; `None` for the user's default, see
-    /// [`UserConfig::items`](super::user::UserConfig::items).
-    pub items: Option<u32>,
-    /// The maximum age of a cached answer: stale_cache_value (RFC 5352 section 7.2). With zero, the
-    /// registrar is always asked.
-    pub max_age: Duration,
+    pub(crate) items: Option<u32>,
+    pub(crate) max_age: Duration,
 }
 
-impl Default for ResolveOptions {
-    /// Returns the options to ask the registrar for the user's default number of elements.
-    fn default() -> Self {
-        Self { items: None, max_age: Duration::ZERO }
+impl ResolveOptions {
+    /// Sets the number of elements to ask for. Default: that of the user, see
+    /// [`UserConfig::items`].
+    #[must_use]
+    pub fn items(mut self, items: u32) -> Self {
+        self.items = Some(items);
+        self
+    }
+
+    /// Sets the maximum age of a cached answer: stale_cache_value (RFC 5352 section 7.2). Default:
+    /// zero, which always asks the registrar.
+    #[must_use]
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.max_age = age;
+        self
     }
 }
 

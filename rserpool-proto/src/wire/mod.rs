@@ -21,6 +21,8 @@
 //! RFC 5354 section 4 leaves the padding of the last parameter out of the message length; rsplib
 //! counts it. This crate sends what rsplib sends and accepts both.
 
+#![allow(clippy::exhaustive_structs, reason = "the fields are those of the RFCs")]
+
 pub mod asap;
 mod encoded_element;
 pub mod enrp;

@@ -84,7 +84,7 @@ pub async fn weights_hold_however_a_pool_is_used(network: Network) {
         }));
     }
     for max_age in [Duration::ZERO, Duration::from_secs(600)] {
-        let options = ResolveOptions { max_age, ..ResolveOptions::default() };
+        let options = ResolveOptions::default().max_age(max_age);
         let mut first = Vec::new();
         for _ in 0..TIMES {
             let found = user.resolve(handle("Weighted"), options.clone()).await;

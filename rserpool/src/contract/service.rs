@@ -460,8 +460,7 @@ pub async fn elements_are_chosen_and_named_and_answers_forgotten(network: Networ
     let refused = user.open_with(pool(), choose(9)).await.expect_err("there is no such");
     assert_eq!(refused, SessionError::NotReached(PoolElementId(9)));
 
-    let remembered =
-        ResolveOptions { max_age: Duration::from_secs(600), ..ResolveOptions::default() };
+    let remembered = ResolveOptions::default().max_age(Duration::from_secs(600));
     let count = async || {
         let found = user.resolve(pool(), remembered.clone()).await;
         found.expect("it is there").len()

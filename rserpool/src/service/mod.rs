@@ -68,6 +68,7 @@ pub trait Service: Send + 'static {
 /// Error of [`Service::restore`]: the service cannot continue from this state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the service cannot go on from this state")]
+#[allow(clippy::exhaustive_structs, reason = "services return it")]
 pub struct InvalidState;
 
 /// Settings with which a [`Service`] is offered.

@@ -173,6 +173,7 @@ pub enum RequestError {
 /// events to be received. The request was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("too many requests wait for their replies")]
+#[allow(clippy::exhaustive_structs, reason = "the request is taken out of it")]
 pub struct NoRoom(
     /// The request.
     pub Bytes,

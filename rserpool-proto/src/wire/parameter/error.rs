@@ -3,7 +3,6 @@
 use std::fmt;
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use super::{Parameter, ParameterType};
 use crate::wire::{DecodeError, Reader, Writer, placeholder};
@@ -13,7 +12,7 @@ use crate::wire::{DecodeError, Reader, Writer, placeholder};
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct OperationError {
     /// The reasons.
-    pub causes: SmallVec<[ErrorCause; 1]>,
+    pub causes: Vec<ErrorCause>,
 }
 
 /// One reason. Where the RFC puts a parameter into a cause, the field contains it as on the wire,
@@ -131,7 +130,7 @@ impl fmt::Display for ErrorCause {
 
 impl From<ErrorCause> for OperationError {
     fn from(cause: ErrorCause) -> Self {
-        Self { causes: SmallVec::from_iter([cause]) }
+        Self { causes: vec![cause] }
     }
 }
 

@@ -80,6 +80,7 @@ pub struct Opened {
 /// Error of [`Seal::seal`]: the cookie is too long to be sent. Nothing was sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a cookie of {length} bytes is too long: a message has room for {MAX_LENGTH}")]
+#[non_exhaustive]
 pub struct TooLong {
     /// Length that the cookie would have.
     pub length: usize,
