@@ -403,9 +403,12 @@ fn reason_of(error: &io::Error) -> ConnectionEvent {
     }
 }
 
+#[cfg(unix)]
 fn is_connected_already(error: &io::Error) -> bool {
-    #[cfg(unix)]
-    return matches!(error.raw_os_error(), Some(libc::EISCONN | libc::EALREADY));
-    #[cfg(not(unix))]
-    return false;
+    matches!(error.raw_os_error(), Some(libc::EISCONN | libc::EALREADY))
+}
+
+#[cfg(not(unix))]
+fn is_connected_already(_: &io::Error) -> bool {
+    false
 }

@@ -9,8 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rserpool::cookie::{KeyRing, Lineage, Seal, clear_part};
 use rserpool_proto::replay::{
-    Action, Client, ClientEvent, Epoch, Frame, InvalidCheckpoint, RefusalReason, RequestNumber,
-    Server,
+    Action, Client, ClientEvent, Epoch, Frame, RefusalReason, RequestNumber, Server,
 };
 
 fn now() -> SystemTime {
@@ -254,7 +253,7 @@ fn what_a_hostile_client_sends_is_refused() {
     for rest in [&b""[..], &[0; 8], &u64::MAX.to_be_bytes(), &[0, 0, 0, 0, 0, 0, 0, 1, 9, 9, 9, 9]]
     {
         let restored = Server::restore(&reach, Bytes::from(rest.to_vec()));
-        assert_eq!(restored.err(), Some(InvalidCheckpoint), "{rest:?}");
+        assert!(restored.is_err(), "{rest:?}");
     }
     let endless = Bytes::from([&1_u32.to_be_bytes()[..], &u64::MAX.to_be_bytes()[..]].concat());
     assert!(Server::restore(&endless, Bytes::from(vec![0; 100])).is_err());
