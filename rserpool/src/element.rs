@@ -46,7 +46,7 @@ use crate::{
 /// #     session.close().await;
 /// # });
 /// let mut session = element.accept().await?;
-/// while let Some(event) = session.recv().await? {
+/// while let Ok(event) = session.recv().await {
 ///     if let ElementEvent::Message(message) = event {
 ///         session.send(message.ppid, message.payload).await?;
 ///     }

@@ -14,7 +14,7 @@ use rserpool_proto::wire::{PoolElement, PoolHandle, Ppid, TransportAddress, User
 
 use crate::Network;
 use crate::log::warn_limited;
-use crate::session::data;
+use crate::session::{SessionClosed, SessionSendError, data};
 use crate::timer::LazyTimer;
 use crate::transport::{Connection, Event, SendError};
 
@@ -34,13 +34,7 @@ pub struct ElementSession {
     /// The first message, if it was read before the session was established.
     first: Option<UserMessage>,
     /// The reason for the end of the session, if it is over.
-    end: Option<End>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum End {
-    Closed,
-    Lost(io::ErrorKind),
+    end: Option<SessionClosed>,
 }
 
 /// Event of an [`ElementSession`].
@@ -83,16 +77,16 @@ impl ElementSession {
         self.connection.peer()
     }
 
-    /// Waits for the next event. Returns `None` after the pool user closed the session.
+    /// Waits for the next event.
     ///
     /// # Errors
     ///
-    /// Returns an error if the connection to the pool user broke.
+    /// Returns an error if the session is over.
     ///
     /// # Cancel safety
     ///
     /// If the future is dropped, no event is lost.
-    pub async fn recv(&mut self) -> io::Result<Option<ElementEvent>> {
+    pub async fn recv(&mut self) -> Result<ElementEvent, SessionClosed> {
         poll_fn(|cx| self.poll_recv(cx)).await
     }
 
@@ -100,13 +94,11 @@ impl ElementSession {
     ///
     /// # Errors
     ///
-    /// Returns an error if the connection to the pool user broke.
-    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<ElementEvent>>> {
+    /// Returns an error if the session is over.
+    pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<ElementEvent, SessionClosed>> {
         for _ in 0..BUDGET {
-            match self.end {
-                Some(End::Closed) => return Poll::Ready(Ok(None)),
-                Some(End::Lost(kind)) => return Poll::Ready(Err(kind.into())),
-                None => {}
+            if let Some(end) = &self.end {
+                return Poll::Ready(Err(end.clone()));
             }
             let event = match self.first.take() {
                 Some(first) => Event::Message(first),
@@ -121,13 +113,13 @@ impl ElementSession {
                     }
                     match incoming {
                         Incoming::Data(message) => {
-                            return Poll::Ready(Ok(Some(ElementEvent::Message(message))));
+                            return Poll::Ready(Ok(ElementEvent::Message(message)));
                         }
                         Incoming::CookieEcho(cookie) => {
-                            return Poll::Ready(Ok(Some(ElementEvent::CookieEcho(cookie))));
+                            return Poll::Ready(Ok(ElementEvent::CookieEcho(cookie)));
                         }
                         Incoming::BusinessCard(card) => {
-                            return Poll::Ready(Ok(Some(ElementEvent::BusinessCard(card))));
+                            return Poll::Ready(Ok(ElementEvent::BusinessCard(card)));
                         }
                         Incoming::Heartbeat | Incoming::HeartbeatReply => {}
                         Incoming::Cookie(_) => {
@@ -144,14 +136,11 @@ impl ElementSession {
                 }
                 Event::SendFailed(message) if message.ppid == Ppid::ASAP => {}
                 Event::SendFailed(message) => {
-                    return Poll::Ready(Ok(Some(ElementEvent::NotDelivered(message))));
+                    return Poll::Ready(Ok(ElementEvent::NotDelivered(message)));
                 }
                 Event::Established { .. } => {}
-                Event::Closed => self.end = Some(End::Closed),
-                Event::Lost(error) => {
-                    self.end = Some(End::Lost(error.kind()));
-                    return Poll::Ready(Err(error));
-                }
+                Event::Closed => self.end = Some(SessionClosed::ByPeer),
+                Event::Lost(error) => self.end = Some(SessionClosed::Lost(error.kind())),
             }
         }
         cx.waker().wake_by_ref();
@@ -174,7 +163,11 @@ impl ElementSession {
     /// # Cancel safety
     ///
     /// If the future is dropped before it is ready, the message was not sent.
-    pub async fn send(&mut self, ppid: Ppid, payload: impl Into<Bytes>) -> Result<(), SendError> {
+    pub async fn send(
+        &mut self,
+        ppid: Ppid,
+        payload: impl Into<Bytes>,
+    ) -> Result<(), SessionSendError> {
         self.send_message(UserMessage::new(ppid, payload)).await
     }
 
@@ -188,7 +181,7 @@ impl ElementSession {
     /// # Cancel safety
     ///
     /// If the future is dropped before it is ready, the message was not sent.
-    pub async fn send_message(&mut self, message: UserMessage) -> Result<(), SendError> {
+    pub async fn send_message(&mut self, message: UserMessage) -> Result<(), SessionSendError> {
         self.transmit(data(message)?).await
     }
 
@@ -203,7 +196,7 @@ impl ElementSession {
     /// # Cancel safety
     ///
     /// If the future is dropped before it is ready, the cookie was not sent.
-    pub async fn send_cookie(&mut self, cookie: impl Into<Bytes>) -> Result<(), SendError> {
+    pub async fn send_cookie(&mut self, cookie: impl Into<Bytes>) -> Result<(), SessionSendError> {
         let cookie = cookie.into();
         let length = cookie.len();
         let message = asap::Message::from(asap::Cookie { cookie: Cookie(cookie) });
@@ -227,16 +220,16 @@ impl ElementSession {
         &mut self,
         pool_handle: PoolHandle,
         elements: Vec<PoolElement>,
-    ) -> Result<(), SendError> {
+    ) -> Result<(), SessionSendError> {
         let length = elements.len() * 64;
         let message = asap::Message::from(BusinessCard { pool_handle, elements });
         let payload = message.encode().map_err(|_| SendError::TooLong { length, limit: 65_535 })?;
         self.transmit(UserMessage::new(Ppid::ASAP, payload)).await
     }
 
-    async fn transmit(&mut self, message: UserMessage) -> Result<(), SendError> {
-        if self.end.is_some() {
-            return Err(SendError::NotConnected);
+    async fn transmit(&mut self, message: UserMessage) -> Result<(), SessionSendError> {
+        if let Some(end) = &self.end {
+            return Err(end.clone().into());
         }
         poll_fn(|cx| self.connection.poll_ready(cx)).await;
         let result = self.connection.send(message);
@@ -246,7 +239,13 @@ impl ElementSession {
             Poll::Ready(())
         })
         .await;
-        result
+        match result {
+            // The next event reports the end.
+            Err(SendError::NotConnected) => {
+                Err(SessionClosed::Lost(io::ErrorKind::NotConnected).into())
+            }
+            result => Ok(result?),
+        }
     }
 
     /// Closes the session in good order, after all messages are written. The pool user does not

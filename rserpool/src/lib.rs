@@ -28,7 +28,7 @@
 //!     element.registered().await?;
 //!     tokio::spawn(async move {
 //!         let mut session = element.accept().await.expect("the element runs");
-//!         while let Ok(Some(event)) = session.recv().await {
+//!         while let Ok(event) = session.recv().await {
 //!             if let ElementEvent::Message(message) = event {
 //!                 let _ = session.send(message.ppid, message.payload).await;
 //!             }
@@ -183,7 +183,7 @@ pub use service::{
     requests::{NoRoom, RequestConfig, RequestError, RequestEvent, RequestSession},
     serve::Stopping,
 };
-pub use session::{Session, SessionClosed};
+pub use session::{Session, SessionClosed, SessionSendError};
 pub use subscription::{PoolChange, Subscription};
 pub use user::PoolUser;
 

@@ -50,7 +50,7 @@ const MAX_RECEIVED: usize = 64;
 /// # tokio::spawn(async move {
 /// #     while let Ok(mut session) = element.accept().await {
 /// #         tokio::spawn(async move {
-/// #             while let Ok(Some(event)) = session.recv().await {
+/// #             while let Ok(event) = session.recv().await {
 /// #                 if let rserpool::ElementEvent::Message(message) = event {
 /// #                     let _ = session.send(message.ppid, message.payload).await;
 /// #                 }

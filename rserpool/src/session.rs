@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
+use std::io;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// # tokio::spawn(async move {
 /// #     while let Ok(mut session) = element.accept().await {
 /// #         tokio::spawn(async move {
-/// #             while let Ok(Some(event)) = session.recv().await {
+/// #             while let Ok(event) = session.recv().await {
 /// #                 if let rserpool::ElementEvent::Message(message) = event {
 /// #                     let _ = session.send(message.ppid, message.payload).await;
 /// #                 }
@@ -88,16 +89,29 @@ pub struct Session {
     end: Option<SessionClosed>,
 }
 
-/// Error of a [`Session`]: the reason for its end, or a message that cannot be sent.
+/// The reason why a session is over, at either of its ends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionClosed {
-    /// The element closed the session in good order.
-    #[error("the pool element closed the session")]
-    ByElement,
-    /// No element can continue the session.
+    /// The other end closed the session in good order.
+    #[error("the other end closed the session")]
+    ByPeer,
+    /// No element can continue the session. Reported to the pool user.
     #[error(transparent)]
     Failed(#[from] SessionError),
+    /// The connection to the pool user broke, which may fail over to another element. Reported to
+    /// the element.
+    #[error("the connection to the pool user is lost: {0}")]
+    Lost(io::ErrorKind),
+}
+
+/// Error of sending a message in a session.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionSendError {
+    /// The session is over.
+    #[error(transparent)]
+    Closed(#[from] SessionClosed),
     /// The message cannot be sent. The session continues.
     #[error(transparent)]
     Message(#[from] SendError),
@@ -216,7 +230,7 @@ impl Session {
         &mut self,
         pool_handle: PoolHandle,
         elements: Vec<PoolElement>,
-    ) -> Result<(), SessionClosed> {
+    ) -> Result<(), SessionSendError> {
         let encoded = asap::Message::from(BusinessCard { pool_handle, elements }).encode();
         let limit = usize::from(u16::MAX);
         let payload = encoded
@@ -271,7 +285,7 @@ impl Session {
         &mut self,
         ppid: Ppid,
         payload: impl Into<Bytes>,
-    ) -> Result<(), SessionClosed> {
+    ) -> Result<(), SessionSendError> {
         self.send_message(UserMessage::new(ppid, payload)).await
     }
 
@@ -285,7 +299,7 @@ impl Session {
     /// # Cancel safety
     ///
     /// If the future is dropped before it is ready, the message was not sent.
-    pub async fn send_message(&mut self, message: UserMessage) -> Result<(), SessionClosed> {
+    pub async fn send_message(&mut self, message: UserMessage) -> Result<(), SessionSendError> {
         let mut message = Some(data(message)?);
         poll_fn(|cx| self.poll_send(cx, &mut message)).await
     }
@@ -296,13 +310,13 @@ impl Session {
         &mut self,
         cx: &mut Context<'_>,
         message: &mut Option<UserMessage>,
-    ) -> Poll<Result<(), SessionClosed>> {
+    ) -> Poll<Result<(), SessionSendError>> {
         loop {
             // Events meanwhile are buffered for `recv`, up to a limit.
             let room = self.events.len() < MAX_EVENTS;
             let waiting = !room || self.drive(cx).is_pending();
             if let Some(end) = &self.end {
-                return Poll::Ready(Err(end.clone()));
+                return Poll::Ready(Err(end.clone().into()));
             }
             let unread = |event: &Event| matches!(event, Event::FailoverCompleted { .. });
             if !self.machine.is_connected() || self.events.iter().any(unread) {
@@ -474,7 +488,7 @@ impl Session {
             Output::Close { connection, .. } => {
                 self.connection.take_if(|(name, _)| *name == connection);
             }
-            Output::Event(Event::Closed) => self.end = Some(SessionClosed::ByElement),
+            Output::Event(Event::Closed) => self.end = Some(SessionClosed::ByPeer),
             Output::Event(Event::Failed(error)) => self.end = Some(error.into()),
             Output::Event(event) => self.events.push_back(event),
         }

@@ -66,7 +66,7 @@ impl Service for Echo {
 async fn echo(mut element: PoolElement) {
     while let Ok(mut session) = element.accept().await {
         tokio::spawn(async move {
-            while let Ok(Some(event)) = session.recv().await {
+            while let Ok(event) = session.recv().await {
                 if let ElementEvent::Message(message) = event {
                     let _ = session.send(message.ppid, message.payload).await;
                 }

@@ -78,7 +78,7 @@ async fn start_server(
 /// sum. The cookie contains the sum.
 async fn add_up(mut session: ElementSession) {
     let mut sum = 0_u64;
-    while let Ok(Some(event)) = session.recv().await {
+    while let Ok(event) = session.recv().await {
         match event {
             ElementEvent::CookieEcho(cookie) => {
                 sum = cookie[..].try_into().map_or(0, u64::from_be_bytes);

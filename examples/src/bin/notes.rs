@@ -88,7 +88,7 @@ async fn start_server(
 async fn serve(mut session: ElementSession, seal: Arc<Seal>) -> anyhow::Result<()> {
     let mut notes: BTreeMap<String, String> = BTreeMap::new();
     let mut lineage = Lineage::new();
-    while let Some(event) = session.recv().await? {
+    while let Ok(event) = session.recv().await {
         match event {
             ElementEvent::CookieEcho(cookie) => {
                 // A cookie that is forged, foreign or too old is refused with an error.

@@ -25,7 +25,7 @@ async fn own_runtime(network: Network) -> anyhow::Result<()> {
     println!("{} joined the pool, on our own runtime", element.registered().await?);
     ours.runtime().spawn(Box::pin(async move {
         let Ok(mut session) = element.accept().await else { return };
-        while let Ok(Some(event)) = session.recv().await {
+        while let Ok(event) = session.recv().await {
             if let ElementEvent::Message(message) = event {
                 let _ = session.send(message.ppid, message.payload).await;
             }

@@ -89,7 +89,7 @@ async fn talk(mut session: Session) -> anyhow::Result<()> {
                     }
                 }
                 Ok(_) => {}
-                Err(SessionClosed::ByElement) => {
+                Err(SessionClosed::ByPeer) => {
                     notify!("-- closed by the server");
                     return Ok(());
                 }

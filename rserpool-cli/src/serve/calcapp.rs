@@ -158,10 +158,7 @@ pub(crate) async fn serve(
     let mut job: Option<Job<'_>> = None;
     loop {
         let event = tokio::select! {
-            event = session.recv() => match event? {
-                Some(event) => event,
-                None => return Ok(()),
-            },
+            event = session.recv() => event?,
             () = tokio::time::sleep(TICK), if job.is_some() => {
                 if let Some(running) = &mut job
                     && !compute(running, &mut session).await?

@@ -15,10 +15,8 @@ pub(crate) async fn serve(mut session: ElementSession) -> Result<(), Broken> {
         let block: Bytes = characters.by_ref().take(BLOCK).collect();
         session.send(Ppid::NONE, block).await?;
         // The content of the client's messages is ignored; only the end of the session counts.
-        if let std::task::Poll::Ready(event) = futures::poll!(std::pin::pin!(session.recv()))
-            && event?.is_none()
-        {
-            return Ok(());
+        if let std::task::Poll::Ready(event) = futures::poll!(std::pin::pin!(session.recv())) {
+            event?;
         }
     }
 }

@@ -6,6 +6,7 @@ use super::Broken;
 
 /// Receives messages and ignores them.
 pub(crate) async fn serve(mut session: ElementSession) -> Result<(), Broken> {
-    while session.recv().await?.is_some() {}
-    Ok(())
+    loop {
+        session.recv().await?;
+    }
 }

@@ -6,10 +6,9 @@ use super::Broken;
 
 /// Sends each message back unchanged. There is no state to hand over.
 pub(crate) async fn serve(mut session: ElementSession) -> Result<(), Broken> {
-    while let Some(event) = session.recv().await? {
-        if let ElementEvent::Message(message) = event {
+    loop {
+        if let ElementEvent::Message(message) = session.recv().await? {
             session.send(message.ppid, message.payload).await?;
         }
     }
-    Ok(())
 }

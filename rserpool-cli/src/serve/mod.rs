@@ -18,10 +18,9 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use rserpool::cookie::{KeyRing, Seal};
 use rserpool::proto::wire::ErrorCause;
-use rserpool::transport::SendError;
 use rserpool::{
     ElementControl, ElementSession, JoinError, PolicyParameters, PoolElement, PoolElementId,
-    PoolHandle, ServiceConfig,
+    PoolHandle, ServiceConfig, SessionClosed, SessionSendError,
 };
 use serde_json::json;
 use tokio::sync::watch;
@@ -126,19 +125,21 @@ impl Service {
             Self::Counter => Ok(()),
         };
         match result {
-            Ok(()) => tracing::info!(%peer, "session ended"),
+            Ok(()) | Err(Broken::Closed(SessionClosed::ByPeer)) => {
+                tracing::info!(%peer, "session ended");
+            }
             Err(error) => tracing::info!(%peer, %error, "session broke"),
         }
     }
 }
 
-/// Error that ends a session early.
+/// The reason for the end of a session.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Broken {
-    #[error("connection to the client lost: {0}")]
-    Lost(#[from] std::io::Error),
-    #[error("cannot send: {0}")]
-    Send(#[from] SendError),
+    #[error(transparent)]
+    Closed(#[from] SessionClosed),
+    #[error(transparent)]
+    Send(#[from] SessionSendError),
     #[error("the client does not keep to the protocol: {0}")]
     Protocol(&'static str),
 }

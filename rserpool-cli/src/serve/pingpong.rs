@@ -19,8 +19,8 @@ const COOKIE_MARK: &[u8; 8] = b"<PP-TD1>";
 /// Answers pings until the client closes the session.
 pub(crate) async fn serve(mut session: ElementSession) -> Result<(), Broken> {
     let mut reply = 1;
-    while let Some(event) = session.recv().await? {
-        match event {
+    loop {
+        match session.recv().await? {
             ElementEvent::CookieEcho(cookie) => {
                 reply = read_cookie(&cookie).ok_or(Broken::Protocol("invalid cookie"))?;
             }
@@ -34,7 +34,6 @@ pub(crate) async fn serve(mut session: ElementSession) -> Result<(), Broken> {
             _ => {}
         }
     }
-    Ok(())
 }
 
 fn read_cookie(cookie: &[u8]) -> Option<u64> {

@@ -63,7 +63,7 @@ pub async fn futures_may_be_dropped_wherever_they_wait(network: Network) {
         // The session is served in the same task; dropping `accept` does not lose a session.
         let mut session = impatiently!(&servers, element.accept()).expect("it runs");
         let mut count = 0_u32;
-        while let Ok(Some(event)) = impatiently!(&servers, session.recv()) {
+        while let Ok(event) = impatiently!(&servers, session.recv()) {
             let ElementEvent::Message(message) = event else { continue };
             count += 1;
             let cookie = count.to_be_bytes().to_vec();
@@ -125,7 +125,7 @@ pub async fn an_opening_that_is_given_up_leaves_no_session(network: Network) {
     network.runtime().spawn(Box::pin(async move {
         // Each session is served until its user closes it.
         let serve = |mut session: ElementSession, _| async move {
-            while let Ok(Some(_)) = session.recv().await {}
+            while session.recv().await.is_ok() {}
         };
         let grace = Duration::from_secs(5);
         let _ = tell.send(element.serve_sessions(serve, stopping, grace).await);
@@ -256,11 +256,11 @@ pub async fn an_end_that_is_given_up_is_an_end(network: Network) {
         let mut element = start().await;
         let (ours, mut theirs) = session(&user, &mut element).await;
         give_up(&network, polls, ours.close()).await;
-        while let Ok(Some(_)) = theirs.recv().await {}
+        while theirs.recv().await.is_ok() {}
         let (mut ours, theirs) = session(&user, &mut element).await;
         give_up(&network, polls, theirs.close()).await;
         match ours.recv().await {
-            Err(SessionClosed::ByElement) | Ok(Event::FailoverStarted { .. }) => {}
+            Err(SessionClosed::ByPeer) | Ok(Event::FailoverStarted { .. }) => {}
             other => panic!("neither closed nor aborted: {other:?}"),
         }
         drop(ours);
@@ -269,7 +269,7 @@ pub async fn an_end_that_is_given_up_is_an_end(network: Network) {
 
         let element = start().await;
         let serve = |mut session: ElementSession, _| async move {
-            while let Ok(Some(_)) = session.recv().await {}
+            while session.recv().await.is_ok() {}
         };
         let mut serving = Box::pin(element.serve_sessions(
             serve,

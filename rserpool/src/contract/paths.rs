@@ -12,7 +12,7 @@ use super::pause;
 use super::service::{new_user, pool, start_registrar};
 use super::transport::{connect, event, message, send};
 use crate::transport::{Connection, Endpoint, Event, Paths, Purpose, SendError};
-use crate::{ElementEvent, Network, PoolElement, SessionClosed};
+use crate::{ElementEvent, Network, PoolElement, SessionSendError};
 
 const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
 const TWO: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
@@ -244,9 +244,9 @@ pub async fn sessions_tell_what_was_not_delivered(network: Network) {
     let given_up = loop {
         let next = select(Box::pin(theirs.recv()), Box::pin(ours.recv()));
         match next.await {
-            Either::Left((Ok(Some(ElementEvent::NotDelivered(message))), _)) => break message,
+            Either::Left((Ok(ElementEvent::NotDelivered(message)), _)) => break message,
             // What is left of the bulk.
-            Either::Left((Ok(Some(ElementEvent::Message(_))), _)) => {}
+            Either::Left((Ok(ElementEvent::Message(_)), _)) => {}
             Either::Left((other, _)) => panic!("{other:?}"),
             Either::Right((message, _)) => drop(message.expect("it lives")),
         }
@@ -285,15 +285,15 @@ pub async fn sessions_choose_streams_and_order(network: Network) {
     };
     ours.send_message(on(3, true)).await.expect("it lives");
     match theirs.recv().await.expect("it lives") {
-        Some(ElementEvent::Message(message)) => assert_eq!(message, on(3, true)),
+        ElementEvent::Message(message) => assert_eq!(message, on(3, true)),
         other => panic!("{other:?}"),
     }
     theirs.send_message(on(5, false)).await.expect("it lives");
     assert!(matches!(ours.recv().await, Ok(SessionEvent::Connected(_))));
     assert_eq!(ours.recv().await, Ok(SessionEvent::Message(on(5, false))));
     let none = SendError::NoStream { stream: 60_000, streams: 16 };
-    assert_eq!(ours.send_message(on(60_000, false)).await, Err(SessionClosed::Message(none)));
-    assert_eq!(theirs.send_message(on(60_000, false)).await, Err(none));
+    assert_eq!(ours.send_message(on(60_000, false)).await, Err(SessionSendError::Message(none)));
+    assert_eq!(theirs.send_message(on(60_000, false)).await, Err(none.into()));
     ours.send(Ppid(7), b"still".as_slice()).await.expect("it lives");
-    assert!(matches!(theirs.recv().await, Ok(Some(ElementEvent::Message(_)))));
+    assert!(matches!(theirs.recv().await, Ok(ElementEvent::Message(_))));
 }

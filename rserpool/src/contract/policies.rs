@@ -74,7 +74,7 @@ pub async fn weights_hold_however_a_pool_is_used(network: Network) {
         network.runtime().spawn(Box::pin(async move {
             while let Ok(mut session) = element.accept().await {
                 runtime.spawn(Box::pin(async move {
-                    while let Ok(Some(event)) = session.recv().await {
+                    while let Ok(event) = session.recv().await {
                         if let ElementEvent::Message(message) = event {
                             let _ = session.send(message.ppid, message.payload).await;
                         }

@@ -22,7 +22,7 @@ use super::transport::{event, message, send};
 use crate::transport::{self, Memory, Purpose, SendError, Tcp, Transport};
 use crate::{
     Correspondent, ElementEvent, ElementSession, MessengerError, Network, PoolChange, PoolElement,
-    PoolUser, Registrar, SentToAll, Session, SessionClosed,
+    PoolUser, Registrar, SentToAll, Session, SessionClosed, SessionSendError,
 };
 
 pub(super) fn pool() -> PoolHandle {
@@ -78,7 +78,7 @@ pub(super) struct Counter {
 
 async fn count(mut session: ElementSession) {
     let mut count = 0_u64;
-    while let Ok(Some(event)) = session.recv().await {
+    while let Ok(event) = session.recv().await {
         match event {
             ElementEvent::CookieEcho(cookie) => {
                 count = u64::from_be_bytes(cookie[..].try_into().expect("our own cookie"));
@@ -228,7 +228,7 @@ pub async fn a_program_may_be_an_element_and_a_user(network: Network) {
     network.runtime().spawn(Box::pin(async move {
         let mut asked = element.accept().await.expect("it runs");
         let mut counter = inner.open(pool()).await.expect("the pool has an element");
-        while let Ok(Some(ElementEvent::Message(message))) = asked.recv().await {
+        while let Ok(ElementEvent::Message(message)) = asked.recv().await {
             counter.send(message.ppid, message.payload).await.expect("it lives");
             let counted = loop {
                 if let Event::Message(message) = counter.recv().await.expect("it lives") {
@@ -276,8 +276,9 @@ pub async fn data_are_not_sent_as_control(network: Network) {
     let (mut session, mut accepted) = (session.expect("it is there"), accepted.expect("it runs"));
     let cookie = b"\x0b\0\0\x08\0\x0d\0\x04".as_slice();
     let refused = session.send(Ppid::ASAP, cookie).await;
-    assert_eq!(refused, Err(SessionClosed::Message(SendError::Reserved)));
-    assert_eq!(accepted.send(Ppid::ASAP, cookie).await, Err(SendError::Reserved));
+    assert_eq!(refused, Err(SessionSendError::Message(SendError::Reserved)));
+    let refused = accepted.send(Ppid::ASAP, cookie).await;
+    assert_eq!(refused, Err(SessionSendError::Message(SendError::Reserved)));
     let mut messenger = user.messenger(pool()).expect("a dialler");
     let refused = messenger.send(UserMessage::new(Ppid::ASAP, cookie)).await;
     assert!(matches!(refused, Err(MessengerError::Message(SendError::Reserved))), "{refused:?}");
@@ -455,7 +456,7 @@ pub async fn elements_are_chosen_and_named_and_answers_forgotten(network: Networ
         let others = user.resolve(pool(), ResolveOptions::default()).await.expect("there");
         session.send_business_card(pool(), others.clone()).await.expect("it lives");
         let card = BusinessCard { pool_handle: pool(), elements: others };
-        assert_eq!(accepted.recv().await.expect("alive"), Some(ElementEvent::BusinessCard(card)));
+        assert_eq!(accepted.recv().await.expect("alive"), ElementEvent::BusinessCard(card));
     }
     let refused = user.open_with(pool(), choose(9)).await.expect_err("there is no such");
     assert_eq!(refused, SessionError::NotReached(PoolElementId(9)));

@@ -18,6 +18,7 @@ use rserpool_proto::wire::Ppid;
 use crate::cookie::{Lineage, Seal};
 use crate::element::PoolElement;
 use crate::element_session::{ElementEvent, ElementSession};
+use crate::session::{SessionClosed, SessionSendError};
 use crate::transport::SendError;
 use serve::Stopping;
 
@@ -160,16 +161,17 @@ impl<S: Service> Served<S> {
                 yield_now().await;
             }
             let event = poll_fn(|cx| match stopping.poll_unpin(cx) {
-                Poll::Ready(()) => Poll::Ready(Ok(None)),
-                Poll::Pending => self.session.poll_recv(cx),
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => self.session.poll_recv(cx).map(Some),
             });
-            let sent = match event.await {
+            let Some(event) = event.await else { return };
+            let sent = match event {
                 // A cookie must be the first message. A later one would undo the requests since.
-                Ok(Some(ElementEvent::CookieEcho(_))) if handled > 1 => {
+                Ok(ElementEvent::CookieEcho(_)) if handled > 1 => {
                     return tracing::warn!(%peer, "session closed: cookie after the first message");
                 }
-                Ok(Some(ElementEvent::BusinessCard(_) | ElementEvent::NotDelivered(_))) => Ok(()),
-                Ok(Some(ElementEvent::CookieEcho(cookie))) => {
+                Ok(ElementEvent::BusinessCard(_) | ElementEvent::NotDelivered(_)) => Ok(()),
+                Ok(ElementEvent::CookieEcho(cookie)) => {
                     match self.take_over(&cookie) {
                         Ok(taken) => (machine, lineage) = taken,
                         Err(reason) => {
@@ -179,7 +181,7 @@ impl<S: Service> Served<S> {
                     }
                     Ok(())
                 }
-                Ok(Some(ElementEvent::Message(message))) if message.ppid == self.config.ppid => {
+                Ok(ElementEvent::Message(message)) if message.ppid == self.config.ppid => {
                     match machine.handle_message(message.payload) {
                         Ok(Action::Begin(request)) => match self.service.restore(&initial) {
                             Ok(()) => self.handle(&mut machine, &mut lineage, request).await,
@@ -201,9 +203,8 @@ impl<S: Service> Served<S> {
                         }
                     }
                 }
-                Ok(Some(ElementEvent::Message(_))) => Ok(()),
-                // The client closed the session, or the server is to stop.
-                Ok(None) => return,
+                Ok(ElementEvent::Message(_)) => Ok(()),
+                Err(SessionClosed::ByPeer) => return,
                 Err(error) => return tracing::debug!(%peer, %error, "session lost"),
             };
             if let Err(error) = sent {
@@ -225,7 +226,7 @@ impl<S: Service> Served<S> {
         machine: &mut Server,
         lineage: &mut Lineage,
         request: Bytes,
-    ) -> Result<(), SendError> {
+    ) -> Result<(), SessionSendError> {
         let reply = self.service.handle(request).await;
         let message = machine.finish(reply);
         if machine.since_checkpoint() >= self.config.checkpoint_every {
@@ -234,7 +235,7 @@ impl<S: Service> Served<S> {
                 // The cookie is sent before the reply, so that the next server knows everything
                 // that the client has seen.
                 Ok(cookie) => match self.session.send_cookie(cookie).await {
-                    Err(error @ SendError::TooLong { .. }) => {
+                    Err(error @ SessionSendError::Message(SendError::TooLong { .. })) => {
                         return self.refuse(machine, &error).await;
                     }
                     sent => sent?,
@@ -244,7 +245,9 @@ impl<S: Service> Served<S> {
         }
         match self.session.send(self.config.ppid, message).await {
             // Another server could not send it either.
-            Err(error @ SendError::TooLong { .. }) => self.refuse(machine, &error).await,
+            Err(error @ SessionSendError::Message(SendError::TooLong { .. })) => {
+                self.refuse(machine, &error).await
+            }
             sent => sent,
         }
     }
@@ -253,7 +256,7 @@ impl<S: Service> Served<S> {
         &mut self,
         machine: &mut Server,
         error: &(dyn std::error::Error + Sync),
-    ) -> Result<(), SendError> {
+    ) -> Result<(), SessionSendError> {
         tracing::error!(%error, "the session cannot go on");
         let refusal = machine.refuse_state();
         self.session.send(self.config.ppid, refusal).await

@@ -10,7 +10,7 @@ use rserpool_proto::session::{Event, SessionConfig};
 use rserpool_proto::wire::{PoolElementId, Ppid, UserMessage};
 
 use crate::cookie::clear_part;
-use crate::session::{Session, SessionClosed};
+use crate::session::{Session, SessionClosed, SessionSendError};
 use crate::transport::SendError;
 
 /// A session of requests and replies with a pool of [`Service`](crate::Service)s. As far as its
@@ -294,12 +294,11 @@ impl RequestSession {
                 Poll::Ready(Ok(())) => {
                     self.to_send.pop_front();
                 }
-                Poll::Ready(Err(SessionClosed::Message(error))) => {
-                    self.over = Some(RequestError::Request(error));
-                    return Poll::Ready(());
-                }
-                Poll::Ready(Err(closed)) => {
-                    self.over = Some(closed.into());
+                Poll::Ready(Err(error)) => {
+                    self.over = Some(match error {
+                        SessionSendError::Message(error) => RequestError::Request(error),
+                        SessionSendError::Closed(closed) => closed.into(),
+                    });
                     return Poll::Ready(());
                 }
                 Poll::Pending => break,

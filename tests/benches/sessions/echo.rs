@@ -16,7 +16,7 @@ const ECHOES: u32 = 20_000;
 
 /// Sends back what comes.
 pub async fn serve(mut session: ElementSession) {
-    while let Ok(Some(event)) = session.recv().await {
+    while let Ok(event) = session.recv().await {
         if let ElementEvent::Message(message) = event
             && session.send(message.ppid, message.payload).await.is_err()
         {
