@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::peers::{Link, Status};
+use super::peers::Link;
 use super::shares::Limit;
 use super::{Event, Registrar, Timer};
 use crate::wire::{Ppid, RegistrarId, TransportAddress};
@@ -171,7 +171,7 @@ impl Registrar {
         }
         peer.stale = true;
         let address = peer.transport.clone();
-        let lost = peer.connection.is_none() && peer.status != Status::Inactive;
+        let lost = peer.connection.is_none() && !peer.state.is_inactive();
         let again = link.peer.is_some() && (lost || *event == ConnectionEvent::Lost);
         if downloading {
             self.abandon_download(now, identifier);

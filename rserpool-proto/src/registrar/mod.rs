@@ -10,6 +10,7 @@ mod leave;
 mod links;
 mod membership;
 mod mentor;
+mod peer_state;
 mod peers;
 mod presence;
 mod registration;

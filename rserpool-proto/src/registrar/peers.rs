@@ -1,10 +1,11 @@
 //! The other registrars of the operational scope: the peer list, presence, and the detection of
 //! failures (RFC 5353 section 3.4).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::time::Instant;
 
+use super::peer_state::PeerState;
 use super::shares::Limit;
 use super::table::Page;
 use super::{Event, Registrar, Timer};
@@ -34,7 +35,7 @@ pub(super) struct Peer {
     pub(super) connection: Option<ConnectionId>,
     /// The time at which its last message was received, or at which the wait for one began.
     pub(super) last_heard: Instant,
-    pub(super) status: Status,
+    pub(super) state: PeerState,
     /// The host that it sent from, or that named it.
     pub(super) host: Option<IpAddr>,
     /// The download of its elements.
@@ -50,23 +51,6 @@ pub(super) struct Download {
     pub(super) connection: ConnectionId,
     /// The number of elements received so far.
     pub(super) elements: usize,
-}
-
-/// State of a peer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Status {
-    Active,
-    /// Silent for too long, and asked for its presence.
-    Suspected,
-    /// Dead, and to be taken over by this registrar; these peers have yet to agree (RFC 5353
-    /// section 3.5.1).
-    TakingOver {
-        pending: BTreeSet<RegistrarId>,
-        /// Number of requests so far.
-        asked: u32,
-    },
-    /// Dead, according to another registrar that takes over its elements.
-    Inactive,
 }
 
 /// A connection to a peer, or to an address where one is expected.
@@ -127,10 +111,8 @@ impl Peers {
 
     /// Returns the active peers, and the connections to them.
     pub(super) fn active(&self) -> impl Iterator<Item = (RegistrarId, ConnectionId)> {
-        self.known.iter().filter_map(|(identifier, peer)| match peer.status {
-            Status::Active | Status::Suspected => Some((*identifier, peer.connection?)),
-            Status::TakingOver { .. } | Status::Inactive => None,
-        })
+        let alive = self.known.iter().filter(|(_, peer)| peer.state.is_alive());
+        alive.filter_map(|(identifier, peer)| Some((*identifier, peer.connection?)))
     }
 
     /// Returns the connections to all peers, including those that seem to be dead, since they may
@@ -300,7 +282,7 @@ impl Registrar {
             transport: None,
             connection: None,
             last_heard: now,
-            status: Status::Active,
+            state: PeerState::default(),
             host,
             download: None,
             stale: true,
@@ -344,16 +326,14 @@ impl Registrar {
     /// Returns whether a peer sent a message recently, so that it cannot be considered dead.
     pub(super) fn is_heard(&self, now: Instant, identifier: RegistrarId) -> bool {
         self.peers.known.get(&identifier).is_some_and(|peer| {
-            peer.status == Status::Active
-                && now < peer.last_heard + self.config.heartbeat().max_last_heard
+            peer.state.is_active() && now < peer.last_heard + self.config.heartbeat().max_last_heard
         })
     }
 
     pub(super) fn heard(&mut self, now: Instant, identifier: RegistrarId) {
         let Some(peer) = self.peers.known.get_mut(&identifier) else { return };
         peer.last_heard = now;
-        if peer.status == Status::Suspected {
-            peer.status = Status::Active;
+        if peer.state.hear() {
             self.timers.set(Timer::Peer(identifier), now + self.config.heartbeat().max_last_heard);
         }
     }

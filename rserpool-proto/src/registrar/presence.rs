@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use rand::RngExt;
 
-use super::peers::Status;
+use super::peer_state::TimerAction;
 use super::{Registrar, Timer};
 use crate::ConnectionId;
 use crate::compatibility::ENRP_PORT;
@@ -89,9 +89,8 @@ impl Registrar {
         {
             peer.transport = Some(server.transport);
         }
-        if matches!(peer.status, Status::TakingOver { .. } | Status::Inactive) {
-            // The peer is alive, whichever registrar wanted its elements (RFC 5353 section 3.5.1).
-            peer.status = Status::Active;
+        // RFC 5353 section 3.5.1.
+        if peer.state.revive() {
             self.timers.set(Timer::Peer(sender), now + self.config.heartbeat().max_last_heard);
         }
         if presence.reply_required {
@@ -139,13 +138,9 @@ impl Registrar {
     pub(super) fn handle_peer_timer(&mut self, now: Instant, identifier: RegistrarId) {
         let Some(peer) = self.peers.known.get_mut(&identifier) else { return };
         let silent_from = peer.last_heard + self.config.heartbeat().max_last_heard;
-        match &peer.status {
-            Status::Active if now < silent_from => {
-                self.timers.set(Timer::Peer(identifier), silent_from);
-            }
-            Status::Active | Status::Inactive => {
-                // A dead peer that no registrar took over is supervised again.
-                peer.status = Status::Suspected;
+        match peer.state.handle_timer(now < silent_from) {
+            TimerAction::Wait => self.timers.set(Timer::Peer(identifier), silent_from),
+            TimerAction::Ask => {
                 let deadline = now + self.config.heartbeat().max_no_response;
                 self.timers.set(Timer::Peer(identifier), deadline);
                 match (peer.connection, peer.transport.clone()) {
@@ -154,8 +149,8 @@ impl Registrar {
                     (None, None) => {}
                 }
             }
-            Status::Suspected => self.handle_peer_dead(now, identifier),
-            Status::TakingOver { .. } => self.begin_takeover(now, identifier),
+            TimerAction::Dead => self.handle_peer_dead(now, identifier),
+            TimerAction::AskAgain => self.begin_takeover(now, identifier),
         }
     }
 

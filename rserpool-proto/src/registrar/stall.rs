@@ -6,7 +6,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::peers::Status;
 use super::{Event, Registrar, Timer};
 use crate::Machine;
 use crate::handlespace::ElementKey;
@@ -94,10 +93,8 @@ impl Registrar {
         match timer {
             Timer::KeepAlive(key) => self.extend_term(now, key),
             Timer::Peer(peer) => {
-                if let Some(peer) = self.peers.known.get_mut(&peer)
-                    && peer.status == Status::Suspected
-                {
-                    peer.status = Status::Active;
+                if let Some(peer) = self.peers.known.get_mut(&peer) {
+                    peer.state.hear();
                 }
                 self.handle_peer_timer(now, peer);
             }

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use super::membership::{Custody, Origin, Remote, Watch};
-use super::peers::Status;
 use super::{Event, Registrar, Timer};
 use crate::ConnectionId;
 use crate::handlespace::ElementKey;
@@ -18,7 +17,7 @@ impl Registrar {
     /// Begins the takeover of a peer that this registrar considers dead.
     pub(super) fn handle_peer_dead(&mut self, now: Instant, identifier: RegistrarId) {
         let Some(peer) = self.peers.known.get(&identifier) else { return };
-        if matches!(peer.status, Status::Active | Status::Suspected) {
+        if peer.state.is_alive() {
             if self.handlespace.owned_by(identifier, None).next().is_some() {
                 self.out.event(Event::PeerDead(identifier));
             }
@@ -34,11 +33,7 @@ impl Registrar {
             return self.forget_peer(now, target);
         }
         let Some(peer) = self.peers.known.get_mut(&target) else { return };
-        let asked = match &peer.status {
-            Status::TakingOver { asked, .. } => asked + 1,
-            Status::Active | Status::Suspected | Status::Inactive => 0,
-        };
-        peer.status = Status::TakingOver { pending: Default::default(), asked };
+        let asked = peer.state.begin_takeover();
         let to_target = peer.connection;
         let mut others: Vec<_> = self.peers.active().collect();
         if asked >= MAX_ASKED {
@@ -48,8 +43,7 @@ impl Registrar {
             });
         }
         let Some(peer) = self.peers.known.get_mut(&target) else { return };
-        let pending = others.iter().map(|(identifier, _)| *identifier).collect();
-        peer.status = Status::TakingOver { pending, asked };
+        peer.state.await_agreement(others.iter().map(|(identifier, _)| *identifier));
         if others.is_empty() && (asked > 0 || to_target.is_none()) {
             return self.complete_takeover(now, target);
         }
@@ -80,10 +74,10 @@ impl Registrar {
         }
         let yields = self.config.compatibility.yields(self.config.identifier, sender);
         if let Some(peer) = self.peers.known.get_mut(&target) {
-            if matches!(peer.status, Status::TakingOver { .. }) && !yields {
+            if peer.state.is_taken_over() && !yields {
                 return;
             }
-            peer.status = Status::Inactive;
+            peer.state.leave_to_another();
             // The sender may crash before it completes the takeover.
             self.timers.set(Timer::Peer(target), now + self.config.takeover_expiry * 2);
         }
@@ -93,11 +87,8 @@ impl Registrar {
 
     pub(super) fn handle_init_takeover_ack(&mut self, now: Instant, ack: &InitTakeoverAck) {
         let Some(peer) = self.peers.known.get_mut(&ack.target) else { return };
-        if let Status::TakingOver { pending, .. } = &mut peer.status {
-            // A peer that was not asked has no say.
-            if pending.remove(&ack.route.sender) && pending.is_empty() {
-                self.complete_takeover(now, ack.target);
-            }
+        if peer.state.agree(ack.route.sender) {
+            self.complete_takeover(now, ack.target);
         }
     }
 
@@ -107,10 +98,7 @@ impl Registrar {
             .peers
             .known
             .iter_mut()
-            .filter_map(|(target, peer)| {
-                let Status::TakingOver { pending, .. } = &mut peer.status else { return None };
-                (pending.remove(&without) && pending.is_empty()).then_some(*target)
-            })
+            .filter_map(|(target, peer)| peer.state.agree(without).then_some(*target))
             .collect();
         for target in waiting {
             self.complete_takeover(now, target);

@@ -124,9 +124,8 @@ pub async fn an_opening_that_is_given_up_leaves_no_session(network: Network) {
     let (tell, told) = oneshot::channel();
     network.runtime().spawn(Box::pin(async move {
         // Each session is served until its user closes it.
-        let serve = |mut session: ElementSession, _| async move {
-            while session.recv().await.is_ok() {}
-        };
+        let serve =
+            |mut session: ElementSession, _| async move { while session.recv().await.is_ok() {} };
         let grace = Duration::from_secs(5);
         let _ = tell.send(element.serve_sessions(serve, stopping, grace).await);
     }));
@@ -268,9 +267,8 @@ pub async fn an_end_that_is_given_up_is_an_end(network: Network) {
         gone().await;
 
         let element = start().await;
-        let serve = |mut session: ElementSession, _| async move {
-            while session.recv().await.is_ok() {}
-        };
+        let serve =
+            |mut session: ElementSession, _| async move { while session.recv().await.is_ok() {} };
         let mut serving = Box::pin(element.serve_sessions(
             serve,
             std::future::pending::<()>(),
