@@ -6,10 +6,7 @@ use std::time::Duration;
 use super::Registrar;
 use crate::ConnectionId;
 use crate::handlespace::ElementKey;
-use crate::wire::{PolicyParameters, PoolElement};
-
-/// The name of the policy value for the distance.
-const DISTANCE: &str = "distance";
+use crate::wire::{PolicyParameters, PolicyValue, PoolElement};
 
 impl Registrar {
     /// Sets the distance in the values of an element that registers to the one that was measured
@@ -19,11 +16,12 @@ impl Registrar {
         present: Option<ElementKey>,
         value: &mut PoolElement,
     ) -> bool {
-        let Some(said) = value.policy.value(DISTANCE) else { return false };
+        let Some(said) = value.policy.value(PolicyValue::Distance) else { return false };
         let known = present
             .and_then(|key| self.handlespace.get(key))
-            .and_then(|element| element.value().policy.value(DISTANCE));
-        if let Some(policy) = value.policy.with_value(DISTANCE, known.unwrap_or(said)) {
+            .and_then(|element| element.value().policy.value(PolicyValue::Distance));
+        if let Some(policy) = value.policy.with_value(PolicyValue::Distance, known.unwrap_or(said))
+        {
             value.policy = policy;
         }
         true
@@ -55,8 +53,8 @@ impl Registrar {
 
 /// Returns the policy with this distance, or `None` if it has that already or has no distance.
 fn changed(policy: &PolicyParameters, distance: u32) -> Option<PolicyParameters> {
-    policy.value(DISTANCE).filter(|known| *known != distance)?;
-    policy.with_value(DISTANCE, distance)
+    policy.value(PolicyValue::Distance).filter(|known| *known != distance)?;
+    policy.with_value(PolicyValue::Distance, distance)
 }
 
 /// Returns the distance in milliseconds, rounded to the nearest multiple of `step`.

@@ -45,8 +45,9 @@ pub use error::{DecodeError, DecodeErrorKind, EncodeError};
 pub use id::{InvalidPoolHandle, PoolElementId, PoolHandle, RegistrarId, RegistrationLife};
 pub use message::{Body, Disposition, Message, UnknownMessage, Unrecognized};
 pub use parameter::{
-    ErrorCause, OperationError, ParameterType, PolicyParameters, PolicyType, PoolElement,
-    ServerInformation, TransportAddress, TransportProtocol, TransportUse, UserTransport,
+    ErrorCause, OperationError, ParameterType, PolicyParameters, PolicyType, PolicyValue,
+    PoolElement, ServerInformation, TransportAddress, TransportProtocol, TransportUse,
+    UserTransport,
 };
 pub use text::InvalidText;
 pub use user_message::{Ppid, Reliability, UserMessage};

@@ -52,7 +52,7 @@ impl Serialize for PolicyParameters {
         match self.policy_type().values() {
             Some(names) if names.len() == self.words().len() => {
                 for (name, word) in names.iter().zip(self.words()) {
-                    map.serialize_entry(name, word)?;
+                    map.serialize_entry(&format_args!("{name}"), word)?;
                 }
             }
             _ => map.serialize_entry("data", &format_args!("{:x}", self.to_bytes()))?,

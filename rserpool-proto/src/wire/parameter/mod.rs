@@ -12,7 +12,7 @@ use std::fmt;
 use super::{DecodeError, Placeholder, Reader, Writer};
 
 pub use error::{ErrorCause, OperationError};
-pub use policy::{InvalidPolicyText, PolicyParameters, PolicyType};
+pub use policy::{InvalidPolicyText, PolicyParameters, PolicyType, PolicyValue};
 pub use pool_element::PoolElement;
 pub use server_information::ServerInformation;
 pub use simple::{Cookie, ItemCount, PeChecksum};

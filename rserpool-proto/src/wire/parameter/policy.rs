@@ -13,8 +13,42 @@ use crate::wire::{DecodeError, Reader, Writer, placeholder};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PolicyType(pub u32);
 
+/// The meaning of a value of a policy. Its `Display` is the name in JSON and in expressions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PolicyValue {
+    /// The weight: the share of the selections, relative to the other elements.
+    Weight,
+    /// The priority; the highest is selected.
+    Priority,
+    /// The load, from 0 (idle) to `u32::MAX` (fully used).
+    Load,
+    /// The load that each selection adds until the element registers again.
+    LoadDegradation,
+    /// The part of the weight by which the distance counts; rsplib's extension.
+    WeightDpf,
+    /// The part of the load by which the distance counts; rsplib's extension.
+    LoadDpf,
+    /// The distance in milliseconds, which the registrar measures; rsplib's extension.
+    Distance,
+}
+
+impl fmt::Display for PolicyValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Weight => "weight",
+            Self::Priority => "priority",
+            Self::Load => "load",
+            Self::LoadDegradation => "load_degradation",
+            Self::WeightDpf => "weight_dpf",
+            Self::LoadDpf => "load_dpf",
+            Self::Distance => "distance",
+        })
+    }
+}
+
 macro_rules! policies {
-    ($($(#[$meta:meta])* $constant:ident = $number:literal, $name:literal, [$($value:literal),*];)*) => {
+    ($($(#[$meta:meta])* $constant:ident = $number:literal, $name:literal, [$($value:ident),*];)*) => {
         impl PolicyType {
             $($(#[$meta])* pub const $constant: Self = Self($number);)*
 
@@ -27,12 +61,12 @@ macro_rules! policies {
                 }
             }
 
-            /// Returns the names of the policy's values, in the order of their words on the wire;
+            /// Returns the meanings of the policy's values, in the order of their words on the wire;
             /// `None` if the policy is unknown.
             #[must_use]
-            pub fn values(self) -> Option<&'static [&'static str]> {
+            pub fn values(self) -> Option<&'static [PolicyValue]> {
                 match self {
-                    $(Self::$constant => Some(&[$($value),*]),)*
+                    $(Self::$constant => Some(&[$(PolicyValue::$value),*]),)*
                     _ => None,
                 }
             }
@@ -47,40 +81,40 @@ policies! {
     /// Round Robin (RFC 5356 section 4.1), which every implementation supports.
     ROUND_ROBIN = 0x0000_0001, "RoundRobin", [];
     /// Weighted Round Robin (RFC 5356 section 4.2).
-    WEIGHTED_ROUND_ROBIN = 0x0000_0002, "WeightedRoundRobin", ["weight"];
+    WEIGHTED_ROUND_ROBIN = 0x0000_0002, "WeightedRoundRobin", [Weight];
     /// Random (RFC 5356 section 4.3).
     RANDOM = 0x0000_0003, "Random", [];
     /// Weighted Random (RFC 5356 section 4.4).
-    WEIGHTED_RANDOM = 0x0000_0004, "WeightedRandom", ["weight"];
+    WEIGHTED_RANDOM = 0x0000_0004, "WeightedRandom", [Weight];
     /// Priority (RFC 5356 section 4.5).
-    PRIORITY = 0x0000_0005, "Priority", ["priority"];
+    PRIORITY = 0x0000_0005, "Priority", [Priority];
     /// Least Used (RFC 5356 section 5.1).
-    LEAST_USED = 0x4000_0001, "LeastUsed", ["load"];
+    LEAST_USED = 0x4000_0001, "LeastUsed", [Load];
     /// Least Used with Degradation (RFC 5356 section 5.2).
-    LEAST_USED_DEGRADATION = 0x4000_0002, "LeastUsedDegradation", ["load", "load_degradation"];
+    LEAST_USED_DEGRADATION = 0x4000_0002, "LeastUsedDegradation", [Load, LoadDegradation];
     /// Priority Least Used (RFC 5356 section 5.3).
-    PRIORITY_LEAST_USED = 0x4000_0003, "PriorityLeastUsed", ["load", "load_degradation"];
+    PRIORITY_LEAST_USED = 0x4000_0003, "PriorityLeastUsed", [Load, LoadDegradation];
     /// Randomized Least Used (RFC 5356 section 5.4).
-    RANDOMIZED_LEAST_USED = 0x4000_0004, "RandomizedLeastUsed", ["load"];
+    RANDOMIZED_LEAST_USED = 0x4000_0004, "RandomizedLeastUsed", [Load];
     /// Randomized Priority Least Used; rsplib's extension.
-    RANDOMIZED_PRIORITY_LEAST_USED = 0xb000_1001, "RandomizedPriorityLeastUsed", ["load", "load_degradation"];
+    RANDOMIZED_PRIORITY_LEAST_USED = 0xb000_1001, "RandomizedPriorityLeastUsed", [Load, LoadDegradation];
     /// Randomized Least Used with Degradation; rsplib's extension.
-    RANDOMIZED_LEAST_USED_DEGRADATION = 0xb000_1002, "RandomizedLeastUsedDegradation", ["load", "load_degradation"];
+    RANDOMIZED_LEAST_USED_DEGRADATION = 0xb000_1002, "RandomizedLeastUsedDegradation", [Load, LoadDegradation];
     /// Priority Least Used with Degradation; rsplib's extension.
-    PRIORITY_LEAST_USED_DEGRADATION = 0xb000_1003, "PriorityLeastUsedDegradation", ["load", "load_degradation"];
+    PRIORITY_LEAST_USED_DEGRADATION = 0xb000_1003, "PriorityLeastUsedDegradation", [Load, LoadDegradation];
     /// Randomized Priority Least Used with Degradation; rsplib's extension.
-    RANDOMIZED_PRIORITY_LEAST_USED_DEGRADATION = 0xb000_1004, "RandomizedPriorityLeastUsedDegradation", ["load", "load_degradation"];
+    RANDOMIZED_PRIORITY_LEAST_USED_DEGRADATION = 0xb000_1004, "RandomizedPriorityLeastUsedDegradation", [Load, LoadDegradation];
     /// Weighted Random with a delay penalty factor; rsplib's extension.
-    WEIGHTED_RANDOM_DPF = 0xb000_2001, "WeightedRandomDPF", ["weight", "weight_dpf", "distance"];
+    WEIGHTED_RANDOM_DPF = 0xb000_2001, "WeightedRandomDPF", [Weight, WeightDpf, Distance];
     /// Least Used with a delay penalty factor; rsplib's extension.
-    LEAST_USED_DPF = 0xb000_2002, "LeastUsedDPF", ["load", "load_dpf", "distance"];
+    LEAST_USED_DPF = 0xb000_2002, "LeastUsedDPF", [Load, LoadDpf, Distance];
     /// Least Used with Degradation and a delay penalty factor; rsplib's extension.
-    LEAST_USED_DEGRADATION_DPF = 0xb000_2003, "LeastUsedDegradationDPF", ["load", "load_degradation", "load_dpf", "distance"];
+    LEAST_USED_DEGRADATION_DPF = 0xb000_2003, "LeastUsedDegradationDPF", [Load, LoadDegradation, LoadDpf, Distance];
 }
 
 impl PolicyType {
-    fn index_of(self, name: &str) -> Option<usize> {
-        self.values()?.iter().position(|its| *its == name)
+    fn index_of(self, value: PolicyValue) -> Option<usize> {
+        self.values()?.iter().position(|its| *its == value)
     }
 }
 
@@ -142,22 +176,24 @@ impl PolicyParameters {
     /// is unknown or has no load.
     #[must_use]
     pub fn with_load(&self, load: f64) -> Option<Self> {
-        self.with_value("load", (load.clamp(0.0, 1.0) * f64::from(u32::MAX)).round() as u32)
+        self.with_value(
+            PolicyValue::Load,
+            (load.clamp(0.0, 1.0) * f64::from(u32::MAX)).round() as u32,
+        )
     }
 
-    /// Returns a value by its name (see [`PolicyType::values`]); `None` if the policy is unknown or
-    /// has no such value.
+    /// Returns a value; `None` if the policy is unknown or has no such value.
     #[must_use]
-    pub fn value(&self, name: &str) -> Option<u32> {
-        self.words.get(self.policy_type.index_of(name)?).copied()
+    pub fn value(&self, value: PolicyValue) -> Option<u32> {
+        self.words.get(self.policy_type.index_of(value)?).copied()
     }
 
-    /// Returns a copy with another value of this name; `None` if the policy is unknown or has no
+    /// Returns a copy with another `word` as this value; `None` if the policy is unknown or has no
     /// such value.
     #[must_use]
-    pub fn with_value(&self, name: &str, value: u32) -> Option<Self> {
+    pub fn with_value(&self, value: PolicyValue, word: u32) -> Option<Self> {
         let mut parameters = self.clone();
-        *parameters.words.get_mut(self.policy_type.index_of(name)?)? = value;
+        *parameters.words.get_mut(self.policy_type.index_of(value)?)? = word;
         Some(parameters)
     }
 
@@ -232,11 +268,13 @@ impl FromStr for PolicyParameters {
                 parse_value(part).ok_or_else(|| InvalidPolicyText::NotAValue(part.to_owned()))
             })
             .collect::<Result<Vec<_>, _>>()?;
-        if let Some(names) = policy_type.values() {
-            if words.len() > names.len() {
-                return Err(InvalidPolicyText::TooManyValues { policy_type, most: names.len() });
+        if let Some(values) = policy_type.values() {
+            if words.len() > values.len() {
+                return Err(InvalidPolicyText::TooManyValues { policy_type, most: values.len() });
             }
-            words.extend(names[words.len()..].iter().map(|name| u32::from(*name == "weight")));
+            words.extend(
+                values[words.len()..].iter().map(|value| u32::from(*value == PolicyValue::Weight)),
+            );
         }
         Ok(Self::new(policy_type, &words))
     }
