@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::channel::{mpsc, oneshot};
@@ -190,6 +190,30 @@ impl Session {
     #[cfg(feature = "service")]
     pub(crate) fn has_events(&self) -> bool {
         !self.events.is_empty() || self.end.is_some()
+    }
+
+    /// Returns whether the serving element has refused the session before, like all others.
+    #[cfg(feature = "service")]
+    pub(crate) fn has_refused(&self) -> bool {
+        self.machine.has_refused()
+    }
+
+    /// Fails over because the serving element refuses the session.
+    #[cfg(feature = "service")]
+    pub(crate) fn handle_refusal(&mut self) {
+        self.machine.handle_refusal(self.now());
+        self.drain();
+    }
+
+    /// Records that the serving element accepts the session.
+    #[cfg(feature = "service")]
+    pub(crate) fn handle_acceptance(&mut self) {
+        self.machine.handle_acceptance();
+    }
+
+    #[cfg(feature = "service")]
+    pub(crate) fn now(&self) -> Instant {
+        self.network.now()
     }
 
     /// Forgets the cookie, so that the next element does not receive it.

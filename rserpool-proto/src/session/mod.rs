@@ -41,6 +41,8 @@ pub struct Session {
     preferred: Vec<PoolElementId>,
     /// The elements that failed since one last served the session.
     failed: Vec<PoolElementId>,
+    /// The elements that refused the session since one last accepted it.
+    refused: Vec<PoolElementId>,
     connections: u64,
     has_misbehaved: bool,
     /// The time since which the session has been without an element.
@@ -199,6 +201,7 @@ impl Session {
             known: Vec::new(),
             preferred: Vec::new(),
             failed: Vec::new(),
+            refused: Vec::new(),
             connections: 0,
             has_misbehaved: false,
             without_since: None,
@@ -287,6 +290,35 @@ impl Session {
         self.resolve();
     }
 
+    /// Returns whether the element that serves the session has refused it before. All others of the
+    /// pool have refused it then, too.
+    #[must_use]
+    pub fn has_refused(&self) -> bool {
+        self.element().is_some_and(|element| self.refused.contains(&element))
+    }
+
+    /// Leaves the element that serves the session, because it refuses the session. Elements that
+    /// refused it are tried after all others, and after a pause the second time, until one accepts
+    /// it (see [`Self::handle_acceptance`]).
+    pub fn handle_refusal(&mut self, now: Instant) {
+        self.begin();
+        let State::Connected { connection, element, since, .. } = self.state else { return };
+        self.begin_failover(now, since);
+        self.out.push_back(Output::Close { connection, abort: true });
+        self.out.push_back(Output::Event(Event::FailoverStarted { from: element }));
+        if self.refused.contains(&element) {
+            self.wait(now);
+        } else {
+            self.refused.push(element);
+            self.resolve();
+        }
+    }
+
+    /// Records that the element accepts the session: those that refused it count as others again.
+    pub fn handle_acceptance(&mut self) {
+        self.refused.clear();
+    }
+
     /// Closes the session.
     pub fn close(&mut self) {
         self.begin();
@@ -340,8 +372,12 @@ impl Session {
             }
         }
         // Elements that failed recently come last: they may be alive after all.
-        let (failed, mut candidates): (VecDeque<_>, VecDeque<_>) =
-            usable.into_iter().partition(|element| self.failed.contains(&element.identifier));
+        let last_resort = |element: &PoolElement| {
+            self.failed.contains(&element.identifier) || self.refused.contains(&element.identifier)
+        };
+        let (mut failed, mut candidates): (VecDeque<_>, VecDeque<_>) =
+            usable.into_iter().partition(last_resort);
+        failed.make_contiguous().sort_by_key(|element| self.refused.contains(&element.identifier));
         let place = |element: &PoolElement| {
             let preferred = self.preferred.iter();
             preferred.enumerate().find(|(_, id)| **id == element.identifier).map(|(at, _)| at)

@@ -218,3 +218,49 @@ pub async fn a_foreign_checkpoint_is_refused(network: Network) {
         }
     }
 }
+
+/// Checks that sessions pass over a server with other keys, and that no request is lost or counted
+/// twice.
+pub async fn a_server_with_other_keys_is_passed_over(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let (at, ring) = (registrar.local_address(), KeyRing::generate());
+    let mut servers = Vec::new();
+    for number in 0..4 {
+        let other = KeyRing::generate();
+        let ring = if number == 2 { &other } else { &ring };
+        servers.push(start_counter(&network, at, ring, 0).await);
+    }
+    let user = new_user(&network, at);
+    let stranger = servers[2].identifier;
+    let mut sessions = Vec::new();
+    for _ in 0..8 {
+        let mut session = open(&user, RequestConfig::default()).await;
+        if session.element() != Some(stranger) {
+            assert_eq!(count(&session.request(Bytes::new()).await.expect("it lives")), 1);
+            sessions.push(session);
+        }
+    }
+    let (mut met, mut killed) = (0, servers.swap_remove(0));
+    killed.epoch.abort();
+    for expected in 2..4 {
+        for session in &mut sessions {
+            let number = session.submit(Bytes::new()).expect("room");
+            loop {
+                match session.event().await.expect("others have the keys") {
+                    RequestEvent::Reply { number: its, body } => {
+                        assert_eq!((its, count(&body)), (number, expected));
+                        break;
+                    }
+                    RequestEvent::FailoverStarted { from } => met += u32::from(from == stranger),
+                    _ => {}
+                }
+            }
+        }
+        // The next round begins with another death.
+        let index = servers.iter().position(|server| server.identifier != stranger);
+        killed = servers.swap_remove(index.expect("two are left"));
+        servers.push(start_counter(&network, at, &ring, 0).await);
+        killed.epoch.abort();
+    }
+    assert!(met > 0, "no session met the server with other keys");
+}

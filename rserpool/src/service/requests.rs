@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rserpool_proto::replay::{Client, ClientEvent, InvalidFrame, RefusalReason, RequestNumber};
@@ -61,7 +62,13 @@ pub struct RequestSession {
     events: VecDeque<RequestEvent>,
     /// The reason for the end of the session, unless the underlying session reports it.
     over: Option<RequestError>,
+    /// The time of the first refusal since a server last answered a request.
+    refused_since: Option<Instant>,
 }
+
+/// Time for which servers are tried that refuse a session. Not from the RFCs: a server that can
+/// continue it may be about to come back.
+const REFUSAL_TIME: Duration = Duration::from_secs(3);
 
 /// Settings of a [`RequestSession`].
 #[derive(Debug, Clone)]
@@ -191,6 +198,7 @@ impl RequestSession {
             to_send: VecDeque::new(),
             events: VecDeque::new(),
             over: None,
+            refused_since: None,
         }
     }
 
@@ -336,9 +344,16 @@ impl RequestSession {
         let clear = self.session.cookie().and_then(clear_part);
         match self.client.handle_message(payload, clear.as_deref()) {
             Ok(ClientEvent::Reply { number, body }) => {
+                self.refused_since = None;
+                self.session.handle_acceptance();
                 self.events.push_back(RequestEvent::Reply { number, body });
             }
             Ok(ClientEvent::Nothing) => {}
+            // Another server may accept the checkpoint: this one may have other keys, an older
+            // version, or a wrong clock.
+            Ok(ClientEvent::Refused(
+                reason @ (RefusalReason::CheckpointRefused | RefusalReason::Other(_)),
+            )) if self.passes_over(reason) => {}
             Ok(ClientEvent::Refused(reason))
                 if self.starts_afresh
                     && reason != RefusalReason::StateTooLarge
@@ -352,6 +367,22 @@ impl RequestSession {
             Ok(ClientEvent::Refused(reason)) => self.over = Some(reason.into()),
             Err(error) => self.over = Some(error.into()),
         }
+    }
+
+    /// Leaves a server that refused the session for another one. Returns false if all servers have
+    /// refused it for long enough.
+    fn passes_over(&mut self, reason: RefusalReason) -> bool {
+        let now = self.session.now();
+        let since = *self.refused_since.get_or_insert(now);
+        if !self.session.has_refused() {
+            let (pool, element) = (self.session.pool_handle(), self.session.element());
+            tracing::warn!(%pool, ?element, %reason, "a server refused the session, trying another");
+        } else if now >= since + REFUSAL_TIME {
+            return false;
+        }
+        self.to_send.clear();
+        self.session.handle_refusal();
+        true
     }
 
     /// Closes the session in good order. Requests without a reply may or may not have been done.
