@@ -10,7 +10,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Takes in a sample of so many operations.
+    /// Adds a sample: `count` operations that took `took` in total.
     pub fn sample(&mut self, table: &str, row: &str, column: usize, took: Duration, count: u64) {
         let rows = self.tables.entry(table.to_owned()).or_default();
         let columns = rows.entry(row.to_owned()).or_default();

@@ -212,8 +212,8 @@ impl Compatibility {
     }
 
     /// Returns whether an element that registers over this protocol is told which of its addresses
-    /// were left out (RFC 5352 section 2.2.3). An element of rsplib takes that for a refusal, and
-    /// does not support TCP.
+    /// were left out (RFC 5352 section 2.2.3). An element of rsplib takes the message for a
+    /// refusal. It does not support TCP, so that elements over TCP can always be told.
     #[must_use]
     pub fn tells_left_out_addresses(self, protocol: TransportProtocol) -> bool {
         match self {

@@ -1,5 +1,5 @@
-//! False claims that a registrar does not believe, and delays of its own for which it removes no
-//! element.
+//! Tests that a registrar does not believe false claims of other hosts, and that it removes no
+//! element because it was itself late.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 

@@ -334,8 +334,8 @@ fn an_idle_session_fails_over_like_any_other() {
     fixture.resolved(&[1, 2]);
     fixture.established(1);
     for connection in 1..=3 {
-        // Neither side has sent a message for an hour.
-        assert_eq!(fixture.pass(Duration::from_secs(3600)), []);
+        // The program was suspended for an hour, and asks whether the element is there.
+        assert_eq!(fixture.pass(Duration::from_secs(3600)), [heartbeat(connection)]);
         let outputs = fixture.lost(connection);
         assert!(matches!(outputs[0], Output::Event(Event::FailoverStarted { .. })), "{outputs:?}");
         let again = if outputs.len() == 3 { outputs } else { fixture.pass(Duration::from_secs(1)) };
@@ -345,6 +345,52 @@ fn an_idle_session_fails_over_like_any_other() {
         let outputs = fixture.established(connection + 1);
         assert!(matches!(outputs[..], [Output::Event(Event::FailoverCompleted { .. })]));
     }
+}
+
+fn heartbeat(connection: u64) -> Output {
+    let message = UserMessage::new(Ppid::ASAP, b"\x3d\0\0\x04".as_slice());
+    Output::Send { connection: ConnectionId(connection), message }
+}
+
+#[test]
+fn an_element_whose_program_does_not_respond_is_left() {
+    let mut fixture = Fixture::new();
+    fixture.resolved(&[1, 2]);
+    fixture.established(1);
+    // Idle: it answers once, and then never again.
+    assert_eq!(fixture.pass(Duration::from_secs(5)), [heartbeat(1)]);
+    let reply = UserMessage::new(Ppid::ASAP, b"\x3d\x01\0\x04".as_slice());
+    fixture.session.handle_message(fixture.now, ConnectionId(1), reply);
+    assert_eq!(fixture.pass(Duration::from_secs(2)), []);
+    fixture.proven(1);
+    // The application waits for an answer, so the element is asked soon.
+    fixture.session.handle_sent(fixture.now);
+    assert_eq!(fixture.pass(Duration::from_millis(300)), [heartbeat(1)]);
+    assert_eq!(fixture.pass(Duration::from_millis(1999)), []);
+    let from = PoolElementId(1);
+    let close = Output::Close { connection: ConnectionId(1), abort: true };
+    let started = event(Event::FailoverStarted { from });
+    let left = fixture.pass(Duration::from_millis(1));
+    assert_eq!(left, [close, started, Output::Report(from), resolve()]);
+}
+
+#[test]
+fn an_element_that_answers_no_heartbeat_is_left_to_the_transport() {
+    let config = SessionConfig::default();
+    let mut session = Session::new(config, [TransportProtocol::Sctp]);
+    let now = World::default().now();
+    session.start(now);
+    let address = TransportAddress::sctp(([127, 0, 0, 1], 1).into());
+    let user_transport = address.clone().with_usage(TransportUse::DATA_PLUS_CONTROL).into();
+    session.poll_output();
+    session.handle_resolution(now, Ok(vec![PoolElement { user_transport, ..element(1) }]));
+    session.poll_output();
+    let event = ConnectionEvent::Established { local: address.clone(), peer: address };
+    session.handle_connection(now, ConnectionId(1), &event);
+    assert_eq!(session.poll_output(), Some(heartbeat(1)));
+    assert!(session.poll_output().is_some());
+    session.handle_sent(now);
+    assert_eq!(session.poll_timeout(), None);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A pool element.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures::channel::{mpsc, oneshot};
@@ -16,6 +17,7 @@ use rserpool_proto::{HuntConfig, Incompatible, Machine};
 
 use crate::acceptor::{Acceptor, Sessions};
 use crate::element_session::ElementSession;
+use crate::keeper::Keeper;
 use crate::log::{ANYBODY, note_limited, warn_limited};
 use crate::task::{Ended, Role, Task};
 use crate::transport::{Purpose, interfaces};
@@ -62,6 +64,7 @@ pub struct PoolElement {
     commands: mpsc::Sender<Command>,
     ended: Ended,
     sessions: Sessions,
+    keeper: Arc<Keeper>,
     user_transport: TransportAddress,
 }
 
@@ -236,7 +239,7 @@ impl PoolElement {
         let ended = &mut self.ended;
         match select(self.sessions.began.next(), ended).await {
             Either::Left((Some((connection, first)), _)) => {
-                Ok(ElementSession::new(self.network.clone(), connection, first))
+                Ok(ElementSession::new(self.network.clone(), &self.keeper, connection, first))
             }
             Either::Left((None, _)) | Either::Right(_) => Err(Stopped),
         }
@@ -356,6 +359,7 @@ impl PoolElementBuilder {
             commands,
             ended,
             sessions: Acceptor::spawn(&network, service),
+            keeper: Arc::default(),
             network,
             user_transport,
         })

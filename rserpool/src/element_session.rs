@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use rserpool_proto::wire::parameter::Cookie;
 use rserpool_proto::wire::{PoolElement, PoolHandle, Ppid, TransportAddress, UserMessage, asap};
 
 use crate::Network;
+use crate::keeper::{Keeper, Line};
 use crate::log::warn_limited;
 use crate::session::{SessionClosed, SessionSendError, data};
 use crate::timer::LazyTimer;
@@ -30,7 +32,8 @@ const BUDGET: u32 = 256;
 /// `guide::sessions` for one with cookies.
 pub struct ElementSession {
     network: Network,
-    connection: Box<dyn Connection>,
+    line: Arc<Line>,
+    peer: TransportAddress,
     /// The first message, if it was read before the session was established.
     first: Option<UserMessage>,
     /// The reason for the end of the session, if it is over.
@@ -65,16 +68,19 @@ impl ElementSession {
     /// Starts a session with the message `first`, if that was read already.
     pub(crate) fn new(
         network: Network,
+        keeper: &Arc<Keeper>,
         connection: Box<dyn Connection>,
         first: Option<UserMessage>,
     ) -> Self {
-        Self { network, connection, first, end: None }
+        keeper.start(&network);
+        let peer = connection.peer().clone();
+        Self { network, line: Line::new(keeper, connection), peer, first, end: None }
     }
 
     /// Returns the address of the pool user.
     #[must_use]
     pub fn peer(&self) -> &TransportAddress {
-        self.connection.peer()
+        &self.peer
     }
 
     /// Waits for the next event.
@@ -100,16 +106,18 @@ impl ElementSession {
             if let Some(end) = &self.end {
                 return Poll::Ready(Err(end.clone()));
             }
-            let event = match self.first.take() {
-                Some(first) => Event::Message(first),
-                None => ready!(self.connection.poll_event(cx)),
-            };
+            let first = &mut self.first;
+            let event = self.line.poll(cx, |connection, cx| match first.take() {
+                Some(first) => Poll::Ready(Event::Message(first)),
+                None => connection.poll_event(cx),
+            });
+            let event = ready!(event);
             match event {
                 Event::Message(message) => {
                     let (incoming, answer) = classify(message);
                     if let Some(answer) = answer {
                         // A peer that leaves no room for the answer gets none.
-                        let _ = self.connection.send(answer);
+                        let _ = self.line.connection().send(answer);
                     }
                     match incoming {
                         Incoming::Data(message) => {
@@ -121,7 +129,8 @@ impl ElementSession {
                         Incoming::BusinessCard(card) => {
                             return Poll::Ready(Ok(ElementEvent::BusinessCard(card)));
                         }
-                        Incoming::Heartbeat | Incoming::HeartbeatReply => {}
+                        Incoming::Heartbeat => self.line.handle_heartbeat(),
+                        Incoming::HeartbeatReply => {}
                         Incoming::Cookie(_) => {
                             self.report_misbehavior("unexpected cookie from a pool user")
                         }
@@ -231,11 +240,11 @@ impl ElementSession {
         if let Some(end) = &self.end {
             return Err(end.clone().into());
         }
-        poll_fn(|cx| self.connection.poll_ready(cx)).await;
-        let result = self.connection.send(message);
+        poll_fn(|cx| self.line.connection().poll_ready(cx)).await;
+        let result = self.line.connection().send(message);
         // Write at once; what cannot be written now is written with the next call.
         poll_fn(|cx| {
-            let _ = self.connection.poll_ready(cx);
+            let _ = self.line.connection().poll_ready(cx);
             Poll::Ready(())
         })
         .await;
@@ -254,14 +263,14 @@ impl ElementSession {
     /// # Cancel safety
     ///
     /// If the future is dropped, the session is aborted, and the pool user fails over.
-    pub async fn close(mut self) {
+    pub async fn close(self) {
         let deadline = self.network.now() + CLOSE_TIMEOUT;
         let mut timer = LazyTimer::default();
         poll_fn(|cx| {
             if timer.poll(cx, self.network.runtime(), Some(deadline)).is_ready() {
                 return Poll::Ready(());
             }
-            self.connection.poll_close(cx)
+            self.line.connection().poll_close(cx)
         })
         .await;
     }

@@ -27,11 +27,15 @@
 //!     let mut element = PoolElement::start(&network, "EchoPool", registrars)?;
 //!     element.registered().await?;
 //!     tokio::spawn(async move {
-//!         let mut session = element.accept().await.expect("the element runs");
-//!         while let Ok(event) = session.recv().await {
-//!             if let ElementEvent::Message(message) = event {
-//!                 let _ = session.send(message.ppid, message.payload).await;
-//!             }
+//!         // Each client has a session of its own.
+//!         while let Ok(mut session) = element.accept().await {
+//!             tokio::spawn(async move {
+//!                 while let Ok(event) = session.recv().await {
+//!                     if let ElementEvent::Message(message) = event {
+//!                         let _ = session.send(message.ppid, message.payload).await;
+//!                     }
+//!                 }
+//!             });
 //!         }
 //!     });
 //!
@@ -43,6 +47,7 @@
 //!             SessionEvent::Message(reply) => break assert_eq!(reply.payload, "hello"),
 //!             // The server crashed before it answered: ask the next one.
 //!             SessionEvent::FailoverCompleted { .. } => session.send(Ppid::NONE, "hello").await?,
+//!             // The session is connected, and other events.
 //!             _ => {}
 //!         }
 //!     }
@@ -50,12 +55,15 @@
 //! }
 //! ```
 //!
+//! A message is anything that converts into [`Bytes`]: a string literal, a `String` or a `Vec<u8>`.
+//!
 //! The parts usually run as separate processes on several hosts. Each needs only the addresses of
 //! the registrars, which the command `rserpool registrar` runs.
 //!
 //! Sessions carry plain messages, and leave the repetition of requests to the program. A
 //! [`Service`] is one level above: a type that handles requests, whose state moves with the
-//! session, and each of whose requests is executed exactly once. The [`guide`] begins with one.
+//! session, and each of whose requests is executed exactly once as far as that state and the replies
+//! are concerned. The [`guide`] has one as two programs.
 //!
 //! # Handles
 //!
@@ -87,6 +95,7 @@
 //! | word | meaning |
 //! |---|---|
 //! | pool | the servers that offer one service |
+//! | session | an exchange of messages between a pool user and a pool: with one element at a time, and with another one when that fails |
 //! | pool handle | the name of a pool: bytes, usually text |
 //! | pool element | a server, as a member of a pool |
 //! | pool user | a client that uses pools |
@@ -94,6 +103,7 @@
 //! | handlespace | all pools and their elements |
 //! | home registrar | the registrar at which an element registered; it monitors the element |
 //! | policy | the rule by which elements are selected: round robin, least used and others |
+//! | checkpoint | a cookie of a [`Service`]: its state, and the replies that may not have arrived |
 //! | cookie | the state of a session, which an element gives to its pool user, and which the pool user hands to the next element |
 //! | business card | a list of the elements that may take over a session |
 //! | ASAP, ENRP | the protocols between elements or users and registrars, and among registrars |
@@ -128,6 +138,7 @@ mod element;
 mod element_session;
 #[cfg(any(doc, doctest))]
 pub mod guide;
+mod keeper;
 mod log;
 mod messenger;
 mod network;

@@ -354,7 +354,10 @@ impl Session {
                 // Write at once; what cannot be written now is written with the next call.
                 let _ = connection.poll_ready(cx);
                 match result {
-                    Ok(()) => return Poll::Ready(Ok(())),
+                    Ok(()) => {
+                        self.machine.handle_sent(self.network.now());
+                        return Poll::Ready(Ok(()));
+                    }
                     // The connection is lost, which the next event reports. The message is lost
                     // like those sent just before.
                     Err(SendError::NotConnected | SendError::Full) => return Poll::Ready(Ok(())),

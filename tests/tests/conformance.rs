@@ -102,8 +102,8 @@ fn each_fault_is_named_once_and_fits_the_code() {
     }
 }
 
-/// Returns the number of MUST requirements that are met, the number of these that withstand a fault,
-/// and those of which it is not said either that they do or why none can be put in.
+/// Returns the number of MUST requirements that are met, the number of these for which a mutant is
+/// named, and the lines that name neither a mutant nor a reason for having none.
 fn musts(document: &str) -> (usize, usize, Vec<&str>) {
     let (mut all, mut with, mut untested) = (0, 0, Vec::new());
     for line in document.lines() {

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use rserpool::cookie::{KeyRing, Seal};
 use rserpool::transport::Tcp;
-use rserpool::{InvalidState, Network, PoolElement, Service, ServiceConfig};
+use rserpool::{Bytes, InvalidState, Network, PoolElement, Service, ServiceConfig};
 use rserpool_tokio::TokioRuntime;
 use tokio::signal::unix::{SignalKind, signal};
 

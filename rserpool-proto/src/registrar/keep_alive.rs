@@ -140,9 +140,9 @@ impl Registrar {
         }
     }
 
-    /// Handles an error from a client with unanswered keep-alives. If these named their elements,
-    /// which RFC 5352 section 2.2.7 does not provide for, they are sent again in the form of the
-    /// RFC, as all later ones are. Returns whether that was the case.
+    /// Handles an error from a client that has not answered keep-alives. If those keep-alives named
+    /// their elements, which RFC 5352 section 2.2.7 does not provide for, they and all later ones
+    /// are sent in the form of the RFC. Returns whether they named their elements.
     pub(super) fn ask_strictly(&mut self, now: Instant, connection: ConnectionId) -> bool {
         let named = self.config.compatibility.keep_alive_names_element();
         let Some(client) = self.connections.get_mut(&connection) else { return false };

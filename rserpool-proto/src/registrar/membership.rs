@@ -42,7 +42,8 @@ pub(super) struct Custody {
     pub(super) came_from: Option<RegistrarId>,
     /// The hosts that reported it as unreachable since its last answer.
     pub(super) reporters: BTreeSet<IpAddr>,
-    /// The time at which it was last asked because of a report.
+    /// The time at which this registrar last sent the element a keep-alive because a pool user had
+    /// reported it as unreachable.
     pub(super) asked_for_report: Option<Instant>,
 }
 
@@ -61,7 +62,8 @@ pub(super) enum Confirmation {
     /// The home registrar has it, as far as is known.
     #[default]
     Confirmed,
-    /// An audit is in progress and has not named the element so far.
+    /// An audit (a comparison with the home registrar's table) is in progress, and the table has
+    /// not contained the element so far.
     Pending,
     /// An audit did not name the element. It is removed soon, unless a registrar tells of it.
     Denied,

@@ -29,7 +29,7 @@ enum State {
     /// section 3.5.1).
     TakingOver {
         pending: BTreeSet<RegistrarId>,
-        /// The number of times that they were asked before.
+        /// The number of earlier rounds of requests for agreement.
         rounds: u32,
     },
     /// Dead, according to another registrar that takes over its elements.

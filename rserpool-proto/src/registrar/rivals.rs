@@ -98,7 +98,7 @@ impl Rivals {
         }
     }
 
-    /// Removes all elements of a registrar.
+    /// Forgets the elements kept beside their pools whose home is this registrar.
     pub(super) fn forget_home(&mut self, home: RegistrarId) {
         if self.count > 0 {
             let count = &mut self.count;

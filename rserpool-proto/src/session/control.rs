@@ -26,6 +26,13 @@ pub enum Incoming {
     Unexpected(String),
 }
 
+/// Returns the answer to a heartbeat, which an element may also send unasked, to show that its
+/// program responds.
+#[must_use]
+pub fn heartbeat_reply() -> Option<UserMessage> {
+    heartbeat_message(true)
+}
+
 /// Returns a heartbeat, or the answer to one.
 pub(super) fn heartbeat_message(reply: bool) -> Option<UserMessage> {
     let encoded = asap::Message::from(SessionHeartbeat { reply }).encode();

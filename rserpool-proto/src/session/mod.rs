@@ -3,6 +3,7 @@
 
 mod config;
 mod control;
+mod liveness;
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -19,7 +20,8 @@ use crate::wire::{
 };
 
 pub use config::SessionConfig;
-pub use control::{Incoming, classify};
+pub use control::{Incoming, classify, heartbeat_reply};
+use liveness::{Action, Liveness, Times};
 
 /// The maximum number of elements of a business card that are remembered. Not from the RFCs.
 const MAX_PREFERRED: usize = 64;
@@ -48,6 +50,7 @@ pub struct Session {
     /// The time since which the session has been without an element.
     without_since: Option<Instant>,
     timer: Option<Instant>,
+    times: Times,
     out: VecDeque<Output>,
 }
 
@@ -80,6 +83,7 @@ enum State {
         /// True if the element has sent anything. Otherwise it may be one that accepts connections
         /// and fails.
         proven: bool,
+        liveness: Liveness,
     },
     Ended,
 }
@@ -193,6 +197,7 @@ impl Session {
         protocols
             .sort_by_key(|protocol| config.preferred_transport.is_some_and(|it| it != *protocol));
         Self {
+            times: Times::new(&config),
             config,
             protocols,
             state: State::Resolving,
@@ -245,7 +250,7 @@ impl Session {
     /// Returns the interval of the transport's heartbeats, or `None` for the transport's own.
     #[must_use]
     pub fn heartbeat(&self) -> Option<Duration> {
-        self.config.heartbeat
+        self.config.transport_heartbeat
     }
 
     /// Returns the last cookie.
@@ -269,6 +274,22 @@ impl Session {
         let State::Connected { connection, .. } = self.state else { return Err(message) };
         self.out.push_back(Output::Send { connection, message });
         Ok(())
+    }
+
+    /// Records that the driver sent a message of the application to the element that serves the
+    /// session, without [`Self::send`].
+    pub fn handle_sent(&mut self, now: Instant) {
+        if let State::Connected { liveness, .. } = &mut self.state {
+            liveness.expect(now);
+            let next = liveness.next(&self.times);
+            self.wake_by(next);
+        }
+    }
+
+    /// Moves the timer forward to `next`, but not back: it is cheaper to be woken in vain now and
+    /// then than to set a timer for each message.
+    fn wake_by(&mut self, next: Option<Instant>) {
+        self.timer = [self.timer, next].into_iter().flatten().min();
     }
 
     /// Leaves the element that serves the session for another one, as if it had failed but without
@@ -429,26 +450,30 @@ impl Session {
                 | ConnectionEvent::Impossible,
             ) if ours == connection => self.unreachable(now, element.identifier, rest),
             (
-                State::Connected { connection: ours, element, since, proven },
+                State::Connected { connection: ours, element, since, proven, .. },
                 ConnectionEvent::Lost,
-            ) if ours == connection => {
-                self.begin_failover(now, since);
-                self.out.push_back(Output::Event(Event::FailoverStarted { from: element }));
-                self.report(element);
-                if !self.config.automatic_failover {
-                    self.state = State::Suspended;
-                } else if proven {
-                    self.resolve();
-                } else {
-                    self.wait(now);
-                }
-            }
+            ) if ours == connection => self.lost(now, element, since, proven),
             (State::Connected { connection: ours, .. }, ConnectionEvent::Closed)
                 if ours == connection =>
             {
                 self.out.push_back(Output::Event(Event::Closed));
             }
             (state, _) => self.state = state,
+        }
+    }
+
+    /// Fails over from an element that was lost.
+    fn lost(&mut self, now: Instant, element: PoolElementId, since: Instant, proven: bool) {
+        self.begin_failover(now, since);
+        self.timer = None;
+        self.out.push_back(Output::Event(Event::FailoverStarted { from: element }));
+        self.report(element);
+        if !self.config.automatic_failover {
+            self.state = State::Suspended;
+        } else if proven {
+            self.resolve();
+        } else {
+            self.wait(now);
         }
     }
 
@@ -464,7 +489,9 @@ impl Session {
     fn connected(&mut self, now: Instant, connection: ConnectionId, element: &PoolElement) {
         self.timer = None;
         let to = element.identifier;
-        self.state = State::Connected { connection, element: to, since: now, proven: false };
+        let liveness = Liveness::new(now);
+        self.state =
+            State::Connected { connection, element: to, since: now, proven: false, liveness };
         let control = element
             .user_transport
             .address()
@@ -479,6 +506,13 @@ impl Session {
                 }
                 Err(error) => tracing::error!(%error, "cannot encode the cookie echo"),
             }
+        }
+        // Over TCP, the element has been greeted by a heartbeat already.
+        if control
+            && greeting(element).is_none()
+            && let Some(message) = control::heartbeat_message(false)
+        {
+            self.out.push_back(Output::Send { connection, message });
         }
         self.out.push_back(Output::Event(match self.last.replace(to) {
             None => Event::Connected(to),
@@ -532,6 +566,13 @@ impl Session {
             self.connected(now, connection, &element);
         }
         let (incoming, answer) = classify(message);
+        if let State::Connected { connection: ours, liveness, .. } = &mut self.state
+            && *ours == connection
+        {
+            liveness.hear(now, matches!(incoming, Incoming::HeartbeatReply));
+            let next = liveness.next(&self.times);
+            self.wake_by(next);
+        }
         if matches!(incoming, Incoming::HeartbeatReply) {
             // The element's program responds, which does not mean that it works.
             return;
@@ -588,10 +629,23 @@ impl Session {
                 self.unreachable(now, element.identifier, rest);
             }
             State::Waiting => self.resolve(),
-            state @ (State::Resolving
-            | State::Suspended
-            | State::Connected { .. }
-            | State::Ended) => {
+            State::Connected { connection, element, since, proven, mut liveness } => {
+                match liveness.handle_timeout(now, &self.times) {
+                    Action::FailOver => {
+                        self.out.push_back(Output::Close { connection, abort: true });
+                        return self.lost(now, element, since, proven);
+                    }
+                    Action::SendHeartbeat => {
+                        if let Some(message) = control::heartbeat_message(false) {
+                            self.out.push_back(Output::Send { connection, message });
+                        }
+                    }
+                    Action::Nothing => {}
+                }
+                self.timer = liveness.next(&self.times);
+                self.state = State::Connected { connection, element, since, proven, liveness };
+            }
+            state @ (State::Resolving | State::Suspended | State::Ended) => {
                 self.state = state;
             }
         }

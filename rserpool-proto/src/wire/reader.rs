@@ -229,8 +229,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Returns the error of a parameter. If its value was decoded without an error, bytes are left
-    /// over.
+    /// Returns the error of a parameter: `error` or, if there is none, that bytes are left over
+    /// after its value.
     #[cold]
     fn fault(&self, parameter: ParameterType, tlv: Tlv, error: Option<DecodeError>) -> DecodeError {
         error

@@ -34,8 +34,8 @@ async fn ask(connection: &mut dyn Connection, request: impl Into<Message>) -> Bo
     Message::decode(&answer.payload).expect("it is ASAP").body
 }
 
-/// Checks that messages that crash other registrars are answered or dropped, and that the next
-/// request is served after each.
+/// Checks that messages that are known to crash other implementations of registrars are answered or
+/// dropped by this one, and that it serves requests afterwards.
 pub async fn what_ends_other_registrars_is_answered(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let address = registrar.local_address().clone();

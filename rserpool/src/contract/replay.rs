@@ -1,20 +1,23 @@
 //! Tests that requests are answered exactly once, even if servers crash.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::channel::oneshot;
 use futures::future::{AbortHandle, abortable};
 use rserpool_proto::replay::{RefusalReason, RequestNumber};
-use rserpool_proto::wire::{PoolElementId, TransportAddress};
+use rserpool_proto::session::heartbeat_reply;
+use rserpool_proto::wire::{PoolElementId, TransportAddress, TransportUse};
 
 use super::any_address;
 use super::pause;
 use super::service::{new_user, pool, start_registrar};
 use crate::cookie::{KeyRing, Seal};
+use crate::transport::{Endpoint, Event, Purpose};
 use crate::{
     InvalidState, Network, PoolElement, PoolUser, RequestConfig, RequestError, RequestEvent,
-    RequestSession, Service, ServiceConfig,
+    RequestSession, Service, ServiceConfig, SessionConfig,
 };
 
 /// Replies, after a delay, with the number of requests so far.
@@ -263,4 +266,61 @@ pub async fn a_server_with_other_keys_is_passed_over(network: Network) {
         killed.epoch.abort();
     }
     assert!(met > 0, "no session met the server with other keys");
+}
+
+/// Checks that a session leaves a server that hangs while its kernel works, and that one that is
+/// only busy is not left.
+pub async fn a_server_that_hangs_is_left_and_one_that_is_busy_is_not(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let (at, ring) = (registrar.local_address(), KeyRing::generate());
+    let mut endpoint = hanging_endpoint(&network);
+    let address = endpoint.local().expect("it listens").clone();
+    let hanging = PoolElement::builder(&network, pool(), [at])
+        .serving_at(address.with_usage(TransportUse::DATA_PLUS_CONTROL))
+        .listen(([127, 0, 0, 1], 0).into())
+        .start()
+        .expect("a free port");
+    let identifier = hanging.registered().await.expect("the registrar takes it");
+    let (stop, stopped) = oneshot::channel::<()>();
+    network.runtime().spawn(Box::pin(async move {
+        let hang = hang(&mut *endpoint);
+        let _ = futures::future::select(Box::pin(hang), stopped).await;
+    }));
+    let user = new_user(&network, at);
+    let heartbeat = SessionConfig::default().heartbeat(Duration::from_millis(300));
+    let config = RequestConfig::default().session(heartbeat);
+    let mut session = open(&user, config).await;
+    assert_eq!(session.element(), Some(identifier));
+    session.submit(Bytes::new()).expect("room");
+    let since = network.now();
+    // Its handler takes longer than the heartbeat's timeout.
+    let busy = start_counter(&network, at, &ring, 1500).await;
+    loop {
+        match session.event().await.expect("somebody serves") {
+            RequestEvent::FailoverStarted { from } => assert_eq!(from, identifier),
+            RequestEvent::Reply { body, .. } => break assert_eq!(count(&body), 1),
+            _ => {}
+        }
+    }
+    assert!(network.now() < since + Duration::from_secs(20), "it is left in time");
+    assert_eq!(session.element(), Some(busy.identifier));
+    drop((stop, hanging));
+}
+
+fn hanging_endpoint(network: &Network) -> Box<dyn Endpoint> {
+    let address = TransportAddress::new(network.protocol(), ([127, 0, 0, 1], 0).into());
+    network.listen(Purpose::Session, &address).expect("a free port")
+}
+
+/// Accepts sessions, answers the first message, and does nothing more.
+async fn hang(endpoint: &mut dyn Endpoint) {
+    let mut connections = Vec::new();
+    loop {
+        let accepted = poll_fn(|cx| endpoint.poll_accept(cx)).await;
+        let mut connection = accepted.expect("there are descriptors");
+        while !matches!(poll_fn(|cx| connection.poll_event(cx)).await, Event::Message(_)) {}
+        let _ = connection.send(heartbeat_reply().expect("it is short"));
+        poll_fn(|cx| connection.poll_flush(cx)).await;
+        connections.push(connection);
+    }
 }

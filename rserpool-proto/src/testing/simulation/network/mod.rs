@@ -50,7 +50,7 @@ const MAX_OUTPUTS: usize = 2_000;
 /// The maximum number of occurrences at one point of time.
 const MAX_AT_ONCE: u32 = 100_000;
 
-/// The host of one machine.
+/// A simulated host, which runs at most one state machine.
 #[derive(Debug)]
 pub(super) struct Host {
     pub(super) name: String,

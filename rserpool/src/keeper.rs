@@ -1,0 +1,212 @@
+//! Keeps sessions alive while the application is busy at its element.
+//!
+//! A session's connection is read while the application waits for the next event. While it handles
+//! one, nobody would answer the heartbeats of the pool user, which could not tell a program that
+//! computes from one that hangs. So a task of the element, the keeper, sends heartbeat replies on
+//! the sessions whose application is busy.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use futures::future::poll_fn;
+use futures::task::AtomicWaker;
+use rserpool_proto::session::heartbeat_reply;
+use rserpool_proto::wire::TransportProtocol;
+
+use crate::Network;
+use crate::timer::LazyTimer;
+use crate::transport::Connection;
+
+/// Interval at which the keeper looks at busy sessions. Not from the RFCs.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Interval between the replies on a busy session. Not from the RFCs: several fit the default
+/// timeout of [`SessionConfig::heartbeat`](crate::SessionConfig::heartbeat).
+const REPLY_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The connection of a session, which the application and the keeper share.
+pub(crate) struct Line {
+    connection: Mutex<Box<dyn Connection>>,
+    signal: Arc<Signal>,
+    waker: Waker,
+}
+
+/// The part of a line that its connection wakes. It does not own the connection, which owns it.
+struct Signal {
+    line: Weak<Line>,
+    /// True from the time at which an event is ready, or the application takes one, until it waits
+    /// for the next.
+    busy: AtomicBool,
+    /// True if the line is in the keeper's list.
+    listed: AtomicBool,
+    /// True if the pool user sends heartbeats. Others might not know the replies.
+    asked: AtomicBool,
+    task: AtomicWaker,
+    keeper: Arc<Keeper>,
+}
+
+/// The lines whose application is, or was, busy.
+#[derive(Default)]
+pub(crate) struct Keeper {
+    lines: Mutex<Vec<Busy>>,
+    running: AtomicBool,
+}
+
+struct Busy {
+    line: Weak<Line>,
+    since: Option<Instant>,
+    replied: Option<Instant>,
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keeper").finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Wake for Signal {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.become_busy();
+        self.task.wake();
+    }
+}
+
+impl Signal {
+    fn become_busy(&self) {
+        self.busy.store(true, Ordering::Release);
+        if !self.listed.swap(true, Ordering::AcqRel) {
+            lock(&self.keeper.lines).push(Busy {
+                line: self.line.clone(),
+                since: None,
+                replied: None,
+            });
+        }
+    }
+}
+
+impl Line {
+    pub(crate) fn new(keeper: &Arc<Keeper>, connection: Box<dyn Connection>) -> Arc<Self> {
+        let line = Arc::new_cyclic(|line| {
+            let signal = Arc::new(Signal {
+                line: line.clone(),
+                busy: AtomicBool::new(false),
+                listed: AtomicBool::new(false),
+                // Over TCP, all pool users are of this project.
+                asked: AtomicBool::new(connection.peer().protocol == TransportProtocol::Tcp),
+                task: AtomicWaker::new(),
+                keeper: Arc::clone(keeper),
+            });
+            let waker = Waker::from(Arc::clone(&signal));
+            Self { connection: Mutex::new(connection), signal, waker }
+        });
+        // The application does not wait for events yet.
+        line.signal.become_busy();
+        line
+    }
+
+    /// Records that the pool user sends heartbeats.
+    pub(crate) fn handle_heartbeat(&self) {
+        self.signal.asked.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn connection(&self) -> MutexGuard<'_, Box<dyn Connection>> {
+        lock(&self.connection)
+    }
+
+    /// Polls the connection for the application's next event. The application is busy from the time
+    /// at which this is ready.
+    pub(crate) fn poll<R>(
+        &self,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(&mut dyn Connection, &mut Context<'_>) -> Poll<R>,
+    ) -> Poll<R> {
+        self.signal.task.register(cx.waker());
+        let polled = poll(&mut **self.connection(), &mut Context::from_waker(&self.waker));
+        match polled {
+            Poll::Ready(_) => self.signal.become_busy(),
+            Poll::Pending => self.signal.busy.store(false, Ordering::Release),
+        }
+        polled
+    }
+}
+
+impl Keeper {
+    /// Starts the keeper's task, unless it runs. It ends with the element and its sessions.
+    pub(crate) fn start(self: &Arc<Self>, network: &Network) {
+        if self.running.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (keeper, network) = (Arc::downgrade(self), network.clone());
+        let runtime = Arc::clone(network.runtime());
+        let mut timer = LazyTimer::default();
+        let mut next = network.now() + TICK;
+        runtime.spawn(Box::pin(poll_fn(move |cx| {
+            while timer.poll(cx, network.runtime(), Some(next)).is_ready() {
+                let Some(keeper) = keeper.upgrade() else { return Poll::Ready(()) };
+                let now = network.now();
+                keeper.look(now);
+                next = now + TICK;
+            }
+            Poll::Pending
+        })));
+    }
+
+    /// Replies on the lines that have been busy for a tick.
+    fn look(&self, now: Instant) {
+        let lines = std::mem::take(&mut *lock(&self.lines));
+        let kept = lines.into_iter().filter_map(|mut busy| {
+            let line = busy.line.upgrade()?;
+            if !line.signal.busy.load(Ordering::Acquire) {
+                line.signal.listed.store(false, Ordering::Release);
+                // It may have become busy again just before.
+                let again = line.signal.busy.load(Ordering::Acquire)
+                    && !line.signal.listed.swap(true, Ordering::AcqRel);
+                busy.since = None;
+                return again.then_some(busy);
+            }
+            let due = match (busy.since, busy.replied) {
+                (None, _) => {
+                    busy.since = Some(now);
+                    false
+                }
+                (Some(_), None) => true,
+                (Some(_), Some(replied)) => now >= replied + REPLY_INTERVAL,
+            };
+            if due {
+                busy.replied = Some(now);
+                line.reply();
+            }
+            Some(busy)
+        });
+        let kept: Vec<_> = kept.collect();
+        lock(&self.lines).extend(kept);
+    }
+}
+
+impl Line {
+    /// Sends a heartbeat reply that nobody asked for. If the connection has no room, the pool user
+    /// does not read, and would not read this.
+    fn reply(&self) {
+        if !self.signal.asked.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut connection = self.connection();
+        if let Some(reply) = heartbeat_reply()
+            && connection.send(reply).is_ok()
+        {
+            // Writes it; the waker is not needed, since the next call writes what is left.
+            let _ = connection.poll_ready(&mut Context::from_waker(Waker::noop()));
+        }
+    }
+}
