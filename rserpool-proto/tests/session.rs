@@ -382,9 +382,9 @@ fn an_element_that_answers_no_heartbeat_is_left_to_the_transport() {
     session.start(now);
     let address = TransportAddress::sctp(([127, 0, 0, 1], 1).into());
     let user_transport = address.clone().with_usage(TransportUse::DATA_PLUS_CONTROL).into();
-    session.poll_output();
+    let _ = session.poll_output();
     session.handle_resolution(now, Ok(vec![PoolElement { user_transport, ..element(1) }]));
-    session.poll_output();
+    let _ = session.poll_output();
     let event = ConnectionEvent::Established { local: address.clone(), peer: address };
     session.handle_connection(now, ConnectionId(1), &event);
     assert_eq!(session.poll_output(), Some(heartbeat(1)));

@@ -165,7 +165,7 @@ pub use dump::{Dump, DumpError, dump};
 pub use element::{ElementControl, JoinError, PoolElement, PoolElementBuilder};
 pub use element_session::{ElementEvent, ElementSession};
 pub use messenger::{Correspondent, Messenger, MessengerError, SentToAll};
-pub use network::{ListenError, Network, StartError, Stopped};
+pub use network::{Elapsed, ListenError, Network, StartError, Stopped};
 #[cfg(feature = "registrar")]
 pub use registrar::Registrar;
 #[doc(no_inline)]
@@ -191,7 +191,7 @@ pub use rserpool_proto::{Compatibility, HuntConfig};
 #[cfg(feature = "service")]
 pub use service::{
     InvalidState, Service, ServiceConfig, cookie,
-    requests::{NoRoom, RequestConfig, RequestError, RequestEvent, RequestSession},
+    requests::{RequestConfig, RequestError, RequestEvent, RequestSession, SubmitError},
     serve::Stopping,
 };
 pub use session::{Session, SessionClosed, SessionSendError};

@@ -1,10 +1,13 @@
 //! A runtime and its transports, from which all handles are made.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddrV4;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use futures::future::{Either, select};
 use rand::Rng;
 use rserpool_proto::HuntConfig;
 use rserpool_proto::wire::{
@@ -79,6 +82,47 @@ impl Network {
     /// Returns the transports for sessions. The network's own comes first.
     pub(crate) fn transports(&self) -> impl Iterator<Item = &Arc<dyn Transport>> {
         std::iter::once(&self.transport).chain(&self.others)
+    }
+
+    /// Waits for `duration`, by a timer of the runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, nothing is lost.
+    pub async fn sleep(&self, duration: Duration) {
+        self.runtime.timer(self.now() + duration).await;
+    }
+
+    /// Awaits `future` for `duration` at most, then drops it.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use rserpool::{Elapsed, Network};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// # let runtime = rserpool_tokio::TokioRuntime::current();
+    /// # let network = Network::new(runtime, rserpool::transport::Memory::new());
+    /// let never = std::future::pending::<()>();
+    /// assert_eq!(network.timeout(Duration::from_millis(5), never).await, Err(Elapsed));
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the time has elapsed before `future` was ready.
+    ///
+    /// # Cancel safety
+    ///
+    /// If this future is dropped, so is `future`.
+    pub async fn timeout<F: Future>(
+        &self,
+        duration: Duration,
+        future: F,
+    ) -> Result<F::Output, Elapsed> {
+        match select(pin!(future), self.runtime.timer(self.now() + duration)).await {
+            Either::Left((output, _)) => Ok(output),
+            Either::Right(_) => Err(Elapsed),
+        }
     }
 
     pub(crate) fn now(&self) -> Instant {
@@ -183,6 +227,12 @@ pub enum StartError {
 #[error("the background task has stopped")]
 #[allow(clippy::exhaustive_structs, reason = "it has no more to say")]
 pub struct Stopped;
+
+/// Error of [`Network::timeout`]: the time has elapsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the time has elapsed")]
+#[allow(clippy::exhaustive_structs, reason = "it has no more to say")]
+pub struct Elapsed;
 
 /// Returns a random seed for a state machine.
 pub(crate) fn random_seed() -> u64 {

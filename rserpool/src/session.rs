@@ -83,6 +83,8 @@ pub struct Session {
     /// One endpoint for each transport.
     endpoints: Vec<(TransportProtocol, Box<dyn Endpoint>)>,
     connection: Option<(ConnectionId, Box<dyn Connection>)>,
+    /// The maximum length of a message on the last connection.
+    max_message_size: usize,
     timer: LazyTimer,
     events: VecDeque<Event>,
     /// The reason for the end of the session, if it is over.
@@ -160,6 +162,7 @@ impl Session {
             resolution: None,
             endpoints,
             connection: None,
+            max_message_size: usize::MAX,
             timer: LazyTimer::default(),
             events: VecDeque::new(),
             end: None,
@@ -209,6 +212,11 @@ impl Session {
     #[cfg(feature = "service")]
     pub(crate) fn handle_acceptance(&mut self) {
         self.machine.handle_acceptance();
+    }
+
+    #[cfg(feature = "service")]
+    pub(crate) fn max_message_size(&self) -> usize {
+        self.max_message_size
     }
 
     #[cfg(feature = "service")]
@@ -450,6 +458,9 @@ impl Session {
             }
             transport::Event::Established { local, peer } => {
                 self.set_heartbeat();
+                if let Some((_, connection)) = &mut self.connection {
+                    self.max_message_size = connection.max_message_size();
+                }
                 ConnectionEvent::Established { local, peer }
             }
             transport::Event::Path { address, up } => {

@@ -60,13 +60,16 @@ pub enum Frame {
 pub struct InvalidFrame;
 
 impl Frame {
+    /// Length of a request without its body.
+    pub const REQUEST_HEADER: usize = 24;
+
     /// Encodes the message.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut bytes = BytesMut::new();
         match self {
             Self::Request { epoch, number, acknowledged, body } => {
-                bytes.reserve(24 + body.len());
+                bytes.reserve(Self::REQUEST_HEADER + body.len());
                 bytes.put_slice(&[1, 0, 0, 0]);
                 bytes.put_u32(epoch.0);
                 bytes.put_u64(number.0);

@@ -74,6 +74,7 @@ macro_rules! contract_suite {
             a_server_that_stops_hands_its_sessions_over,
             a_foreign_checkpoint_is_refused,
             a_server_with_other_keys_is_passed_over,
+            a_request_that_is_too_long_is_refused_alone,
             a_server_that_hangs_is_left_and_one_that_is_busy_is_not,
             futures_may_be_dropped_wherever_they_wait,
             an_opening_that_is_given_up_leaves_no_session,
@@ -121,6 +122,5 @@ fn any_address(network: &Network) -> TransportAddress {
 
 /// Waits for a time on the runtime's clock.
 async fn pause(network: &Network, milliseconds: u64) {
-    let deadline = network.now() + Duration::from_millis(milliseconds);
-    network.runtime().timer(deadline).await;
+    network.sleep(Duration::from_millis(milliseconds)).await;
 }

@@ -17,7 +17,7 @@ use crate::cookie::{KeyRing, Seal};
 use crate::transport::{Endpoint, Event, Purpose};
 use crate::{
     InvalidState, Network, PoolElement, PoolUser, RequestConfig, RequestError, RequestEvent,
-    RequestSession, Service, ServiceConfig, SessionConfig,
+    RequestSession, Service, ServiceConfig, SessionConfig, SubmitError,
 };
 
 /// Replies, after a delay, with the number of requests so far.
@@ -266,6 +266,26 @@ pub async fn a_server_with_other_keys_is_passed_over(network: Network) {
         killed.epoch.abort();
     }
     assert!(met > 0, "no session met the server with other keys");
+}
+
+/// Checks that a request that is too long is refused by itself, and the session continues.
+pub async fn a_request_that_is_too_long_is_refused_alone(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let (at, ring) = (registrar.local_address(), KeyRing::generate());
+    let _server = start_counter(&network, at, &ring, 0).await;
+    let user = new_user(&network, at);
+    let mut session = open(&user, RequestConfig::default()).await;
+    assert_eq!(count(&session.request(Bytes::new()).await.expect("it lives")), 1);
+    let Err(SubmitError::TooLong { request, limit }) = session.submit(vec![0; 64 << 20]) else {
+        // The memory transport has no limit.
+        return;
+    };
+    assert_eq!(request.len(), 64 << 20);
+    let refused = session.request(vec![0; limit + 1]).await;
+    assert!(matches!(refused, Err(RequestError::Request(_))), "{refused:?}");
+    let longest = session.request(vec![0; limit]).await.expect("it is short enough");
+    assert_eq!(count(&longest), 2);
+    session.close().await;
 }
 
 /// Checks that a session leaves a server that hangs while its kernel works, and that one that is

@@ -6,7 +6,9 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rserpool_proto::replay::{Client, ClientEvent, InvalidFrame, RefusalReason, RequestNumber};
+use rserpool_proto::replay::{
+    Client, ClientEvent, Frame, InvalidFrame, RefusalReason, RequestNumber,
+};
 use rserpool_proto::session::{Event, SessionConfig};
 use rserpool_proto::wire::{PoolElementId, Ppid, UserMessage};
 
@@ -176,15 +178,22 @@ pub enum RequestError {
     Request(SendError),
 }
 
-/// Error of [`RequestSession::submit`]: too many requests wait for their replies, or too many
-/// events to be received. The request was not accepted.
+/// Error of [`RequestSession::submit`]. The request was not accepted, and is in the error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("too many requests wait for their replies")]
-#[allow(clippy::exhaustive_structs, reason = "the request is taken out of it")]
-pub struct NoRoom(
-    /// The request.
-    pub Bytes,
-);
+#[non_exhaustive]
+pub enum SubmitError {
+    /// Too many requests wait for their replies, or too many events to be received.
+    #[error("too many requests wait for their replies")]
+    NoRoom(Bytes),
+    /// The request is longer than the messages of the transport.
+    #[error("a request of {} bytes is too long: at most {limit} are carried", .request.len())]
+    TooLong {
+        /// The request.
+        request: Bytes,
+        /// The maximum length of a request.
+        limit: usize,
+    },
+}
 
 impl RequestSession {
     pub(crate) fn new(session: Session, config: RequestConfig) -> Self {
@@ -219,7 +228,8 @@ impl RequestSession {
     ///
     /// # Errors
     ///
-    /// Returns an error if the session is over.
+    /// Returns an error if the session is over, or the request is too long. In the latter case, the
+    /// session continues.
     ///
     /// # Cancel safety
     ///
@@ -230,7 +240,11 @@ impl RequestSession {
         let ours = loop {
             match self.submit(body) {
                 Ok(number) => break number,
-                Err(NoRoom(back)) => body = back,
+                Err(SubmitError::NoRoom(back)) => body = back,
+                Err(SubmitError::TooLong { request, limit }) => {
+                    let length = request.len();
+                    return Err(RequestError::Request(SendError::TooLong { length, limit }));
+                }
             }
             self.event().await?;
         };
@@ -248,13 +262,18 @@ impl RequestSession {
     ///
     /// # Errors
     ///
-    /// Returns the request in the error if there is no room. A reply has to be received first.
-    pub fn submit(&mut self, body: impl Into<Bytes>) -> Result<RequestNumber, NoRoom> {
-        let body = body.into();
-        if self.events.len() >= self.limit {
-            return Err(NoRoom(body));
+    /// Returns the request in the error if there is no room, so that a reply has to be received
+    /// first, or if the request is too long.
+    pub fn submit(&mut self, body: impl Into<Bytes>) -> Result<RequestNumber, SubmitError> {
+        let request = body.into();
+        let limit = self.session.max_message_size().saturating_sub(Frame::REQUEST_HEADER);
+        if request.len() > limit {
+            return Err(SubmitError::TooLong { request, limit });
         }
-        let (number, message) = self.client.submit(body).map_err(NoRoom)?;
+        if self.events.len() >= self.limit {
+            return Err(SubmitError::NoRoom(request));
+        }
+        let (number, message) = self.client.submit(request).map_err(SubmitError::NoRoom)?;
         self.to_send.push_back(message);
         Ok(number)
     }

@@ -132,6 +132,11 @@ pub trait Connection: fmt::Debug + Send + Sync {
         Ok(())
     }
 
+    /// Returns the maximum length of a message, in bytes. Default: no limit.
+    fn max_message_size(&mut self) -> usize {
+        usize::MAX
+    }
+
     /// Returns the paths; `None` if the transport has only one, or the connection is not
     /// established.
     fn paths(&mut self) -> Option<&mut dyn Paths> {

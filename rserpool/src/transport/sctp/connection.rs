@@ -373,13 +373,8 @@ impl Connection for SctpConnection {
         }
         let length = message.payload.len();
         let max = self.sctp.max_message_size;
-        let (limit, streams) = *self.send_limits.get_or_insert_with(|| {
-            // The kernel takes a message as a whole, so it has to fit the send buffer. The reported
-            // size of that is twice the usable one.
-            let longest = max.min(io.socket().get().send_buffer_size().unwrap_or(usize::MAX) / 2);
-            let streams = options::streams(io.socket().get(), style.association());
-            (longest, streams.unwrap_or(u16::MAX))
-        });
+        let limits = || send_limits(io.socket().get(), style.association(), max);
+        let (limit, streams) = *self.send_limits.get_or_insert_with(limits);
         if length > limit {
             return Err(SendError::TooLong { length, limit });
         }
@@ -428,6 +423,13 @@ impl Connection for SctpConnection {
         }
     }
 
+    fn max_message_size(&mut self) -> usize {
+        let max = self.sctp.max_message_size;
+        let State::Open(io, style) = &self.state else { return max };
+        let limits = || send_limits(io.socket().get(), style.association(), max);
+        self.send_limits.get_or_insert_with(limits).0
+    }
+
     fn set_heartbeat(&mut self, interval: Duration) -> io::Result<()> {
         let (socket, association) = self.socket()?;
         options::set_heartbeat(socket, association, interval)
@@ -439,4 +441,12 @@ impl Connection for SctpConnection {
             State::Dialling(..) | State::Connecting(_) | State::Over(_) => None,
         }
     }
+}
+
+/// Returns the maximum length of a message, and the number of streams.
+fn send_limits(socket: &Socket, association: AssociationId, max: usize) -> (usize, u16) {
+    // The kernel takes a message as a whole, so it has to fit the send buffer. The reported size of
+    // that is twice the usable one.
+    let longest = max.min(socket.send_buffer_size().unwrap_or(usize::MAX) / 2);
+    (longest, options::streams(socket, association).unwrap_or(u16::MAX))
 }

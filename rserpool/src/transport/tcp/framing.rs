@@ -45,6 +45,14 @@ pub(super) enum Frame {
 }
 
 impl Framing {
+    /// Returns the maximum length of a message. Those of the protocols have 16 bits for it.
+    pub(super) fn max_message_size(self) -> usize {
+        match self {
+            Self::SelfDelimiting(_) => usize::from(u16::MAX),
+            Self::Session { max_message_size } => max_message_size,
+        }
+    }
+
     /// Removes the next frame from the received data, if it is complete.
     pub(super) fn decode(self, incoming: &mut BytesMut) -> io::Result<Option<Frame>> {
         match self {

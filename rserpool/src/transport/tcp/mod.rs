@@ -433,6 +433,10 @@ impl Connection for TcpConnection {
         self.framing.encode(&message, &mut self.outgoing)
     }
 
+    fn max_message_size(&mut self) -> usize {
+        self.framing.max_message_size()
+    }
+
     /// Rounds the interval up to whole seconds. A peer that is silent for four of them is lost; so
     /// is one that does not read for that long while there is data to send to it.
     fn set_heartbeat(&mut self, interval: Duration) -> io::Result<()> {
