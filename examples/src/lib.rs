@@ -58,7 +58,7 @@ pub fn start_registrar(network: &Network) -> anyhow::Result<Registrar> {
     Ok(Registrar::start(network, ["127.0.0.1:0"], RegistrarConfig::default())?)
 }
 
-/// Runs a server that crashes when it is aborted: none of its code runs after that.
+/// Spawns a server task that can be made to crash: once it is aborted, none of its code runs.
 pub fn spawn_mortal(
     network: &Network,
     server: impl Future<Output: Send> + Send + 'static,

@@ -39,7 +39,8 @@ impl Runtime for ThreadPerTask {
 #[derive(Debug)]
 struct Alarm {
     timer: async_io::Timer,
-    /// A timer of `async-io` is ready once; one of [`Runtime`] stays ready until it is reset.
+    /// True if the timer has fired. A timer of `async-io` is ready once, but one of [`Runtime`]
+    /// stays ready until it is reset.
     fired: bool,
 }
 

@@ -74,7 +74,7 @@ fn the_count_goes_on_while_servers_are_killed_and_stopped() {
     for (expected, line) in (1..=100).zip(lines) {
         assert_eq!(line.unwrap(), expected.to_string());
         if expected % 20 == 10 {
-            // Both in turn, so that the session has to move.
+            // Kill and terminate servers in turn, so that the session has to move each time.
             let signal = if expected % 40 == 10 { "-KILL" } else { "-TERM" };
             servers.push(Server::start(folder.path(), &address));
             let oldest = servers.remove(0);

@@ -1,4 +1,5 @@
-//! Whatever decodes as ASAP encodes, and decodes again to the same message.
+//! Fuzzes the decoder of ASAP messages: a message that decodes can be encoded, and decodes again to
+//! the same message.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Capture files of any kind are read to their end or to an error.
+//! Fuzzes the reader of capture files: it reads any file to its end or returns an error.
 #![no_main]
 
 // Modules of the command, which has no library.

@@ -1,4 +1,5 @@
-//! Whatever registrars say, a pool element goes on.
+//! Fuzzes the state machine of a pool element with arbitrary messages and events: it must not
+//! panic.
 #![no_main]
 
 use arbitrary::Unstructured;

@@ -1,4 +1,5 @@
-//! Whatever decodes as ENRP encodes, and decodes again to the same message.
+//! Fuzzes the decoder of ENRP messages: a message that decodes can be encoded, and decodes again to
+//! the same message.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,5 @@
-//! Whatever comes over ASAP and ENRP, a registrar goes on.
+//! Fuzzes the state machine of a registrar with arbitrary ASAP and ENRP messages and events: it
+//! must not panic.
 #![no_main]
 
 use arbitrary::Unstructured;

@@ -22,7 +22,7 @@ fuzz_target!(|data: &[u8]| {
     let _ = clear_part(&bytes);
     assert!(SEAL.open(SystemTime::UNIX_EPOCH, &bytes).is_err());
 
-    // Messages of a byte for their length each.
+    // Splits the input into messages, each of which is preceded by a byte with its length.
     let (mut server, mut client) = (Server::new(), Client::new(4));
     let mut rest = bytes.clone();
     while !rest.is_empty() {

@@ -1,4 +1,5 @@
-//! Notifications, ancillary data and lists of addresses of any kind are parsed.
+//! Fuzzes the parsers of SCTP notifications, ancillary data and lists of addresses from the kernel:
+//! they must not panic.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

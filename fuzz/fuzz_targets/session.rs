@@ -1,4 +1,5 @@
-//! Whatever elements and registrars say, a session goes on or says why not.
+//! Fuzzes the state machine of a session with arbitrary messages of elements and answers of
+//! registrars: it must not panic or produce outputs without end.
 #![no_main]
 
 use std::time::{Duration, Instant};

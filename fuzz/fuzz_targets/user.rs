@@ -1,4 +1,5 @@
-//! Whatever registrars say, a pool user goes on, and each request is answered once.
+//! Fuzzes the state machine of a pool user with arbitrary messages and events: it must not panic,
+//! and has to answer each request once.
 #![no_main]
 
 use std::time::Duration;

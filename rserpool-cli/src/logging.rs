@@ -1,6 +1,6 @@
-//! The log on standard error. It never blocks and never makes the program exit. If it cannot be
-//! written, because the disk is full or the reader has closed it or does not read, lines are left
-//! out and counted. The count is logged when writing works again.
+//! Writes the log to standard error, and never blocks or makes the program exit. If the log cannot
+//! be written (the disk is full, or the reader has closed it or does not read), lines are dropped
+//! and counted. The count is logged when writing works again.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
@@ -27,14 +27,14 @@ enum Item {
 
 static WRITER: OnceLock<SyncSender<Item>> = OnceLock::new();
 
-/// The number of lines that were left out since the last report of them.
+/// The number of lines that were dropped since the last report of them.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
 /// Starts to log panics and events; a higher `verbose` logs more events.
 pub(crate) fn start(verbose: u8) {
     let (sender, lines) = sync_channel(MAX_WAITING);
     let thread = std::thread::Builder::new().name("log".to_owned());
-    // Without the thread, all lines are lost, but the program can still run.
+    // Without the thread, all lines are dropped, but the program can still run.
     let _ = thread.spawn(move || write_all(&lines, &LOST, &mut io::stderr()));
     let _ = WRITER.set(sender);
     let default = match verbose {
@@ -89,7 +89,7 @@ fn write_all(lines: &Receiver<Item>, lost: &AtomicU64, to: &mut impl Write) {
     }
 }
 
-/// Writes a line, preceded by the number of lines that were lost before it.
+/// Writes a line. If lines before it were dropped, writes their number first.
 fn write_line(line: &[u8], lost: &AtomicU64, to: &mut impl Write) {
     let missing = lost.swap(0, Ordering::Relaxed);
     let mut text = Vec::new();
@@ -102,7 +102,7 @@ fn write_line(line: &[u8], lost: &AtomicU64, to: &mut impl Write) {
     }
 }
 
-/// The writer of events, which queues each as one line.
+/// Writer for the log events, which queues each event as one line.
 #[derive(Debug, Clone, Copy)]
 struct Log;
 

@@ -23,8 +23,8 @@ macro_rules! notify {
     };
 }
 
-/// Returns the memory that was used under a peak or an attack to the system within seconds. The
-/// allocator of glibc keeps half of it.
+/// The allocator of the program. It returns memory that a peak or an attack needed to the system
+/// within seconds; the allocator of glibc keeps half of it.
 #[cfg(unix)]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -95,7 +95,8 @@ fn run(command: Command) -> ExitCode {
     let result = match command {
         Command::Decode(arguments) => decode::run(&arguments),
         Command::Keys(arguments) => commands::keys::run(&arguments),
-        // These programs have one task each, which more threads would only pass around.
+        // These programs have one task each, which a runtime with more threads would only move
+        // between them.
         Command::Registrar(arguments) => on_one_thread(commands::registrar::run(*arguments)),
         Command::Serve(arguments) => block_on(serve::run(arguments)),
         Command::Client(arguments) => block_on(client::run(arguments)),

@@ -149,17 +149,18 @@ impl RegistrarOption {
     }
 }
 
-/// Parses `IP`, `IP:PORT` or `HOST:PORT`. Default port: that of ASAP.
+/// Parses `IP`, `IP:PORT` or `HOST:PORT`. Default port: that of ASAP, 3863.
 pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     address_or_port(text, ASAP_PORT)
 }
 
-/// Parses an address like [`address`]. Default port: any.
+/// Parses an address to listen on, in the forms that [`address`] accepts. Default port: any free
+/// one.
 pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     address_or_port(text, 0)
 }
 
-/// Parses an address like [`address`]. Default port: that of ENRP.
+/// Parses an address in the forms that [`address`] accepts. Default port: that of ENRP, 9901.
 pub(crate) fn enrp_address(text: &str) -> Result<SocketAddr, String> {
     address_or_port(text, ENRP_PORT)
 }
@@ -191,7 +192,7 @@ pub(crate) fn identifier(text: &str) -> Result<PoolElementId, String> {
     Ok(PoolElementId(number))
 }
 
-/// Adds to the error of an address what to do about it.
+/// Adds advice to an error of starting: what to do about an address that cannot be used.
 pub(crate) fn explain_start(error: StartError, option: &str) -> anyhow::Error {
     let StartError::Listen(error) = error else { return error.into() };
     let address = error.address().clone();
@@ -241,7 +242,7 @@ pub(crate) async fn wait_for_end(with_stdin: bool) {
         if !with_stdin {
             std::future::pending::<()>().await;
         }
-        // A thread of its own, since a read of standard input cannot be cancelled.
+        // Read in a thread of its own, since a read of standard input cannot be cancelled.
         let (ended, wait) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || {
             let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());

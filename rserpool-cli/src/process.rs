@@ -1,5 +1,5 @@
-//! Registrars and servers as child processes. Each exits when its standard input closes, so none
-//! outlives this program, however that exits.
+//! Runs registrars and servers as child processes. Each exits when its standard input closes, so
+//! none outlives this program, however this program exits.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -19,13 +19,14 @@ pub(crate) fn transport_name(network: &Network) -> &'static str {
     }
 }
 
-/// Starts this program with `arguments`, and reads the line in which it reports its start.
+/// Starts this program as a child process with `arguments`, and reads the line in which the child
+/// reports its start.
 async fn start(arguments: &[&str]) -> anyhow::Result<(Child, Value)> {
     let program = std::env::current_exe().context("cannot find our own program")?;
     let mut child = Command::new(program)
         .args(arguments)
         .args(["--json", "--until-eof"])
-        // Crashes of other processes are intended here, so they are not logged.
+        // Do not log the crashes of other processes, which are intended here.
         .env("RUST_LOG", "rserpool=error")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -54,7 +55,7 @@ pub(crate) struct Place {
 }
 
 impl Default for Place {
-    /// Returns any ports of the loopback address.
+    /// Returns any free ports of the loopback address.
     fn default() -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         Self { asap: any, enrp: any }

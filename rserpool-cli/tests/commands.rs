@@ -212,7 +212,7 @@ fn rubbish_is_answered_and_logged_once_and_others_are_served() {
     let _server = Background::serve("echo", &address);
     let mut stream = TcpStream::connect(&address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    // Twice a message of a type that asks for a report, and a message that is cut off.
+    // Send two messages of a type that asks for a report, and a message that is cut off.
     stream.write_all(b"\x42\0\0\x04\x42\0\0\x04").unwrap();
     let mut answer = [0; 16];
     stream.read_exact(&mut answer).unwrap();

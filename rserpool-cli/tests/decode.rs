@@ -119,7 +119,8 @@ fn every_way_to_carry_a_message_is_understood() {
     let mut announcement = Vec::new();
     let builder = ethernet().ipv4([10, 0, 0, 1], [239, 0, 0, 50], 64).udp(3863, 3863);
     builder.write(&mut announcement, b"\x0a\0\0\x08\x11\x11\x11\x11").unwrap();
-    // A message in two packets. The second also contains a message of another protocol.
+    // Write one message in two packets. The second packet also contains a message of another
+    // protocol.
     let [mut first, mut second] = [Vec::new(), Vec::new()];
     let ip = || ethernet().ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
     let packet = sctp(&[data(11, 2, 8, &RESOLUTION[..6])]);

@@ -50,7 +50,7 @@ const EXIT_STATUS: i32 = 70;
 const WAKE: Token = Token(usize::MAX);
 
 thread_local! {
-    /// The time of the current turn, on the runtime's own thread.
+    /// The time of the current turn of the loop; set only on the runtime's own thread.
     static TURN: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
@@ -115,7 +115,7 @@ impl MioRuntime {
         });
         let runtime = Arc::clone(&shared);
         std::thread::Builder::new().name("rserpool".to_owned()).spawn(move || {
-            // Without its thread, the process would still accept connections.
+            // If only its thread stopped, the process would still accept connections.
             let Err(reason) = catch_unwind(AssertUnwindSafe(|| run(&runtime, poll)));
             tracing::error!("the runtime panicked");
             drop(reason);
@@ -161,7 +161,7 @@ fn run(shared: &Shared, mut poll: mio::Poll) -> Infallible {
         }
         let due = lock(&shared.timers).due(now);
         due.into_iter().for_each(Waker::wake);
-        // Tasks that these wake run in the next turn, after the reactor's events.
+        // Tasks that these tasks wake run in the next turn, after the reactor's events.
         let ready = std::mem::take(&mut *lock(&shared.ready));
         ready.into_iter().for_each(Task::run);
         let next = lock(&shared.timers).queue.first_key_value().map(|((time, _), _)| *time);
@@ -206,7 +206,8 @@ impl Runtime for MioRuntime {
         Ok(Box::new(registered))
     }
 
-    /// Returns the time at which the current turn began, if called on the runtime's thread.
+    /// Returns the time at which the current turn of the loop began if called on the runtime's
+    /// thread, else the current time.
     #[allow(clippy::disallowed_methods, reason = "this is the runtime")]
     fn now(&self) -> Instant {
         TURN.get().unwrap_or_else(Instant::now)

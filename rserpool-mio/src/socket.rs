@@ -12,8 +12,8 @@ use rserpool::runtime::{Interest, RegisteredSocket, Socket};
 
 use crate::{Shared, lock};
 
-/// The readiness of a socket. It counts the events, so that one which arrives while an operation
-/// finds nothing is not lost.
+/// Readiness of a socket in one direction. It counts the reactor's events, so that an event that
+/// arrives while an operation would block is not lost.
 #[derive(Debug, Default)]
 pub(crate) struct Readiness {
     readable: Direction,

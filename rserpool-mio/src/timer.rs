@@ -60,7 +60,7 @@ impl Future for MioTimer {
         };
         timers.queue.insert(key, cx.waker().clone());
         drop(timers);
-        // The thread may sleep past the new deadline.
+        // The runtime's thread may sleep past the new deadline, so wake it.
         if TURN.get().is_none() {
             let _ = runtime.0.wake.wake();
         }

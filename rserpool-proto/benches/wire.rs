@@ -1,4 +1,4 @@
-//! Encoding and decoding of the messages that a registrar lives of.
+//! Measures encoding and decoding of the most frequent messages of a registrar.
 //!
 //!     cargo bench -p rserpool --bench wire [-- --quick]
 #![allow(

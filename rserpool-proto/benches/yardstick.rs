@@ -1,9 +1,10 @@
-//! The cost of one access to memory: the yardstick for structures that do little else.
+//! Measures one dependent access to memory, for comparison with structures that do little else.
 
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
-/// As much memory as so many elements need, 192 bytes each, where each place says which is next.
+/// Memory of 192 bytes for each of a number of elements, in which each place contains the number of
+/// the next one.
 pub struct Yardstick {
     places: Vec<[u32; 48]>,
     at: u32,
@@ -20,7 +21,7 @@ impl Yardstick {
         Self { places, at: 0 }
     }
 
-    /// So many looks, each of which depends on what was seen before.
+    /// Does `count` reads, each of a place that the one before named.
     pub fn look(&mut self, count: usize) -> u32 {
         for _ in 0..count {
             self.at = self.places[self.at as usize][0];

@@ -18,8 +18,8 @@ pub(crate) const ENRP_PORT: u16 = 9901;
 /// IANA's multicast group (RFC 5352 section 8.4).
 const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 1, 185);
 
-/// The length of the longest pool handle that rsplib accepts, in bytes. A longer one makes it
-/// terminate.
+/// The maximum length of a pool handle for rsplib, in bytes. A registrar of rsplib terminates when
+/// it receives a longer one.
 const RSPLIB_MAX_HANDLE: usize = 32;
 
 /// The implementations to interoperate with. Everything that depends on them is a method of this
@@ -77,11 +77,11 @@ impl Compatibility {
         }
     }
 
-    /// Returns the lifetime of a registration as registrars send it to each other. A registrar of
-    /// rsplib reads it as milliseconds, drops the element after that time, and asks for it again
-    /// with each presence; so it is sent milliseconds. A registrar that reads seconds and takes the
-    /// element over keeps it for longer, but asks it whether it is alive, and elements of this
-    /// crate register again then.
+    /// Returns the lifetime of a registration as registrars send it to each other: in milliseconds,
+    /// except with [`Self::Rfc`]. A registrar of rsplib reads milliseconds, drops the element after
+    /// that time, and asks for it again with each presence. A registrar that reads seconds keeps
+    /// the element for longer after a takeover. But it asks the element whether it is alive, and
+    /// elements of this crate then register again.
     #[must_use]
     pub fn told_registration_life(self, lifetime: Duration) -> RegistrationLife {
         match self {
@@ -144,8 +144,9 @@ impl Compatibility {
         self != Self::Rsplib
     }
 
-    /// Returns the maximum number of transports in a registrar's announcement. rsplib cannot read a
-    /// TCP transport. A listener whose transport is not the first takes the source of the datagram.
+    /// Returns the maximum number of transports in a registrar's announcement: one, except with
+    /// [`Self::Rfc`], since rsplib cannot read a TCP transport. A listener that uses another
+    /// protocol than that transport takes the source address of the datagram instead.
     #[must_use]
     pub fn max_announced_transports(self) -> usize {
         if self == Self::Rfc { usize::MAX } else { 1 }
@@ -173,8 +174,9 @@ impl Compatibility {
         self != Self::Rfc
     }
 
-    /// Returns whether a resolution carries the number of wanted elements. The parameter is
-    /// rsplib's; its type tells implementations that do not know it to skip it.
+    /// Returns whether a resolution tells the registrar the number of wanted elements. The
+    /// parameter is an extension of rsplib; the bits of its type make other implementations skip
+    /// it.
     #[must_use]
     pub fn sends_item_count(self) -> bool {
         self != Self::Rfc
@@ -202,18 +204,19 @@ impl Compatibility {
         seconds.map(Duration::from_secs_f64)
     }
 
-    /// Returns the number of elements of an answer that count as selected, or `None` if the policy
-    /// decides. RFC 5356 section 5.2.2 degrades all elements of an answer. If an answer has the
-    /// whole pool, all degrade alike, and their order does not change.
+    /// Returns the number of elements of an answer to a resolution that count as selected, or
+    /// `None` if the policy decides. RFC 5356 section 5.2.2 degrades (counts as more loaded) all
+    /// elements of an answer. If an answer has the whole pool, all degrade alike, and their order
+    /// does not change.
     #[must_use]
     pub fn max_increment(self, policy: PolicyType) -> Option<usize> {
         let all = self == Self::Rfc && policy == PolicyType::LEAST_USED_DEGRADATION;
         all.then_some(usize::MAX)
     }
 
-    /// Returns whether an element that registers over this protocol is told which of its addresses
-    /// were left out (RFC 5352 section 2.2.3). An element of rsplib takes the message for a
-    /// refusal. It does not support TCP, so that elements over TCP can always be told.
+    /// Returns whether the registrar tells an element that registers over `protocol` which of its
+    /// addresses it ignored (RFC 5352 section 2.2.3). An element of rsplib takes that message for a
+    /// refusal. rsplib does not support TCP, so elements over TCP are always told.
     #[must_use]
     pub fn tells_left_out_addresses(self, protocol: TransportProtocol) -> bool {
         match self {
@@ -223,8 +226,8 @@ impl Compatibility {
         }
     }
 
-    /// Returns whether a registrar yields to `other` if both want to take over the same dead
-    /// registrar: to the larger identifier (RFC 5353 section 3.5.1), or, as in rsplib, to the
+    /// Returns whether the registrar `ours` yields to `other` if both want to take over the same
+    /// dead registrar: to the larger identifier (RFC 5353 section 3.5.1), or, as in rsplib, to the
     /// smaller.
     #[must_use]
     pub fn yields(self, ours: RegistrarId, other: RegistrarId) -> bool {
@@ -238,7 +241,8 @@ impl Compatibility {
     ///
     /// # Errors
     ///
-    /// Returns an error if they would make a registrar of the profile terminate.
+    /// Returns an error if the handle or the policy would make a registrar of the profile
+    /// terminate.
     pub fn check(
         self,
         handle: &PoolHandle,

@@ -8,7 +8,8 @@ use rand::seq::SliceRandom;
 use super::{Compatibility, ConnectionId, Outbox, announcement};
 use crate::wire::{Ppid, RegistrarId, TransportAddress, TransportProtocol, UserMessage};
 
-/// The most connections that a hunt makes at a time (RFC 5352 section 3.6, SH1).
+/// The maximum number of connections that a hunt (search for a registrar) makes at a time (RFC 5352
+/// section 3.6, SH1).
 const MAX_ATTEMPTS: usize = 3;
 
 /// The time that an attempt may take while other addresses are waiting. Not from the RFCs.
@@ -62,9 +63,9 @@ impl HuntConfig {
         Self { registrars: registrars.into_iter().collect(), ..Self::default() }
     }
 
-    /// Sets the time that a registrar may take to accept a connection before others are tried,
-    /// T5-Serverhunt. It is doubled each time up to `max`, RETRAN.max. Default: 10 s and 60 s (RFC
-    /// 5352 section 7).
+    /// Sets T5-Serverhunt, the time that a registrar may take to accept a connection before others
+    /// are tried. It is doubled after each round in which it expires, up to `max`, RETRAN.max.
+    /// Default: 10 s and 60 s (RFC 5352 section 7).
     #[must_use]
     pub fn server_hunt_timeout(mut self, first: Duration, max: Duration) -> Self {
         (self.server_hunt, self.server_hunt_max) = (first, max);
@@ -79,9 +80,9 @@ impl HuntConfig {
         self
     }
 
-    /// Sets the pause after all registrars refused. It is doubled each time up to T5-Serverhunt,
-    /// but to at most 1 s in the first minute. Default: 250 ms. Not from the RFCs: a registrar that
-    /// restarts waits for its elements.
+    /// Sets the pause after all registrars refused the connection. Each further pause is twice as
+    /// long, up to T5-Serverhunt, but to at most 1 s in the first minute. Default: 250 ms. Not from
+    /// the RFCs: a registrar that restarts waits for its elements.
     #[must_use]
     pub fn retry_delay(mut self, delay: Duration) -> Self {
         self.retry_delay = delay;
@@ -126,25 +127,26 @@ pub(crate) struct Hunt {
     config: HuntConfig,
     announced: Vec<Announced>,
     running: bool,
-    /// The time at which the search began. None once a registrar answered.
+    /// The time at which the search began. `None` after a registrar answered a request.
     searching_since: Option<Instant>,
-    /// The last registrar that accepted a connection, and when. None once it answered a request.
+    /// The last registrar that accepted a connection, and the time of that. `None` after the
+    /// registrar answered a request.
     unproven: Option<(TransportAddress, Instant)>,
-    /// Registrars that accepted a connection and closed it soon after. They are tried after a
-    /// pause, the others at once.
+    /// Registrars that accepted a connection and closed it soon after. They are tried again only
+    /// after a pause, the other registrars at once.
     fickle: Vec<TransportAddress>,
     attempts: Vec<(ConnectionId, TransportAddress)>,
-    /// Addresses that this round has yet to try.
+    /// Addresses that are still to be tried in this round.
     untried: Vec<TransportAddress>,
-    /// T5-Serverhunt for the next attempts.
+    /// The value of T5-Serverhunt for the next attempts, which grows while no registrar answers.
     timeout: Duration,
     /// The pause before the next round.
     delay: Duration,
-    /// The end of the time for the attempts, or of the pause.
+    /// The time at which the attempts time out, or at which the pause is over.
     deadline: Option<Instant>,
 }
 
-/// Effect of a failed connection on a hunt.
+/// Effect of a failed connection on a hunt (search for a registrar).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HuntProgress {
     /// The connection does not belong to the hunt.
@@ -163,8 +165,8 @@ struct Announced {
 }
 
 impl Announced {
-    /// Returns whether `address` is its address, or another one of the same SCTP endpoint: two
-    /// associations with one endpoint would interfere with each other.
+    /// Returns whether `address` is that of the announced registrar, or another address of its SCTP
+    /// endpoint. Two associations with one endpoint would interfere with each other.
     fn is_at(&self, address: &TransportAddress) -> bool {
         let sctp = self.address.protocol == TransportProtocol::Sctp;
         let same = self.address.protocol == address.protocol && self.address.port == address.port;
@@ -268,8 +270,9 @@ impl Hunt {
         self.deadline = Some(now + wait);
     }
 
-    /// Handles an accepted connection: its registrar becomes the home registrar, and the other
-    /// attempts are aborted. Returns its address.
+    /// Handles that a registrar accepted a connection: it becomes the home registrar, and the other
+    /// attempts are aborted. Returns its address, or `None` if the connection was not an attempt of
+    /// this hunt.
     pub(crate) fn handle_established<E>(
         &mut self,
         now: Instant,
@@ -292,7 +295,7 @@ impl Hunt {
         self.delay = self.config.retry_delay;
     }
 
-    /// Handles a failed connection: if it was an attempt, another address is tried.
+    /// Handles a failed connection. If it was an attempt of this hunt, tries another address.
     pub(crate) fn handle_failed<E>(
         &mut self,
         now: Instant,
@@ -321,7 +324,8 @@ impl Hunt {
             return;
         }
         if !self.attempts.is_empty() && !self.fickle.is_empty() {
-            // The pause is over for these registrars, while attempts at others are still going on.
+            // The pause is over for the registrars that closed their connections, while attempts at
+            // others are still in progress.
             if self.attempts.len() == MAX_ATTEMPTS {
                 let (oldest, _) = self.attempts.remove(0);
                 out.abort(oldest);
@@ -356,8 +360,8 @@ impl Hunt {
         }
     }
 
-    /// Handles a message to a multicast group. A running hunt tries a newly announced registrar at
-    /// once, or when its turn comes.
+    /// Handles an announcement that was received by multicast. A running hunt tries a newly
+    /// announced registrar at once, or after the addresses that already wait.
     pub(crate) fn handle_announcement<E>(
         &mut self,
         now: Instant,

@@ -7,10 +7,10 @@
 //!
 //! # State machines
 //!
-//! Each is a plain struct. Inputs are `handle_*` methods, which take the time; outputs are read by
-//! [`Machine::poll_output`] and [`Machine::poll_timeout`]. Drain the outputs after each input.
-//! Nothing here reads a clock, opens a socket or draws randomness that was not seeded: the same seed
-//! and the same inputs give the same run.
+//! Each state machine is a plain struct. Inputs are `handle_*` methods, which take the current
+//! time; outputs are read by [`Machine::poll_output`] and [`Machine::poll_timeout`]. Drain the
+//! outputs after each input. Nothing in this crate reads a clock, opens a socket or draws
+//! randomness that was not seeded: the same seed and the same inputs give the same run.
 //!
 //! | module | contents |
 //! |---|---|
@@ -22,8 +22,8 @@
 //! | [`session`] | sessions between users and elements, with failover and cookies |
 //! | [`replay`] | requests that are answered exactly once |
 
-// In other crates, this crate's enums are non-exhaustive and need a wildcard. In this crate, each
-// variant is to be handled.
+// In other crates, a `match` on an enum of this crate needs a wildcard, since the enums are
+// non-exhaustive. In this crate, a `match` has to name each variant.
 #![warn(clippy::wildcard_enum_match_arm)]
 #![cfg_attr(
     not(feature = "registrar"),

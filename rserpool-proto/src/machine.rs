@@ -13,8 +13,8 @@ pub struct ConnectionId(pub u64);
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "machines handle each")]
 pub enum ConnectionEvent {
-    /// The connection is established. This is the first event, and it comes only for connections
-    /// that the machine asked for.
+    /// The connection is established. This is the first event of a connection that the machine
+    /// asked for; there is none for an accepted connection.
     Established {
         /// The local addresses.
         local: TransportAddress,
@@ -33,12 +33,12 @@ pub enum ConnectionEvent {
     Closed,
     /// The connection broke, or could not be made. The last event.
     Lost,
-    /// The connection could not be made: the remote host refused it, since nothing listens there.
-    /// The last event.
+    /// The remote host refused the connection, since nothing listens there. This is the last event
+    /// of the connection.
     Refused,
     /// The connection could not even be attempted: this host lacks something for it, descriptors
-    /// for instance, or there is an association with that endpoint already. The last event. It says
-    /// nothing about the remote end.
+    /// for instance, or already has an association with that endpoint. This tells nothing about the
+    /// remote end. It is the last event of the connection.
     Impossible,
 }
 

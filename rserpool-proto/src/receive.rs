@@ -23,8 +23,8 @@ pub(crate) enum Received<B> {
     Refused(String),
 }
 
-/// A registration that cannot be read, or must not be processed: the fields that are needed to
-/// refuse it. It is answered by a response and not by an error message (RFC 5352 section 3.1).
+/// The fields of a registration that are needed to refuse it, because it cannot be decoded or must
+/// not be processed. A response refuses it, and not an error message (RFC 5352 section 3.1).
 #[derive(Debug)]
 pub(crate) struct BadRegistration {
     pub(crate) pool_handle: PoolHandle,
@@ -47,7 +47,7 @@ pub(crate) fn receive_from_client<E>(
     match asap::Registration::addressee(&message.payload) {
         Some((pool_handle, identifier)) if message.ppid == Ppid::ASAP => {
             let mut causes = error.map(|error| error.causes).unwrap_or_default();
-            // A quotation has to fit into the answer.
+            // The quoted parameter has to fit into the response.
             causes.retain(|cause| cause.information().len() <= MAX_QUOTED);
             let cause = causes.into_iter().next().unwrap_or(ErrorCause::Unspecified);
             Err(BadRegistration { pool_handle, identifier, cause, reason })
@@ -114,8 +114,8 @@ pub(crate) fn receive_enrp<E>(
     received
 }
 
-/// Sends an error. If its quotation does not fit into a message, sends an unspecified error without
-/// a quotation instead.
+/// Sends an error. If the part of the message that it quotes does not fit, sends an unspecified
+/// error without a quotation instead.
 fn shortened<R>(
     error: OperationError,
     mut send: impl FnMut(OperationError) -> Result<R, EncodeError>,
@@ -147,7 +147,8 @@ fn inspect<B: Body>(
         let reason = format!("payload protocol identifier {}", message.ppid);
         return (Received::Refused(reason), None);
     }
-    // An error about an error could go back and forth for ever.
+    // No error is reported about an error message, since such reports could go back and forth for
+    // ever.
     let is_error = message.payload.first() == Some(&error_type);
     let report = |error: OperationError| (!is_error).then_some(error);
     let decoded = match Message::<B>::decode(&message.payload) {

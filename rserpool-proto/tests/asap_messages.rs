@@ -1,4 +1,5 @@
-//! Single messages and actions of elements and users (RFC 5352). The test acts as their registrar.
+//! Tests single messages and actions of elements and users (RFC 5352). The test acts as their
+//! registrar.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -64,7 +65,7 @@ impl<M: Machine> Watched<M> {
         result
     }
 
-    /// Reports that the registrar that was dialled first accepts the connection.
+    /// Reports to the machine that the registrar which it dialled first accepts the connection.
     fn accept(&mut self) -> ConnectionId {
         let connection = self.dialled.remove(0);
         let event = ConnectionEvent::Established { local: address(1), peer: address(0) };
@@ -72,7 +73,7 @@ impl<M: Machine> Watched<M> {
         connection
     }
 
-    /// Reports that a connection, or an attempt, failed.
+    /// Reports to the machine that a connection, or a connection attempt, failed.
     fn lose(&mut self, connection: ConnectionId) {
         self.dialled.retain(|dialled| *dialled != connection);
         self.closed.insert(connection);
@@ -129,7 +130,8 @@ fn attempts_to_register_are_counted_anew_after_each_that_was_taken() {
     assert!(!given_up(&mut element));
     let home = element.accept();
     element.hear(home, taken(identifier));
-    // So the next attempt without an answer counts as the first again.
+    // Since the second attempt was answered, the next one without an answer counts as the first
+    // again.
     element.run(SECOND * 286);
     assert!(!given_up(&mut element));
     element.accept();
@@ -294,7 +296,7 @@ fn a_registrar_that_goes_on_announcing_itself_is_remembered() {
                 late += tried;
             }
         }
-        // T7 is 5 s.
+        // An announcement is valid for T7, which is 5 s.
         assert_eq!(late > 0, again, "tried {late} times later than 5 s after the first");
     }
 }
@@ -426,7 +428,7 @@ fn an_element_follows_its_home_to_another_connection() {
     };
     element.hear(home, keep_alive(false));
     element.take_sent();
-    // The registrar lost that connection, and makes another one.
+    // The registrar has lost the connection to the element, and makes another one.
     let other = element.act(|element, now| element.accept(now, Ppid::ASAP, address(0)));
     element.hear(other, keep_alive(true));
     assert!(element.closed.contains(&home));

@@ -1,5 +1,5 @@
-//! Distances of elements, which their registrar measures for the policies with a delay penalty
-//! factor.
+//! Tests the distances of elements, which their registrar measures for the policies with a delay
+//! penalty factor.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 

@@ -1,4 +1,4 @@
-//! Communication between registrars (RFC 5353).
+//! Tests the communication between registrars (RFC 5353).
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -108,7 +108,8 @@ fn peers_are_told_lifetimes_in_the_unit_of_the_profile() {
         let config = RegistrarConfig::default().identifier(RegistrarId(1)).enrp(address(0));
         let node = world.registrar(Registrar::new(config.compatibility(profile), 1));
         let asap = world.connect(node);
-        // Of an element that is not of rsplib's kind.
+        // The test registers an element whose lifetime is in seconds, not in the milliseconds of
+        // rsplib.
         send_asap(&mut world, asap, registration("Pool", 1));
         let on = world.connect_for(Ppid::ENRP, node);
         let request = enrp::HandleTableRequest { own_children_only: false, route: ROUTE };
@@ -168,7 +169,7 @@ fn rubbish_and_strangers_do_not_disturb() {
     }
     send_enrp(&mut world, on, enrp::ListRequest { route: ROUTE });
     assert_eq!(take_enrp(&mut world, on).len(), 2);
-    // A registrar keeps its identifier as long as it lives.
+    // A registrar cannot change its identifier on an open connection.
     let route = Route { sender: RegistrarId(98), receiver: RegistrarId(1) };
     send_enrp(&mut world, on, enrp::ListRequest { route });
     assert_eq!(take_enrp(&mut world, on), []);
@@ -303,8 +304,9 @@ fn one_of_the_others_takes_over() {
     }
 }
 
-/// An element that restarted is configured only with a registrar that is dead. The registrar that
-/// took over its earlier registration sends it a keep-alive, and becomes its home.
+/// Tests that an element finds a home through a keep-alive: it restarted and is configured only
+/// with a dead registrar. The registrar that took over its earlier registration sends it a
+/// keep-alive, and becomes its home.
 #[test]
 fn an_element_that_started_anew_registers_with_who_knows_it() {
     for specified in [true, false] {
@@ -342,8 +344,8 @@ fn an_element_that_started_anew_registers_with_who_knows_it() {
     }
 }
 
-/// After a takeover, the connection that the new home made to an element breaks while an answer is
-/// due over it. The element stays, since it may only have moved.
+/// Tests that an element stays if, after a takeover, the connection that its new home made to it
+/// breaks before it answers: it may only have moved.
 #[test]
 fn a_connection_that_breaks_after_a_takeover_is_no_death() {
     let mut world = World::default();
@@ -359,7 +361,7 @@ fn a_connection_that_breaks_after_a_takeover_is_no_death() {
     world.run(SECOND);
     assert_eq!(world.homes(two), [(7, 2)]);
     world.pause(element);
-    // By then, the element has been asked.
+    // By then, the new home has sent the element a keep-alive.
     world.run(SECOND * 2);
     for _ in 0..3 {
         world.disconnect(element);
@@ -371,8 +373,8 @@ fn a_connection_that_breaks_after_a_takeover_is_no_death() {
     assert_eq!(world.homes(two), [(7, 2)]);
 }
 
-/// A registrar asks an element of another one, since a user reported it, and takes it over before
-/// there is an answer. The element stays if it is alive, regardless of the report.
+/// Tests a takeover of an element while the registrar waits for its answer, since a user reported
+/// the element. It stays if it is alive, regardless of the report.
 #[test]
 fn an_element_that_is_being_asked_is_taken_over() {
     for lives in [true, false] {

@@ -1,4 +1,5 @@
-//! Answers of a registrar to single ENRP messages (RFC 5353) that the test sends.
+//! Tests the answers of a registrar to single ENRP messages (RFC 5353), which the test sends as a
+//! peer.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -28,7 +29,7 @@ fn route(sender: u32) -> Route {
 }
 
 fn presence(sender: u32, reply_required: bool) -> Presence {
-    // Nothing listens at the address that it announces.
+    // No machine listens at the address that the sender of this message announces.
     let registrar = RegistrarId(sender);
     let server = Some(ServerInformation { registrar, transport: address(200) });
     Presence { reply_required, route: route(sender), checksum: Some(PeChecksum(0xffff)), server }
@@ -38,7 +39,7 @@ fn presence(sender: u32, reply_required: bool) -> Presence {
 fn peer(world: &mut World, node: NodeId, identifier: u32) -> ConnectionId {
     let on = world.connect_for(Ppid::ENRP, node);
     send_enrp(world, on, presence(identifier, false));
-    // The registrar asks it for its elements.
+    // The registrar asks the new peer for its elements.
     let page = enrp::HandleTableResponse {
         more_to_send: false,
         reject: false,
@@ -352,7 +353,8 @@ fn a_target_that_was_taken_over_is_no_peer_any_more() {
     assert_eq!(world.homes(node), [(7, 98)]);
 }
 
-/// Creates a registrar that looks for a mentor, and two peers that could be one.
+/// Creates a registrar that looks for a mentor (the registrar to download the handlespace from),
+/// and two peers that could be the mentor.
 fn joining(world: &mut World) -> (NodeId, ConnectionId, ConnectionId) {
     let config = RegistrarConfig::default().identifier(OURS).enrp(address(0)).peers([address(201)]);
     let node = world.registrar(Registrar::new(config, 1));
@@ -519,7 +521,8 @@ fn an_element_that_is_connected_is_not_given_away_by_a_table() {
         })
         .collect();
     assert_eq!(told, [OURS]);
-    // The peer has the larger identifier. If it insists, it tells the element.
+    // The peer, which has the larger identifier, claims the element. If it insists, it has to tell
+    // the element.
     update(&mut world, mentor, 98, UpdateAction::Add, 7);
     assert_eq!(world.homes(node), [(7, 98)]);
 }
@@ -537,14 +540,14 @@ fn the_only_other_registrar_may_object_to_its_takeover() {
     // The peer is silent for MAX-TIME-LAST-HEARD, and then for MAX-TIME-NO-RESPONSE.
     world.run(Duration::from_millis(4600));
     assert!(initiated(&mut world));
-    // A registrar that was not asked has no say.
+    // The agreement of a registrar that was not asked has no effect.
     let stranger = enrp::InitTakeoverAck { route: route(77), target: RegistrarId(99) };
     send_enrp(&mut world, on, stranger);
     assert_eq!(world.homes(node), [(7, 99)]);
     send_enrp(&mut world, on, presence(99, false));
     world.run(SECOND * 2);
     assert_eq!(world.homes(node), [(7, 99)], "it objects");
-    // Now it does not object.
+    // Now the target of the takeover does not object.
     world.run(SECOND * 6);
     assert!(initiated(&mut world));
     world.run(SECOND * 2);

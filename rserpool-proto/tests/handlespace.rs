@@ -23,7 +23,7 @@ const POLICIES: [PolicyType; 5] = [
     PolicyType::LEAST_USED_DEGRADATION,
 ];
 
-/// Maximum lateness of an expiry (`Handlespace::pop_expired`).
+/// Maximum delay with which `Handlespace::pop_expired` returns an expired element.
 const TICK: Duration = Duration::from_millis(34);
 
 #[derive(Debug, Clone)]

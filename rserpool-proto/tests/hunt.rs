@@ -1,4 +1,4 @@
-//! The search of elements and users for a registrar (RFC 5352 section 3.6).
+//! Tests how elements and users search for a registrar (RFC 5352 section 3.6).
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 

@@ -87,7 +87,7 @@ fn random_policies_draw_in_proportion_to_their_weights() {
     check_first(&priority, &[2.0, 1.0]);
     let distant = ["WeightedRandomDPF:300:1:100", "WeightedRandomDPF:300:0:100"];
     check_first(&distant, &[2.0, 3.0]);
-    // An element with a weight can be selected however large its penalty is.
+    // An element keeps a chance of being selected even if its delay penalty exceeds its weight.
     check_first(&["WeightedRandomDPF:300:9:100", "WeightedRandomDPF:9:0:100"], &[1.0, 9.0]);
 }
 
@@ -138,7 +138,8 @@ fn ordered_policies_answer_in_the_order_of_the_rfc() {
     for (parameters, order) in [
         (["Priority:1", "Priority:9", "Priority:5"], [1, 2, 0]),
         (["LeastUsed:3", "LeastUsed:1", "LeastUsed:2"], [1, 2, 0]),
-        // 50 % plus the increment; section 5.3.1 has this example.
+        // The order is by the load, 50 % or 99 %, plus the increment; section 5.3.1 has this
+        // example.
         (
             ["PriorityLeastUsed:50%:50%", "PriorityLeastUsed:50%:10%", "PriorityLeastUsed:99%:0"],
             [1, 2, 0],
@@ -147,7 +148,7 @@ fn ordered_policies_answer_in_the_order_of_the_rfc() {
     ] {
         assert_eq!(select(&mut *builtin(&parameters), 3, rng), order, "{parameters:?}");
     }
-    // Round robin among equals.
+    // Elements with equal sums are selected in turn.
     let mut equal =
         builtin(&["PriorityLeastUsed:1:3", "PriorityLeastUsed:2:2", "PriorityLeastUsed:3:1"]);
     let firsts: Vec<_> = (0..4).map(|_| select(&mut *equal, 2, rng)[0]).collect();
@@ -159,7 +160,7 @@ fn degradation_counts_once_for_each_element_of_an_answer() {
     let rng = &mut RandomSource::from_seed(1);
     for (policy, picks) in [
         ("LeastUsedDegradation", [0, 0, 0, 1]),
-        // It adds the degradation from the beginning.
+        // This policy adds the degradation from the first selection on.
         ("PriorityLeastUsedDegradation", [0, 0, 1, 1]),
     ] {
         let [one, other] = [format!("{policy}:10:10"), format!("{policy}:35:0")];
@@ -243,7 +244,8 @@ fn what_a_registrar_drew_by_weight_is_not_weighted_again() {
 #[test]
 fn users_go_on_where_the_answer_of_the_registrar_left_off() {
     let rng = &mut RandomSource::from_seed(1);
-    // The registrar knows which elements were given to others: the third is the best one now.
+    // The answer of the registrar has its own order, since it knows which elements it selected for
+    // others: the third element is the best one now.
     let order = [Member(2), Member(0), Member(1)];
     let mut next = |policies: [&str; 3]| {
         let mut selector = builtin(&[policies[2], policies[0], policies[1]]);
@@ -272,8 +274,8 @@ fn elements_without_a_weight_are_better_than_nobody() {
             firsts[list[0] as usize] += 1;
         }
         assert!(firsts.iter().all(|count| (70..130).contains(count)), "{policy}: {firsts:?}");
-        // An element with a weight comes before them, and is among them again when it loses its
-        // weight.
+        // An element that gets a weight is selected alone, and is one of the others again when its
+        // weight is 0.
         let (name, _) = policy.split_once(':').unwrap();
         pool.update(Member(1), &format!("{name}:1").parse().unwrap());
         assert_eq!(select(&mut *pool, 3, rng), [1], "{policy}");
@@ -284,7 +286,7 @@ fn elements_without_a_weight_are_better_than_nobody() {
     }
 }
 
-/// Least Used with a delay penalty factor, implemented with the public traits.
+/// Implements Least Used with a delay penalty factor by the public traits only.
 #[derive(Debug)]
 struct Nearby;
 
@@ -303,7 +305,7 @@ impl Order for Nearby {
     }
 }
 
-/// Randomized Least Used with Degradation, implemented with the public traits.
+/// Implements Randomized Least Used with Degradation by the public traits only.
 #[derive(Debug)]
 struct Tiring;
 

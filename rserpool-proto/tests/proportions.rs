@@ -1,11 +1,12 @@
-//! The policies from end to end: the registrar's selection as the user receives it (RFC 5356).
+//! Tests the policies from end to end: users have to select elements in the proportions of RFC 5356
+//! from the registrar's answers.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use rserpool_proto::testing::proportions::{AUDIENCES, CASES, chi_squared};
 
-/// Value that the statistic of a right selection exceeds with a probability of 0.1 %, with two
-/// degrees of freedom.
+/// Limit of the chi-squared statistic with two degrees of freedom. Right proportions exceed it with
+/// a probability of 0.1 %.
 const LIMIT: f64 = 13.82;
 
 #[test]

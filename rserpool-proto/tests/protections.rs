@@ -34,7 +34,7 @@ fn a_host_that_asks_too_often_is_refused_and_others_are_not() {
         world.registrar(Registrar::new(config().limits(Limits::default().resolutions(10)), 1));
     world.member(7, &[node]);
     world.run(SECOND);
-    // The connections of a host share its limit.
+    // All connections of a host together have one limit.
     let connections = [world.connect(node), world.connect(node)];
     let mut refused = 0;
     for number in 0..30 {
@@ -53,7 +53,7 @@ fn a_host_that_asks_too_often_is_refused_and_others_are_not() {
         }
     }
     assert_eq!(refused, 20);
-    // The hosts of the element and of the test.
+    // The registrar counts the requests of two hosts: that of the element and that of the test.
     assert_eq!(world.with_registrar(node).footprint().counted_hosts, 2);
     // A second later the host has its whole allowance again, and then it is no longer counted.
     world.run(SECOND);
@@ -77,7 +77,8 @@ fn a_host_that_reports_too_often_is_not_heard() {
     world.run(SECOND);
     let report =
         EndpointUnreachable { pool_handle: "Pool".parse().unwrap(), identifier: PoolElementId(7) };
-    // Each connection counts as a user: without the limit, the element would be gone.
+    // Each connection counts as another user that reports the element. Without the limit on
+    // reports, the element would be removed.
     for _ in 0..20 {
         let on = world.connect(node);
         send_asap(&mut world, on, report.clone());
@@ -100,7 +101,8 @@ fn who_has_the_address_of_an_element_is_not_the_element() {
         [] => {}
         other => panic!("{other:?}"),
     }
-    // The owner is asked whether it is still alive, and answers.
+    // The registrar asks the element over its own connection whether it is alive, and the element
+    // answers.
     assert!(matches!(take_asap(&mut world, owner).as_slice(), [Body::EndpointKeepAlive(_)]));
     let pool_handle = "Pool".parse().unwrap();
     send_asap(&mut world, owner, EndpointKeepAliveAck { pool_handle, identifier });
@@ -111,13 +113,13 @@ fn who_has_the_address_of_an_element_is_not_the_element() {
     let answers = take_asap(&mut world, other);
     let taken = ErrorCause::NonUniqueIdentifier;
     assert_eq!(answers.iter().map(refused).collect::<Vec<_>>(), [Some([taken].into())]);
-    // Now the owner is silent for a second.
+    // Now the element does not answer over its own connection for a second.
     send_asap(&mut world, other, registration("Pool", 7));
     world.run(SECOND);
     let answers = take_asap(&mut world, other);
     assert_eq!(answers.iter().map(refused).collect::<Vec<_>>(), [None]);
     assert_eq!(world.elements(node), 1);
-    // A claim from another host is refused at once.
+    // A registration of this element from another host is refused at once.
     let stranger = world.connect_from(98, Ppid::ASAP, node);
     let mut foreign = registration("Pool", 7);
     foreign.pool_element.user_transport = address(98).into();
@@ -201,8 +203,8 @@ fn a_registrar_that_leaves_hands_its_elements_over() {
     }
 }
 
-/// A loopback address is of no use to another host: neither users nor registrars there are told of
-/// it.
+/// Tests that registrars do not tell other hosts, users or peers, about elements with a loopback
+/// address.
 #[test]
 fn addresses_that_lead_elsewhere_are_told_to_nobody_elsewhere() {
     let mut world = World::default();
@@ -232,15 +234,15 @@ fn addresses_that_lead_elsewhere_are_told_to_nobody_elsewhere() {
     assert_eq!(told(&mut world, far), [3]);
     assert_eq!(world.homes(one).len(), 3);
     assert_eq!(world.homes(two), [(3, 1)]);
-    // No audit finds a difference, either.
+    // The audits (comparisons of checksums) find no difference either.
     let asked = world.requests;
     world.run(SECOND * 5);
     assert_eq!(world.homes(two), [(3, 1)]);
     assert_eq!(world.requests, asked, "no handle table was asked for");
 }
 
-/// Elements in pools with long names, and elements that are not told to the peer, fill pages: the
-/// elements after them come with the next page.
+/// Tests that a download is complete although elements in pools with long names fill pages, and
+/// other elements are not told to the peer.
 #[test]
 fn pages_have_all_that_a_peer_is_told_of() {
     let mut world = World::default();
@@ -266,7 +268,7 @@ fn pages_have_all_that_a_peer_is_told_of() {
     assert_eq!(world.elements(two), 120);
 }
 
-/// An element that accepts connections and closes them counts as not answering.
+/// Tests that an element which accepts connections and closes them counts as not answering.
 #[test]
 fn an_element_that_accepts_and_drops_connections_is_removed() {
     let mut now = World::default().now();
@@ -308,7 +310,8 @@ fn an_element_that_accepts_and_drops_connections_is_removed() {
     assert_eq!(registrar.elements(), 0);
 }
 
-/// An element without an ASAP endpoint can be asked only by its home registrar.
+/// Tests that a report to another registrar than the home does not remove an element without an
+/// ASAP endpoint, which only its home registrar can ask.
 #[test]
 fn a_report_elsewhere_removes_nothing() {
     let mut world = World::default();
@@ -327,7 +330,7 @@ fn a_report_elsewhere_removes_nothing() {
     assert_eq!(world.homes(two), [(7, 1)]);
 }
 
-/// Repeated reports do not cause a flood of keep-alives (RFC 5355 section 2.14.3).
+/// Tests that repeated reports do not cause a flood of keep-alives (RFC 5355 section 2.14.3).
 #[test]
 fn an_element_that_answers_is_asked_once_a_second_however_many_report_it() {
     let mut world = World::default();
@@ -357,7 +360,8 @@ fn an_element_that_answers_is_asked_once_a_second_however_many_report_it() {
     assert_eq!(asked.iter().sum::<usize>(), 2, "{asked:?}");
 }
 
-/// The registrar that received the report asks the element, and then offers it in its turn again.
+/// Tests that the registrar that receives a report asks the element, even if its home is another
+/// registrar, and offers it in its turn again after the answer.
 #[test]
 fn an_element_of_another_registrar_that_was_reported_but_answers_is_offered_again() {
     let mut world = World::default();

@@ -123,7 +123,7 @@ fn a_silent_element_is_removed_and_comes_back_when_it_wakes() {
     let element = world.element(new_element(1));
     world.run(SECOND);
     world.pause(element);
-    // At most 7.5 s until the next keep-alive, and 5 s for its answer.
+    // There are at most 7.5 s until the next keep-alive, and the element has 5 s to answer.
     world.run(SECOND * 13);
     assert_eq!(removals(&mut world, registrar), [RemovalReason::KeepAliveTimeout]);
     assert_eq!(world.elements(registrar), 0);
@@ -266,7 +266,7 @@ fn what_does_not_fit_the_pool_is_refused_with_the_cause_of_the_rfc() {
     let mut foreign = registration(8);
     foreign.pool_element.user_transport =
         TransportAddress::tcp("10.0.0.1:7".parse().unwrap()).into();
-    // The cause quotes the parameter (RFC 5354 section 3.12.3).
+    // The error cause quotes the invalid parameter (RFC 5354 section 3.12.3).
     let ErrorCause::InvalidValues(quoted) = refusal(&mut world, foreign) else { panic!() };
     assert_eq!(quoted[..], [0, 5, 0, 16, 0, 7, 0, 0, 0, 1, 0, 8, 10, 0, 0, 1]);
 
@@ -550,7 +550,8 @@ fn elements_that_share_an_endpoint_share_the_connection_to_it() {
     assert_eq!(connects(&mut registrar), 1);
 }
 
-/// A keep-alive is repeated when its connection breaks: the element may have moved.
+/// Tests that a keep-alive is repeated when its connection breaks, since the element may have
+/// moved.
 #[test]
 fn an_element_whose_connection_breaks_while_it_is_asked_stays() {
     let mut world = World::default();
@@ -715,7 +716,8 @@ fn who_does_not_understand_a_keep_alive_is_asked_as_the_rfc_has_it() {
     }
     send(&mut world, on, answer());
     assert_eq!(removals(&mut world, registrar), []);
-    // An error is not an answer, and the element is not asked again because of it.
+    // An error message does not answer the keep-alive, and does not make the registrar send another
+    // one.
     world.run(SECOND * 8);
     answers(&mut world);
     for _ in 0..3 {

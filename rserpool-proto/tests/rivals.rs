@@ -1,5 +1,5 @@
-//! Pools with the same handle and different policies that were created on different registrars:
-//! which of them stays.
+//! Tests which pool stays if pools with the same handle and different policies were created on
+//! different registrars.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -118,7 +118,7 @@ fn the_pool_with_more_elements_stays_and_those_of_the_other_are_told() {
         });
         assert_eq!(deleted.count(), 2, "{told:?}");
     }
-    // The elements cannot register until those of the other pool are removed.
+    // The elements of the new pool cannot register here until those of the old pool are removed.
     assert!(!scene.register(1, "RoundRobin"));
     for (home, identifier) in [(99, 11), (1, 12), (1, 13)] {
         scene.tell(home, UpdateAction::Delete, identifier, "LeastUsed:0");
@@ -138,8 +138,8 @@ fn of_equal_pools_that_of_the_largest_home_registrar_stays() {
     }
 }
 
-/// There are three pools with one handle: when the current one is empty, the larger one of the
-/// others takes its place.
+/// Tests three pools with one handle: when the current one becomes empty, the larger one of the
+/// other two replaces it.
 #[test]
 fn what_was_kept_beside_a_pool_takes_its_place() {
     let mut scene = Scene::new(&[1, 99]);
@@ -149,7 +149,7 @@ fn what_was_kept_beside_a_pool_takes_its_place() {
     scene.tell(1, UpdateAction::Add, 11, "Random");
     scene.tell(1, UpdateAction::Add, 12, "Random");
     scene.tell(99, UpdateAction::Add, 21, "LeastUsed:0");
-    // An element that is deleted in the meantime does not come back.
+    // An element that its registrar deletes while it is kept beside the pool does not come back.
     scene.tell(1, UpdateAction::Add, 13, "Random");
     scene.tell(1, UpdateAction::Delete, 13, "Random");
     assert_eq!(scene.pool(), (vec![1, 2, 3], "RoundRobin".to_owned()));
@@ -168,7 +168,8 @@ fn what_was_kept_beside_a_pool_takes_its_place() {
     assert_eq!(scene.pool(), (vec![21], "LeastUsed:0".to_owned()));
 }
 
-/// A peer that announces any number of elements that fit no pool takes a bounded amount of memory.
+/// Tests that the elements of a peer that do not fit their pool take a bounded amount of memory,
+/// however many it announces.
 #[test]
 fn so_many_are_kept_beside_a_pool_and_no_more() {
     let mut scene = Scene::new(&[1]);

@@ -1,4 +1,4 @@
-//! The session's state machine (RFC 5352 sections 3.5 and 3.8).
+//! Tests the session's state machine (RFC 5352 sections 3.5 and 3.8).
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -70,13 +70,13 @@ impl Fixture {
         {
             return outputs;
         }
-        // The program of the element answers.
+        // The program of the element answers the heartbeat.
         let reply = UserMessage::new(Ppid::ASAP, b"\x3d\x01\0\x04".as_slice());
         self.session.handle_message(self.now, ConnectionId(connection), reply);
         self.outputs()
     }
 
-    /// Handles a message from the element.
+    /// Passes the session a message from the element, which proves that the connection works.
     fn proven(&mut self, connection: u64) {
         let message = UserMessage::new(Ppid::NONE, b"hello".as_slice());
         self.session.handle_message(self.now, ConnectionId(connection), message);
@@ -165,7 +165,7 @@ fn elements_that_do_not_accept_are_reported_and_the_pool_is_asked_again_in_the_e
     let mut fixture = Fixture::new();
     fixture.resolved(&[1, 2]);
     assert_eq!(fixture.lost(1), [Output::Report(PoolElementId(1)), connect(2, 2)]);
-    // The second element does not even refuse the connection.
+    // The second element neither accepts nor refuses the connection.
     assert_eq!(fixture.session.poll_timeout(), Some(fixture.now + Duration::from_secs(5)));
     assert_eq!(
         fixture.pass(Duration::from_secs(5)),
@@ -334,7 +334,8 @@ fn an_idle_session_fails_over_like_any_other() {
     fixture.resolved(&[1, 2]);
     fixture.established(1);
     for connection in 1..=3 {
-        // The program was suspended for an hour, and asks whether the element is there.
+        // The program of the user was suspended for an hour, so the session asks whether the
+        // element is still there.
         assert_eq!(fixture.pass(Duration::from_secs(3600)), [heartbeat(connection)]);
         let outputs = fixture.lost(connection);
         assert!(matches!(outputs[0], Output::Event(Event::FailoverStarted { .. })), "{outputs:?}");
@@ -357,7 +358,7 @@ fn an_element_whose_program_does_not_respond_is_left() {
     let mut fixture = Fixture::new();
     fixture.resolved(&[1, 2]);
     fixture.established(1);
-    // Idle: it answers once, and then never again.
+    // While the session is idle, the element answers one heartbeat and no more.
     assert_eq!(fixture.pass(Duration::from_secs(5)), [heartbeat(1)]);
     let reply = UserMessage::new(Ppid::ASAP, b"\x3d\x01\0\x04".as_slice());
     fixture.session.handle_message(fixture.now, ConnectionId(1), reply);
@@ -449,7 +450,7 @@ fn what_is_unknown_on_the_control_channel_is_answered_as_its_high_bits_ask() {
     let unknown = ErrorCause::UnrecognizedParameter(Bytes::from_static(b"\xc0\xff\0\x04"));
     assert_eq!(told(b"\x0b\0\0\x10\0\x0d\0\x05\x01\0\0\0\xc0\xff\0\x04"), Some(unknown));
     assert_eq!(told(b"\x0b\0\0\x10\0\x0d\0\x05\x02\0\0\0\x00\xff\0\x04"), None);
-    // An error is never answered.
+    // An error message never causes an error message in return.
     assert_eq!(told(b"\x0e\0\0\x04"), None);
     assert_eq!(cookie(&fixture.session), Some(Bytes::from_static(&[1])));
 }

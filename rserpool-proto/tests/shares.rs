@@ -1,5 +1,4 @@
-//! Limits on one host, and the choice of the host whose connections are closed when there are too
-//! many.
+//! Tests the limits on one host, and which connections are closed when there are too many.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -26,8 +25,8 @@ fn policy(values: usize) -> PolicyParameters {
     PolicyParameters::new(PolicyType(0xc000_0001), &vec![7; values])
 }
 
-/// Elements that were accepted when they were small do not grow past the limit of bytes, neither
-/// that of their host nor that of all hosts.
+/// Tests that elements that were accepted when they were small cannot grow past the limit of bytes,
+/// neither that of their host nor that of all hosts.
 #[test]
 fn elements_that_grow_stop_at_the_limit_of_bytes() {
     for limits in [Limits::default().bytes_per_host(4000), Limits::default().bytes(4000)] {
@@ -61,7 +60,8 @@ fn elements_that_grow_stop_at_the_limit_of_bytes() {
         let sizes: usize = registrar.members().map(|(_, its)| its.policy.words().len()).sum();
         assert_eq!(sizes, taken * 100 + (20 - taken), "those refused are what they were");
         assert_eq!(registrar.hits(Limit::Elements), (20 - taken) as u64);
-        // An element that does not grow is renewed, and one that shrinks makes room for another.
+        // At the limit, an element that does not grow can renew its registration, and one that
+        // shrinks makes room for another.
         assert_eq!(register(&mut world, 20, 1), None);
         for identifier in 1..=20 {
             assert_eq!(register(&mut world, identifier, 1), None);
@@ -70,8 +70,8 @@ fn elements_that_grow_stop_at_the_limit_of_bytes() {
     }
 }
 
-/// If descriptors run short, silent connections are closed: those of the host that has the most of
-/// them, the longest silent ones first, and none that serves an element.
+/// Tests that silent connections are closed if descriptors run short: those of the host that has
+/// the most of them, the longest silent ones first, and none that serves an element.
 #[test]
 fn silent_connections_of_the_host_with_the_most_make_room() {
     let mut world = World::default();
@@ -84,7 +84,7 @@ fn silent_connections_of_the_host_with_the_most_make_room() {
     let honest: Vec<_> = (0..5).map(|_| world.connect_from(51, Ppid::ASAP, node)).collect();
     let many: Vec<_> = (0..40).map(|_| world.connect_from(52, Ppid::ASAP, node)).collect();
     world.run(SECOND);
-    // The first ten connections have sent something since.
+    // The first ten connections of this host have sent something in the meantime.
     let report =
         EndpointUnreachable { pool_handle: "Nope".parse().unwrap(), identifier: PoolElementId(1) };
     for on in &many[..10] {
@@ -106,7 +106,7 @@ fn silent_connections_of_the_host_with_the_most_make_room() {
     assert!(open(&world, element) && honest.iter().all(|on| open(&world, *on)));
     let closed: Vec<_> = (0..40).filter(|number| !open(&world, many[*number])).collect();
     assert_eq!(closed, (10..26).collect::<Vec<_>>());
-    // Repeated until only the element's connection is left.
+    // Ten more times: after that, only the element's connection is left.
     for _ in 0..10 {
         world.with_registrar_mut(node, |registrar, now| registrar.handle_crowded(now));
         world.run(Duration::ZERO);

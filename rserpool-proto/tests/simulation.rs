@@ -1,4 +1,5 @@
-//! A few hundred runs of the simulation; `simulate` does more of them.
+//! Tests that a few hundred runs of the simulation break no rule; the program `simulate` does more
+//! runs.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 

@@ -1,5 +1,5 @@
-//! Notifications of users about changes of a pool (RFC 5352 sections 2.2.5 and 2.2.6), in virtual
-//! time.
+//! Tests that users are notified of changes of a pool (RFC 5352 sections 2.2.5 and 2.2.6), in
+//! virtual time.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -57,7 +57,8 @@ fn a_subscriber_is_told_of_all_that_is_there_and_then_of_each_change() {
     world.element(loaded(3, &[registrar]));
     world.run(SECOND);
     assert_eq!(sizes(&mut world, user), [3]);
-    // A different load is a change; an unchanged load is none.
+    // The user is notified if an element registers a different load, but not if it registers the
+    // same load.
     load(&mut world, elements[0], 0.5);
     let latest = told(&mut world, user).pop().unwrap();
     let half = PolicyParameters::least_used(1 << 31);
@@ -67,7 +68,7 @@ fn a_subscriber_is_told_of_all_that_is_there_and_then_of_each_change() {
     world.kill(elements[1]);
     world.run(SECOND);
     assert_eq!(sizes(&mut world, user), [2]);
-    // Subscriptions do not keep others from resolving, who get the elements in turn as before.
+    // A user that subscribed can still resolve the pool, and gets its elements in turn as before.
     assert_eq!(resolve(&mut world, user).unwrap().len(), 2);
 }
 
@@ -92,8 +93,8 @@ fn changes_that_come_thick_are_told_together_and_the_last_one_in_any_case() {
     assert!(told[1].iter().all(|element| element.policy == quarter));
 }
 
-/// A user subscribes between a change and the notification about it. It receives the change with
-/// its answer, and the first user is notified nevertheless.
+/// Tests a second user that subscribes between a change and its notification. It receives the
+/// change with its answer, and the first user is notified nevertheless.
 #[test]
 fn a_subscriber_that_comes_while_a_change_waits_misses_nothing() {
     let mut world = World::default();
@@ -232,8 +233,8 @@ fn a_registrar_that_hangs_is_left_by_who_only_listens() {
     assert_eq!(sizes(&mut world, user).last(), Some(&1));
     world.resume(second);
     world.pause(first);
-    // It takes half a minute until the user asks again, and T1 for the answer. The user may find
-    // the first registrar again.
+    // The user asks the registrar again after half a minute, and waits T1 for the answer. It may
+    // then find the same registrar again.
     world.run(SECOND * 90);
     assert_eq!(sizes(&mut world, user).last(), Some(&2));
 }

@@ -315,13 +315,13 @@ fn every_other_parameter_and_message_comes_back_the_same() {
 
 #[test]
 fn a_length_without_the_last_padding_is_accepted_and_kept() {
-    // RFC 5354 section 4: the length is 15 bytes; 16 are there.
+    // The length field is 15 and excludes the padding (RFC 5354 section 4); 16 bytes are there.
     let bytes = hex("0500 000f 0009 000b 43616c63506f6f 00");
     let message = asap::Message::decode(&bytes).unwrap();
     assert_eq!(message.encode().unwrap(), bytes);
     // The padding itself may be missing, too.
     assert!(asap::Message::decode(&bytes.slice(..15)).is_ok());
-    // The length of an encoded message includes it, as in rsplib.
+    // The length field of an encoded message includes the padding, as in rsplib.
     let made = asap::Message::from(message.body).encode().unwrap();
     assert_eq!(made, hex("0500 0010 0009 000b 43616c63506f6f 00"));
 }
@@ -518,7 +518,7 @@ fn shuffled(message: &Bytes, fields: usize, rng: &mut StdRng) -> Bytes {
         pieces.push(piece.to_vec());
         rest = others;
     }
-    // A cookie has no meaning in any of these messages.
+    // A cookie parameter is added, which has no meaning in these messages.
     pieces.push(vec![0, 0xd, 0, 5, 7, 0, 0, 0]);
     pieces.shuffle(rng);
     let mut shuffled = [&message[..4 + fields], &pieces.concat()].concat();

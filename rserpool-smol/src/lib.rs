@@ -69,7 +69,8 @@ impl Runtime for SmolRuntime {
 #[derive(Debug)]
 struct SmolTimer {
     timer: smol::Timer,
-    /// A timer of smol is ready once; one of [`Runtime`] stays ready until it is reset.
+    /// True if the timer has fired. A timer of smol is ready once, but one of [`Runtime`] stays
+    /// ready until it is reset.
     fired: bool,
 }
 
@@ -95,8 +96,8 @@ impl Timer for SmolTimer {
 #[derive(Debug)]
 struct SmolSocket {
     socket: Async<Socket>,
-    /// True if nothing was left to read, and the reactor has not reported the socket as readable
-    /// since.
+    /// True if the last read found nothing more, and the reactor has not reported the socket as
+    /// readable since.
     drained: bool,
 }
 

@@ -38,7 +38,8 @@ pub struct TokioRuntime {
     life: Arc<AtomicBool>,
 }
 
-/// Dropped with the runtime, which it records: tokio's timers panic if they are polled after that.
+/// Value that is dropped with the runtime, and then clears the flag that the runtime is alive.
+/// tokio's timers panic if they are polled after that.
 struct Death(Arc<AtomicBool>);
 
 impl Drop for Death {
@@ -48,7 +49,7 @@ impl Drop for Death {
 }
 
 impl TokioRuntime {
-    /// Returns the runtime with this handle.
+    /// Returns an adapter for the tokio runtime that `handle` belongs to.
     #[must_use]
     pub fn new(handle: Handle) -> Self {
         let life = Arc::new(AtomicBool::new(true));
@@ -60,17 +61,18 @@ impl TokioRuntime {
         Self { handle, life }
     }
 
-    /// Returns the runtime in whose context this is called.
+    /// Returns an adapter for the tokio runtime in whose context this is called.
     ///
     /// # Panics
     ///
-    /// Panics outside of a runtime; [`Self::try_current`] does not.
+    /// Panics outside of a runtime's context; [`Self::try_current`] returns `None` there.
     #[must_use]
     pub fn current() -> Self {
         Self::new(Handle::current())
     }
 
-    /// Returns the runtime in whose context this is called; `None` outside of a runtime.
+    /// Returns an adapter for the tokio runtime in whose context this is called; `None` outside of
+    /// a runtime.
     #[must_use]
     pub fn try_current() -> Option<Self> {
         Handle::try_current().ok().map(Self::new)

@@ -17,9 +17,9 @@ use tower::Service;
 
 use super::addresses;
 
-/// Connects to the element that the pool's policy selects. If that cannot be reached, reports it to
-/// the registrar and tries the next. The host in the URI does not select the server, which is only
-/// told it as its name.
+/// Connects to the element that the pool's policy selects. If that element cannot be reached,
+/// reports it to the registrar and tries the next one. The host in the URI does not select the
+/// server; it is only the name that the request carries.
 ///
 /// A client that keeps a connection stays with its element until that crashes. To select an element
 /// for each request, see [`PoolService`](crate::PoolService).
@@ -51,7 +51,8 @@ impl PoolConnector {
         for element in elements {
             let addresses = addresses(&element);
             if addresses.is_empty() {
-                // The element does not serve over TCP, but may serve other users.
+                // Skip an element that does not serve over TCP, without a report: it may serve
+                // other users.
                 continue;
             }
             for address in addresses {

@@ -13,12 +13,12 @@ use tower::discover::Change;
 
 use super::addresses;
 
-/// The changes of a pool, for [`tower::discover::Discover`]. `make` makes the service of an element
-/// from its address. Elements that do not serve over TCP are left out.
+/// Stream of a pool's changes, for [`tower::discover::Discover`]. `make` makes the service of an
+/// element from its address. Elements that do not serve over TCP are left out.
 pub struct PoolDiscover<M> {
     subscription: Subscription,
     make: M,
-    /// The elements that have a service, with its address.
+    /// The addresses of the elements for which a service was made.
     known: HashMap<PoolElementId, SocketAddr>,
 }
 

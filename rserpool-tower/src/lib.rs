@@ -8,7 +8,7 @@
 //! | [`PoolService`] | each request goes to the element that the policy selects |
 //! | [`PoolDiscover`] | tower's own balancers, which want to be told who is there |
 //!
-//! A gRPC client that uses a pool; two lines differ from one that does not:
+//! The following gRPC client uses a pool; two lines differ from a client that does not:
 //!
 //! ```no_run
 //! use rserpool::{Network, PoolUser};

@@ -14,16 +14,16 @@ use tower::{Service, ServiceExt};
 
 use super::addresses;
 
-/// Maximum number of elements whose services are kept. Not from the RFCs. For further ones, a
-/// service is made each time.
+/// Maximum number of elements whose services are kept. Not from the RFCs. Services of further
+/// elements are made anew for each request.
 const MAX_KEPT: usize = 1024;
 
-/// Sends each request to the element that the pool's policy selects. `M` makes the service from the
-/// element's address; it is kept for further requests. An element whose service cannot be made, or
-/// is not ready, is reported to the registrar, and the next one is tried.
+/// Sends each request to the element that the pool's policy selects. `M` makes a service from the
+/// element's address, which is kept for further requests. If the service cannot be made or does not
+/// become ready, the element is reported to the registrar, and the next one is tried.
 ///
-/// A request that was sent and failed is not sent again, since it may have been done, unless
-/// [`Self::resend`] enables that.
+/// A request that was sent and failed is not sent again, since the server may have executed it;
+/// [`Self::resend`] enables sending it again.
 pub struct PoolService<M, S> {
     user: PoolUser,
     pool: PoolHandle,
@@ -59,8 +59,8 @@ impl<M, S> PoolService<M, S> {
         self
     }
 
-    /// Sets whether a request that failed is sent to the next element, although it may have been
-    /// done. Default: no. Enable it for requests that may be done twice.
+    /// Sets whether a failed request is sent to the next element, although the first one may have
+    /// executed it. Default: no. Enable it only for requests that may be executed twice.
     #[must_use]
     pub fn resend(mut self, yes: bool) -> Self {
         self.resend = yes;
@@ -109,7 +109,7 @@ pub enum PoolServiceError<E> {
     /// No element of the pool was ready. The request was not sent.
     #[error("no element of {0} is ready")]
     NoElement(PoolHandle),
-    /// The request was sent, and failed. It may have been done.
+    /// The request was sent, and failed. The server may have executed it.
     #[error("the request failed: {0}")]
     Failed(#[source] E),
 }
@@ -150,7 +150,8 @@ impl<M, S> PoolService<M, S> {
         let mut failed = None;
         for element in elements {
             if addresses(&element).is_empty() {
-                // The element does not serve over TCP, but may serve other users.
+                // Skip an element that does not serve over TCP, without a report: it may serve
+                // other users.
                 continue;
             }
             let ready = tokio::time::timeout(self.timeout, self.ready(&element));
@@ -161,8 +162,9 @@ impl<M, S> PoolService<M, S> {
             match service.call(request.clone()).await {
                 Ok(response) => return Ok(response),
                 Err(error) => {
-                    // Not reported to the registrar, since the request may be at fault. If the
-                    // element has crashed, the next request cannot reach it, which is reported.
+                    // Do not report the element to the registrar, since the request may be at
+                    // fault. If the element has crashed, the next request cannot reach it, and
+                    // reports it then.
                     self.forget(element.identifier);
                     failed = Some(error);
                     if !self.resend {

@@ -92,7 +92,7 @@ async fn start_with(registrar: &Registrar, kind: &'static str, policy: &'static 
     started.await.unwrap()
 }
 
-/// Runs as a child process of the tests.
+/// Runs one server, in a child process that the tests start.
 #[test]
 #[ignore = "is a server, which the other tests start"]
 fn server() {
@@ -169,7 +169,8 @@ async fn hyper_goes_on_with_another_server_when_its_own_is_killed() {
         assert!(client.request(request()).await.unwrap().status().is_success());
         servers.remove(0).kill();
         servers.push(start(&registrar, "http").await);
-        // The request that is being handled may fail; the next one finds another server.
+        // The request in progress may fail when its server is killed; the next request finds
+        // another server.
         let mut tries = 0;
         while client.request(request()).await.is_err() {
             tries += 1;
@@ -290,7 +291,7 @@ async fn balancers_hear_of_servers_that_come_and_go() {
     tokio::spawn(async move {
         use futures::StreamExt;
         while let Some(Ok(change)) = changes.next().await {
-            // tonic has its own type for changes.
+            // Convert the change, since tonic has its own type for it.
             let change = match change {
                 Change::Insert(element, endpoint) => channel::Change::Insert(element, endpoint),
                 Change::Remove(element) => channel::Change::Remove(element),

@@ -2,7 +2,7 @@
 //!
 //! A connection on which the peer sends nothing is not yet a session. It takes a descriptor, and is
 //! dropped after [`PATIENCE`], or earlier when no descriptors are left for others. Over TCP, the
-//! pool users of this project send the first message and are answered at once: so they can tell a
+//! pool users of this project send the first message and are answered at once. So they can tell a
 //! running program from a hung one for which the kernel still accepts connections.
 
 use std::collections::VecDeque;
@@ -37,16 +37,17 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Maximum number of steps in one poll of the task; then other tasks run.
 const BUDGET: u32 = 256;
 
-/// Number of silent connections that are dropped at a time when no descriptors are left.
+/// Number of silent connections (those without a message so far) that are dropped at a time when no
+/// descriptors are left.
 const MAX_DISMISSED: usize = 16;
 
 /// Maximum number of sessions that wait for [`PoolElement::accept`](crate::PoolElement::accept).
 const MAX_WAITING: usize = 64;
 
-/// A session that began: its connection, and its first message if that was read already.
+/// A session that was accepted: its connection, and its first message if that was read already.
 pub(crate) type Began = (Box<dyn Connection>, Option<UserMessage>);
 
-/// The queue of sessions that began. Dropping it stops the acceptor.
+/// Queue of accepted sessions. Dropping it stops the acceptor.
 #[derive(Debug)]
 pub(crate) struct Sessions {
     pub(crate) began: mpsc::Receiver<Began>,
@@ -60,7 +61,7 @@ pub(crate) struct Acceptor {
     /// Connections by time of arrival, the first one first; some may have closed.
     entered: VecDeque<(Instant, ConnectionId)>,
     last: u64,
-    /// A session whose first message was received, while the answer is written.
+    /// A session whose first message was received, while the answer to that message is written.
     answering: Option<Began>,
     began: mpsc::Sender<Began>,
     closed: oneshot::Receiver<()>,
@@ -69,7 +70,7 @@ pub(crate) struct Acceptor {
 }
 
 impl Acceptor {
-    /// Accepts in the background.
+    /// Starts a task that accepts sessions from `endpoint`. Returns their queue.
     pub(crate) fn spawn(network: &Network, endpoint: Box<dyn Endpoint>) -> Sessions {
         let (sender, began) = mpsc::channel(MAX_WAITING);
         let (open, closed) = oneshot::channel();
@@ -135,7 +136,7 @@ impl Acceptor {
     fn admit(&mut self, accepted: io::Result<Box<dyn Connection>>) {
         let now = self.network.now();
         match accepted {
-            // Over TCP, pool users are of this project and send the first message.
+            // Over TCP, all pool users are of this project, and send the first message.
             Ok(connection) if connection.peer().protocol == TransportProtocol::Tcp => {
                 if self.silent.len() >= MAX_SILENT {
                     self.dismiss(now, 1);
@@ -152,7 +153,7 @@ impl Acceptor {
                     self.accept_again = Some(now + PAUSE);
                 }
             }
-            // The connection that was to be accepted has failed; there may be another.
+            // The connection failed before it was accepted; there may be another.
             Err(error) => tracing::debug!(%error, "cannot accept a session"),
         }
     }
@@ -169,7 +170,8 @@ impl Acceptor {
         self.answering = Some((connection, first));
     }
 
-    /// Returns the time at which the next silent connection times out.
+    /// Returns the time at which the next silent connection (one without a message so far) times
+    /// out.
     fn deadline(&mut self) -> Option<Instant> {
         while let Some((_, name)) = self.entered.front()
             && !self.silent.contains(*name)
@@ -179,8 +181,8 @@ impl Acceptor {
         self.entered.front().map(|(entered, _)| *entered + PATIENCE)
     }
 
-    /// Drops up to `count` connections, those that have been silent longest first. Returns the
-    /// number of dropped connections.
+    /// Drops up to `count` connections without a message so far, those that have waited longest
+    /// first. Returns the number of dropped connections.
     fn dismiss(&mut self, now: Instant, count: usize) -> usize {
         let mut dismissed = 0;
         while dismissed < count

@@ -19,11 +19,12 @@ use rserpool_proto::wire::{
 /// # Ok::<(), rserpool::InvalidText>(())
 /// ```
 pub trait IntoAddress {
-    /// Converts the value to an address, of `protocol` unless it names another.
+    /// Converts the value to an address, with the transport `protocol` unless the value names
+    /// another one.
     ///
     /// # Errors
     ///
-    /// Returns an error if it is a string that is not an address.
+    /// Returns an error if the value is a string that is not an address.
     fn into_address(self, protocol: TransportProtocol) -> Result<TransportAddress, InvalidText>;
 }
 

@@ -18,8 +18,9 @@ use crate::turns::Turns;
 /// Maximum time that a closed connection may take to write its remaining data.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Connections under the names that their state machine gave them. The task polls them until none
-/// is queued; so what the task does to a connection queues it, but need not wake the task.
+/// Connections, by the names that their state machine gave them. The task polls connections until
+/// none is queued. So an operation of the task on a connection queues the connection, but need not
+/// wake the task.
 #[derive(Debug)]
 pub(crate) struct Connections {
     slots: Slab<Slot>,
@@ -37,7 +38,8 @@ struct Slot {
     signal: Arc<Signal>,
     waker: Waker,
     closing: bool,
-    /// True if no event is read from the connection while its outgoing messages wait to be written.
+    /// True for a connection of a client: no event is read from it while its outgoing messages wait
+    /// to be written.
     is_client: bool,
     generation: u64,
 }
@@ -69,7 +71,7 @@ impl fmt::Debug for Signal {
 }
 
 impl Signal {
-    /// Queues the connection to be polled. Returns false if it was queued already.
+    /// Queues the connection to be polled. Returns false if the connection was queued already.
     fn enqueue(&self) -> bool {
         let new = !self.queued.swap(true, Ordering::AcqRel);
         if new {

@@ -23,11 +23,11 @@ use crate::transport::{Connection, Event, Purpose, SendError};
 pub struct Dump {
     /// Identifier of the registrar.
     pub registrar: RegistrarId,
-    /// The checksum of the elements whose home registrar it is, as it reports it.
+    /// The PE checksum that the registrar reports: over the elements whose home registrar it is.
     pub checksum: Option<PeChecksum>,
-    /// The other registrars that it knows.
+    /// The other registrars that this registrar knows.
     pub peers: Vec<ServerInformation>,
-    /// The pools and their elements, by handle and identifier.
+    /// The pools and their elements, sorted by pool handle and element identifier.
     pub pools: Vec<PoolEntry>,
 }
 
@@ -96,7 +96,7 @@ impl Asker<'_> {
                 break local;
             }
         };
-        // A registrar answers only registrars that it knows.
+        // Introduce this program as a registrar: a registrar answers only registrars that it knows.
         let server = ServerInformation { registrar: self.ours, transport: local };
         let checksum = Checksum::default().value();
         self.send(enrp::Presence {
@@ -141,7 +141,8 @@ impl Asker<'_> {
                 break;
             }
         }
-        // A pool may be spread over several pages.
+        // Merge pools: the answers divide the handlespace into pages, and a pool may be spread over
+        // several.
         pools.sort_by(|one, other| one.pool_handle.cmp(&other.pool_handle));
         pools.dedup_by(|next, kept| {
             let same = next.pool_handle == kept.pool_handle;

@@ -68,7 +68,7 @@ pub struct PoolElement {
     user_transport: TransportAddress,
 }
 
-/// Changes the values that a pool element registers.
+/// Handle that changes the policy values of a registered pool element.
 #[derive(Debug, Clone)]
 pub struct ElementControl {
     commands: mpsc::Sender<Command>,
@@ -118,8 +118,8 @@ enum Command {
     Registered(oneshot::Sender<Result<PoolElementId, JoinError>>),
     SetPolicy(PolicyParameters),
     SetLoad(f64),
-    /// The handle was dropped, so nobody serves sessions. The element leaves, so that no pool user
-    /// is sent to it.
+    /// The handle was dropped, so no program serves sessions. The element leaves the pool, so that
+    /// no pool user is sent to it.
     Abandon,
     Leave(oneshot::Sender<bool>),
 }
@@ -131,7 +131,7 @@ pub enum JoinError {
     /// The registrar refused the registration.
     #[error("the registrar refused the registration: {0}")]
     Rejected(OperationError),
-    /// The compatibility profile forbids its pool handle or its policy; nothing was sent.
+    /// The compatibility profile forbids the pool handle or the policy; nothing was sent.
     #[error(transparent)]
     Incompatible(#[from] Incompatible),
     /// The element left, or its runtime has stopped.
@@ -141,7 +141,7 @@ pub enum JoinError {
 
 struct ElementRole {
     machine: Element,
-    /// The error of a registration that does not succeed by waiting.
+    /// The error of a rejected registration that no retry would change.
     rejected: Option<JoinError>,
     waiting: Vec<oneshot::Sender<Result<PoolElementId, JoinError>>>,
     leaving: Option<oneshot::Sender<bool>>,

@@ -52,9 +52,9 @@ pub enum ElementEvent {
     /// The pool user is itself an element of a pool, and names others that may continue in its
     /// place (RFC 5352 section 3.9). Unauthenticated.
     BusinessCard(BusinessCard),
-    /// A message sent here was not delivered: the limit of its
+    /// A message sent to the pool user was not delivered: the limit of its
     /// [`Reliability`](rserpool_proto::wire::Reliability) was reached, or the connection was lost
-    /// (RFC 5352 section 6.8). Contains what the transport still had of it.
+    /// (RFC 5352 section 6.8). Contains the part that the transport still had.
     NotDelivered(UserMessage),
 }
 
@@ -116,7 +116,8 @@ impl ElementSession {
                 Event::Message(message) => {
                     let (incoming, answer) = classify(message);
                     if let Some(answer) = answer {
-                        // A peer that leaves no room for the answer gets none.
+                        // A peer that does not read its answers, and so leaves no room for another,
+                        // gets none.
                         let _ = self.line.connection().send(answer);
                     }
                     match incoming {
@@ -194,9 +195,9 @@ impl ElementSession {
         self.transmit(data(message)?).await
     }
 
-    /// Stores a cookie with the pool user: the state for the element that takes over if this one
-    /// crashes. It replaces the previous cookie. If it is sent before the reply that depends on it,
-    /// no state that a client has seen is lost.
+    /// Sends a cookie, which the pool user stores: the state for the element that takes over if
+    /// this one crashes. It replaces the previous cookie. Send it before the reply that depends on
+    /// it, so that no state that the client has seen is lost.
     ///
     /// # Errors
     ///
@@ -249,7 +250,7 @@ impl ElementSession {
         })
         .await;
         match result {
-            // The next event reports the end.
+            // The next event reports that the session is over.
             Err(SendError::NotConnected) => {
                 Err(SessionClosed::Lost(io::ErrorKind::NotConnected).into())
             }

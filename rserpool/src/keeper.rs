@@ -1,9 +1,9 @@
 //! Keeps sessions alive while the application is busy at its element.
 //!
-//! A session's connection is read while the application waits for the next event. While it handles
-//! one, nobody would answer the heartbeats of the pool user, which could not tell a program that
-//! computes from one that hangs. So a task of the element, the keeper, sends heartbeat replies on
-//! the sessions whose application is busy.
+//! While the application waits for the next event, the session's connection is read. While the
+//! application handles an event, nobody would answer the pool user's heartbeats, and the pool user
+//! could not tell a program that computes from one that hangs. So a task of the element, the
+//! keeper, sends heartbeat replies on the sessions whose application is busy.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,35 +20,38 @@ use crate::Network;
 use crate::timer::LazyTimer;
 use crate::transport::Connection;
 
-/// Interval at which the keeper looks at busy sessions. Not from the RFCs.
+/// Interval at which the keeper (the task that sends heartbeat replies for a busy application)
+/// checks its sessions. Not from the RFCs.
 const TICK: Duration = Duration::from_millis(50);
 
 /// Interval between the replies on a busy session. Not from the RFCs: several fit the default
 /// timeout of [`SessionConfig::heartbeat`](crate::SessionConfig::heartbeat).
 const REPLY_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The connection of a session, which the application and the keeper share.
+/// A session's connection, which the application and the keeper (the task that sends heartbeat
+/// replies) share.
 pub(crate) struct Line {
     connection: Mutex<Box<dyn Connection>>,
     signal: Arc<Signal>,
     waker: Waker,
 }
 
-/// The part of a line that its connection wakes. It does not own the connection, which owns it.
+/// The waker of a [`Line`]'s connection. It does not own the connection, since the connection owns
+/// it.
 struct Signal {
     line: Weak<Line>,
-    /// True from the time at which an event is ready, or the application takes one, until it waits
-    /// for the next.
+    /// True while the application is busy: from the time at which an event is ready, or the
+    /// application takes one, until the application waits for the next.
     busy: AtomicBool,
-    /// True if the line is in the keeper's list.
+    /// True if this line is in the keeper's list of busy lines.
     listed: AtomicBool,
-    /// True if the pool user sends heartbeats. Others might not know the replies.
+    /// True if the pool user sends heartbeats. Pool users that do not might not know the replies.
     asked: AtomicBool,
     task: AtomicWaker,
     keeper: Arc<Keeper>,
 }
 
-/// The lines whose application is, or was, busy.
+/// The lines (connections of sessions) whose application is, or was, busy.
 #[derive(Default)]
 pub(crate) struct Keeper {
     lines: Mutex<Vec<Busy>>,
@@ -102,7 +105,7 @@ impl Line {
                 line: line.clone(),
                 busy: AtomicBool::new(false),
                 listed: AtomicBool::new(false),
-                // Over TCP, all pool users are of this project.
+                // Over TCP, all pool users are of this project and send heartbeats.
                 asked: AtomicBool::new(connection.peer().protocol == TransportProtocol::Tcp),
                 task: AtomicWaker::new(),
                 keeper: Arc::clone(keeper),
@@ -110,7 +113,7 @@ impl Line {
             let waker = Waker::from(Arc::clone(&signal));
             Self { connection: Mutex::new(connection), signal, waker }
         });
-        // The application does not wait for events yet.
+        // The application does not wait for events yet, so it counts as busy.
         line.signal.become_busy();
         line
     }
@@ -124,8 +127,8 @@ impl Line {
         lock(&self.connection)
     }
 
-    /// Polls the connection for the application's next event. The application is busy from the time
-    /// at which this is ready.
+    /// Polls the connection for the application's next event. Once this is ready, the application
+    /// counts as busy.
     pub(crate) fn poll<R>(
         &self,
         cx: &mut Context<'_>,
@@ -142,7 +145,8 @@ impl Line {
 }
 
 impl Keeper {
-    /// Starts the keeper's task, unless it runs. It ends with the element and its sessions.
+    /// Starts the keeper's task, unless it runs already. The task stops with the element and its
+    /// sessions.
     pub(crate) fn start(self: &Arc<Self>, network: &Network) {
         if self.running.swap(true, Ordering::AcqRel) {
             return;
@@ -162,14 +166,14 @@ impl Keeper {
         })));
     }
 
-    /// Replies on the lines that have been busy for a tick.
+    /// Sends heartbeat replies on the lines whose application has been busy for a tick.
     fn look(&self, now: Instant) {
         let lines = std::mem::take(&mut *lock(&self.lines));
         let kept = lines.into_iter().filter_map(|mut busy| {
             let line = busy.line.upgrade()?;
             if !line.signal.busy.load(Ordering::Acquire) {
                 line.signal.listed.store(false, Ordering::Release);
-                // It may have become busy again just before.
+                // The application may have become busy again just before.
                 let again = line.signal.busy.load(Ordering::Acquire)
                     && !line.signal.listed.swap(true, Ordering::AcqRel);
                 busy.since = None;
@@ -195,8 +199,8 @@ impl Keeper {
 }
 
 impl Line {
-    /// Sends a heartbeat reply that nobody asked for. If the connection has no room, the pool user
-    /// does not read, and would not read this.
+    /// Sends a heartbeat reply without a heartbeat. If the connection has no room, the pool user
+    /// does not read, and would not read this either.
     fn reply(&self) {
         if !self.signal.asked.load(Ordering::Relaxed) {
             return;
@@ -205,7 +209,7 @@ impl Line {
         if let Some(reply) = heartbeat_reply()
             && connection.send(reply).is_ok()
         {
-            // Writes it; the waker is not needed, since the next call writes what is left.
+            // Write the reply. The waker is not needed, since the next call writes what is left.
             let _ = connection.poll_ready(&mut Context::from_waker(Waker::noop()));
         }
     }

@@ -61,9 +61,9 @@
 //! the registrars, which the command `rserpool registrar` runs.
 //!
 //! Sessions carry plain messages, and leave the repetition of requests to the program. A
-//! [`Service`] is one level above: a type that handles requests, whose state moves with the
-//! session, and each of whose requests is executed exactly once as far as that state and the replies
-//! are concerned. The [`guide`] has one as two programs.
+//! [`Service`] is a type that handles requests, one level above sessions. Its state moves with the
+//! session. As far as that state and the replies are concerned, each request is executed exactly
+//! once. The [`guide`] has an example as two programs.
 //!
 //! # Handles
 //!

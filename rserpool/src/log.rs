@@ -1,5 +1,5 @@
 //! Rate-limited log lines for events that remote hosts can cause: one line a minute for each source
-//! and kind, with a count of those that were left out.
+//! and kind, with a count of the suppressed ones.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,13 +13,13 @@ const PERIOD: Duration = Duration::from_secs(60);
 /// a few lines a second.
 const MAX_KEYS: usize = 256;
 
-/// Stands for an unknown source, and for all sources beyond [`MAX_KEYS`].
+/// Address that stands for an unknown source, and for all sources beyond [`MAX_KEYS`].
 pub(crate) const ANYBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     written: Instant,
-    /// The number of lines that were left out since `written`.
+    /// The number of lines of this source and kind that were suppressed since `written`.
     left_out: u64,
 }
 
@@ -28,8 +28,8 @@ type Key = (&'static str, IpAddr);
 /// The state of the rate limit, shared by all tasks of the process.
 static SEEN: Mutex<BTreeMap<Key, Seen>> = Mutex::new(BTreeMap::new());
 
-/// Returns the number of lines like this one that were left out before it, if a line of this kind about
-/// `source` is to be written now.
+/// Returns `None` if the line is to be suppressed; otherwise the number of lines of this kind about
+/// `source` that were suppressed before it.
 pub(crate) fn admit(now: Instant, kind: &'static str, source: IpAddr) -> Option<u64> {
     let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
     admit_among(&mut seen, now, (kind, source))
@@ -52,8 +52,8 @@ fn admit_among(seen: &mut BTreeMap<Key, Seen>, now: Instant, mut key: Key) -> Op
     Some(std::mem::take(&mut known.left_out))
 }
 
-/// Logs the number of lines that were left out, for each source and kind whose minute is over.
-/// Tasks call it now and then.
+/// Logs the number of suppressed lines, for each source and kind whose minute is over. Tasks call
+/// this now and then.
 pub(crate) fn summarize(now: Instant) {
     let over = {
         let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -126,7 +126,7 @@ mod tests {
         }
         assert_eq!(admit_among(seen, at(60), ("lost", one)), Some(59));
         assert_eq!(admit_among(seen, at(61), ("lost", one)), None);
-        // Lines that were left out are reported once, then the entry is removed.
+        // Suppressed lines are reported once, then the entry is removed.
         assert_eq!(take_over(seen, at(119)), []);
         assert_eq!(take_over(seen, at(120)), [(("lost", one), 1)]);
         assert_eq!(take_over(seen, at(180)), []);

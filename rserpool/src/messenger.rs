@@ -31,9 +31,9 @@ const MAX_CONNECTIONS: usize = 256;
 /// Beyond it, nothing is read from the elements.
 const MAX_RECEIVED: usize = 64;
 
-/// Sends independent messages to a pool: to the element that the policy selects, to a certain one,
-/// to the last one, or to all. No state moves with a failover; for messages that belong together,
-/// use a [`Session`](super::Session).
+/// Sends independent messages to a pool: to the element that the policy selects, to a certain
+/// element, to the one used last, or to all. No state moves with a failover; for messages that
+/// belong together, use a [`Session`](super::Session).
 ///
 /// Connections are kept open; answers are received by [`Self::recv`].
 ///
@@ -142,9 +142,9 @@ impl Messenger {
         })
     }
 
-    /// Sends a message to the element that the pool's policy selects, or to the next if that cannot
-    /// be reached. Returns the element's identifier. The message is lost if the element crashes
-    /// before it handles it.
+    /// Sends a message to the element that the pool's policy selects, or to the next one if that
+    /// element cannot be reached. Returns the identifier of the element that was reached. The
+    /// message is lost if that element crashes before it handles the message.
     ///
     /// # Errors
     ///
@@ -255,7 +255,7 @@ impl Messenger {
     }
 
     /// Receives the next message, with its sender. Cookies and other messages of the control
-    /// channel are left out.
+    /// channel are not returned.
     ///
     /// # Cancel safety
     ///
@@ -277,7 +277,7 @@ impl Messenger {
         self.user.resolve(self.handle.clone(), options).await
     }
 
-    /// Sends a message to an element. Returns false if it could not be reached.
+    /// Sends a message to an element. Returns false if the element could not be reached.
     async fn deliver(
         &mut self,
         element: &PoolElement,
@@ -297,8 +297,8 @@ impl Messenger {
         Ok(sent)
     }
 
-    /// Sends a message over the connection to `with`, or over a new one to `address`. Returns false
-    /// if it could not be reached.
+    /// Sends a message over the open connection to `with`, or over a new one to `address`. Returns
+    /// false if the other end could not be reached.
     async fn send_over(
         &mut self,
         with: Correspondent,
@@ -341,7 +341,8 @@ impl Messenger {
                     continue;
                 }
                 ready!(timer.poll(cx, self.network.runtime(), Some(deadline)));
-                // A peer that does not read is not unreachable.
+                // A peer that does not read does not count as unreachable: the error is that the
+                // connection is full.
                 let full = if established { Err(SendError::Full) } else { Ok(false) };
                 return Poll::Ready(full);
             }

@@ -52,9 +52,9 @@ impl Network {
         Self { runtime, transport, others: Vec::new() }
     }
 
-    /// Adds a transport for sessions with pools that are served over it: for instance, a pool of
-    /// TCP servers whose registrars are asked over SCTP. A registrar can offer its protocols over
-    /// it as well, see [`Registrar::start`](crate::Registrar::start).
+    /// Adds a transport for sessions with the pools that are served over it: for instance, for a
+    /// pool of TCP servers if registrars are asked over SCTP. A registrar can offer its protocols
+    /// over this transport as well, see [`Registrar::start`](crate::Registrar::start).
     #[must_use]
     pub fn with_sessions_over(mut self, transport: Arc<dyn Transport>) -> Self {
         self.others.push(transport);
@@ -88,7 +88,7 @@ impl Network {
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, nothing is lost.
+    /// If the future is dropped, there is no effect.
     pub async fn sleep(&self, duration: Duration) {
         self.runtime.timer(self.now() + duration).await;
     }
@@ -113,7 +113,7 @@ impl Network {
     ///
     /// # Cancel safety
     ///
-    /// If this future is dropped, so is `future`.
+    /// If this future is dropped, `future` is dropped with it.
     pub async fn timeout<F: Future>(
         &self,
         duration: Duration,
@@ -129,8 +129,8 @@ impl Network {
         self.runtime.now()
     }
 
-    /// Opens an endpoint at `address`, over the transport that it names, for programs that speak
-    /// ASAP or ENRP without a state machine.
+    /// Opens an endpoint at `address`, over the transport that the address names. For programs that
+    /// use ASAP or ENRP messages without the state machines.
     ///
     /// # Errors
     ///
@@ -147,8 +147,8 @@ impl Network {
         opened.map_err(|error| ListenError { address: address.clone(), error })
     }
 
-    /// Listens to the groups of `protocol`, and may send to them from `send_from`. Returns `None`
-    /// if multicast is not available.
+    /// Joins the multicast groups of `protocol`, and opens a socket to send to them if `send_from`
+    /// is given. Returns `None` if multicast is not available.
     pub(crate) fn multicast(
         &self,
         protocol: Ppid,
@@ -161,14 +161,15 @@ impl Network {
             .ok()
     }
 
-    /// Listens for announcements if `hunt` enables it.
+    /// Listens for announcements of registrars if `hunt` (the configuration of the search for a
+    /// registrar) enables it.
     pub(crate) fn announcements(&self, hunt: &HuntConfig) -> Option<Multicast> {
         let groups = hunt.profile().announcement_groups();
         hunt.listens().then(|| self.multicast(Ppid::ASAP, groups, None)).flatten()
     }
 
-    /// Opens an endpoint that only dials, for programs that speak ASAP or ENRP without a state
-    /// machine.
+    /// Opens an endpoint that only dials. For programs that use ASAP or ENRP messages without the
+    /// state machines.
     ///
     /// # Errors
     ///

@@ -61,8 +61,8 @@ impl Registrar {
     /// network, and for ENRP on the address that `config` has.
     ///
     /// Elements and users of all transports share one handlespace (RFC 5352 section 3.3). With
-    /// several, the registrar listens for ENRP over each of them; other registrars are told the
-    /// address that `config` has.
+    /// several transports, the registrar listens for ENRP over each of them, and tells other
+    /// registrars the address that `config` sets.
     ///
     /// # Errors
     ///
@@ -101,7 +101,8 @@ impl Registrar {
             let bound = enrp.local().unwrap_or(&address).clone();
             config = config.enrp(reachable(&bound));
             for other in local.iter().filter(|other| other.protocol != address.protocol) {
-                // The ENRP address for the other transport, as far as that supports it.
+                // Derive the ENRP address for the other transport, as far as that transport
+                // supports it.
                 let mut address = TransportAddress { protocol: other.protocol, ..bound.clone() };
                 if other.protocol == TransportProtocol::Tcp {
                     address.addresses.truncate(1);
@@ -178,8 +179,8 @@ impl Registrar {
     }
 }
 
-/// Returns the addresses at which others reach a socket bound to `bound`: its own, or those of the
-/// interfaces if it is unspecified. Without any interface, returns `bound`.
+/// Returns the addresses at which other hosts reach a socket bound to `bound`: that address itself,
+/// or those of the interfaces if it is unspecified. Without any interface, returns `bound`.
 fn reachable(bound: &TransportAddress) -> TransportAddress {
     if !bound.addresses.iter().any(IpAddr::is_unspecified) {
         return bound.clone();

@@ -29,8 +29,8 @@ const MAX_EVENTS: usize = 64;
 /// Maximum time that closing may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A session with a pool: exchanges messages with one of its elements, and with another one after
-/// that crashes.
+/// A session with a pool: exchanges messages with one of its elements, and with another element
+/// after the first one crashes.
 ///
 /// The session makes progress only while one of its methods is awaited. Events are returned in the
 /// order in which they happened. Until [`Event::FailoverCompleted`] is received, messages are
@@ -80,7 +80,7 @@ pub struct Session {
     /// Commands to be sent to the pool user's task.
     commands: VecDeque<Command>,
     resolution: Option<oneshot::Receiver<Resolution>>,
-    /// One endpoint for each transport.
+    /// Endpoints to connect from, one for each transport.
     endpoints: Vec<(TransportProtocol, Box<dyn Endpoint>)>,
     connection: Option<(ConnectionId, Box<dyn Connection>)>,
     /// The maximum length of a message on the last connection.
@@ -101,8 +101,8 @@ pub enum SessionClosed {
     /// No element can continue the session. Reported to the pool user.
     #[error(transparent)]
     Failed(#[from] SessionError),
-    /// The connection to the pool user broke, which may fail over to another element. Reported to
-    /// the element.
+    /// The connection to the pool user broke. The pool user may fail over to another element.
+    /// Reported to the element.
     #[error("the connection to the pool user is lost: {0}")]
     Lost(io::ErrorKind),
 }
@@ -195,7 +195,7 @@ impl Session {
         !self.events.is_empty() || self.end.is_some()
     }
 
-    /// Returns whether the serving element has refused the session before, like all others.
+    /// Returns whether the serving element, like all others, has refused the session before.
     #[cfg(feature = "service")]
     pub(crate) fn has_refused(&self) -> bool {
         self.machine.has_refused()
@@ -366,8 +366,8 @@ impl Session {
                         self.machine.handle_sent(self.network.now());
                         return Poll::Ready(Ok(()));
                     }
-                    // The connection is lost, which the next event reports. The message is lost
-                    // like those sent just before.
+                    // The connection is lost, which the next event reports. This message is lost
+                    // like those sent just before it.
                     Err(SendError::NotConnected | SendError::Full) => return Poll::Ready(Ok(())),
                     Err(error) => return Poll::Ready(Err(error.into())),
                 }
@@ -408,7 +408,8 @@ impl Session {
         .await;
     }
 
-    /// Handles one event and the outputs of the state machine that result; ready when it did so.
+    /// Handles one event and the resulting outputs of the state machine. Ready when an event was
+    /// handled.
     fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.step(cx));
         self.drain();
@@ -509,7 +510,8 @@ impl Session {
                 self.commands.push_back(Command::Report(self.handle.clone(), element));
             }
             Output::Connect { connection, to } => {
-                // Only elements with a protocol of these endpoints are connected to.
+                // The state machine connects only to elements whose protocol one of these endpoints
+                // has.
                 let mut endpoints = self.endpoints.iter_mut();
                 if let Some((_, endpoint)) = endpoints.find(|(its, _)| *its == to.protocol) {
                     self.connection = Some((connection, endpoint.connect(&to)));

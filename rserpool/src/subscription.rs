@@ -12,9 +12,9 @@ use rserpool_proto::wire::{PoolElement, PoolElementId};
 /// The changes of a pool, as its registrar reports them: a stream that ends when its pool user is
 /// dropped.
 ///
-/// A registrar sends the full list of elements each time, at most every 100 ms, and the stream
-/// compares it with the previous one. So no change is missed, although two changes of one element
-/// may be merged. A stream that is not read keeps only the latest list.
+/// After changes, at most every 100 ms, the registrar sends the full list of elements, and the
+/// stream compares it with the previous list. So no change is missed, although two changes of one
+/// element may be merged. If the stream is not read, it keeps only the latest list.
 ///
 /// ```
 /// use futures::StreamExt;
@@ -55,7 +55,8 @@ pub enum PoolChange {
     Left(PoolElementId),
 }
 
-/// The slot that holds the latest state until the stream takes it.
+/// Slot between the pool user's task and the stream: holds the latest list of elements until the
+/// stream takes it.
 #[derive(Debug, Default)]
 struct Slot {
     latest: Mutex<Latest>,

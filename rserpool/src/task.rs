@@ -29,7 +29,7 @@ const MAX_CONNECTIONS: usize = 65_536;
 const ROUNDS: u32 = 128;
 
 /// Maximum number of bytes received and sent in one poll of the task. This bounds the delay that a
-/// host can cause by sending what is expensive to process. Bytes are counted instead of time
+/// host can cause with messages that are expensive to process. Bytes are counted instead of time
 /// because reading the clock is a system call on some machines.
 const BYTES: usize = 64 * 1024;
 
@@ -37,10 +37,11 @@ const BYTES: usize = 64 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Maximum delay of timers while there is input to read. So input that arrived before a deadline is
-/// handled before it, unless there is more than can be read; the machine is told of that.
+/// handled before the timer. If there is more input than the task can read in that time, it informs
+/// the state machine.
 const TIMER_SLACK: Duration = Duration::from_millis(200);
 
-/// The part of a task that differs between roles.
+/// The part of a task that differs between registrar, element and pool user.
 pub(crate) trait Role: Send + 'static {
     type Machine: Machine + Send;
     type Command: Send;
@@ -62,14 +63,14 @@ pub(crate) trait Role: Send + 'static {
     fn is_finished(&self) -> bool;
 }
 
-/// Ready when a task has finished or panicked.
+/// Future that is ready when a task has finished or panicked.
 pub(crate) type Ended = Shared<oneshot::Receiver<()>>;
 
 pub(crate) struct Task<R: Role> {
     role: R,
     network: Network,
-    /// The endpoints, each with its protocol. Empty once the task is closing, so that no more
-    /// connections are accepted.
+    /// The endpoints, each with its protocol. No endpoint is left once the task is closing, so that
+    /// no more connections are accepted.
     endpoints: Vec<(Ppid, WakeFilter<Box<dyn Endpoint>>)>,
     connections: Connections,
     commands: Option<mpsc::Receiver<R::Command>>,
@@ -80,7 +81,7 @@ pub(crate) struct Task<R: Role> {
     now: Instant,
     /// Number of bytes received and sent since `now`.
     bytes: usize,
-    /// Dropped with the task, which completes its [`Ended`].
+    /// Sender whose drop, together with the task, makes its [`Ended`] ready.
     _ended: oneshot::Sender<()>,
 }
 
@@ -88,7 +89,8 @@ impl<R: Role> Task<R> {
     /// Runs `role` in the background. Returns the channel for its commands; the task finishes some
     /// time after the sender is dropped.
     ///
-    /// A task that panics drops its state, and so looks like one whose runtime has stopped.
+    /// If a task panics, its state is dropped, so that the handle reports the same as when the
+    /// runtime has stopped.
     pub(crate) fn spawn(
         mut role: R,
         network: &Network,
@@ -141,7 +143,7 @@ impl<R: Role> Task<R> {
                 self.connections.close_all(self.now);
             }
             // Poll each source in each round, so that none delays the others. Timers run when
-            // nothing else is ready, or when they are too late to wait.
+            // nothing else is ready, or when they are overdue.
             let sources =
                 [Self::poll_commands, Self::poll_multicast, Self::poll_accept, Self::poll_event];
             let mut idle = true;
@@ -174,8 +176,8 @@ impl<R: Role> Task<R> {
         due.is_some_and(|due| due + TIMER_SLACK <= self.now)
     }
 
-    /// Returns the endpoint that dials `to`: the one with its transport, or the only one, which
-    /// then reports the error.
+    /// Returns the endpoint that dials `to`: the one with the transport of `to`, or the only
+    /// endpoint, which then reports the error.
     fn endpoint_for(
         &mut self,
         protocol: Ppid,
@@ -208,14 +210,15 @@ impl<R: Role> Task<R> {
                     Output::Send { connection, message } => {
                         self.bytes += message.payload.len();
                         match self.connections.send(connection, message) {
-                            // The connection's last event is on its way, and informs the machine.
+                            // The connection is over, and its last event will inform the state
+                            // machine.
                             Ok(()) | Err(SendError::NotConnected) => {}
                             Err(error) => {
                                 let now = self.now;
                                 warn_limited!(now, ANYBODY, "connection dropped", %error);
                                 self.connections.abort(connection);
-                                // A peer that does not read its answers must not fill this host's
-                                // memory.
+                                // Report the connection as lost: a peer that does not read its
+                                // answers must not fill this host's memory.
                                 events.push((connection, ConnectionEvent::Lost));
                             }
                         }
@@ -349,7 +352,8 @@ impl<R: Role> Task<R> {
             Ok(connection) if self.connections.len() < MAX_CONNECTIONS => {
                 let peer = connection.peer().clone();
                 let name = self.role.machine().accept(now, protocol, peer);
-                // Two registrars that send each other much data must not wait for each other.
+                // Only ASAP connections stop reading while they wait to write. Two registrars that
+                // send each other much data would wait for each other.
                 if protocol == Ppid::ASAP {
                     self.connections.insert_client(name, connection);
                 } else {
@@ -365,7 +369,7 @@ impl<R: Role> Task<R> {
                 self.role.machine().handle_crowded(now);
                 self.accept_again = Some(now + ACCEPT_PAUSE);
             }
-            // The connection that was to be accepted has failed; there may be another.
+            // The connection failed before it was accepted; there may be another.
             Err(error) => tracing::debug!(%error, "cannot accept a connection"),
         }
     }
@@ -392,7 +396,8 @@ impl<R: Role> Task<R> {
 /// Maps a connection's error to an event.
 fn reason_of(error: &io::Error) -> ConnectionEvent {
     use io::ErrorKind::{AddrInUse, AddrNotAvailable, AlreadyExists, ConnectionRefused};
-    // There is an association already, or no local address to send from.
+    // Local reasons for which the kernel refuses to connect: there is an association already, or no
+    // local address to send from.
     let local = [AddrInUse, AddrNotAvailable, AlreadyExists];
     if error.kind() == ConnectionRefused {
         ConnectionEvent::Refused

@@ -22,7 +22,7 @@ impl fmt::Debug for LazyTimer {
 }
 
 impl LazyTimer {
-    /// Ready when `deadline` is reached; never if there is none.
+    /// Polls for `deadline`: ready once it is reached; never ready if there is none.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use slab::Slab;
 
-/// A queue of connections in which hosts take turns: a host with many connections, or with many
-/// messages, delays another no longer than a host with a single connection does.
+/// A queue of connections in which hosts take turns. A host with many connections or many messages
+/// delays other hosts no longer than a host with a single connection does.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
     hosts: Slab<Host>,
@@ -23,7 +23,8 @@ struct Host {
 }
 
 impl Turns {
-    /// Counts another connection of a host, and returns the index to pass to [`Self::push`].
+    /// Registers another connection of the host at `address`. Returns the host's index, to pass to
+    /// [`Self::push`].
     pub(crate) fn join(&mut self, address: IpAddr) -> usize {
         let index = *self.by_address.entry(address).or_insert_with(|| {
             self.hosts.insert(Host { address, connections: 0, waiting: VecDeque::new() })
@@ -32,7 +33,7 @@ impl Turns {
         index
     }
 
-    /// Removes a connection of a host.
+    /// Removes one connection of a host from the host's count.
     pub(crate) fn leave(&mut self, host: usize) {
         if let Some(its) = self.hosts.get_mut(host) {
             its.connections -= 1;
@@ -104,7 +105,7 @@ mod tests {
             turns.push(index, usize::from(host));
             turns.leave(index);
         }
-        // Waiting connections are still returned.
+        // Connections that were queued before are still returned.
         assert_eq!(std::iter::from_fn(|| turns.pop()).count(), 100);
         assert!(turns.hosts.is_empty() && turns.by_address.is_empty() && turns.order.is_empty());
         // A waker that outlives its connection does nothing.

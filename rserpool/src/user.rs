@@ -72,7 +72,8 @@ impl PoolUser {
         Self::with_config(network, HuntConfig::new(registrars), UserConfig::default())
     }
 
-    /// Starts a pool user that looks for its registrar as `hunt` says.
+    /// Starts a pool user that looks for its registrar as the configuration `hunt` (of the search
+    /// for a registrar) sets.
     ///
     /// # Errors
     ///
@@ -183,11 +184,11 @@ impl PoolUser {
     ///
     /// # Errors
     ///
-    /// See [`Self::open`].
+    /// Returns an error in the cases of [`Self::open`].
     ///
     /// # Cancel safety
     ///
-    /// See [`Self::open`].
+    /// If the future is dropped, no session remains.
     pub async fn open_with(
         &self,
         pool: impl IntoPoolHandle,
@@ -211,15 +212,15 @@ impl PoolUser {
     }
 
     /// Opens a session of requests and replies with a pool of [`Service`](super::Service)s, and
-    /// waits until one serves it.
+    /// waits until a server accepts it.
     ///
     /// # Errors
     ///
-    /// See [`Self::open`].
+    /// Returns an error in the cases of [`Self::open`].
     ///
     /// # Cancel safety
     ///
-    /// See [`Self::open`].
+    /// If the future is dropped, no session remains.
     #[cfg(feature = "service")]
     pub async fn open_requests(
         &self,

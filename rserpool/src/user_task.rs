@@ -71,8 +71,9 @@ impl Role for UserRole {
             }
             Command::Purge(handle) => self.machine.purge(&handle),
             Command::Subscribe(handle, subscriber, answer) => {
-                // The first subscriber begins the subscription. For a further one it is restarted,
-                // so that the new one receives the current elements.
+                // The first subscriber begins the subscription. For a further subscriber, the
+                // subscription is restarted, so that the registrar sends the current elements
+                // again.
                 self.machine.unsubscribe(&handle);
                 if let Err(error) = self.machine.subscribe(now, handle.clone()) {
                     let _ = answer.send(Err(error.into()));

@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use futures::task::AtomicWaker;
 
-/// A source of a task with several sources. The others wake the task, too, and polling a socket in
-/// vain may cost a system call.
+/// A source of events of a task that has several. Other sources wake the task, too, and polling a
+/// socket in vain may cost a system call.
 pub(crate) struct WakeFilter<S> {
     pub(crate) source: S,
     woken: Arc<Woken>,
@@ -56,7 +56,7 @@ impl<S> WakeFilter<S> {
         }
         let polled = poll(&mut self.source, &mut Context::from_waker(&self.waker));
         if polled.is_ready() {
-            // There may be more to read.
+            // The source may have more to read, so poll it again next time.
             self.woken.flag.store(true, Ordering::Release);
         }
         polled

@@ -23,8 +23,9 @@ enum Down {
     Data(Bytes),
 }
 
-/// A server process with one session. Its service records each request with a random mark, and
-/// replies with the mark. So a reply whose mark the next servers do not know would be noticed.
+/// A server process with one session. Its service records each request with a random number, the
+/// mark, and replies with that mark. So the test notices a reply whose mark the next servers do not
+/// know.
 #[derive(Debug)]
 struct Process {
     machine: Server,
@@ -78,7 +79,7 @@ fn run(seed: u64, checkpoint_every: u32, deterministic: bool) -> u32 {
     let ring = KeyRing::generate();
     let seal = |ring: &KeyRing| Seal::new("Pool".parse().unwrap(), ring.clone());
     let depth = rng.random_range(1..=8);
-    // Rare enough that some servers reach the next checkpoint.
+    // Crash rarely enough that some servers reach the next checkpoint.
     let death = rng.random_range(0.01..0.3) / f64::from(checkpoint_every);
     let mut client = Client::new(depth);
     let mut cookie: Option<Bytes> = None;
@@ -93,7 +94,7 @@ fn run(seed: u64, checkpoint_every: u32, deterministic: bool) -> u32 {
         assert!(steps < 100_000, "seed {seed}: no progress, {} replies", seen.len());
         if rng.random_bool(death) {
             deaths += 1;
-            // A part of the messages on their way to the client still arrives.
+            // On a crash, some of the messages on their way to the client still arrive.
             down.truncate(rng.random_range(0..=down.len()));
             while let Some(message) = down.pop_front() {
                 hear(&mut client, message, &mut cookie, &mut seen);
@@ -196,8 +197,8 @@ fn without_the_checkpoint_a_session_starts_afresh_or_not_at_all() {
         server.checkpoint(b"");
         assert!(matches!(client.handle_message(reply, None).unwrap(), ClientEvent::Reply { .. }));
     }
-    // The client has no checkpoint to show, and knows of none that contains any request. It keeps
-    // the two requests, and they are done again.
+    // The client has no checkpoint to send, and knows of none that contains any request. It keeps
+    // the two requests, and sends them again to be repeated.
     assert_eq!(client.replay().count(), 5);
     let reach = [&1_u32.to_be_bytes()[..], &2_u64.to_be_bytes()[..]].concat();
     let Action::Do(_) = server.handle_message(messages.remove(0)).unwrap() else { panic!() };

@@ -1,4 +1,5 @@
-//! Deliberate faults that the tests have to find: see `tests/data/mutants.txt`.
+//! Deliberate faults (mutants) in the code, which the tests have to find: see
+//! `tests/data/mutants.txt`.
 
 /// A deliberate fault in the code.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,8 +15,8 @@ pub struct Mutant {
 }
 
 impl Mutant {
-    /// Returns the file's text with the fault in it; `None` if its place does not occur in the file
-    /// exactly once.
+    /// Returns the text `original` of the file with the fault in it; `None` if the code to be
+    /// replaced does not occur there exactly once.
     #[must_use]
     pub fn apply(&self, original: &str) -> Option<String> {
         (original.matches(&self.old).count() == 1)

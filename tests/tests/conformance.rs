@@ -1,4 +1,4 @@
-//! `docs/CONFORMANCE.md` names files and tests that exist.
+//! Tests that `docs/CONFORMANCE.md` and `SECURITY.md` name files and tests that exist.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::HashMap;
@@ -12,8 +12,8 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// The text of all Rust files below `folder`, by the stem of the file, or by the folder for
-/// `mod.rs`.
+/// Collects the text of all Rust files below `folder`, by the stem of the file name, or by the name
+/// of the folder for `mod.rs`.
 fn collect(folder: &Path, texts: &mut HashMap<String, String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -30,12 +30,12 @@ fn collect(folder: &Path, texts: &mut HashMap<String, String>) {
     }
 }
 
-/// What stands between backquotes.
+/// Returns the parts of a text that are between backquotes.
 fn quoted(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
 
-/// What is wrong with a row of six columns; none where the line is no such row.
+/// Returns the faults of a table row with six columns; `None` if the line is no such row.
 fn faults(line: &str, root: &Path, texts: &HashMap<String, String>) -> Option<Vec<String>> {
     let cells: Vec<_> = line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ").collect();
     let section = cells[0];
@@ -134,8 +134,8 @@ fn it_says_how_many_requirements_withstand_a_fault_and_why_others_do_not() {
     assert_eq!(musts(row).2, [row]);
 }
 
-/// What the summary says of the rows of one RFC: how many, met, deviating, not done, not ours,
-/// without a test, and of these met or deviating.
+/// Returns the counts of the rows of one RFC, in the order of the summary table: all, met,
+/// deviating, not done, not ours, without a test, and those of the last that are met or deviating.
 fn count(rows: &[&str]) -> [usize; 7] {
     let mut counts = [rows.len(), 0, 0, 0, 0, 0, 0];
     for row in rows {
@@ -188,7 +188,7 @@ fn what_does_not_exist_is_noticed() {
     assert_eq!(check("| RFC 5352 | 162 | 108 | 28 | 24 | 2 | 50 | 26 |"), None);
 }
 
-/// `SECURITY.md` promises what is tested.
+/// Tests that each promise in `SECURITY.md` names a test that exists.
 #[test]
 fn each_promise_names_a_test_that_exists() {
     let root = root();

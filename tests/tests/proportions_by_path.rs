@@ -1,5 +1,5 @@
-//! The policies from end to end by real handles: whichever way a program uses a pool, it is given
-//! the elements that the policy selects (RFC 5356).
+//! Tests the policies from end to end with real handles: in whichever way a program uses a pool, it
+//! gets the elements that the policy selects (RFC 5356).
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::convert::Infallible;
@@ -22,8 +22,8 @@ use rserpool_tokio::TokioRuntime;
 use rserpool_tower::PoolService;
 use tower::{Service as _, ServiceExt, service_fn};
 
-/// What a right selection exceeds once in a million times, with two degrees of freedom: the seeds
-/// of the handles are random.
+/// Limit of the chi-squared statistic with two degrees of freedom. Right proportions exceed it once
+/// in a million times: the seeds of the handles are random.
 const LIMIT: f64 = 27.63;
 
 /// The ways to use a pool.
@@ -62,7 +62,7 @@ impl Service for Echo {
     }
 }
 
-/// Sends back what comes over the element's sessions.
+/// Sends back the messages that it receives over the element's sessions.
 async fn echo(mut element: PoolElement) {
     while let Ok(mut session) = element.accept().await {
         tokio::spawn(async move {
@@ -75,8 +75,8 @@ async fn echo(mut element: PoolElement) {
     }
 }
 
-/// Starts three elements with the values of the case; their identifiers and, for tower, their ports
-/// are 1, 2 and 3.
+/// Starts three elements with the values of `case`. Their identifiers are 1, 2 and 3, and so are
+/// their ports for [`Path::Tower`].
 async fn start(
     network: &Network,
     at: &TransportAddress,
@@ -105,7 +105,7 @@ async fn start(
     }
 }
 
-/// How often a user that goes that way meets each element of the pool.
+/// Returns the number of times that a user reaches each element of the pool in the way `path`.
 async fn count(user: &PoolUser, pool: &PoolHandle, path: Path) -> [u32; 3] {
     let mut counts = [0; 3];
     let mut met = |PoolElementId(element)| counts[element as usize - 1] += 1;

@@ -1,4 +1,4 @@
-//! Summaries of comments stand alone: see CONTRIBUTING.md.
+//! Tests that the summaries of comments stand alone: see CONTRIBUTING.md.
 
 use std::path::Path;
 

@@ -86,7 +86,7 @@ async fn counter(network: Network) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts a server: everything that it needs besides the service.
+/// Starts a registered server that serves sessions of [`Counter`].
 async fn start_server(
     network: &Network,
     pool: &PoolHandle,

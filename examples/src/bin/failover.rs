@@ -1,5 +1,5 @@
-//! A registrar, two servers and a client in one program. The client's server crashes, and the other
-//! one continues where it stopped.
+//! Runs a registrar, two servers and a client in one program. The server of the client crashes, and
+//! the other server continues where it stopped.
 //!
 //! ```sh
 //! cargo run -p rserpool-examples --bin failover -- --runtime smol
@@ -74,8 +74,8 @@ async fn start_server(
     Ok((identifier, life))
 }
 
-/// The service. Each request is a number, which is added to the session's sum; the reply is the
-/// sum. The cookie contains the sum.
+/// Serves one session. Each request is a number, which is added to the session's sum; the reply is
+/// the sum. The cookie contains the sum.
 async fn add_up(mut session: ElementSession) {
     let mut sum = 0_u64;
     while let Ok(event) = session.recv().await {

@@ -23,7 +23,7 @@ use rserpool_examples::{spawn_mortal, start_registrar};
 const WIDTH: u16 = 480;
 const HEIGHT: u16 = 320;
 
-/// Draws the requested lines. It has no state: the client keeps track of the lines.
+/// Service that draws the requested lines. It has no state: the client keeps track of the lines.
 struct Painter;
 
 impl Service for Painter {
@@ -89,8 +89,8 @@ async fn fractal(network: Network) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Draws every fourth line from `first` on in one session. While they draw the first two parts, the
-/// servers crash.
+/// Draws every fourth line from `first` on, in one session. The sessions of the first two parts
+/// crash the servers meanwhile.
 async fn draw(
     user: &PoolUser,
     pool: &PoolHandle,

@@ -1,5 +1,5 @@
-//! HTTP with a pool. The servers use hyper, without code for pools; each is registered with its
-//! address. The client uses hyper as well, and connects through the pool.
+//! Uses a pool of HTTP servers. The servers use hyper, without code for pools; each is registered
+//! with its address. The client uses hyper as well, and connects through the pool.
 //!
 //! ```sh
 //! cargo run -p rserpool-examples --bin http -- --runtime smol
@@ -90,8 +90,8 @@ async fn http(network: Network) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts a server that answers with its name, on a runtime of its own, so that the whole server
-/// stops with that.
+/// Starts an HTTP server that answers with its name. It has a runtime of its own, so dropping that
+/// runtime stops the whole server.
 async fn start_server(
     network: &Network,
     pool: &PoolHandle,

@@ -91,7 +91,7 @@ async fn serve(mut session: ElementSession, seal: Arc<Seal>) -> anyhow::Result<(
     while let Ok(event) = session.recv().await {
         match event {
             ElementEvent::CookieEcho(cookie) => {
-                // A cookie that is forged, foreign or too old is refused with an error.
+                // `open` refuses a cookie that is forged, too old, or of another pool.
                 let opened = seal.open(now(), &cookie)?;
                 let text = String::from_utf8(opened.state.to_vec())?;
                 let pairs = text.lines().filter_map(|line| line.split_once('='));
@@ -125,7 +125,7 @@ fn obey(notes: &mut BTreeMap<String, String>, command: &str) -> Bytes {
     }
 }
 
-/// Returns the time of day, which is comparable with that of servers on other hosts.
+/// Returns the time of day, which servers on other hosts can compare with their own clocks.
 #[allow(clippy::disallowed_methods, reason = "no runtime has it")]
 fn now() -> SystemTime {
     SystemTime::now()

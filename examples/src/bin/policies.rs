@@ -1,5 +1,6 @@
-//! Two custom selection policies with private numbers: one is an order, the other a weight.
-//! Registrar and user implement them; the servers register their parameters, and may change them.
+//! Defines two custom selection policies with private numbers: one sorts the elements, the other
+//! weights them. Registrar and user implement them; the servers register their policy parameters,
+//! and may change them.
 //!
 //! ```sh
 //! cargo run -p rserpool-examples --bin policies -- --runtime smol
@@ -14,8 +15,8 @@ use rserpool::{
     PoolUser, Registrar, RegistrarConfig, ResolveOptions, TransportAddress, UserConfig,
 };
 
-/// Servers register the cost and the duration of a request. Cheap servers come first, and among
-/// equally cheap ones the fast ones.
+/// Custom policy: servers register the cost and the duration of a request. Servers with lower cost
+/// come first; at equal cost, faster ones do.
 #[derive(Debug, Clone, Copy)]
 struct Cheapest;
 
@@ -33,8 +34,8 @@ impl Order for Cheapest {
     }
 }
 
-/// Servers register their numbers of processors and of busy ones, and receive work in proportion to
-/// the idle processors.
+/// Custom policy: servers register how many processors they have and how many are busy, and receive
+/// work in proportion to their idle processors.
 #[derive(Debug, Clone, Copy)]
 struct Idle;
 
@@ -83,7 +84,7 @@ async fn policies(network: Network) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts servers with these parameters, whose identifiers are 1, 2, 3.
+/// Starts three servers, one for each of `parameters`, with the identifiers 1, 2 and 3.
 async fn start(
     network: &Network,
     pool: &PoolHandle,
@@ -101,8 +102,9 @@ async fn start(
     Ok(servers)
 }
 
-/// Maximum age of an answer: with `NOW`, the registrar is asked each time and selects. With
-/// `EARLIER`, it is asked once, and the user selects among the elements that it received.
+/// Maximum age of the registrar's answer when resolving. With `NOW`, the user asks the registrar
+/// each time, and the registrar selects. With `EARLIER`, the user asks once, and selects among the
+/// elements that it received.
 const NOW: Duration = Duration::ZERO;
 const EARLIER: Duration = Duration::from_secs(60);
 
@@ -113,7 +115,7 @@ async fn order(user: &PoolUser, pool: &PoolHandle, max_age: Duration) -> anyhow:
     Ok(elements.iter().map(|element| element.identifier.0).collect())
 }
 
-/// Counts how often each server is the first, when the registrar selects and when the user does.
+/// Counts how often each server comes first: when the registrar selects, and when the user selects.
 async fn firsts(user: &PoolUser, pool: &PoolHandle) -> anyhow::Result<BTreeMap<u32, [u32; 2]>> {
     let mut counts: BTreeMap<u32, [u32; 2]> = BTreeMap::new();
     for (who, max_age) in [NOW, EARLIER].into_iter().enumerate() {

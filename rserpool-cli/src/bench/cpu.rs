@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-/// Returns the processor time of the process: that of all its running threads, in user and kernel
-/// mode. Threads that have exited are left out.
+/// Returns the processor time of the process: of all its running threads, in user and kernel mode.
+/// Threads that have exited do not count.
 pub(super) fn time(pid: u32) -> anyhow::Result<Duration> {
     let tasks = format!("/proc/{pid}/task");
     let tasks = fs::read_dir(&tasks).with_context(|| format!("there is no process {pid}"))?;

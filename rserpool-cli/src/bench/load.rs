@@ -1,4 +1,4 @@
-//! Connections that send a registrar one request after another.
+//! Connections of the benchmark, each of which sends a registrar one request after another.
 
 use std::future::poll_fn;
 use std::time::Duration;
@@ -16,8 +16,8 @@ use rserpool::{
     UserMessage,
 };
 
-/// Lifetime of the registrations: long in the RFC's unit, seconds, and not too short in rsplib's,
-/// milliseconds.
+/// Lifetime of the registrations: long if the registrar reads it in seconds (the RFC's unit), and
+/// long enough if it reads it in milliseconds, as rsplib does.
 const LIFE: RegistrationLife = RegistrationLife(300_000);
 
 /// Time that a registrar may take to answer.
@@ -46,7 +46,7 @@ impl Client {
         }
     }
 
-    /// Requests to register an element at the local address.
+    /// Sends a request to register an element at the local address.
     pub(super) fn register(
         &mut self,
         pool_handle: &PoolHandle,
@@ -68,7 +68,7 @@ impl Client {
         })
     }
 
-    /// Requests the elements of a pool.
+    /// Sends a request for the elements of a pool.
     pub(super) fn resolve(&mut self, pool_handle: &PoolHandle, items: u32) -> anyhow::Result<()> {
         let items = Some(ItemCount(items));
         self.send(HandleResolution { items, ..HandleResolution::new(pool_handle.clone()) })
@@ -99,7 +99,7 @@ impl Client {
         Ok(self.connection.send(UserMessage::new(Ppid::ASAP, payload))?)
     }
 
-    /// Returns the next message that is not a keep-alive; keep-alives are answered.
+    /// Returns the next message that is not a keep-alive. Answers keep-alives meanwhile.
     async fn answer(&mut self) -> anyhow::Result<Body> {
         loop {
             let event = poll_fn(|cx| self.connection.poll_event(cx));

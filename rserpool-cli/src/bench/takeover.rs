@@ -21,7 +21,7 @@ use serde_json::json;
 use crate::options::TransportOption;
 use crate::process::{self, Place, RegistrarProcess};
 
-/// Maximum time for the other registrar to learn of all elements, and to take them over.
+/// Maximum time for the other registrar to learn of all elements, and again to take them over.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Kill a registrar, and measure how soon another takes over its elements
@@ -76,13 +76,13 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A host with many elements, which answers all keep-alives.
+/// A simulated host with many elements, which answers all keep-alives.
 #[derive(Debug)]
 struct ElementHost {
     endpoint: Box<dyn Endpoint>,
     at: TransportAddress,
     connections: Vec<Box<dyn Connection>>,
-    /// The elements that were told of their new home registrar.
+    /// The elements that the new home registrar has notified of the takeover.
     adopted: BTreeSet<PoolElementId>,
     registered: usize,
 }

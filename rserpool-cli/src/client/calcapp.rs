@@ -1,4 +1,4 @@
-//! The client of calcapp, which has jobs computed.
+//! Client of the service calcapp, which sends it jobs to compute.
 
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use super::Service;
 use crate::options;
 use crate::serve::{CALC_APP, CalcAppKind as Kind, CalcAppMessage as Message};
 
-/// Interval between keep-alives to the server, and the time that it has to answer each.
+/// Interval between keep-alives to the server, and maximum time that the server may take to answer
+/// each.
 const KEEP_ALIVE: Duration = Duration::from_millis(2500);
 
 /// Pause after all servers have refused a job.

@@ -46,7 +46,7 @@ pub(crate) fn explain_session(error: SessionError) -> anyhow::Error {
     }
 }
 
-/// Returns the lines of standard input, which a thread of its own reads.
+/// Starts a thread that reads standard input. Returns the channel of its lines.
 fn lines() -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel(16);
     std::thread::spawn(move || {

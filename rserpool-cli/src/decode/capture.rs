@@ -18,13 +18,13 @@ use super::sctp::Reassembler;
 const SCTP_OVER_UDP: u16 = 9899;
 const ASAP_PORT: u16 = 3863;
 const ENRP_PORT: u16 = 9901;
-/// Length of the header of Linux cooked capture, version 2: 20 bytes, which begin with the
-/// protocol.
+/// Length of the header of Linux cooked capture, version 2, in bytes. The header begins with the
+/// network protocol.
 const SLL2_HEADER: usize = 20;
 
-/// Size of the buffer at first.
+/// Initial size of the read buffer in bytes.
 const BUFFER: usize = 64 * 1024;
-/// Maximum length of a block.
+/// Maximum length of a block of the capture file in bytes.
 const MAX_BLOCK: usize = 16 * 1024 * 1024;
 
 /// A message or an error that was found in a capture.
@@ -63,7 +63,8 @@ pub(crate) enum CaptureError {
 ///
 /// # Errors
 ///
-/// Returns an error if the capture is damaged. `sink` was called with all messages before that.
+/// Returns an error if the capture is damaged. `sink` has then been called with all messages before
+/// the damage.
 pub(crate) fn read(
     mut capture: impl Read + Send,
     sink: &mut dyn FnMut(Found),

@@ -64,7 +64,7 @@ impl Decoded {
     ///
     /// # Errors
     ///
-    /// Returns an error if it is not a message of that protocol.
+    /// Returns an error if `bytes` is not a message of that protocol.
     pub(crate) fn new(ppid: Ppid, bytes: &Bytes) -> Result<(Self, bool), DecodeError> {
         fn check<B: Body>(bytes: &Bytes) -> Result<(Message<B>, bool), DecodeError> {
             let message = Message::decode(bytes)?;
@@ -112,7 +112,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(if printer.errors() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Ignores a broken pipe, for programs such as `head` that stop reading early. Returns true then.
+/// Turns the error of a broken pipe into success, for programs such as `head` that stop reading
+/// early. Returns true if the pipe was broken.
 fn quiet(result: std::io::Result<()>) -> std::io::Result<bool> {
     match result {
         Ok(()) => Ok(false),

@@ -52,7 +52,7 @@ pub(super) enum Malformed {
 }
 
 impl Reassembler {
-    /// Handles a packet. `message` is called with each user message that it completes.
+    /// Handles a packet. Calls `message` with each user message that the packet completes.
     pub(super) fn packet(
         &mut self,
         packet: &Bytes,
@@ -122,8 +122,8 @@ impl Reassembler {
         Some((ppid, data.into()))
     }
 
-    /// Steps through the fragments of one direction from `tsn` on, to the one that has `flag`.
-    /// Returns its transmission sequence number.
+    /// Steps through the fragments of one direction, from transmission sequence number `tsn` on, to
+    /// the one that has `flag`. Returns the transmission sequence number of that one.
     fn run(&self, flow: Flow, tsn: u32, flag: u8, step: fn(u32, u32) -> u32) -> Option<u32> {
         let mut tsn = tsn;
         for _ in 0..=MAX_FRAGMENTS {

@@ -86,7 +86,7 @@ impl Cast {
         if !self.kills.is_multiple_of(3) {
             return self.kill_server(report, screen);
         }
-        // Only one registrar at a time: the others need time to replicate its data.
+        // Kill only one registrar at a time: the others need time to replicate its data.
         if self.registrars.len() < REGISTRARS {
             return Ok(Victim::Nobody);
         }
@@ -128,7 +128,7 @@ impl Cast {
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, no replacement is lost.
+    /// If the future is dropped, a later call still reports the replacement.
     pub(super) async fn replaced(&mut self, screen: &Screen) -> anyhow::Result<()> {
         let Some(newcomer) = self.replacing.join_next().await else {
             return std::future::pending().await;

@@ -48,8 +48,8 @@ pub(super) struct Tally {
     pub(super) missed: u64,
 }
 
-/// Resolves the pool, after a registrar was killed, until there is an answer. Returns the time that
-/// it took.
+/// Resolves the pool again and again after a registrar was killed, until there is an answer.
+/// Returns the time until then.
 pub(super) async fn resolve_again(user: PoolUser) -> Duration {
     let begun = Instant::now();
     while user.resolve(pool(), ResolveOptions::default()).await.is_err() {
@@ -137,7 +137,7 @@ impl Client {
         let expected = self.tally.sent;
         match count.unwrap_or(0) {
             count if count == expected => self.tally.answered += 1,
-            // The server's state is behind, or ahead of, what was answered.
+            // The server's count is behind, or ahead of, the answered requests.
             count if count < expected => self.tally.missed += expected - count,
             count => self.tally.answered_twice += count - expected,
         }

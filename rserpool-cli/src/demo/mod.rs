@@ -73,7 +73,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             }
             Ok(if report.is_flawless() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        // The child processes are killed when this future is dropped with their handles.
+        // Dropping this future drops the handles of the child processes, which kills them.
         _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(130)),
     }
 }
@@ -104,7 +104,7 @@ async fn demonstrate(arguments: &Arguments) -> anyhow::Result<Report> {
         Some(_) => next_kill + Duration::from_secs(u64::from(u32::MAX)),
         None => Instant::now() + Duration::from_secs(arguments.seconds),
     };
-    // The last kill is early enough to see its failover.
+    // The last kill is early enough for its failover to complete before the end.
     let last_kill = end - CALM.min(Duration::from_secs(arguments.seconds) / 2);
     let mut resolving = JoinSet::new();
     loop {

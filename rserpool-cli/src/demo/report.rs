@@ -34,7 +34,7 @@ impl Screen {
 
     fn say_at(&self, time: Instant, text: &str) {
         if self.visible {
-            // It does not matter if nobody reads it any more.
+            // Ignore errors: nobody may read the output any more.
             let time = (time - self.start).as_secs_f64();
             let _ = writeln!(std::io::stdout(), "{time:8.3} s  {text}");
         }

@@ -1,4 +1,5 @@
-//! CalcApp, compatible with rsplib: jobs that take time, and continue on another server.
+//! CalcApp service, compatible with rsplib: jobs that take time, and that another server continues
+//! after a crash.
 //!
 //! A message has 24 bytes in network byte order: kind, flags, length (16 bits), job (32 bits), size
 //! of the job and the completed part of it (64 bits each). The cookie consists of the last three.
@@ -17,7 +18,7 @@ use super::Broken;
 /// The payload protocol identifier.
 pub(crate) const CALC_APP: Ppid = Ppid(34);
 const LENGTH: usize = 24;
-/// Interval between updates of the work that has been done.
+/// Interval at which the computed work is updated.
 const TICK: Duration = Duration::from_millis(50);
 /// Interval between cookies.
 const COOKIE_TIME: Duration = Duration::from_millis(500);
@@ -34,7 +35,7 @@ pub(crate) enum Kind {
     KeepAliveAck,
 }
 
-/// A message. Its answer has another kind and the same other fields.
+/// A CalcApp message. The answer to it differs only in the kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Message {
     pub(crate) kind: Kind,
@@ -120,7 +121,7 @@ impl Processor {
     }
 }
 
-/// The place of a job, which is released when it is dropped.
+/// A job's share of the processor. Dropping it releases the share.
 struct Place<'p> {
     processor: &'p Processor,
 }

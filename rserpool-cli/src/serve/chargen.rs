@@ -1,4 +1,4 @@
-//! Character generator.
+//! Character generator service.
 
 use rserpool::proto::wire::Bytes;
 use rserpool::{ElementSession, Ppid};

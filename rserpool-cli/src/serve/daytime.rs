@@ -1,4 +1,4 @@
-//! Daytime.
+//! Daytime service.
 
 use rserpool::{ElementSession, Ppid};
 

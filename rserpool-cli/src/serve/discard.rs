@@ -1,4 +1,4 @@
-//! Discard.
+//! Discard service.
 
 use rserpool::ElementSession;
 

@@ -1,4 +1,4 @@
-//! Echo.
+//! Echo service.
 
 use rserpool::{ElementEvent, ElementSession};
 

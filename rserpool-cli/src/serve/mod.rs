@@ -121,7 +121,7 @@ impl Service {
             Self::Chargen => chargen::serve(session).await,
             Self::Calcapp => calcapp::serve(session, &processor).await,
             Self::Pingpong => pingpong::serve(session).await,
-            // Served by other code.
+            // The framework serves this one, see `counter`.
             Self::Counter => Ok(()),
         };
         match result {
@@ -224,7 +224,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Updates the element's load whenever the processor's changes, as long as the processor exists.
+/// Updates the element's load whenever the processor's load changes, as long as the processor
+/// exists.
 async fn follow_load(control: &ElementControl, mut load: watch::Receiver<f64>) {
     while load.changed().await.is_ok() {
         let share = *load.borrow_and_update();

@@ -1,5 +1,5 @@
-//! The handlespace: what each operation costs, in pools of all sizes and of the policies that are
-//! most used.
+//! Measures the cost of each operation on the handlespace, in pools of all sizes and with the
+//! policies that are most used.
 //!
 //!     cargo bench -p rserpool --bench handlespace [-- --quick]
 #![allow(
@@ -84,13 +84,13 @@ impl Bench<'_> {
                 took
             });
         }
-        // Which needs a new handlespace each time.
+        // The purge needs a new handlespace for each measurement.
         if title.starts_with("RoundRobin") {
             self.run(title, "purge of expired ones", self.size, || purge(space));
         }
     }
 
-    /// `body` does so many operations, and says how long they took.
+    /// Measures `body`, which does `operations` operations and returns the time that they took.
     fn run(
         &mut self,
         title: &str,
@@ -111,7 +111,8 @@ impl Bench<'_> {
     }
 }
 
-/// All elements expire, so that also those are paid for whose deadlines moved on.
+/// Measures the removal of all elements after they expired, including those whose deadlines were
+/// moved by renewals.
 fn purge(space: &Space) -> Duration {
     let mut full = space.another();
     let then = full.now + 2 * LIFETIME;

@@ -11,18 +11,18 @@ struct Counting;
 
 static ALLOCATED: AtomicIsize = AtomicIsize::new(0);
 
-// SAFETY: it does what the system's allocator does.
+// SAFETY: the methods call the system's allocator with the same arguments.
 #[allow(unsafe_code, reason = "there is no other way to count what is allocated")]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATED.fetch_add(layout.size() as isize, Ordering::Relaxed);
-        // SAFETY: as the caller promised.
+        // SAFETY: the caller guarantees what the system's allocator requires.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         ALLOCATED.fetch_sub(layout.size() as isize, Ordering::Relaxed);
-        // SAFETY: as the caller promised.
+        // SAFETY: the caller guarantees what the system's allocator requires.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -30,7 +30,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Bytes for each element, its share of tables that are larger than need be included.
+/// Prints the bytes for each element, including its share of tables that are larger than necessary.
 pub fn print() {
     println!("\nBytes for each element, with one IPv4 address, an ASAP transport and a timer");
     for layout in LAYOUTS {

@@ -42,7 +42,7 @@ pub enum Layout {
 
 pub const LAYOUTS: [Layout; 2] = [Layout::OnePool, Layout::Tens];
 
-/// So many are done in a row.
+/// The number of operations in a batch.
 pub const BATCH: usize = 1000;
 
 impl Layout {

@@ -22,7 +22,7 @@ pub struct Name {
     words: [u32; 2],
 }
 
-/// A request as it comes in a message.
+/// A request for an element, with the pool handle as a message would carry it.
 pub struct Request {
     handle: PoolHandle,
     name: Name,
@@ -41,7 +41,7 @@ impl From<Name> for Request {
 
 pub struct Space {
     pub space: Handlespace<()>,
-    /// Those that are there.
+    /// The elements in the handlespace.
     pub members: Vec<Name>,
     pub rng: StdRng,
     source: RandomSource,
@@ -73,14 +73,14 @@ impl Space {
         space
     }
 
-    /// Scattered, and none twice.
+    /// Returns a new identifier. Identifiers are scattered over their range, and none is returned
+    /// twice.
     fn new_identifier(&mut self) -> PoolElementId {
         self.identifiers = self.identifiers.wrapping_add(1);
         PoolElementId(self.identifiers.wrapping_mul(0x9e37_79b1))
     }
 
-    /// Returns the element's next policy parameters, which differ each time where the policy has
-    /// any.
+    /// Returns policy parameters for an element, random for each call.
     fn words(&mut self) -> [u32; 2] {
         match self.policy {
             "LeastUsed" | "LeastUsedDegradation" => [self.rng.random(), 1 << 20],
@@ -94,7 +94,7 @@ impl Space {
         Name { pool, identifier: self.new_identifier(), words: self.words() }
     }
 
-    /// Any of those that are there, with another load if it has one.
+    /// Returns a random element of the handlespace, with another load if its policy has one.
     pub fn pick(&mut self) -> Name {
         let name = self.members[self.rng.random_range(0..self.members.len())];
         let words = if self.policy.starts_with("LeastUsed") { self.words() } else { name.words };
@@ -133,14 +133,15 @@ impl Space {
         self.space.find(&request.handle, request.name.identifier).unwrap()
     }
 
-    /// Reads something of each element that was selected.
+    /// Selects elements of a pool, and reads a field of each selected one.
     pub fn resolve(&mut self, request: &Request, items: usize) -> u32 {
         let selection = self.space.select(&request.handle, Wanted::items(items), &mut self.source);
         let selection = selection.unwrap();
         selection.elements().fold(0, |sum, (_, element)| sum ^ element.identifier().0)
     }
 
-    /// Another one of this size, in which all have re-registered.
+    /// Returns another handlespace of this size, whose elements have all renewed their
+    /// registrations.
     pub fn another(&self) -> Self {
         let mut other = Self::new(self.policy, self.members.len(), self.pools);
         for name in other.members.clone() {

@@ -24,10 +24,10 @@ use operation::{LAYOUTS, Layout, OPERATIONS, POLICIES};
 use profile::Profile;
 use space::Space;
 
-/// Of so many batches the later half counts.
+/// The number of batches of each operation; only the later half of them counts.
 const ROUNDS: usize = 10;
 
-/// Those of an EPYC: 32 KiB for each core, and 32 MiB for all.
+/// The simulated caches are those of an EPYC: 32 KiB for each core, and 32 MiB for all.
 const CACHES: [&str; 3] = ["--I1=32768,8,64", "--D1=32768,8,64", "--LL=33554432,16,64"];
 
 fn main() {
@@ -77,13 +77,13 @@ fn be_observed(space: &mut Space) {
     }
 }
 
-/// Valgrind counts what is done here, and writes it down after each time.
+/// Calls `body`. Valgrind counts only in this function, and writes a file after each call.
 #[inline(never)]
 fn observed(body: impl FnOnce()) {
     body();
 }
 
-/// Returns the counters of each batch.
+/// Runs this program under valgrind, and returns the counters of each batch.
 fn observe(policy: &str, layout: Layout, size: usize) -> Vec<Profile> {
     let directory = env::temp_dir().join(format!("misses-{}", process::id()));
     fs::create_dir_all(&directory).unwrap();

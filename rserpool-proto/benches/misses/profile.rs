@@ -8,20 +8,20 @@ use super::operation::BATCH;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Profile {
     pub instructions: f64,
-    /// Misses of the nearest cache for data.
+    /// Misses of the nearest data cache (L1).
     pub nearest: f64,
-    /// Misses of the last one.
+    /// Misses of the last-level cache by data accesses.
     pub last: f64,
 }
 
 impl Profile {
-    /// Of a batch.
+    /// Reads the counters of a batch of operations, and divides them by its size.
     pub fn read(profile: &str) -> Self {
         let line = |key| {
             let line = profile.lines().find_map(|line| line.strip_prefix(key)).unwrap();
             line.split_whitespace()
         };
-        // Zeros at the end are left out.
+        // Valgrind leaves out zeros at the end of a line.
         let counts: HashMap<&str, f64> =
             line("events:").zip(line("totals:").map(|count| count.parse().unwrap())).collect();
         let each = |events: &[&str]| {

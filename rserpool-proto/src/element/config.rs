@@ -15,7 +15,7 @@ pub struct ElementConfig {
     pub(super) policy: PolicyParameters,
     pub(super) lifetime: Duration,
     pub(super) hunt: HuntConfig,
-    /// None where the compatibility profile decides.
+    /// T2-registration; `None` to use the value of the compatibility profile.
     pub(super) registration_timeout: Option<Duration>,
     pub(super) deregistration_timeout: Option<Duration>,
     pub(super) max_registration_attempts: u32,
@@ -23,11 +23,11 @@ pub struct ElementConfig {
 }
 
 impl ElementConfig {
-    /// Creates the default configuration of an element of the pool `pool_handle` that serves its
-    /// users at `user_transport` and looks for its registrar as `hunt` says.
+    /// Creates the default configuration of an element of the pool `pool_handle`. The element
+    /// serves its users at `user_transport` and searches for its registrar as `hunt` configures.
     ///
-    /// Without IP addresses in `user_transport`, it registers the local addresses of the connection
-    /// to its registrar.
+    /// If `user_transport` has no IP addresses, the element registers the local addresses of the
+    /// connection to its registrar.
     #[must_use]
     pub fn new(
         pool_handle: PoolHandle,
@@ -105,14 +105,14 @@ impl ElementConfig {
         self
     }
 
-    /// Replaces how to look for registrars.
+    /// Replaces the configuration of the search for registrars.
     #[must_use]
     pub fn hunt(mut self, hunt: HuntConfig) -> Self {
         self.hunt = hunt;
         self
     }
 
-    /// Returns how the element looks for registrars.
+    /// Returns the configuration of the search for registrars.
     #[must_use]
     pub fn hunt_config(&self) -> &HuntConfig {
         &self.hunt

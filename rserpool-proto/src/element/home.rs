@@ -70,7 +70,8 @@ impl Element {
         last.or(self.config.asap_transport.as_ref().filter(specified)).cloned()
     }
 
-    /// Makes a registrar that connected to an element without a home its home registrar.
+    /// Makes `registrar`, which connected to this element, the home registrar. The element must
+    /// have no home registrar at that time.
     pub(super) fn adopt_home(
         &mut self,
         now: Instant,
@@ -87,8 +88,8 @@ impl Element {
         self.register(now);
     }
 
-    /// Answers a keep-alive, and changes the home registrar if its H flag is set (RFC 5352 section
-    /// 3.4).
+    /// Answers a keep-alive, and makes its sender the home registrar if the keep-alive's H flag is
+    /// set (RFC 5352 section 3.4).
     pub(super) fn handle_keep_alive(
         &mut self,
         now: Instant,
@@ -121,13 +122,15 @@ impl Element {
                 home.registrar = Some(keep_alive.registrar);
                 self.forget(old);
                 self.out.close(old);
-                // The new home registrar knows only the values that the last one told it.
+                // The new home registrar knows only the values that the previous home registrar
+                // reported.
                 if matches!(self.state, State::Joining | State::Registered) {
                     self.register(now);
                 }
             }
             None if keep_alive.home && matches!(self.state, State::Joining | State::Registered) => {
-                // The element is looking for a registrar, and this one knows it.
+                // The element is searching for a registrar, and the sender of this keep-alive knows
+                // the element.
                 match self.own_address() {
                     Some(local) => self.adopt_home(now, from, local, keep_alive.registrar),
                     None => {

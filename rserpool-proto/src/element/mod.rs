@@ -35,7 +35,8 @@ const MAX_ACCEPTED: usize = 64;
 /// RFCs.
 const MAX_DEREGISTRATION_ATTEMPTS: u32 = 2;
 
-/// The time that a host which connects may take to send a keep-alive. Not from the RFCs.
+/// The time within which a host that connects to the element must send a keep-alive. Not from the
+/// RFCs.
 const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Interval at which the element checks whether its host's addresses changed, over a transport that
@@ -50,7 +51,7 @@ pub struct Element {
     identifier: PoolElementId,
     identifiers_drawn: u32,
     policy: PolicyParameters,
-    /// The last time that it registered because of a changed load.
+    /// The last time that the element registered because of a changed load.
     load_told: Option<Instant>,
     state: State,
     home: Option<Home>,
@@ -60,8 +61,8 @@ pub struct Element {
     attempts: u32,
     /// True if a registrar may hold a registration of this element.
     claimed: bool,
-    /// True if it was a member before: then it tries again after a refusal because of its
-    /// identifier.
+    /// True if the element was a member of the pool before. It then keeps its identifier and tries
+    /// again if a registrar refuses the identifier as taken.
     was_member: bool,
     /// Number of refusals since the last acceptance.
     refusals: u32,
@@ -80,7 +81,8 @@ enum State {
     /// Not a member, but registering or looking for a registrar.
     Joining,
     Registered,
-    /// Refused for a reason that a retry cannot resolve.
+    /// The registration cannot be sent, because the compatibility profile forbids it or because it
+    /// cannot be encoded.
     Rejected,
     Leaving,
     Left,
@@ -94,7 +96,7 @@ struct Accepted {
     /// The registrar that offered to become the home while the element did not know its own address
     /// yet.
     offer: Option<RegistrarId>,
-    /// True if its first protocol violation was reported.
+    /// True if the first protocol violation on this connection was reported.
     has_misbehaved: bool,
 }
 
@@ -104,26 +106,27 @@ struct Home {
     connection: ConnectionId,
     local: TransportAddress,
     peer: TransportAddress,
-    /// Identifier of the registrar, once a keep-alive has told it.
+    /// The identifier of the registrar; `None` until a keep-alive from the registrar contains it.
     registrar: Option<RegistrarId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
-    /// T2-registration.
+    /// T2-registration: the registrar has not answered a registration in time.
     Registration,
-    /// T3-deregistration.
+    /// T3-deregistration: the registrar has not answered a deregistration in time.
     Deregistration,
-    /// T4-reregistration.
+    /// T4-reregistration: the element registers again.
     Reregistration,
-    /// The load changed, but the last report was less than [`ElementConfig::load_interval`] ago.
+    /// Reports a changed load. It was not reported at once because the last report was less than
+    /// [`ElementConfig::load_interval`] ago.
     Load,
     /// The addresses of this host are to be checked again.
     Addresses,
     FirstMessage(ConnectionId),
 }
 
-/// Event of a pool element, for its owner.
+/// An event that a pool element reports to its driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "drivers handle each")]
 pub enum Event {
@@ -134,8 +137,10 @@ pub enum Event {
         /// Address of the home registrar.
         registrar: TransportAddress,
     },
-    /// The registrar rejected the registration: at once, or after 14 seconds if another element has
-    /// the configured identifier. The element tries again, since the pool may change.
+    /// The registrar rejected the registration. This event comes at once, or after 14 seconds if
+    /// another element has the configured identifier. The element tries again, since the pool may
+    /// change. If the registration cannot be encoded, the event comes too, but the element tries
+    /// again only after [`Element::set_policy`].
     Rejected(OperationError),
     /// The registrar lacks resources for the registration, or refused a deregistration. After a
     /// refused registration, the element tries again.
@@ -143,7 +148,8 @@ pub enum Event {
     /// The compatibility profile forbids the pool handle or the policy. Nothing was sent: the
     /// element keeps its state and its policy.
     Incompatible(Incompatible),
-    /// The element is registered, but some of its addresses were left out (RFC 5352 section 2.2.3).
+    /// The element is registered, but the registrar left out some of its addresses (RFC 5352
+    /// section 2.2.3).
     AddressesLeftOut(OperationError),
     /// Another registrar has become the home registrar (RFC 5352 section 3.5).
     HomeChanged(RegistrarId),
@@ -151,25 +157,25 @@ pub enum Event {
     RegistrarError(OperationError),
     /// The other end of a connection sent a message that is not valid ASAP.
     Misbehaved(String),
-    /// The connection to the home registrar failed, or it does not answer. The element looks for
-    /// another one.
+    /// The connection to the home registrar failed, or the registrar does not answer. The element
+    /// looks for another registrar.
     RegistrarLost,
     /// No registrar was found so far. The search continues.
     NoRegistrar,
     /// The registrar removed the element, for instance because the registration was not renewed in
     /// time. The element registers again.
     Expired,
-    /// The element left the pool. The last event.
+    /// The element left the pool. This is the last event.
     Deregistered {
-        /// True if a registrar confirmed it, or there was no registration to remove. Otherwise the
-        /// registration may remain until it expires.
+        /// True if a registrar confirmed the deregistration, or there was no registration to
+        /// remove. Otherwise the registration may remain until it expires.
         confirmed: bool,
     },
 }
 
 impl Element {
-    /// Creates an element that is not registered yet, whose random choices, its identifier among
-    /// them unless `config` has one, follow from `seed`.
+    /// Creates an element that is not registered yet. `seed` determines its random choices,
+    /// including its identifier unless `config` has one.
     #[must_use]
     pub fn new(config: ElementConfig, seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
@@ -196,7 +202,7 @@ impl Element {
         }
     }
 
-    /// Returns the identifier in the pool.
+    /// Returns the identifier of the element in its pool.
     #[must_use]
     pub fn identifier(&self) -> PoolElementId {
         self.identifier
@@ -214,7 +220,7 @@ impl Element {
         self.state == State::Registered
     }
 
-    /// Returns the number of items that the element holds.
+    /// Returns the numbers of connections and timers that the element holds.
     #[must_use]
     pub fn footprint(&self) -> Footprint {
         let home = self.home.as_ref().map(|home| home.connection);
@@ -322,8 +328,8 @@ impl Element {
         self.timers.cancel(Timer::FirstMessage(connection));
     }
 
-    /// Closes the oldest accepted connection of the host that has the most, so that no host can
-    /// keep registrars out by connecting.
+    /// Closes the oldest accepted connection of the host that has the most connections, so that no
+    /// host can keep registrars out by opening many.
     fn make_room(&mut self) {
         let mut hosts: BTreeMap<IpAddr, Vec<ConnectionId>> = BTreeMap::new();
         for (connection, accepted) in &self.accepted {

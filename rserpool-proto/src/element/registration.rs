@@ -16,9 +16,10 @@ use crate::wire::{
 /// it. Not from the RFCs.
 const MAX_IDENTIFIERS: u32 = 8;
 
-/// The number of times that the element tries its identifier again after a refusal because another
-/// element seems to use it. Not from the RFCs. It may be the element's own earlier registration, if
-/// the registrar has not yet noticed that the element was away.
+/// The number of times that the element tries its identifier again after a registrar refused it
+/// because another element seems to use it. Not from the RFCs. The other element may be this
+/// element's own earlier registration, if the registrar has not yet noticed that the element was
+/// away.
 const MAX_REFUSALS: u32 = 3;
 
 /// The longest pause after a refusal. Not from the RFCs, whose RETRAN.max is 60 s: the pool may
@@ -187,13 +188,13 @@ pub(super) fn draw_identifier(rng: &mut StdRng) -> PoolElementId {
     PoolElementId(rng.next_u32().max(1))
 }
 
-/// T4-reregistration for a registration of `lifetime`.
+/// Returns T4-reregistration: the time until the element renews a registration of `lifetime`.
 fn reregistration(lifetime: Duration) -> Duration {
     lifetime.saturating_sub(Duration::from_secs(20)).max(lifetime / 3).min(Duration::from_secs(600))
 }
 
-/// Returns the user transport with the local addresses of the connection to the registrar, where it
-/// has none of its own.
+/// Returns the user transport. If it has no IP addresses of its own, they are those of `local`, the
+/// local address of the connection to the registrar.
 fn fill_in(transport: &UserTransport, local: &TransportAddress) -> UserTransport {
     let mut transport = transport.clone();
     if let UserTransport::Address(address) = &mut transport

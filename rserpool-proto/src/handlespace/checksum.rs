@@ -4,7 +4,8 @@ use crate::Compatibility;
 use crate::wire::parameter::PeChecksum;
 use crate::wire::{PoolElementId, PoolHandle};
 
-/// A checksum that elements are added to and subtracted from, each in O(length of its handle).
+/// A checksum of pool elements. Adding or subtracting an element costs O(length of its pool
+/// handle).
 ///
 /// The state is the exact sum of all 16-bit words, so that subtraction is exact. The arithmetic of
 /// the Internet checksum (RFC 1071) is applied at the end. The words are little-endian, which makes

@@ -5,9 +5,9 @@ use std::hash::BuildHasher;
 use foldhash::fast::RandomState;
 
 /// A hash table with linear probing and eight slots in a cache line. In a large table, each look-up
-/// waits for memory once; a table that keeps its control bytes apart waits twice. A value, which is
-/// never `u32::MAX`, is found by a tag. Several values may have the same tag; the `is_it` argument
-/// of the methods tells them apart.
+/// waits for memory once; a table that keeps its control bytes apart waits twice. Values are found
+/// by tags, and are never `u32::MAX`. Several values may have the same tag; the `is_it` argument of
+/// the methods tells them apart.
 #[derive(Debug, Default)]
 pub(super) struct Index<H> {
     /// A power of two slots, or none; at least an eighth of them is vacant.
@@ -21,7 +21,7 @@ pub(super) trait Home {
     fn home(&self, tag: u32) -> u32;
 }
 
-/// Hashes tags with a seed, because they come from outside.
+/// Hashes tags with a seed, because remote hosts choose the tags.
 #[derive(Debug, Default)]
 pub(super) struct Hashed(RandomState);
 
@@ -31,7 +31,7 @@ impl Home for Hashed {
     }
 }
 
-/// Uses tags as they are, because they are hashes.
+/// Uses tags unchanged, because these tags are hashes already.
 #[derive(Debug, Default)]
 pub(super) struct Hashes;
 
@@ -166,8 +166,8 @@ mod tests {
 
     use super::*;
 
-    /// Tests an index in which there are at most `tags` different tags. If these are few, most
-    /// values share theirs.
+    /// Tests an index with at most `tags` different tags. If there are few tags, most values share
+    /// theirs.
     fn what_is_there_is_found_and_nothing_else_is<H: Home + Default>(tags: u32) {
         let rng = &mut StdRng::seed_from_u64(1);
         let (mut index, mut model) = (Index::<H>::default(), HashSet::new());

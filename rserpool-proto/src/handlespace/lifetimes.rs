@@ -4,34 +4,36 @@ use std::time::{Duration, Instant};
 
 use super::ElementKey;
 
-/// The binary logarithm of the length of the wheel's slots in nanoseconds: about 34 ms.
+/// The length of a slot of the timer wheel: 2 to the power of this in nanoseconds, about 34 ms.
 const TICK: u32 = 25;
 
-/// The number of slots of the wheel: about 137 seconds.
+/// The number of slots of the timer wheel, which together span about 137 seconds.
 const SLOTS: usize = 4096;
 
-/// The list of the elements of the last slot that is over, from which [`Lifetimes::pop`] takes them
-/// one by one.
+/// The number of the list that takes the elements of a slot whose time is over. [`Lifetimes::pop`]
+/// takes the elements from this list one by one.
 const DRAINED: u32 = SLOTS as u32;
 
-/// Stands for no element or no neighbour.
+/// Stands for no element, or for no neighbour in a list.
 const NONE: u32 = u32::MAX;
 
-/// Flag in `previous`: the element is the first in the list whose number is in the other bits.
+/// Flag in `previous`: the element is the first of its list, and the other bits are the number of
+/// the list.
 const FIRST: u32 = 1 << 31;
 
-/// At most one deadline for each element, reported at most 34 ms late.
+/// The deadlines of elements: at most one for each element, reported at most 34 ms late.
 ///
 /// A timer wheel. Each slot has a list of the elements to check when the time of the slot is over.
-/// An element whose deadline is postponed stays in its slot, and is moved when it is checked; so is
-/// one whose deadline is beyond the wheel. Postponing a deadline, which every re-registration does,
-/// is thus a single store. Everything else is O(1), except for the search of the next slot that is
-/// not empty, in a bitmap of 64 words.
+/// An element whose deadline is postponed, or is beyond the span of the wheel, stays in its slot
+/// until it is checked and is then moved to another slot. Postponing a deadline, which every
+/// re-registration does, is thus a single store. Everything else is O(1), except for the search of
+/// the next slot that is not empty, in a bitmap of 64 words.
 #[derive(Debug)]
 pub(super) struct Lifetimes {
-    /// The origin of the time scale.
+    /// The time from which deadlines and ticks are counted; `None` before the first deadline is
+    /// set.
     epoch: Option<Instant>,
-    /// Indexed by element key.
+    /// The deadline and the neighbours of each element, indexed by element key.
     entries: Vec<Entry>,
     /// The first element of each slot's list, and of the [`DRAINED`] list.
     heads: Vec<u32>,
@@ -42,10 +44,11 @@ pub(super) struct Lifetimes {
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    /// The deadline in nanoseconds since the epoch.
+    /// The deadline in nanoseconds since [`Lifetimes::epoch`].
     deadline: u64,
     next: u32,
-    /// [`NONE`] if the element has no deadline.
+    /// The previous element of the list, or [`FIRST`] and the number of the list; [`NONE`] if the
+    /// element has no deadline.
     previous: u32,
 }
 

@@ -86,13 +86,13 @@ impl<T> Element<T> {
         &self.value
     }
 
-    /// Returns its identifier in its pool.
+    /// Returns the identifier of the element in its pool.
     #[must_use]
     pub fn identifier(&self) -> PoolElementId {
         self.value.identifier()
     }
 
-    /// Returns its home registrar.
+    /// Returns the home registrar of the element.
     #[must_use]
     pub fn home_registrar(&self) -> RegistrarId {
         self.value.home_registrar()
@@ -106,13 +106,13 @@ pub enum Refused {
     /// The pool has another policy; one of its elements is `with`.
     #[error("the pool has another policy")]
     InconsistentPolicy {
-        /// An element that is in the pool.
+        /// An element of the pool with which the refused element is inconsistent.
         with: ElementKey,
     },
     /// The pool has another transport protocol; one of its elements is `with`.
     #[error("the pool has another transport protocol")]
     InconsistentTransport {
-        /// An element that is in the pool.
+        /// An element of the pool with which the refused element is inconsistent.
         with: ElementKey,
     },
     /// The element and the pool differ in whether there is a control channel.
@@ -163,7 +163,7 @@ impl<T> Handlespace<T> {
         self.elements.is_empty()
     }
 
-    /// Returns the element of that pool and identifier.
+    /// Returns the key of the element `identifier` of the pool `handle`, if there is one.
     #[must_use]
     pub fn find(&self, handle: &PoolHandle, identifier: PoolElementId) -> Option<ElementKey> {
         self.pool(handle)?.find(identifier)
@@ -239,8 +239,8 @@ impl<T> Handlespace<T> {
     ///
     /// # Errors
     ///
-    /// Returns an error if the pool is of another kind, if the element is not valid or too large,
-    /// or if the handlespace is full. Nothing was changed.
+    /// Returns an error if the element does not have the [`PoolKind`] of its pool, if the element
+    /// is not valid or too large, or if the handlespace is full. Nothing was changed.
     ///
     /// # Panics
     ///
@@ -270,7 +270,7 @@ impl<T> Handlespace<T> {
     }
 
     /// Checks whether an element is valid and there is room for it, and encodes it as it would be
-    /// stored. The kind of its pool is not checked.
+    /// stored. Does not check whether the element has the [`PoolKind`] of its pool.
     ///
     /// # Errors
     ///
@@ -302,12 +302,13 @@ impl<T> Handlespace<T> {
     ///
     /// # Errors
     ///
-    /// Returns an error if the pool is of another kind, or if the values are not valid or too
-    /// large. Nothing was changed.
+    /// Returns an error if the values do not have the [`PoolKind`] of the pool, or if they are not
+    /// valid or too large. Nothing was changed.
     ///
     /// # Panics
     ///
-    /// Panics if there is no element at `key`, or if it has another identifier.
+    /// Panics if there is no element at `key`, or if the identifier in `value` is not that of the
+    /// element.
     pub fn update(&mut self, key: ElementKey, value: &PoolElement) -> Result<bool, Refused> {
         self.policies.validate(&value.policy)?;
         let element = &mut self.elements[key.index()];
@@ -342,8 +343,8 @@ impl<T> Handlespace<T> {
         self.owners.add(key, handle, home, identifier);
     }
 
-    /// Makes the element at `key`, if there is one, expire `lifetime` after `now`, or never if that
-    /// is `None`.
+    /// Sets the lifetime of the element at `key`, if there is one: the element expires `lifetime`
+    /// after `now`, or never if `lifetime` is `None`.
     pub fn set_lifetime(&mut self, key: ElementKey, now: Instant, lifetime: Option<Duration>) {
         match lifetime {
             Some(lifetime) if self.elements.contains(key.index()) => {
@@ -358,8 +359,8 @@ impl<T> Handlespace<T> {
         self.lifetimes.cancel(key);
     }
 
-    /// Returns an element whose lifetime is over at `now`; it may have ended up to 34 ms before.
-    /// The element stays in the handlespace, without a lifetime.
+    /// Returns an element whose lifetime is over at `now`, or was over up to 34 ms before. The
+    /// element stays in the handlespace, without a lifetime.
     pub fn pop_expired(&mut self, now: Instant) -> Option<ElementKey> {
         self.lifetimes.pop(now)
     }
@@ -376,8 +377,8 @@ impl<T> Handlespace<T> {
         self.owners.checksum(home)
     }
 
-    /// Returns the elements whose home registrar is `home` and that come after `after` in the
-    /// arena.
+    /// Returns the elements whose home registrar is `home`, in the order of the arena, beginning
+    /// after `after`.
     pub fn owned_by(
         &self,
         home: RegistrarId,
@@ -386,8 +387,8 @@ impl<T> Handlespace<T> {
         self.owners.owned_by(home, after)
     }
 
-    /// Returns the elements that come after `after` in the arena. Elements that are added between
-    /// two calls may be missed.
+    /// Returns all elements in the order of the arena, beginning after `after`. Elements that are
+    /// added between two calls may be missed.
     pub fn all(&self, after: Option<ElementKey>) -> impl Iterator<Item = ElementKey> {
         let after = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.0));
         self.present.range((after, Bound::Unbounded)).map(ElementKey)
@@ -424,8 +425,8 @@ impl<T> Handlespace<T> {
         self.lifetimes.shrink(self.elements.capacity());
     }
 
-    /// Selects up to as many elements of a pool as are wanted, by the pool's policy; the first is
-    /// to be tried first. Returns `None` if there is no such pool.
+    /// Selects up to as many elements of a pool as `wanted` asks for, by the pool's policy, in the
+    /// order in which to try them. Returns `None` if there is no such pool.
     pub fn select<'s>(
         &'s mut self,
         handle: &PoolHandle,
@@ -456,7 +457,7 @@ impl<'s, T> Selection<'s, T> {
         self.pool.kind().policy_type()
     }
 
-    /// Returns the selected elements in order.
+    /// Returns the selected elements, in the order in which to try them.
     pub fn elements(
         &self,
     ) -> impl ExactSizeIterator<Item = (ElementKey, &'s Element<T>)> + use<'_, 's, T> {

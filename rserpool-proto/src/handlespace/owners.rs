@@ -12,7 +12,7 @@ use crate::wire::{PoolElementId, PoolHandle, RegistrarId};
 #[derive(Debug, Default)]
 pub(super) struct Owners(HashMap<RegistrarId, Owned>);
 
-/// The elements of one home registrar. It exists as long as there are any.
+/// The elements of one home registrar. The entry exists as long as the registrar has elements.
 #[derive(Debug, Default)]
 struct Owned {
     checksum: Checksum,

@@ -7,7 +7,7 @@ use crate::wire::{
     PolicyType, PoolElement, PoolElementId, PoolHandle, TransportProtocol, TransportUse,
 };
 
-/// The elements with the same pool handle. A pool exists as long as it has any.
+/// The elements with the same pool handle. A pool exists as long as it has elements.
 #[derive(Debug)]
 pub(super) struct Pool {
     handle: PoolHandle,
@@ -29,7 +29,7 @@ type Key = std::num::NonZeroU32;
 pub struct PoolKind(PolicyType, Option<(TransportProtocol, TransportUse)>);
 
 impl PoolKind {
-    /// Returns the kind of the pools that accept an element.
+    /// Returns the kind of pool that accepts the element.
     #[must_use]
     pub fn of(element: &PoolElement) -> Self {
         let transport = element.user_transport.address().map(|address| {

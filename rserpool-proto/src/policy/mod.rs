@@ -1,15 +1,16 @@
 //! Pool member selection policies (RFC 5356), and the traits to implement new ones.
 //!
 //! A [`SelectionPolicy`] is shared by all pools; it creates the [`Selector`] that holds the state
-//! of one pool. Most policies have one of two forms, and for each form there is a helper that
-//! leaves a dozen lines to write:
+//! of one pool. Most policies have one of two forms. Each form has a helper trait, which makes a
+//! policy a dozen lines long:
 //!
 //! - an [`Order`]: the smallest key is selected first, and round robin decides among equals;
 //! - a [`Weight`]: elements are drawn at random in proportion to their weights.
 //!
 //! Registrars and pool users run the same policy objects. A registrar selects among all elements of
-//! a pool. A pool user uses each answer unchanged, because the registrar has already selected. Only
-//! when it uses an answer again, from its cache, does it select among the elements of that answer.
+//! a pool. A pool user uses each answer of the registrar unchanged, because the registrar has
+//! already selected. If the pool user uses the same answer again, from its cache, it selects among
+//! the elements of that answer.
 //!
 //! ```
 //! use rserpool_proto::policy::{ByOrder, Order, Policies};
@@ -74,8 +75,8 @@ pub use round_robin::RoundRobin;
 pub use weight::{ByWeight, Weight};
 pub use weighted_round_robin::WeightedRoundRobin;
 
-/// An element of one pool in the pool's selector: a small number, unique in the pool as long as the
-/// element is in it, and reused afterwards.
+/// The number of an element in the [`Selector`] of its pool. It is small, unique in the pool as
+/// long as the element is in the pool, and reused afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Member(pub u32);
 
@@ -93,7 +94,7 @@ pub trait SelectionPolicy: fmt::Debug + Send + Sync + 'static {
     /// refused.
     fn validate(&self, parameters: &PolicyParameters) -> Result<(), InvalidPolicy>;
 
-    /// Creates the state for a pool without elements.
+    /// Creates the state of this policy for one pool, which has no elements yet.
     fn new_selector(self: Arc<Self>) -> Box<dyn Selector>;
 }
 
@@ -113,11 +114,12 @@ pub trait Selector: fmt::Debug + Send {
     /// offer.
     fn select(&mut self, wanted: Wanted, rng: &mut RandomSource, selected: &mut Vec<Member>);
 
-    /// Continues from a registrar's answer at a pool user. All elements of the answer were inserted
-    /// in its `order` before. The answer itself is used unchanged; the next selection shall be what
-    /// comes after it. A `complete` answer has all elements of the pool. In any other answer, the
-    /// registrar has chosen the elements by their weights, which must not count again. Default:
-    /// does nothing; the selector then uses the parameters alone, as if it had not selected yet.
+    /// Prepares the selector of a pool user for selections that follow a registrar's answer. Before
+    /// this call, all elements of the answer were inserted in its `order`. The pool user uses the
+    /// answer itself unchanged; the next selection shall return what comes after it. A `complete`
+    /// answer has all elements of the pool. In any other answer, the registrar has chosen the
+    /// elements by their weights, which must not count again. Default: does nothing; the selector
+    /// then uses the parameters alone, as if it had not selected yet.
     fn resume(&mut self, order: &[Member], complete: bool, rng: &mut RandomSource) {
         let _ = (order, complete, rng);
     }
@@ -129,9 +131,9 @@ pub trait Selector: fmt::Debug + Send {
 pub struct Wanted {
     /// The maximum number of elements.
     pub items: usize,
-    /// The number of elements that count as selected, in order; `None` is the policy's default. For
-    /// built-in policies that is one, because the pool user uses the first element, and others only
-    /// if it fails.
+    /// The number of returned elements, from the first one on, that the policy counts as selected;
+    /// `None` is the policy's default. For built-in policies the default is one, because the pool
+    /// user uses the first element, and others only if the first fails.
     pub max_increment: Option<usize>,
     /// The pool user that asks; `None` if a pool user selects for itself.
     pub asker: Option<Asker>,
@@ -141,7 +143,8 @@ pub struct Wanted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Asker {
-    /// The address from which it is connected; the first one, if it has several.
+    /// The address from which the pool user is connected; the first one, if the pool user has
+    /// several.
     pub address: IpAddr,
 }
 
@@ -195,8 +198,8 @@ pub(crate) fn require_words(
 
 /// The policies that a registrar or a pool user knows.
 ///
-/// Elements with another policy are not refused: their parameters are relayed unchanged, and they
-/// are selected round robin.
+/// A registrar does not refuse elements with another policy: it relays their parameters unchanged,
+/// and selects them round robin.
 #[derive(Debug, Clone)]
 pub struct Policies {
     known: BTreeMap<PolicyType, Arc<dyn SelectionPolicy>>,

@@ -31,10 +31,10 @@ pub trait Order: fmt::Debug + Send + Sync + 'static {
         0
     }
 
-    /// Returns the number of elements of an answer that count as selected, and so degrade or move
-    /// behind those with the same key (MaxIncrement in rsplib). Default: 1, because the first
-    /// element is the one that is used. The next answer then starts one element further (round
-    /// robin: RFC 5356 section 4.1.2).
+    /// Returns the number of elements of an answer that count as selected (MaxIncrement in rsplib).
+    /// Selected elements degrade, or move behind those with the same key. Default: 1, because pool
+    /// users use the first element. The next answer then starts one element further (round robin:
+    /// RFC 5356 section 4.1.2).
     fn max_increment(&self) -> usize {
         1
     }
@@ -65,7 +65,8 @@ impl<O: Order> SelectionPolicy for ByOrder<O> {
 struct OrderSelector<O> {
     policy: Arc<ByOrder<O>>,
     rings: Rings,
-    /// Indexed by member number; members beyond the end have degradation 0.
+    /// The degradation of each member, indexed by member number; members beyond the end have
+    /// degradation 0.
     degradations: Vec<u32>,
 }
 
@@ -116,8 +117,9 @@ impl<O: Order> Selector for OrderSelector<O> {
     }
 
     fn resume(&mut self, order: &[Member], _: bool, _: &mut RandomSource) {
-        // The registrar knows what was selected before, and which elements may be unreachable. So
-        // its order prevails: an element's key becomes at least that of those before it.
+        // The registrar knows which elements it selected before, and which may be unreachable. So
+        // its order takes precedence: an element's key becomes at least that of the elements before
+        // it.
         let mut worst = 0;
         for member in order {
             let Some(key) = self.rings.key(member.0) else { continue };
@@ -132,7 +134,8 @@ impl<O: Order> Selector for OrderSelector<O> {
 }
 
 impl<O: Order> OrderSelector<O> {
-    /// Counts a selection of the member.
+    /// Counts a selection of the member: increases its key by its degradation or, without
+    /// degradation, moves the member to the end of its ring.
     fn count(&mut self, member: Member) {
         match self.degradation(member) {
             0 => self.rings.move_to_end(member.0),
@@ -150,7 +153,7 @@ impl<O: Order> OrderSelector<O> {
 #[derive(Debug, Default)]
 struct Rings {
     heads: Heads,
-    /// Indexed by member number.
+    /// The place of each member, indexed by member number.
     places: Vec<Place>,
 }
 
@@ -168,9 +171,9 @@ impl Place {
     const NONE: Self = Self { key: 0, next: u32::MAX, previous: u32::MAX };
 }
 
-/// The first member of each ring, in the order of the keys. The first ring's is stored inline,
-/// because most selections need no other, and because it is the only one if all members have the
-/// same key.
+/// The first member of each ring, in the order of the keys. The first ring's head is stored inline,
+/// because most selections need no other, and because there is only one ring if all members have
+/// the same key.
 #[derive(Debug, Default)]
 struct Heads {
     first: Option<(u64, u32)>,
@@ -232,8 +235,8 @@ impl Rings {
         (place.next != u32::MAX).then_some(place.key)
     }
 
-    /// Returns whether `member`, which must be in a ring, has this key. If there is only one key,
-    /// its place is not read.
+    /// Returns whether `member`, which must be in a ring, has the key `key`. If all members have
+    /// the same key, the member's place is not read.
     fn has(&self, member: u32, key: u64) -> bool {
         self.heads.only() == Some(key) || self.key(member) == Some(key)
     }

@@ -62,10 +62,11 @@ impl<W: Weight> SelectionPolicy for ByWeight<W> {
 struct WeightSelector<W> {
     policy: Arc<ByWeight<W>>,
     sampler: Sampler,
-    /// Members of weight 0. If no member has another weight, they are drawn with equal probability,
-    /// so that the selection is not empty.
+    /// Members of weight 0. If all members have weight 0, the selector draws them with equal
+    /// probability, so that the selection is not empty.
     idle: Sampler,
-    /// Indexed by member number; members beyond the end have degradation 0.
+    /// The degradation of each member, indexed by member number; members beyond the end have
+    /// degradation 0.
     degradations: Vec<u32>,
 }
 
@@ -115,7 +116,7 @@ impl<W: Weight> Selector for WeightSelector<W> {
 }
 
 impl<W> WeightSelector<W> {
-    /// Counts a selection of the member.
+    /// Counts a selection of the member: subtracts its degradation from its weight.
     fn count(&mut self, Member(member): Member) {
         let degradation = self.degradations.get(member as usize).copied().unwrap_or(0);
         let weight = self.sampler.weight(member);
@@ -136,7 +137,7 @@ impl<W> WeightSelector<W> {
 /// most 33 classes.)
 #[derive(Debug, Default)]
 struct Sampler {
-    /// Indexed by member number.
+    /// The weight of each member and its position in its class, indexed by member number.
     tickets: Vec<Ticket>,
     /// The classes that are not empty, those of the largest weights first.
     classes: SmallVec<[Class; 1]>,
@@ -148,13 +149,14 @@ struct Sampler {
 #[derive(Debug, Clone, Copy, Default)]
 struct Ticket {
     weight: u32,
-    /// The position in the class.
+    /// The position of the member in its class.
     index: u32,
 }
 
 #[derive(Debug)]
 struct Class {
-    /// The weights of the class are at most 2 to the power of this, and more than half of that.
+    /// The class has the members whose weights are at most 2 to the power of `exponent`, and more
+    /// than half of that.
     exponent: u8,
     candidates: Vec<Candidate>,
     total: u64,
@@ -186,7 +188,7 @@ impl Class {
         &self.candidates[rng.rng().random_range(0..self.candidates.len())]
     }
 
-    /// Returns whether a chosen member of that weight counts as drawn.
+    /// Decides at random whether a chosen member of that weight counts as drawn.
     fn counts(&self, weight: u32, rng: &mut RandomSource) -> bool {
         let weight = u64::from(weight);
         weight == self.most() || rng.rng().random_range(0..self.most()) < weight
@@ -197,7 +199,7 @@ impl Class {
 const AT_ONCE: usize = 16;
 
 fn exponent(weight: u32) -> u8 {
-    // At most 32.
+    // The exponent is at most 32.
     (u32::BITS - (weight - 1).leading_zeros()) as u8
 }
 
@@ -283,8 +285,8 @@ impl Sampler {
             if selected.len() - first == items || self.total == 0 {
                 break;
             }
-            // Some were drawn twice, so there are few members: those selected so far are taken out,
-            // and not drawn again.
+            // Some members were drawn twice, so there are few members. Those selected so far are
+            // removed from the sampler until the selection is complete.
             if selected.len() - before < drawn.len() {
                 for Member(member) in &selected[first + taken.len()..] {
                     taken.push((*member, self.weight(*member)));
@@ -336,7 +338,7 @@ impl Sampler {
         }
     }
 
-    /// Returns the class of a member drawn at random.
+    /// Returns a class drawn at random, in proportion to the total weight of its members.
     fn class_of_any(&self, rng: &mut RandomSource) -> &Class {
         if let [class] = &self.classes[..] {
             return class;

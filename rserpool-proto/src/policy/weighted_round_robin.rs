@@ -11,10 +11,10 @@ use super::{
 };
 use crate::wire::{PolicyParameters, PolicyType};
 
-/// Selects all elements in turn; in each round as often as their weights, evenly spread (RFC 5356
-/// section 4.2). An element of weight 0 is not selected, unless all have weight 0: then they are
-/// selected in turn. Each operation costs O(log n) in a pool of n elements, a selection of k
-/// elements O(k + log n).
+/// Selects all elements in turn. Each round selects an element as often as its weight says, evenly
+/// spread over the round (RFC 5356 section 4.2). An element of weight 0 is not selected, unless all
+/// have weight 0: then they are selected in turn. Each operation costs O(log n) in a pool of n
+/// elements, a selection of k elements O(k + log n).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WeightedRoundRobin;
 
@@ -32,12 +32,13 @@ impl SelectionPolicy for WeightedRoundRobin {
     }
 }
 
-/// The circular list of the RFC, of which only the next entry of each element is stored.
+/// The circular list of RFC 5356 section 4.2, which has as many entries of an element as its weight
+/// says. Only the next entry of each element is stored.
 #[derive(Debug, Default)]
 struct Rounds {
     /// The entries in the order of their turns; at the same position, by member number.
     queue: BTreeSet<(Position, Member)>,
-    /// Indexed by member number.
+    /// The weight and the next entry of each member, indexed by member number.
     entries: Vec<Entry>,
     /// The elements of weight 0. `last_idle` is the one that came first in the last selection.
     idle: BTreeSet<Member>,
@@ -46,7 +47,8 @@ struct Rounds {
     last: Position,
 }
 
-/// An element's weight, and the position of its next entry; without a meaning if the weight is 0.
+/// An element's weight, and the position of its next entry. The position has no meaning if the
+/// weight is 0.
 #[derive(Debug, Clone, Copy, Default)]
 struct Entry {
     weight: u32,
@@ -54,8 +56,8 @@ struct Entry {
 }
 
 /// The position of an entry in the list: its round, and its place in the round as a multiple of
-/// 1/2^33. The entries of an element of weight w are at 1/2w, 3/2w, 5/2w ... It is stored in two
-/// halves so that its alignment is that of the data beside it.
+/// 1/2^33. The entries of an element of weight w are at 1/2w, 3/2w, 5/2w ... The position is stored
+/// in two halves so that it has the alignment of the data beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 struct Position {
     high: u32,
@@ -69,7 +71,8 @@ const PLACE: u32 = 33;
 const ROUNDS: u64 = 1 << (64 - PLACE);
 
 impl Position {
-    /// Returns the position of an entry by its number in the round, which starts at 0.
+    /// Returns the position of the entry `number` of an element of that weight in the round.
+    /// Numbers start at 0.
     fn new(round: u64, number: u32, weight: u32) -> Self {
         // The quotient is at most (2^33 * 2^32) / 2^32.
         let numerator = u128::from(2 * u64::from(number) + 1) << (PLACE - 1);
@@ -91,8 +94,8 @@ impl Position {
 
     /// Returns the number of the entry in its round, for an element of that weight.
     fn number(self, weight: u32) -> u32 {
-        // Before the division in `new`, the value was half an entry larger than the number. That
-        // division rounds off less than half an entry.
+        // `new` adds half an entry to the number, and its division rounds off less than half an
+        // entry. So rounding down here returns the number.
         ((u128::from(self.place()) * u128::from(weight)) >> PLACE) as u32
     }
 
@@ -108,7 +111,8 @@ impl From<u64> for Position {
 }
 
 impl Rounds {
-    /// Inserts the first entry after `last` for an element of that weight.
+    /// Adds a member of that weight: inserts its first entry after the position `last`, or adds it
+    /// to `idle` if the weight is 0.
     fn join(&mut self, member: Member, weight: u32) {
         let index = member.0 as usize;
         if index >= self.entries.len() {
@@ -123,16 +127,16 @@ impl Rounds {
     }
 
     /// Returns the current round, and the number of the first entry after `last` for an element of
-    /// that weight. This is the smallest n with (2n + 1) / 2w after `last`; it may be the weight
-    /// itself.
+    /// that weight. This is the smallest n with (2n + 1) / 2w after `last`. It may equal the
+    /// weight, which means the first entry of the next round.
     fn behind_last(&self, weight: u32) -> (u64, u32) {
         let half = 1 << (PLACE - 1);
         let next = (u128::from(self.last.place()) * u128::from(weight) + half) >> PLACE;
         (self.last.round(), u32::try_from(next).unwrap_or(u32::MAX))
     }
 
-    /// Inserts the entry of that number. A number past the end of the round stands for the first
-    /// entry of the next round.
+    /// Inserts the entry `number` of the member in the round. A number past the end of the round
+    /// stands for the first entry of the next round.
     fn push(&mut self, member: Member, weight: u32, mut round: u64, mut number: u32) {
         if number >= weight {
             (round, number) = (round + 1, 0);
@@ -145,7 +149,8 @@ impl Rounds {
         self.entries[member.0 as usize] = Entry { weight, position };
     }
 
-    /// Renumbers the rounds, starting at the current one. Returns the number of rounds left out.
+    /// Renumbers the rounds so that the current one becomes round 0. Returns the amount subtracted
+    /// from each round's number.
     fn begin_anew(&mut self) -> u64 {
         let past = self.last.round();
         let queue = std::mem::take(&mut self.queue).into_iter();
@@ -199,7 +204,8 @@ impl Selector for Rounds {
             return;
         }
         selected.extend(self.queue.iter().take(wanted.items).map(|(_, member)| *member));
-        // By default, only the first counts, so that the next answer starts one entry further.
+        // By default, only the first selected element counts, so that the next answer starts one
+        // entry further.
         for member in selected[first..].iter().take(wanted.max_increment.unwrap_or(1)) {
             self.count(*member);
         }
@@ -229,7 +235,7 @@ impl Selector for Rounds {
             let Some(Entry { weight, .. }) = self.entry(*member) else { continue };
             self.take(*member);
             let (round, next) = self.behind_last(weight);
-            // An entry at the same position as the first element's is placed after that.
+            // An entry at the same position as the first element's entry is placed after it.
             let beside = |number: &u32| Position::new(1, *number, weight) == self.last;
             match next.checked_sub(1).filter(beside) {
                 Some(number) => self.push(*member, weight, 1, number),

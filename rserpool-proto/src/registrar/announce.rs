@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use super::{Registrar, Timer};
 use crate::wire::{Ppid, RegistrarId, UserMessage, asap};
 
-/// The maximum number of other registrars that are counted. Not from the RFCs: limited since anyone
-/// can announce.
+/// The maximum number of announcing registrars that are counted. Not from the RFCs: limited since
+/// anyone can announce.
 const MAX_HEARD: usize = 1024;
 
 /// The other registrars that announce themselves.

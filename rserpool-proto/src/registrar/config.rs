@@ -11,7 +11,7 @@ use crate::wire::{RegistrarId, TransportAddress};
 /// The settings of a registrar.
 #[derive(Debug, Clone)]
 pub struct RegistrarConfig {
-    /// Zero means "to be drawn".
+    /// The registrar's identifier. Zero: it is drawn at random.
     pub(super) identifier: RegistrarId,
     pub(super) policies: Policies,
     pub(super) limits: Limits,
@@ -32,7 +32,7 @@ pub struct RegistrarConfig {
     pub(super) enrp: Option<TransportAddress>,
     pub(super) peers: Vec<TransportAddress>,
     pub(super) multicast_presence: bool,
-    /// None if the compatibility profile decides.
+    /// The configured times between registrars. `None`: the compatibility profile decides.
     heartbeat_cycle: Option<Duration>,
     max_time_last_heard: Option<Duration>,
     max_time_no_response: Option<Duration>,
@@ -135,10 +135,10 @@ impl RegistrarConfig {
         self
     }
 
-    /// Sets MAX-BAD-PE-REPORT: if more hosts than this report an element as unreachable, it has
-    /// only a second left to answer a keep-alive. Default: 3 (RFC 5353 section 4.2). An answer
-    /// clears the reports. An element that answers stays, however many hosts report it (RFC 5352
-    /// section 3.5).
+    /// Sets MAX-BAD-PE-REPORT: if users on more hosts than this report an element as unreachable,
+    /// it has only a second left to answer a keep-alive. Default: 3 (RFC 5353 section 4.2). The
+    /// answer clears the reports. An element that answers is not removed, however many hosts report
+    /// it (RFC 5352 section 3.5).
     #[must_use]
     pub fn max_bad_pe_reports(mut self, reports: usize) -> Self {
         self.max_bad_pe_reports = reports;
@@ -161,16 +161,16 @@ impl RegistrarConfig {
     }
 
     /// Sets the time within which another registrar that connects has to send its first message.
-    /// Default: 10 s. Not from the RFCs: registrars speak first. Elements and users may be silent;
-    /// see [`Limits`].
+    /// Default: 10 s. Not from the RFCs: a registrar sends a message as soon as it is connected.
+    /// Elements and users may be silent; see [`Limits`].
     #[must_use]
     pub fn first_message_timeout(mut self, timeout: Duration) -> Self {
         self.first_message_timeout = timeout;
         self
     }
 
-    /// Sets the time after its start for which a registrar defers its answers about unknown pools,
-    /// unless it learns of elements from other registrars before. Default: 3 s. Not from the RFCs:
+    /// Sets the time after its start for which a registrar defers its answers about unknown pools.
+    /// It ends early if other registrars tell of elements. Default: 3 s. Not from the RFCs:
     /// elements that lost their registrar look for another at least once a second.
     #[must_use]
     pub fn ready_after(mut self, time: Duration) -> Self {
@@ -222,9 +222,9 @@ impl RegistrarConfig {
     /// Default: 2 s, about the value of rsplib; with [`Compatibility::Rfc`] 30 s (RFC 5353 section
     /// 4.2).
     ///
-    /// A silent peer counts as dead after [`Self::max_time_last_heard`] and
-    /// [`Self::max_time_no_response`]. Its elements are taken over as soon as the other peers
-    /// agree. A peer whose process was killed counts as dead at once, when its host refuses a
+    /// A silent peer counts as dead after [`Self::max_time_last_heard`] plus
+    /// [`Self::max_time_no_response`]. This registrar takes over its elements as soon as the other
+    /// peers agree. A peer whose process was killed counts as dead at once, when its host refuses a
     /// connection.
     #[must_use]
     pub fn heartbeat_cycle(mut self, cycle: Duration) -> Self {
@@ -232,18 +232,18 @@ impl RegistrarConfig {
         self
     }
 
-    /// Sets MAX-TIME-LAST-HEARD, the time that a peer may be silent before it is asked. Default: 3 s.
-    /// Not from the RFCs: chosen for takeovers within seconds; with [`Compatibility::Rfc`] 61 s (RFC
-    /// 5353 section 4.2).
+    /// Sets MAX-TIME-LAST-HEARD, the time that a peer may be silent before this registrar asks for
+    /// its presence. Default: 3 s. Not from the RFCs: chosen for takeovers within seconds; with
+    /// [`Compatibility::Rfc`] 61 s (RFC 5353 section 4.2).
     #[must_use]
     pub fn max_time_last_heard(mut self, time: Duration) -> Self {
         self.max_time_last_heard = Some(time);
         self
     }
 
-    /// Sets MAX-TIME-NO-RESPONSE, the time within which a silent peer has to answer when it is
-    /// asked. Default: 1.5 s. Not from the RFCs: chosen for takeovers within seconds; with
-    /// [`Compatibility::Rfc`] 5 s (RFC 5353 section 4.2).
+    /// Sets MAX-TIME-NO-RESPONSE, the time within which a silent peer has to answer after this
+    /// registrar asked for its presence. Default: 1.5 s. Not from the RFCs: chosen for takeovers
+    /// within seconds; with [`Compatibility::Rfc`] 5 s (RFC 5353 section 4.2).
     #[must_use]
     pub fn max_time_no_response(mut self, time: Duration) -> Self {
         self.max_time_no_response = Some(time);
@@ -258,8 +258,8 @@ impl RegistrarConfig {
         self
     }
 
-    /// Sets the time after which peers that have not agreed to a takeover are asked again. Default:
-    /// 5 s (rsplib).
+    /// Sets the time after which this registrar asks peers again that have not agreed to a
+    /// takeover. Default: 5 s (rsplib).
     #[must_use]
     pub fn takeover_expiry(mut self, time: Duration) -> Self {
         self.takeover_expiry = time;
@@ -277,7 +277,8 @@ impl RegistrarConfig {
         }
     }
 
-    /// Returns the address at which ENRP is offered, or `None`.
+    /// Returns the address at which other registrars reach this one by ENRP, or `None` if it has no
+    /// peers.
     #[must_use]
     pub fn enrp_transport(&self) -> Option<&TransportAddress> {
         self.enrp.as_ref()

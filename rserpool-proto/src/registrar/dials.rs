@@ -1,5 +1,6 @@
-//! The connections to elements that are being made, and the elements that wait for one. Only a
-//! limited number is made at a time, and no host blocks the elements of others.
+//! Connections to elements that the registrar is making, and elements that wait for one. Only a
+//! limited number of connections is made at a time, and the elements of one host cannot block those
+//! of others.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -9,8 +10,8 @@ use crate::ConnectionId;
 use crate::handlespace::ElementKey;
 use crate::wire::TransportAddress;
 
-/// The maximum number of connections that are being made at a time, in total and to one host. Not
-/// from the RFCs.
+/// The maximum number of connections to elements in the making, in total and to one host. Not from
+/// the RFCs.
 const MAX: usize = 256;
 const MAX_OF_HOST: usize = 64;
 
@@ -21,7 +22,7 @@ pub(super) struct Dials {
     of_host: HashMap<IpAddr, usize>,
     waiting: BTreeMap<IpAddr, BTreeSet<ElementKey>>,
     waits_at: HashMap<ElementKey, IpAddr>,
-    /// The host whose element was dialled last.
+    /// The host of the element that was dialled last: the next host in order comes next.
     last: Option<IpAddr>,
 }
 
@@ -41,7 +42,7 @@ impl Dials {
         }
     }
 
-    /// Notes that a connection is established or has failed.
+    /// Removes a connection in the making, which is established now or has failed.
     pub(super) fn end(&mut self, address: &TransportAddress) {
         if self.made.remove(address).is_none() {
             return;

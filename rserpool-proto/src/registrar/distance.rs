@@ -9,8 +9,8 @@ use crate::handlespace::ElementKey;
 use crate::wire::{PolicyParameters, PolicyValue, PoolElement};
 
 impl Registrar {
-    /// Sets the distance in the values of an element that registers to the one that was measured
-    /// before, until it is measured again. Returns whether its policy has a distance.
+    /// Sets the distance in the values of an element that registers to the last measured one, until
+    /// it is measured again. Returns whether the element's policy has a distance.
     pub(super) fn keep_distance(
         &self,
         present: Option<ElementKey>,
@@ -28,7 +28,8 @@ impl Registrar {
     }
 
     /// Handles the round-trip time of a connection. The distance of the elements that registered
-    /// over it is half of that, in milliseconds, rounded to a multiple of the configured step.
+    /// over the connection is half of the round-trip time, in milliseconds, rounded to a multiple
+    /// of the configured step.
     pub(super) fn take_round_trip(&mut self, connection: ConnectionId, round_trip: Duration) {
         let distance = rounded(round_trip / 2, self.config.distance_step);
         let Some(client) = self.connections.get(&connection) else { return };
@@ -51,7 +52,8 @@ impl Registrar {
     }
 }
 
-/// Returns the policy with this distance, or `None` if it has that already or has no distance.
+/// Returns the policy with `distance`, or `None` if the policy has this distance already or has no
+/// distance at all.
 fn changed(policy: &PolicyParameters, distance: u32) -> Option<PolicyParameters> {
     policy.value(PolicyValue::Distance).filter(|known| *known != distance)?;
     policy.with_value(PolicyValue::Distance, distance)

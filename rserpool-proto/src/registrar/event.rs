@@ -15,37 +15,41 @@ pub enum Event {
     Registered(ElementName, TransportAddress),
     /// An element renewed its registration.
     Reregistered(ElementName),
-    /// A registration was refused.
+    /// This registrar refused a registration, with this response.
     Refused(ElementName, asap::RegistrationResponse),
     /// An element was removed. The address is the one at which it served its users.
     Removed(ElementName, RemovalReason, Option<TransportAddress>),
     /// An element of a peer cannot be added, for this reason.
     NotTaken(RegistrarId, String),
-    /// Another registrar was found, on this host.
+    /// A peer was added to the list: another registrar, on this host.
     PeerFound(RegistrarId, Option<IpAddr>),
-    /// A connection to another registrar is established, and it has identified itself.
+    /// A connection to another registrar is established, and the registrar has identified itself.
     PeerConnected(RegistrarId, TransportAddress),
     /// Another registrar was removed from the peer list.
     PeerLost(RegistrarId, Option<IpAddr>),
-    /// A configured peer does not accept connections. Reported once until it does.
+    /// A configured peer does not accept connections. Not reported again until the peer has
+    /// accepted one.
     PeerSilent(TransportAddress),
-    /// Another registrar, which has elements, is considered dead.
+    /// Another registrar is considered dead, and its elements are to be taken over.
     PeerDead(RegistrarId),
     /// An element has an address of host or link scope only, so it is not told to other hosts or
     /// links. Only registrars with a global address report this.
     Near(ElementName, TransportAddress),
-    /// The registrar has downloaded the handlespace of the others, or found none.
+    /// The registrar has joined: it has downloaded the handlespace from another registrar, or found
+    /// no other.
     Joined {
         /// The number of elements.
         elements: usize,
     },
-    /// The elements have had time to find this registrar, so unknown pools do not exist.
+    /// The registrar is ready: elements have had time to register, so it answers that unknown pools
+    /// do not exist.
     Ready {
         /// The number of elements.
         elements: usize,
     },
-    /// The registrar processed its timers late, because of its host or because of too much load. It
-    /// considers nobody dead for that, and lengthens the keep-alive intervals by this factor.
+    /// The registrar processed its timers late, because its host was suspended or overloaded. It
+    /// considers no element or peer dead because of the delay, and multiplies the keep-alive
+    /// intervals by `stretch`.
     Behind {
         /// The delay.
         late: Duration,
@@ -54,8 +58,8 @@ pub enum Event {
     },
     /// A host reached a limit.
     LimitHit(Limit, IpAddr),
-    /// There were too many connections. Of the host with the most silent ones, those that were
-    /// silent for the longest time were closed.
+    /// There were too many connections, so the registrar closed some: those that were silent for
+    /// the longest time, of the host with the most silent ones.
     Crowded {
         /// The host.
         host: IpAddr,
@@ -74,7 +78,7 @@ pub enum Event {
         /// The registrar that took over.
         by: RegistrarId,
     },
-    /// The registrar left the others and closed all connections. The last event.
+    /// The registrar left the operational scope and closed all connections. This is its last event.
     Left,
     /// A peer violated ASAP or ENRP. Reported once for each connection.
     Misbehaved {
@@ -115,9 +119,10 @@ pub enum RemovalReason {
     Unreachable,
     /// Pool users of several hosts reported the element as unreachable, and it did not answer.
     Reported,
-    /// The pool has another policy or transport, which was found when registrars met.
+    /// The element did not fit its pool: another registrar had created the pool with another policy
+    /// or transport, and that pool stays.
     OtherPolicy,
-    /// Another registrar, its home registrar, removed the element.
+    /// Another registrar, the home of the element, removed it.
     ElsewhereRemoved,
 }
 

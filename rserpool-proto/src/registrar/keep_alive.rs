@@ -69,7 +69,8 @@ impl Registrar {
                 Some(address) => self.dial(now, key, address),
                 None => match &mut element.state.watch {
                     Watch::Home(_) => self.remove(key, RemovalReason::Unreachable),
-                    // Its home registrar has to find out.
+                    // This registrar cannot connect to an element without an ASAP endpoint. Only
+                    // its home registrar, to which it is connected, can ask it.
                     Watch::Elsewhere(remote) => remote.doubted = false,
                 },
             };
@@ -83,7 +84,8 @@ impl Registrar {
         }
         let Some(client) = self.connections.get_mut(&connection) else { return };
         if client.origin == Origin::Connecting {
-            // The connection is being made for another reason.
+            // The connection is still being made, for another element or reason; the keep-alive is
+            // sent once it is established.
             let deadline = now + self.config.keep_alive_timeout;
             if let Some(custody) = self.custody_mut(key) {
                 custody.keep_alive = KeepAlive::Asked { deadline };
@@ -115,8 +117,8 @@ impl Registrar {
             let identifier = element.identifier();
             let (home, deadline) = match &mut element.state.watch {
                 Watch::Home(custody) => {
-                    // An element that accepts connections and closes them gets no longer deadline
-                    // for that.
+                    // The earlier deadline stays, so that an element cannot postpone it by
+                    // accepting connections and closing them.
                     let deadline = match custody.keep_alive {
                         KeepAlive::Asked { deadline: earlier } => deadline.min(earlier),
                         KeepAlive::Idle | KeepAlive::Waiting => deadline,
@@ -155,7 +157,8 @@ impl Registrar {
         true
     }
 
-    /// Clears the keep-alive that an element owes an answer to on this connection.
+    /// Removes the unanswered or queued keep-alive of an element on this connection, so that the
+    /// next one can be sent.
     pub(super) fn settle_keep_alive(
         &mut self,
         now: Instant,
@@ -177,7 +180,7 @@ impl Registrar {
         let connection = match self.dials.to(&address) {
             Some(connection) => connection,
             None if !self.dials.has_room(host) => {
-                // There is no deadline while the element waits.
+                // There is no deadline while the element waits for a connection to be made.
                 if let Some(custody) = self.custody_mut(key) {
                     custody.keep_alive = KeepAlive::Waiting;
                 }
@@ -212,8 +215,8 @@ impl Registrar {
         self.timers.set(Timer::KeepAlive(key), deadline);
     }
 
-    /// Extends the deadline of an element, since its answer may have arrived while this registrar
-    /// was late.
+    /// Extends the deadline for the answer of an element, since the answer may have arrived while
+    /// this registrar was late.
     pub(super) fn extend_term(&mut self, now: Instant, key: ElementKey) {
         let term = now + self.config.keep_alive_timeout;
         match self.custody_mut(key) {
@@ -226,7 +229,8 @@ impl Registrar {
         }
     }
 
-    /// Continues with waiting elements once connections are established or have failed.
+    /// Dials the elements that waited for their turn, once other connections are established or
+    /// have failed.
     pub(super) fn dial_waiting(&mut self, now: Instant) {
         while let Some(key) = self.dials.pop() {
             self.send_keep_alive(now, key);
@@ -326,9 +330,10 @@ impl Registrar {
     }
 
     /// Handles a user's report that it could not reach an element. The registrar that receives the
-    /// report asks the element at once, and offers it last until it answers. Nothing else follows
-    /// from a report, since an element that answers stays (RFC 5352 section 3.5). But if more hosts
-    /// report it than MAX-BAD-PE-REPORT, it has less time to answer.
+    /// report asks the element at once, and offers it to users after others until it answers.
+    /// Nothing else follows from a report, since an element that answers stays (RFC 5352 section
+    /// 3.5). But if more hosts than MAX-BAD-PE-REPORT report the element, it has less time to
+    /// answer.
     pub(super) fn handle_unreachable(
         &mut self,
         now: Instant,
@@ -345,7 +350,8 @@ impl Registrar {
             Watch::Home(custody) => {
                 let idle = custody.keep_alive == KeepAlive::Idle;
                 if idle && lately(custody.asked_for_report) {
-                    // The element has just answered.
+                    // The element has answered a keep-alive that was sent less than a second ago
+                    // because of a report.
                     return;
                 }
                 if custody.reporters.len() <= max_reports {
@@ -371,8 +377,8 @@ impl Registrar {
         }
     }
 
-    /// Ends the inquiry about another registrar's element, which was asked because of a report and
-    /// has answered or not. A connection that was made for the inquiry is closed.
+    /// Ends the inquiry about an element of another registrar, which this registrar asked because
+    /// of a report. Closes the connection if it was made for the inquiry.
     fn end_inquiry(&mut self, key: ElementKey) {
         self.timers.cancel(Timer::KeepAlive(key));
         self.dials.forget(key);

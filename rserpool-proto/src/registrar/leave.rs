@@ -21,15 +21,17 @@ const MAX_SUGGESTED: usize = 256;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leaving {
     No,
-    /// Other registrars are asked to take over the elements, up to this one in the arena.
+    /// Other registrars are asked to take over the elements, so far up to this key in the order of
+    /// keys.
     HandingOver(Option<ElementKey>),
     Done,
 }
 
 impl Registrar {
-    /// Leaves the operational scope: suggests to the other registrars to take over the elements,
-    /// each to one of them (draft-dreibholz-rserpool-enrp-takeover). Closes all connections when
-    /// they have done so, or after a second. [`Event::Left`] is the last event.
+    /// Leaves the operational scope: suggests to the other registrars that they take over the
+    /// elements, each element to one registrar (draft-dreibholz-rserpool-enrp-takeover). Closes all
+    /// connections when the elements are taken over, or after a second. [`Event::Left`] is the last
+    /// event.
     ///
     /// Elements and users that are still connected then look for another registrar at once.
     pub fn leave(&mut self, now: Instant) {

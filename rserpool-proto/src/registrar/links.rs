@@ -10,8 +10,9 @@ use super::{Event, Registrar, Timer};
 use crate::wire::{Ppid, RegistrarId, TransportAddress};
 use crate::{ConnectionEvent, ConnectionId};
 
-/// The maximum number of links of one host, and of all. Not from the RFCs: two registrars may
-/// connect to each other at the same time, and several may run on one host.
+/// The maximum number of links (connections to other registrars) of one host, and of all hosts. Not
+/// from the RFCs: two registrars may connect to each other at the same time, and several may run on
+/// one host.
 const MAX_LINKS_OF_HOST: usize = 64;
 const MAX_LINKS: usize = 1024;
 
@@ -22,9 +23,9 @@ const MAX_NAMED_DIALS: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LinkOrigin {
     Accepted,
-    /// The address is from the configuration, or from the registrar itself.
+    /// This registrar made the link, to an address from the configuration or from the peer itself.
     Dialled,
-    /// The address was named by another registrar.
+    /// This registrar made the link, to an address that a third registrar named.
     Named,
 }
 
@@ -134,7 +135,7 @@ impl Registrar {
         }
     }
 
-    /// Handles a link that is closed, or could not be made.
+    /// Handles that a link to another registrar was closed, or could not be made.
     pub(super) fn handle_link_over(
         &mut self,
         now: Instant,
@@ -186,7 +187,8 @@ impl Registrar {
         }
     }
 
-    /// Reports a configured peer that does not accept connections, once until it does.
+    /// Reports that a configured peer does not accept connections; not again until it has accepted
+    /// one.
     fn note_silent(&mut self, address: &TransportAddress) {
         let silent = &mut self.peers.silent;
         if self.config.peers.contains(address) && !silent.contains(address) {
@@ -225,7 +227,7 @@ impl Registrar {
         surplus.sort_unstable();
         for (connection, identifier) in surplus {
             let Some(peer) = self.peers.known.get_mut(&identifier) else { continue };
-            // What the peer sends over this link meanwhile is lost.
+            // Messages that the peer sends over this link before it notices the closing are lost.
             peer.stale = true;
             self.forget_link(connection);
             self.out.close(connection);

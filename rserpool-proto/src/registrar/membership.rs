@@ -30,17 +30,19 @@ pub(super) enum Watch {
     Elsewhere(Remote),
 }
 
-/// State of an element for its home registrar.
+/// State of an element whose home is this registrar.
 #[derive(Debug, Default)]
 pub(super) struct Custody {
     pub(super) keep_alive: KeepAlive,
     /// True if the element has not yet been told that this registrar is its home.
     pub(super) claim: bool,
-    /// The time of its last registration with this registrar; none if it was taken over.
+    /// The time of the element's last registration with this registrar; `None` if the element was
+    /// taken over.
     pub(super) registered: Option<Instant>,
-    /// Its home registrar before it moved to this one by itself, if it had one.
+    /// The element's previous home registrar, if the element moved from there to this one by
+    /// itself.
     pub(super) came_from: Option<RegistrarId>,
-    /// The hosts that reported it as unreachable since its last answer.
+    /// The hosts whose users reported the element as unreachable since its last answer.
     pub(super) reporters: BTreeSet<IpAddr>,
     /// The time at which this registrar last sent the element a keep-alive because a pool user had
     /// reported it as unreachable.
@@ -51,21 +53,23 @@ pub(super) struct Custody {
 #[derive(Debug, Default)]
 pub(super) struct Remote {
     pub(super) confirmation: Confirmation,
-    /// True if it was reported as unreachable and has not answered since.
+    /// True if the element may be unreachable: a user reported it and it has not answered since, or
+    /// its home registrar does not have it.
     pub(super) doubted: bool,
     pub(super) asked_for_report: Option<Instant>,
 }
 
-/// Result of the last audit for an element: whether its home registrar has it.
+/// Result of the last audit (comparison with the home registrar's table) for an element.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Confirmation {
-    /// The home registrar has it, as far as is known.
+    /// The home registrar has the element, as far as is known.
     #[default]
     Confirmed,
     /// An audit (a comparison with the home registrar's table) is in progress, and the table has
     /// not contained the element so far.
     Pending,
-    /// An audit did not name the element. It is removed soon, unless a registrar tells of it.
+    /// The home registrar's table did not contain the element. It is removed soon, unless a
+    /// registrar announces it.
     Denied,
 }
 
@@ -102,7 +106,7 @@ impl Membership {
     }
 
     /// Returns whether the element is offered to users after others: it was reported as unreachable
-    /// and has not answered yet.
+    /// and has not answered since, or its home registrar does not have it.
     pub(super) fn is_doubted(&self) -> bool {
         match &self.watch {
             Watch::Home(custody) => !custody.reporters.is_empty(),
@@ -120,15 +124,15 @@ pub(super) struct Client {
     pub(super) origin: Origin,
     /// The elements that are reached through the connection.
     pub(super) elements: BTreeSet<ElementKey>,
-    /// The elements that were sent a keep-alive and have not answered, and those whose keep-alives
-    /// wait until fewer are unanswered.
+    /// The elements on this connection that have not answered a keep-alive, and those whose
+    /// keep-alives are queued until fewer are unanswered.
     pub(super) asked: BTreeSet<ElementKey>,
     pub(super) queued: BTreeSet<ElementKey>,
-    /// The time at which the last message was received.
+    /// The time at which the last message was received from this client.
     pub(super) heard: Instant,
-    /// True if its first protocol violation was reported.
+    /// True if the first protocol violation of this client was reported; later ones are not.
     pub(super) has_misbehaved: bool,
-    /// True if it does not understand keep-alives that name an element.
+    /// True if this client does not understand keep-alives that name an element.
     pub(super) strict: bool,
 }
 
@@ -151,10 +155,10 @@ impl Client {
 /// Origin of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// The other end made it.
+    /// The other end made the connection.
     Accepted,
-    /// This registrar is making it, to ask an element whether it is alive.
+    /// This registrar is making the connection, to ask an element whether it is alive.
     Connecting,
-    /// This registrar made it.
+    /// This registrar made the connection, which is established.
     Dialled,
 }

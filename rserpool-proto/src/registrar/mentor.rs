@@ -13,15 +13,16 @@ use crate::wire::asap::HandleResolution;
 use crate::wire::enrp::{HandleTableRequest, ListRequest};
 use crate::wire::{PoolHandle, RegistrarId};
 
-/// The maximum number of resolutions that wait until the registrar is ready.
+/// The maximum number of resolutions of unknown pools that wait until the registrar is ready.
+/// Further ones are answered at once.
 const MAX_DEFERRED: usize = 1024;
 
 /// The additional time for a download from the mentor after the search for a mentor has timed out.
-/// Resolutions wait until then.
+/// Resolutions do not wait for it: they are answered after `ready_after` at the latest.
 const MAX_DOWNLOAD: Duration = Duration::from_secs(25);
 
-/// The pause after a mentor refused or did not answer, before that or another registrar is asked.
-/// Not from the RFCs.
+/// The pause after a mentor refused or did not answer, before this registrar asks it or another
+/// one. Not from the RFCs.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// State of joining the other registrars.
@@ -29,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub(super) enum Joining {
     /// No registrar has answered yet. The first one that does becomes the mentor.
     Seeking,
-    /// The last mentor refused or failed. The next one is asked after a pause.
+    /// The last mentor refused or did not answer. After a pause, one of the known peers is asked.
     Pausing,
     /// The handlespace is being downloaded from the mentor.
     Downloading(RegistrarId),
@@ -64,7 +65,8 @@ impl Registrar {
         matches!(self.joining, Joining::Done)
     }
 
-    /// Makes a registrar that answered the mentor, if there is none yet.
+    /// Chooses `peer`, which has answered, as the mentor if there is none yet, and asks it for the
+    /// peer list and the handlespace.
     pub(super) fn consider_mentor(
         &mut self,
         now: Instant,
@@ -137,8 +139,9 @@ impl Registrar {
         self.start_announcing(now);
     }
 
-    /// Makes the registrar ready, since the elements have had time to find it or other registrars
-    /// told of them: a pool that is unknown now does not exist.
+    /// Makes the registrar ready: it answers that unknown pools do not exist, also to resolutions
+    /// that waited. By now, the elements have had time to register, or other registrars told of
+    /// them.
     pub(super) fn become_ready(&mut self, now: Instant) {
         if std::mem::replace(&mut self.ready, true) {
             return;
@@ -152,8 +155,8 @@ impl Registrar {
         }
     }
 
-    /// Keeps a resolution of an unknown pool while the registrar is not ready. Returns false if it
-    /// is to be answered now.
+    /// Defers the resolution of an unknown pool while the registrar is not ready. Returns false if
+    /// the resolution is to be answered now.
     pub(super) fn defer(&mut self, from: ConnectionId, request: &HandleResolution) -> bool {
         let deferred = !self.ready && self.deferred.len() < MAX_DEFERRED;
         if deferred {

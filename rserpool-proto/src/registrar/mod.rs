@@ -65,20 +65,23 @@ pub struct Registrar {
     handlespace: Handlespace<Membership>,
     connections: HashMap<ConnectionId, Client>,
     dials: Dials,
-    /// Connections that claim an element which is connected over another one.
+    /// For each element, the other connection over which its host tried to register it again while
+    /// its own is still open.
     claimants: HashMap<ElementKey, Claimant>,
     announcements: Announcements,
     peers: Peers,
-    /// Elements that do not fit their pools.
+    /// Elements of peers that do not fit their pools, kept beside them.
     rivals: Rivals,
     joining: Joining,
     mentor_is_slow: bool,
-    /// True after the elements have had time to find this registrar.
+    /// True if the registrar answers that unknown pools do not exist: elements have had time to
+    /// register.
     ready: bool,
     /// Resolutions of unknown pools that wait until this registrar is ready.
     deferred: Vec<(ConnectionId, asap::HandleResolution)>,
     shares: Shares,
-    /// The elements whose addresses have host or link scope.
+    /// The elements whose addresses have host or link scope. They are not told to hosts farther
+    /// away.
     near: BTreeMap<ElementKey, Scope>,
     subscriptions: Subscriptions,
     leaving: Leaving,
@@ -91,19 +94,20 @@ pub struct Registrar {
     out: Outbox<Event>,
 }
 
-/// The time for which unused memory is kept, since it may be needed again soon.
+/// The time for which the registrar keeps unused memory, which it may need again soon.
 const TIDY_AFTER: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
     Announce,
-    /// Another connection claims an element whose own connection is silent.
+    /// Deadline for an element to answer over its own connection, after its host registered it over
+    /// another one.
     Claimant(ElementKey),
     /// Deadline for the first message on an ENRP connection that was accepted.
     FirstMessage(ConnectionId),
-    /// Deadline for the request for the next page over this connection.
+    /// Deadline for a peer to ask for the next page of the handlespace over this connection.
     Page(ConnectionId),
-    /// Deadline for the next page of a peer.
+    /// Deadline for this peer to send the next page of its handlespace.
     Download(RegistrarId),
     Heartbeat,
     /// Deadline for other registrars to take over the elements of this one.
@@ -113,20 +117,21 @@ enum Timer {
     Mentor,
     NextMentor,
     Peer(RegistrarId),
-    /// The elements have had time to find this registrar.
+    /// Deadline for elements to find this registrar; after that, unknown pools do not exist.
     Ready,
     /// Unused memory is to be released.
     Tidy,
-    /// Subscribers may be notified of further changes.
+    /// Subscribers of a pool that changed may be notified again.
     Subscriptions,
     KeepAlive(ElementKey),
-    /// The home registrar of an element does not have it, and no other registrar told of it.
+    /// An element that its home registrar does not have is to be removed, unless another registrar
+    /// announced it.
     Denied(ElementKey),
 }
 
 impl Registrar {
-    /// Creates a registrar with an empty handlespace, whose random choices, its identifier among
-    /// them unless `config` has one, follow from `seed`.
+    /// Creates a registrar with an empty handlespace. `seed` determines all random choices,
+    /// including the identifier unless `config` has one.
     #[must_use]
     pub fn new(mut config: RegistrarConfig, seed: u64) -> Self {
         let mut rng = RandomSource::from_seed(seed);
@@ -301,8 +306,8 @@ impl Registrar {
         Some(ElementName { pool_handle, identifier })
     }
 
-    /// Tells an element over its connection, if it has one, that it is removed. An element that is
-    /// alive after all registers again at once.
+    /// Tells an element over its connection, if it has one, that this registrar removed it. An
+    /// element that is alive after all then registers again at once.
     fn tell_removed(&mut self, key: ElementKey) {
         let connection = self.handlespace.get(key).and_then(|element| element.state.connection);
         let connected = |id: &ConnectionId| {
@@ -319,7 +324,7 @@ impl Registrar {
 
     /// Forgets an element, its timers and its claim on a connection.
     fn remove(&mut self, key: ElementKey, reason: RemovalReason) {
-        // An element that deregistered already has its answer.
+        // An element that deregistered received the response already.
         if reason != RemovalReason::Deregistered {
             self.tell_removed(key);
         }
@@ -384,7 +389,7 @@ impl Registrar {
         Some(client)
     }
 
-    /// Closes a connection without waiting for anything.
+    /// Aborts a connection without sending what is queued, and handles it as lost.
     fn drop_connection(&mut self, now: Instant, connection: ConnectionId) {
         if self.peers.has_link(connection) {
             self.handle_link_over(now, connection, &ConnectionEvent::Lost);

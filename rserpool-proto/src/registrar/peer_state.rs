@@ -23,29 +23,29 @@ pub(super) struct PeerState(State);
 enum State {
     #[default]
     Active,
-    /// Silent for too long, and asked for its presence.
+    /// The peer was silent for too long, and this registrar asked for its presence.
     Suspected,
-    /// Dead, and to be taken over by this registrar; these peers have yet to agree (RFC 5353
-    /// section 3.5.1).
+    /// The peer is dead, and this registrar wants to take over its elements. The peers in `pending`
+    /// have yet to agree (RFC 5353 section 3.5.1).
     TakingOver {
         pending: BTreeSet<RegistrarId>,
         /// The number of earlier rounds of requests for agreement.
         rounds: u32,
     },
-    /// Dead, according to another registrar that takes over its elements.
+    /// The peer is dead according to another registrar, which takes over its elements.
     Inactive,
 }
 
-/// What to do when the timer of a peer fires.
+/// The action that is due when the timer of a peer fires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TimerAction {
-    /// It was heard since.
+    /// Nothing: the peer has sent a message in the meantime.
     Wait,
-    /// It is suspected now, and has to be asked.
+    /// Ask the peer for its presence; it is suspected now.
     Ask,
-    /// It did not answer: it is dead.
+    /// Take over the peer's elements: it did not answer and is dead.
     Dead,
-    /// Peers did not agree in time: they have to be asked again.
+    /// Ask the other peers again, since not all agreed to the takeover in time.
     AskAgain,
 }
 
@@ -69,7 +69,8 @@ impl PeerState {
         matches!(self.0, State::TakingOver { .. })
     }
 
-    /// Ends a suspicion, because a message was received. Returns whether there was one.
+    /// Ends the suspicion that the peer is dead, because a message was received from it. Returns
+    /// whether there was one.
     pub(super) fn hear(&mut self) -> bool {
         let suspected = self.0 == State::Suspected;
         if suspected {
@@ -78,8 +79,8 @@ impl PeerState {
         suspected
     }
 
-    /// Makes the peer active, because it sent its presence: it is alive, whichever registrar wanted
-    /// its elements. Returns whether it was believed to be dead.
+    /// Makes the peer active because it sent its presence, even if another registrar is taking over
+    /// its elements. Returns whether the peer was believed to be dead.
     pub(super) fn revive(&mut self) -> bool {
         let dead = !self.is_alive();
         if dead {
@@ -88,7 +89,8 @@ impl PeerState {
         dead
     }
 
-    /// Handles the peer's timer; `heard` if a message was received recently.
+    /// Handles the peer's timer and returns the action that is due; `heard` is true if a message
+    /// was received from the peer recently.
     pub(super) fn handle_timer(&mut self, heard: bool) -> TimerAction {
         match self.0 {
             State::Active if heard => TimerAction::Wait,
@@ -101,7 +103,8 @@ impl PeerState {
         }
     }
 
-    /// Begins to ask for agreement to a takeover. Returns the number of rounds before this one.
+    /// Begins a round of requests for agreement to a takeover of this peer. Returns the number of
+    /// earlier rounds.
     pub(super) fn begin_takeover(&mut self) -> u32 {
         let before = match self.0 {
             State::TakingOver { rounds, .. } => rounds + 1,
@@ -118,8 +121,8 @@ impl PeerState {
         }
     }
 
-    /// Records that `peer` agrees or cannot be asked any more. Returns whether that was the last
-    /// agreement that was missing. A peer that was not asked has no say.
+    /// Records that `peer` agrees to the takeover or can no longer be asked. Returns whether no
+    /// agreement is missing any more. Ignores a peer that was not asked.
     pub(super) fn agree(&mut self, peer: RegistrarId) -> bool {
         match &mut self.0 {
             State::TakingOver { pending, .. } => pending.remove(&peer) && pending.is_empty(),

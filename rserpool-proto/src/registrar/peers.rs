@@ -14,7 +14,7 @@ use crate::wire::{RegistrarId, ServerInformation, TransportAddress, UserMessage}
 use crate::{ConnectionId, Received, receive_enrp};
 
 /// The maximum number of peers that were not configured. Not from the RFCs: any host can claim to
-/// be one, and each is told of every change.
+/// be a registrar, and this registrar sends each peer every change.
 const MAX_PEERS: usize = 128;
 
 /// The peer list, and the connections to peers.
@@ -29,23 +29,24 @@ pub(super) struct Peers {
 /// A known registrar.
 #[derive(Debug)]
 pub(super) struct Peer {
-    /// Its ENRP address, if it announced one.
+    /// The peer's ENRP address, if it announced one.
     pub(super) transport: Option<TransportAddress>,
     /// The established connection to send over.
     pub(super) connection: Option<ConnectionId>,
-    /// The time at which its last message was received, or at which the wait for one began.
+    /// The time at which the last message was received from the peer, or at which the wait for the
+    /// first one began.
     pub(super) last_heard: Instant,
     pub(super) state: PeerState,
-    /// The host that it sent from, or that named it.
+    /// The host from which the peer sent its messages, or the host that named it.
     pub(super) host: Option<IpAddr>,
-    /// The download of its elements.
+    /// The download from the peer that is in progress.
     pub(super) download: Option<Download>,
-    /// True if updates of it may have been missed, since it was unknown or a connection to it
-    /// broke. A checksum need not show that.
+    /// True if this registrar may have missed updates of the peer, since the peer was unknown or a
+    /// connection to it broke. Equal checksums do not rule that out.
     pub(super) stale: bool,
 }
 
-/// A download of a peer's elements, or of all elements that it knows.
+/// A download in progress: of the elements of a peer, or of all elements that the peer knows.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Download {
     pub(super) connection: ConnectionId,
@@ -53,22 +54,23 @@ pub(super) struct Download {
     pub(super) elements: usize,
 }
 
-/// A connection to a peer, or to an address where one is expected.
+/// A link: a connection to a peer, or to an address where a registrar is expected.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) address: TransportAddress,
     pub(super) established: bool,
-    /// True if this registrar made it.
+    /// True if this registrar made the link.
     pub(super) dialled: bool,
     /// The registrar at the other end, once it has identified itself.
     pub(super) peer: Option<RegistrarId>,
-    /// True if a peer named its address.
+    /// True if another peer named the address of the link.
     pub(super) named: bool,
-    /// The download that the peer has in progress over it.
+    /// The download from this registrar that the peer has in progress over the link.
     pub(super) page: Option<Page>,
-    /// The number of downloads that began, and when the first of the counted ones began.
+    /// The time at which the counting of downloads over this link began, and their number since
+    /// then.
     pub(super) downloads: (Instant, u32),
-    /// The time at which the last message was received over it.
+    /// The time at which the last message was received over the link.
     pub(super) heard: Instant,
     pub(super) has_misbehaved: bool,
 }
@@ -109,7 +111,7 @@ impl Peers {
         self.links.get_mut(&connection)
     }
 
-    /// Returns the active peers, and the connections to them.
+    /// Returns the peers that are believed to be alive, with the connections to them.
     pub(super) fn active(&self) -> impl Iterator<Item = (RegistrarId, ConnectionId)> {
         let alive = self.known.iter().filter(|(_, peer)| peer.state.is_alive());
         alive.filter_map(|(identifier, peer)| Some((*identifier, peer.connection?)))
@@ -149,7 +151,7 @@ impl Peers {
         self.links.values().any(|link| !link.established && link.address.reaches_same(address))
     }
 
-    /// Returns whether there is, or will be, a connection to this address.
+    /// Returns whether a connection to this address is established or being made.
     pub(super) fn reaches(&self, address: &TransportAddress) -> bool {
         let known = |link: &Link| match link.peer.and_then(|peer| self.known.get(&peer)) {
             Some(peer) => {
@@ -198,8 +200,9 @@ impl Registrar {
         }
     }
 
-    /// Identifies the peer at the other end of a link. A peer that was unknown is asked for its
-    /// presence (RFC 5353 section 3.4.1). Returns false if the message is not to be processed.
+    /// Identifies the peer at the other end of a link by the sender of a message. Asks a new peer
+    /// for its presence (RFC 5353 section 3.4.1). Returns false if the message is not to be
+    /// processed.
     fn identify(&mut self, now: Instant, from: ConnectionId, route: Route) -> bool {
         let ours = self.config.identifier;
         if route.sender == ours || route.sender == RegistrarId(0) {
@@ -250,9 +253,9 @@ impl Registrar {
             if new {
                 peer.host = Some(host);
             }
-            // If there is another connection, this one is newer and perhaps the only one that
-            // works. It is used if it comes from the peer's own address, since anyone could make
-            // one from elsewhere.
+            // If the peer has another connection, this one is newer and perhaps the only one that
+            // works. The registrar sends over it if it comes from the peer's own address, since
+            // anyone could connect from elsewhere.
             let newer =
                 new && peer.transport.as_ref().is_some_and(|its| its.shares_address(&address));
             if peer.connection.is_none() || newer {
@@ -266,8 +269,8 @@ impl Registrar {
         true
     }
 
-    /// Adds a peer to the list. A peer that was only named by `host` has to send a message in time,
-    /// or its elements are taken over. Returns false if there are too many peers.
+    /// Adds a peer to the list. If `host` only named the peer, the peer has to send a message in
+    /// time, or its elements are taken over. Returns false if there are too many peers.
     pub(super) fn add_peer(
         &mut self,
         now: Instant,
@@ -293,8 +296,8 @@ impl Registrar {
         true
     }
 
-    /// Returns whether there is room for another peer of this host. If there is none, the host with
-    /// the most peers has to give up one, provided that this host has clearly fewer.
+    /// Returns whether there is room for another peer of this host. If the list is full, removes a
+    /// peer of the host that has the most, provided that this host has clearly fewer.
     fn make_room_for_peer(&mut self, now: Instant, host: Option<IpAddr>) -> bool {
         let mut hosts: BTreeMap<Option<IpAddr>, Vec<RegistrarId>> = BTreeMap::new();
         for (identifier, peer) in &self.peers.known {
@@ -338,8 +341,8 @@ impl Registrar {
         }
     }
 
-    /// Forgets a peer that is dead, and closes the connections to it. If it is alive after all, it
-    /// thereby learns that it has missed something.
+    /// Forgets a dead peer, and closes the connections to it. If the peer is alive after all, the
+    /// closing tells it that it has missed something.
     pub(super) fn forget_peer(&mut self, now: Instant, identifier: RegistrarId) {
         let Some(peer) = self.peers.known.remove(&identifier) else { return };
         self.rivals.forget_home(identifier);

@@ -13,7 +13,8 @@ use crate::wire::enrp::{self, Body, Presence};
 use crate::wire::{Ppid, RegistrarId, ServerInformation, TransportAddress, UserMessage};
 
 impl Registrar {
-    /// Creates a presence message for a host, or for multicast.
+    /// Creates an ENRP_PRESENCE message to the registrar `receiver` on a host, or for multicast if
+    /// there is no host.
     fn presence(
         &self,
         to: Option<IpAddr>,
@@ -89,7 +90,8 @@ impl Registrar {
         {
             peer.transport = Some(server.transport);
         }
-        // RFC 5353 section 3.5.1.
+        // A presence proves that the peer is alive, even if it was to be taken over (RFC 5353
+        // section 3.5.1).
         if peer.state.revive() {
             self.timers.set(Timer::Peer(sender), now + self.config.heartbeat().max_last_heard);
         }
@@ -177,7 +179,7 @@ impl Registrar {
         for server in list.servers {
             let ours = self.config.identifier;
             if server.registrar != ours && !self.peers.known.contains_key(&server.registrar) {
-                // It becomes a peer once it has identified itself.
+                // The named registrar becomes a peer once it has identified itself.
                 self.dial_named(now, host, &server.transport);
             }
         }

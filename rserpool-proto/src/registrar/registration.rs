@@ -15,13 +15,13 @@ use crate::wire::{
     PoolHandle, RegistrationLife, TransportAddress, TransportProtocol, UserTransport, asap, quote,
 };
 
-/// The time that the connection of an element may take to answer when its host registers it over
-/// another connection.
+/// The time within which an element has to answer over its own connection after its host registered
+/// it over another one. Without an answer, the new registration is accepted.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A registration from an element's own host over another connection, while the connection that it
-/// registered over still counts as open. The old connection is asked: if it answers, the claim is
-/// refused; otherwise it is accepted.
+/// A registration that an element's host sent over another connection, while the one over which the
+/// element registered still counts as open. This registrar asks over the old connection: if the
+/// element answers, the claim (this registration) is refused; otherwise it is accepted.
 #[derive(Debug)]
 pub(super) struct Claimant {
     from: ConnectionId,
@@ -54,7 +54,8 @@ impl Registrar {
         let present = self.handlespace.find(handle, identifier);
         match present.map(|key| (key, self.standing(key, from))) {
             None => {}
-            // A waiting claim is older than this registration.
+            // A claim (registration over another connection) that still waits is older than this
+            // registration.
             Some((key, Standing::Owner)) => self.refuse_claimant(key),
             Some((key, Standing::Claimant))
                 if self.claimants.get(&key).is_none_or(|claimant| claimant.from == from) =>
@@ -63,7 +64,7 @@ impl Registrar {
                     let cause = ErrorCause::InvalidValues(quote(&registration.pool_element));
                     return self.refuse(from, handle, identifier, cause);
                 }
-                // A later registration replaces one that waits.
+                // A later claim replaces one that waits.
                 let waits = self.claimants.insert(key, Claimant { from, registration }).is_some();
                 if !waits {
                     self.timers.set(Timer::Claimant(key), now + CLAIM_TIMEOUT);
@@ -105,7 +106,8 @@ impl Registrar {
         let name = ElementName { pool_handle: pool_handle.clone(), identifier };
         match self.admit(now, from, peer, &pool_handle, pool_element, present) {
             Ok(left_out) => {
-                // The response tells which addresses were left out (RFC 5352 section 2.2.3).
+                // The response tells the element which of its addresses this registrar ignored (RFC
+                // 5352 section 2.2.3).
                 let told = self.config.compatibility.tells_left_out_addresses(peer.protocol);
                 let error = left_out.filter(|_| told).map(OperationError::from);
                 self.out.send(
@@ -140,8 +142,8 @@ impl Registrar {
         self.out.send(to, response);
     }
 
-    /// Adds an element to the handlespace, or updates its values. Returns the error cause for the
-    /// addresses that were left out, if any.
+    /// Adds an element to the handlespace, or updates its values. Returns an error cause that names
+    /// the addresses that were ignored, if any.
     fn admit(
         &mut self,
         now: Instant,
@@ -222,10 +224,10 @@ impl Registrar {
 
     /// Checks an element independently of the state of its pool.
     ///
-    /// Its addresses must be among those that it registers from (RFC 5352 section 2.2.1), so that
-    /// nobody can direct pool users to another host. Other addresses are left out, since rsplib's
-    /// elements register addresses that their association does not use. In that case the original
-    /// user transport is returned, as an error cause.
+    /// The element's addresses must be among those that it registers from (RFC 5352 section 2.2.1),
+    /// so that nobody can direct pool users to another host. Other addresses are removed and do not
+    /// fail the check, since rsplib's elements register addresses that their association does not
+    /// use. In that case the original user transport is returned, as an error cause.
     fn validate(
         peer: &TransportAddress,
         value: &mut PoolElement,
@@ -252,9 +254,9 @@ impl Registrar {
         Ok(left_out.then_some(ErrorCause::InvalidValues(quoted)))
     }
 
-    /// Returns the right of a connection to change an element. Only the connection that registered
-    /// the element may change it, or one from the same address if the first is closed, was to
-    /// another registrar, or does not answer (RFC 5352 section 3.1).
+    /// Returns the right of a connection to change an element (RFC 5352 section 3.1). Only the
+    /// connection that registered the element may change it, or another one from the same address
+    /// if the first is closed, was to another registrar, or does not answer.
     fn standing(&self, key: ElementKey, from: ConnectionId) -> Standing {
         let (Some(element), Some(client)) =
             (self.handlespace.get(key), self.connections.get(&from))
@@ -266,7 +268,8 @@ impl Registrar {
             return Standing::Owner;
         }
         match connection.and_then(|id| self.connections.get(&id)) {
-            // The element connected to this registrar, and the connection still counts as open.
+            // The element made its connection to this registrar, and the connection still counts as
+            // open.
             Some(owner) if owner.origin == Origin::Accepted => {
                 match owner.address.shares_address(&client.address) {
                     true => Standing::Claimant,
@@ -284,8 +287,8 @@ impl Registrar {
         }
     }
 
-    /// Accepts a waiting claim on an element whose connection is closed or silent. Returns whether
-    /// there was one and it was accepted.
+    /// Accepts a waiting claim (registration over another connection) on an element whose own
+    /// connection is closed or silent. Returns whether there was one and it was accepted.
     pub(super) fn admit_claimant(&mut self, now: Instant, key: ElementKey) -> bool {
         let Some(Claimant { from, registration }) = self.claimants.remove(&key) else {
             return false;
@@ -298,7 +301,8 @@ impl Registrar {
         self.handlespace.get(key).is_some_and(|element| element.state.connection == Some(from))
     }
 
-    /// Refuses a waiting claim on an element, since the element answered over its own connection.
+    /// Refuses a waiting claim (registration over another connection) on an element, since the
+    /// element answered over its own connection.
     pub(super) fn refuse_claimant(&mut self, key: ElementKey) {
         let Some(Claimant { from, registration }) = self.claimants.remove(&key) else { return };
         self.timers.cancel(Timer::Claimant(key));
@@ -309,14 +313,14 @@ impl Registrar {
         }
     }
 
-    /// Makes `connection` the one that the element is reached through.
+    /// Makes `connection` the one over which this registrar reaches the element.
     fn rebind(&mut self, now: Instant, key: ElementKey, connection: ConnectionId) {
         let Some(element) = self.handlespace.get_mut(key) else { return };
         let before = element.state.connection.replace(connection);
         if let Some(custody) = element.state.custody_mut() {
             custody.reporters.clear();
             if before != Some(connection) {
-                // A keep-alive on another connection will not be answered.
+                // A keep-alive that was sent over the old connection will not be answered.
                 custody.keep_alive = KeepAlive::Idle;
             }
         }

@@ -60,8 +60,8 @@ impl Registrar {
         self.out.send(to, HandleResolutionResponse { subscribed: false, pool_handle, result });
     }
 
-    /// Encodes the answer with up to `count` elements; those that may be unreachable come last.
-    /// Returns `None` if the pool is unknown.
+    /// Encodes the answer with up to `count` selected elements; those that may be unreachable come
+    /// last. Returns `None` if the pool is unknown.
     fn resolve(&mut self, handle: &PoolHandle, count: u32, asker: IpAddr) -> Option<Bytes> {
         let items = usize::try_from(count).unwrap_or(usize::MAX);
         let policy = self.handlespace.policy_type(handle)?;

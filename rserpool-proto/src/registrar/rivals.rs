@@ -15,27 +15,27 @@ use super::Registrar;
 use crate::handlespace::PoolKind;
 use crate::wire::{PoolElement, PoolElementId, PoolHandle, RegistrarId};
 
-/// The maximum number of elements that are kept beside their pools. Not from the RFCs: bounds the
-/// memory to 16 MiB.
+/// The maximum number of rivals (elements that do not fit their pools) that are kept. Not from the
+/// RFCs: bounds the memory to 16 MiB.
 const MAX_RIVALS: usize = 4096;
 
-/// The elements that do not fit their pools.
+/// The rivals: elements of peers that do not fit their pools and are kept beside them.
 #[derive(Debug, Default)]
 pub(super) struct Rivals {
     pools: BTreeMap<PoolHandle, Beside>,
     count: usize,
 }
 
-/// The elements that are kept beside one pool.
+/// The rivals of one pool: elements of peers that have another policy or transport.
 #[derive(Debug, Default)]
 struct Beside {
     elements: BTreeMap<PoolElementId, PoolElement>,
-    /// The number of elements of each kind and home registrar.
+    /// The number of rivals of each kind (policy and transport) and home registrar.
     kinds: BTreeMap<PoolKind, BTreeMap<RegistrarId, usize>>,
 }
 
-/// The number of elements of a pool, and the largest identifier of their home registrars. Of two
-/// pools, the one with the greater strength stays.
+/// The strength of a pool: the number of its elements, and the largest identifier of their home
+/// registrars. Of two pools with one handle, the one with the greater strength stays.
 type Strength = (usize, RegistrarId);
 
 impl Beside {
@@ -81,7 +81,7 @@ impl Rivals {
         }
     }
 
-    /// Removes an element that `home` deleted.
+    /// Removes a rival (an element kept beside its pool) that its home registrar `home` deleted.
     pub(super) fn remove(
         &mut self,
         handle: &PoolHandle,
@@ -98,7 +98,7 @@ impl Rivals {
         }
     }
 
-    /// Forgets the elements kept beside their pools whose home is this registrar.
+    /// Forgets all rivals (elements kept beside their pools) whose home registrar is `home`.
     pub(super) fn forget_home(&mut self, home: RegistrarId) {
         if self.count > 0 {
             let count = &mut self.count;
@@ -119,12 +119,12 @@ impl Rivals {
         pool.elements.into_values().collect()
     }
 
-    /// Returns the strength of the pool that the elements of this kind would be.
+    /// Returns the strength of the pool that the rivals of this kind would form.
     fn strength(&self, handle: &PoolHandle, kind: PoolKind) -> Option<Strength> {
         self.pools.get(handle)?.strength(kind)
     }
 
-    /// Returns the kind of the strongest pool that is kept beside this one.
+    /// Returns the kind of the strongest pool that the rivals of this handle would form.
     fn strongest(&self, handle: &PoolHandle) -> Option<PoolKind> {
         let pool = self.pools.get(handle)?;
         pool.kinds.keys().copied().max_by_key(|kind| (pool.strength(*kind), *kind))
@@ -132,8 +132,8 @@ impl Rivals {
 }
 
 impl Registrar {
-    /// Keeps an element of a peer that does not fit its pool beside it, and replaces the pool if
-    /// the elements beside it are stronger.
+    /// Keeps an element of a peer that does not fit its pool beside it. Replaces the pool if the
+    /// elements of that kind are stronger: more, or equally many with a larger home registrar.
     pub(super) fn add_rival(&mut self, now: Instant, handle: &PoolHandle, value: PoolElement) {
         // An element that would not be accepted does not count.
         if self.handlespace.could_take(handle, &value).is_err() {
@@ -157,7 +157,8 @@ impl Registrar {
         }
     }
 
-    /// Replaces a pool that was removed by the strongest one that was kept beside it.
+    /// Creates a pool anew after it was removed, from the strongest kind of the elements that were
+    /// kept beside it.
     pub(super) fn admit_rivals(&mut self, now: Instant, handle: &PoolHandle) {
         let Some(kind) = self.rivals.strongest(handle) else { return };
         for element in self.rivals.take(handle) {

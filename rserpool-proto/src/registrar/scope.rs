@@ -8,7 +8,7 @@ use crate::handlespace::ElementKey;
 use crate::wire::parameter::PeChecksum;
 use crate::wire::{PoolElement, RegistrarId, TransportAddress};
 
-/// Reach of an address, the shortest first.
+/// Range within which an address denotes the same endpoint, the smallest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Scope {
     Host,
@@ -29,15 +29,15 @@ impl Scope {
         }
     }
 
-    /// Returns the reach of the farthest of its addresses.
+    /// Returns the widest scope of the addresses of an endpoint.
     fn of_all(address: &TransportAddress) -> Self {
         address.addresses.iter().copied().map(Self::of).max().unwrap_or(Self::Global)
     }
 }
 
 impl Registrar {
-    /// Records the scope of a new or changed element. Returns whether its address is of host or
-    /// link scope and was not known to be before.
+    /// Records the scope of the addresses of a new or changed element. Returns whether the scope is
+    /// host or link, and this was not recorded before.
     pub(super) fn note_scope(&mut self, key: ElementKey, value: &PoolElement) -> bool {
         let scope = value.user_transport.address().map_or(Scope::Global, Scope::of_all);
         match scope {

@@ -16,8 +16,8 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// The number of connections that are closed at a time when there are too many.
 const MAX_CLOSED: usize = 16;
 
-/// The limits on the resources of one host, and of all hosts together. Requests above a limit are
-/// refused; nothing that was granted before is taken away for it.
+/// The limits on the resources of one host, and of all hosts together. The registrar refuses
+/// requests above a limit, and takes nothing away that it granted before.
 ///
 /// The defaults are not from the RFCs: a busy but honest host does not reach them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,9 +69,9 @@ pub enum Limit {
     Reports,
     /// Registrations of one host in a second.
     Registrations,
-    /// Pages of the handlespace that one host asks for in a second.
+    /// Pages of the handlespace (parts of the table for peers) that one host asks for in a second.
     Pages,
-    /// Addresses named by one peer and dialled, in a second.
+    /// Addresses that one peer names and the registrar connects to, in a second.
     Dials,
     /// Other registrars.
     Peers,
@@ -247,8 +247,8 @@ impl Shares {
         self.credit(host, |share| share.subscriptions -= count);
     }
 
-    /// Takes an element off the account of its host: it was removed, or another host pays for it
-    /// now.
+    /// Takes an element off the account of its host: the element was removed, or counts for another
+    /// host now.
     pub(super) fn discharge(&mut self, charge: Charge) {
         let Some((host, bytes)) = charge.0 else { return };
         let bytes = bytes as usize;
@@ -303,7 +303,7 @@ impl Registrar {
         }
     }
 
-    /// Returns whether a host may have another connection, and counts it if so.
+    /// Returns whether a host may have another connection, and counts the connection if so.
     pub(super) fn takes_connection(&mut self, host: IpAddr) -> bool {
         let share = self.shares.hosts.entry(host).or_default();
         let allowed = share.connections < self.config.limits.connections_per_host;
@@ -338,8 +338,9 @@ impl Registrar {
             })
     }
 
-    /// Returns whether there is room for an element with these values on the account of this host:
-    /// a new one, or the one at `present` if it would count for more than before.
+    /// Returns whether the limits of this host and of all hosts allow an element with these values.
+    /// At `present` is the element to be updated, if any: an update that does not need more than
+    /// before is always allowed.
     pub(super) fn has_room(
         &mut self,
         host: IpAddr,
@@ -355,7 +356,8 @@ impl Registrar {
         !full
     }
 
-    /// Returns whether a host would pay more for an element with these values than it does.
+    /// Returns whether an element with these values would count for more on the account of `host`
+    /// than it does now.
     fn pays_more(
         &self,
         key: ElementKey,

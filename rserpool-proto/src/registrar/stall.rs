@@ -1,8 +1,9 @@
-//! Reaction to the registrar's own delay, which arises if its machine was suspended or overloaded.
+//! Reaction of the registrar to its own delay, after its machine was suspended or overloaded.
 //!
-//! Some deadlines passed although the other side kept them, since its messages have yet to be read.
-//! No element or peer is considered dead for that. A driver reads all available input before it
-//! calls [`handle_timeout`](crate::Machine::handle_timeout), unless that is late already.
+//! Some deadlines of elements and peers have then passed although their messages arrived in time
+//! and have yet to be read. So no element or peer is considered dead because of the delay. A driver
+//! reads all available input before it calls [`handle_timeout`](crate::Machine::handle_timeout),
+//! unless that call is late already.
 
 use std::time::{Duration, Instant};
 
@@ -10,13 +11,14 @@ use super::{Event, Registrar, Timer};
 use crate::Machine;
 use crate::handlespace::ElementKey;
 
-/// Delay of a timer from which input may have been left unread in the meantime.
+/// The smallest delay of a timer after which messages that arrived in time may still be unread.
 const LATE: Duration = Duration::from_millis(200);
 
-/// The time allowed for reading the input that arrived in the meantime.
+/// The time allowed for reading the messages that arrived during a delay.
 const CATCHING_UP: Duration = Duration::from_secs(1);
 
-/// The time after a delay during which others may have considered this registrar dead.
+/// The time after a delay of this registrar during which other registrars may have considered it
+/// dead.
 const MEMORY: Duration = Duration::from_secs(30);
 
 /// Maximum factor by which the intervals between keep-alives are stretched, and the time without
@@ -29,7 +31,7 @@ const RECOVERY: Duration = Duration::from_secs(10);
 pub(super) struct Stall {
     /// End of the time for reading the input that arrived during the delay.
     catching_up: Option<Instant>,
-    /// The time at which it was last late.
+    /// The time at which the registrar last noticed a delay.
     last: Option<Instant>,
     /// Factor by which the intervals between keep-alives are stretched.
     stretch: u32,
@@ -49,7 +51,8 @@ impl Stall {
 }
 
 impl Registrar {
-    /// Notices that the registrar was late until now.
+    /// Checks whether this input comes late, at least [`LATE`] after a timer was due. If so,
+    /// reports it, and stretches the intervals between keep-alives if it happens repeatedly.
     pub(super) fn notice_stall(&mut self, now: Instant) {
         let late = self.poll_timeout().map(|due| now.saturating_duration_since(due));
         let stall = &mut self.stall;
@@ -87,8 +90,8 @@ impl Registrar {
         self.send_keep_alive(now, key);
     }
 
-    /// Postpones a timer that expired while this registrar was late or catching up, if it is a
-    /// deadline for others.
+    /// Postpones a timer that expired while this registrar was late or catching up, if the timer is
+    /// a deadline for an element, a peer or a client. Handles other timers as usual.
     pub(super) fn postpone(&mut self, now: Instant, timer: Timer) {
         match timer {
             Timer::KeepAlive(key) => self.extend_term(now, key),

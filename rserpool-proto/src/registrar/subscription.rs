@@ -16,8 +16,8 @@ use crate::wire::{Bytes, ErrorCause, PoolHandle, Ppid};
 /// notification has the whole pool.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// The maximum number of elements in a notification. Not from the RFCs. They are always the same
-/// ones, so that none seems to come and go.
+/// The maximum number of elements in a notification. Not from the RFCs. Of a larger pool, the same
+/// elements are always sent, so that none seems to come and go.
 const MAX_ELEMENTS: usize = 1024;
 
 /// The maximum number of subscriptions of one connection, and of all connections together. Not from
@@ -41,9 +41,9 @@ pub(super) struct Subscriptions {
 #[derive(Debug)]
 struct Subscribed {
     users: BTreeSet<ConnectionId>,
-    /// The time at which they were last notified.
+    /// The time at which the subscribers of the pool were last notified.
     told: Instant,
-    /// True if they have not yet been notified of a change.
+    /// True if the pool has changed and its subscribers have not been notified yet.
     changed: bool,
 }
 
@@ -52,7 +52,7 @@ impl Subscriptions {
         self.count
     }
 
-    /// Marks a pool as changed.
+    /// Records that a pool changed, so that its subscribers are notified.
     pub(super) fn note(&mut self, handle: &PoolHandle) {
         if let Some(subscribed) = self.pools.get_mut(handle)
             && !std::mem::replace(&mut subscribed.changed, true)
@@ -103,8 +103,8 @@ impl Subscriptions {
 }
 
 impl Registrar {
-    /// Subscribes a user to a pool, and answers with all of its elements. Returns false if that is
-    /// not possible: the request is then an ordinary resolution.
+    /// Subscribes a user to a pool, and answers with all elements of the pool. Returns false if a
+    /// subscription is not possible: the caller then handles the request as an ordinary resolution.
     pub(super) fn subscribe(
         &mut self,
         now: Instant,
@@ -149,7 +149,8 @@ impl Registrar {
         true
     }
 
-    /// Encodes the elements of a pool that may be told to a user at this distance.
+    /// Encodes the elements of a pool, except those whose address has a smaller scope than the
+    /// user's (`asker`).
     fn all_of(&self, handle: &PoolHandle, asker: Scope) -> Option<Bytes> {
         let policy = self.handlespace.policy_type(handle)?;
         let leads_there = |key: &ElementKey| {
@@ -160,7 +161,8 @@ impl Registrar {
         Some(HandleResolutionResponse::encode_pool(true, handle, policy, elements))
     }
 
-    /// Notifies subscribers of changes, at most once per interval. Every input ends with this.
+    /// Notifies subscribers of changes, at most once per [`INTERVAL`] and pool. Called at the end
+    /// of each input.
     pub(super) fn tell_subscribers(&mut self, now: Instant) {
         while let Some((due, _)) = self.subscriptions.later.first()
             && *due <= now
@@ -206,7 +208,8 @@ impl Registrar {
         }
     }
 
-    /// Ends the subscriptions to a pool that does not exist any more. Its users have to ask again.
+    /// Cancels the subscriptions to a pool that does not exist any more, and tells the users. They
+    /// have to subscribe again.
     fn end_subscriptions(&mut self, handle: &PoolHandle) {
         for user in self.subscriptions.remove_pool(handle) {
             if let Some(host) = self.connections.get(&user).map(|client| client.host) {

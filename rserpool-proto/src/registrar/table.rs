@@ -10,20 +10,20 @@ use crate::handlespace::ElementKey;
 use crate::wire::Ppid;
 use crate::wire::enrp::{HandleTableRequest, HandleTableResponse};
 
-/// The maximum number of elements in a page (rsplib's value), and the size in bytes from which no
-/// further element is added.
+/// The maximum number of elements in a page (one message with a part of the handlespace; rsplib's
+/// value), and the size in bytes from which no further element is added.
 const MAX_ELEMENTS: usize = 128;
 const MAX_SIZE: usize = 8 * 1024;
 
 /// The time within which a peer has to ask for the next page, or its download is abandoned.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The number of downloads within a time that is reported as misbehaviour: audits find differences
-/// only now and then. Not from the RFCs.
+/// The number of downloads by a peer within [`RESTLESS_TIME`] that is reported as misbehaviour. Not
+/// from the RFCs: audits (comparisons of checksums) should find differences only now and then.
 const RESTLESS: u32 = 8;
 const RESTLESS_TIME: Duration = Duration::from_secs(30);
 
-/// Position of a download.
+/// Position of a peer's download of the handlespace from this registrar.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Page {
     own_children_only: bool,
@@ -78,7 +78,7 @@ impl Registrar {
         }
     }
 
-    /// Abandons a download whose next page was not asked for in time.
+    /// Abandons the download of a peer that did not ask for the next page in time.
     pub(super) fn handle_page_timeout(&mut self, connection: ConnectionId) {
         if let Some(link) = self.peers.link_mut(connection) {
             link.page = None;
@@ -86,8 +86,8 @@ impl Registrar {
     }
 }
 
-/// Returns the next elements that `host` may be told, as many as fit into a page, and whether there
-/// are more.
+/// Returns the next elements whose addresses are valid for `host`, as many as fit into a page, and
+/// whether there are more.
 fn one_page(
     registrar: &Registrar,
     host: IpAddr,

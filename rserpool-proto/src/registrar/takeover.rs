@@ -9,8 +9,8 @@ use crate::handlespace::ElementKey;
 use crate::wire::RegistrarId;
 use crate::wire::enrp::{InitTakeover, InitTakeoverAck, TakeoverServer};
 
-/// The number of requests for agreement after which peers that were not configured are no longer
-/// waited for.
+/// The number of rounds of ENRP_INIT_TAKEOVER after which this registrar no longer waits for the
+/// agreement of peers that were not configured.
 const MAX_ASKED: u32 = 2;
 
 impl Registrar {
@@ -26,8 +26,8 @@ impl Registrar {
         }
     }
 
-    /// Asks all active peers for agreement to take over the elements of `target` (RFC 5353 section
-    /// 3.5.1). Called again if not all answered in time.
+    /// Asks the peers that are believed to be alive for agreement to take over the elements of
+    /// `target` (RFC 5353 section 3.5.1). Called again if not all of them answered in time.
     pub(super) fn begin_takeover(&mut self, now: Instant, target: RegistrarId) {
         if self.handlespace.owned_by(target, None).next().is_none() {
             return self.forget_peer(now, target);
@@ -47,7 +47,7 @@ impl Registrar {
         if others.is_empty() && (asked > 0 || to_target.is_none()) {
             return self.complete_takeover(now, target);
         }
-        // The target itself may object, even if there is nobody else to agree.
+        // The target is asked, too: if it is alive after all, it objects by sending its presence.
         let timeout = match others.is_empty() {
             true => self.config.heartbeat().max_no_response,
             false => self.config.takeover_expiry,
@@ -69,7 +69,7 @@ impl Registrar {
     ) {
         let (sender, target) = (init.route.sender, init.target);
         if target == self.config.identifier {
-            // This registrar is alive.
+            // The target is this registrar, which is alive and objects by sending its presence.
             return self.announce_presence();
         }
         let yields = self.config.compatibility.yields(self.config.identifier, sender);
@@ -78,7 +78,8 @@ impl Registrar {
                 return;
             }
             peer.state.leave_to_another();
-            // The sender may crash before it completes the takeover.
+            // If the sender crashes before it completes the takeover, this registrar suspects the
+            // target again after this time.
             self.timers.set(Timer::Peer(target), now + self.config.takeover_expiry * 2);
         }
         let ack = InitTakeoverAck { route: self.route(sender), target };
@@ -92,7 +93,8 @@ impl Registrar {
         }
     }
 
-    /// Completes the takeovers that waited only for the answer of `without`, a peer that was lost.
+    /// Completes the takeovers for which only the agreement of `without` was missing, a peer that
+    /// is dead or was removed.
     pub(super) fn complete_takeovers(&mut self, now: Instant, without: RegistrarId) {
         let waiting: Vec<_> = self
             .peers
@@ -127,10 +129,11 @@ impl Registrar {
         self.complete_takeovers(now, target);
     }
 
-    /// Repeats the updates about elements that came to this registrar from the dead one. A peer may
-    /// have received the dead registrar's last update about such an element after the update of
-    /// this registrar. It would then count the element, with its old values, among those that were
-    /// taken over, and no audit would find the difference.
+    /// Repeats the updates about elements that moved to this registrar from the dead one, `from`,
+    /// before the takeover. A peer may have received the last update of the dead registrar about
+    /// such an element after that of this registrar. It would then count the element, with its old
+    /// values, among those that were taken over, and no audit (comparison of checksums) would find
+    /// the difference.
     fn tell_of_those_who_came(&mut self, from: RegistrarId) {
         let ours: Vec<_> = self.handlespace.owned_by(self.config.identifier, None).collect();
         for key in ours {
@@ -167,8 +170,8 @@ impl Registrar {
         self.release(now, key);
     }
 
-    /// Stops supervising an element. The connection that the element made to this registrar is kept
-    /// until the element closes it, as it does when it learns of its new home.
+    /// Stops supervising an element whose home is another registrar now. A connection that the
+    /// element made is kept: the element closes it when it learns of its new home.
     pub(super) fn release(&mut self, now: Instant, key: ElementKey) {
         self.timers.cancel(Timer::KeepAlive(key));
         self.dials.forget(key);
@@ -186,16 +189,16 @@ impl Registrar {
         }
     }
 
-    /// Handles a peer's report that it has taken over the elements of another registrar. It is
-    /// accepted if this registrar has not heard from that one recently; otherwise the next audit
-    /// shows which home its elements have.
+    /// Handles a peer's report that it has taken over the elements of another registrar, the
+    /// target. The report is accepted if the target has sent this registrar nothing recently;
+    /// otherwise the next audit (comparison of checksums) shows the home of the target's elements.
     pub(super) fn handle_takeover_server(&mut self, now: Instant, takeover: &TakeoverServer) {
         let (sender, target) = (takeover.route.sender, takeover.target);
         if target == self.config.identifier {
             if !self.was_silent(now) {
                 return self.announce_presence();
             }
-            // Elements that stay with this registrar will register again.
+            // The elements that stay connected to this registrar will register again.
             self.out.event(Event::TakenOver { by: sender });
             let elements: Vec<_> = self.handlespace.owned_by(target, None).collect();
             for key in elements {

@@ -1,5 +1,5 @@
-//! Replication of elements among registrars: updates (RFC 5353 section 3.3), and the audit that
-//! finds what was missed (section 3.6).
+//! Replication of elements among registrars: updates (RFC 5353 section 3.3), and the audit (section
+//! 3.6), a comparison of checksums that finds missed updates.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -14,8 +14,9 @@ use crate::wire::enrp::{HandleTableResponse, HandleUpdate, UpdateAction};
 use crate::wire::parameter::PeChecksum;
 use crate::wire::{Bytes, PoolElement, PoolHandle, Ppid, RegistrarId};
 
-/// The time for which an element is kept after an audit showed that its home registrar does not
-/// have it. Not from the RFCs: elements find another registrar within a second or two.
+/// The time for which an element is kept after an audit (comparison with its home registrar's
+/// table) showed that its home registrar does not have it. Not from the RFCs: elements find another
+/// registrar within a second or two.
 const UNCONFIRMED: Duration = Duration::from_secs(3);
 
 /// The maximum time that an update is assumed to be in transit. Not from the RFCs.
@@ -29,7 +30,7 @@ impl Registrar {
         }
     }
 
-    /// Returns the connections to the peers that are told of an element.
+    /// Returns the connections to the peers to which this registrar sends updates about an element.
     pub(super) fn told_of(&self, key: ElementKey) -> Vec<ConnectionId> {
         let mut connected = self.peers.connected();
         connected.retain(|connection| {
@@ -95,8 +96,8 @@ impl Registrar {
         self.handlespace.get(key).map(Element::home_registrar)
     }
 
-    /// Adds or updates an element that a peer announced and its `host` pays for. Returns its key if
-    /// its values are now those that the peer announced.
+    /// Adds or updates an element that a peer announced, and counts it on the account of `host`.
+    /// Returns the element's key if its values are now those that the peer announced.
     pub(super) fn take_in(
         &mut self,
         now: Instant,
@@ -111,10 +112,11 @@ impl Registrar {
         let (ours, home) = (self.config.identifier, value.home_registrar);
         let mut present = self.handlespace.find(handle, value.identifier);
         if home != sender && present.is_some() {
-            // The home registrar has newer values, and this registrar has them if it is the home.
+            // Only the home registrar has the newest values, so those that another registrar sends
+            // do not replace known ones.
             return None;
         }
-        // This applies even if the element is connected to this registrar: the later registration
+        // This registrar yields even if the element is connected to it: the later registration
         // wins, since the sender has just accepted it (RFC 5353 section 3.3.1).
         let was_ours = present.filter(|key| self.home_of(*key) == Some(ours));
         if let Some(key) = was_ours {
@@ -124,7 +126,8 @@ impl Registrar {
                 return None;
             }
         } else if home == ours {
-            // This registrar does not have the element any more; the next audit tells the others.
+            // The sender believes that this registrar is the element's home, but the element was
+            // removed here. The next audit (comparison of checksums) tells the sender.
             return None;
         }
         if !self.peers.known.contains_key(&home) && !self.add_peer(now, home, None) {
@@ -136,8 +139,8 @@ impl Registrar {
         if !fits(&self.handlespace)
             && let Some(key) = present.filter(|key| self.home_of(*key) == Some(sender))
         {
-            // The home registrar does not have the element any more that is stored under this
-            // identifier.
+            // The peer now has another element with this identifier, of another kind. The stored
+            // one does not exist there any more.
             self.remove(key, RemovalReason::ElsewhereRemoved);
             present = None;
         }
@@ -183,10 +186,10 @@ impl Registrar {
         Some(key)
     }
 
-    /// Returns whether an element stays with this registrar although `other` announces that it has
-    /// registered there: it registered here so recently that it is not known which registration was
-    /// later. Only one of the two registrars must yield; if both did, only the next audit would
-    /// show it.
+    /// Returns whether this registrar remains the home of an element although `other` announces
+    /// that the element has registered there. It does if the element registered here so recently
+    /// that the order of the two registrations is unknown. Only one of the two registrars must
+    /// yield; if both did, only the next audit (comparison of checksums) would show it.
     fn insists(&self, now: Instant, key: ElementKey, other: RegistrarId) -> bool {
         let Some(Watch::Home(custody)) = self.handlespace.get(key).map(|it| &it.state.watch) else {
             return false;
@@ -198,9 +201,10 @@ impl Registrar {
             && self.leaving == Leaving::No
     }
 
-    /// Returns whether an element in a peer's table is contested: the peer claims it, but it is
-    /// connected to this registrar and would not learn that its home is the peer if this registrar
-    /// yielded. So the peer is told that the element is at this registrar, and yields.
+    /// Returns whether an element in a peer's table is contested: the peer claims to be its home,
+    /// but the element is connected to this registrar. If this registrar yielded, the element would
+    /// not learn that its home is the peer. So this registrar sends the peer an update, and the
+    /// peer yields.
     fn contests(
         &mut self,
         from: ConnectionId,
@@ -226,17 +230,17 @@ impl Registrar {
         client.is_some_and(|client| client.origin != Origin::Connecting)
     }
 
-    /// Returns whether an element has made a connection to this registrar. One that this registrar
-    /// made to ask about a report does not count.
+    /// Returns whether an element has made a connection to this registrar. A connection that this
+    /// registrar made itself, to ask about a report, does not count.
     fn has_own_connection(&self, key: ElementKey) -> bool {
         let connection = self.handlespace.get(key).and_then(|element| element.state.connection);
         let client = connection.and_then(|connection| self.connections.get(&connection));
         client.is_some_and(|client| client.origin == Origin::Accepted)
     }
 
-    /// Handles that another registrar, the home of an element, does not have it any more. If the
-    /// element is still connected to this registrar, it believes that this is its home, and this
-    /// registrar becomes its home.
+    /// Handles that the home registrar of an element, a peer, does not have the element any more.
+    /// Removes the element, unless it is still connected to this registrar: then it believes that
+    /// its home is this registrar, which becomes it.
     pub(super) fn remove_of_another(&mut self, now: Instant, key: ElementKey) {
         if self.has_own_connection(key) && self.leaving == Leaving::No {
             self.handlespace.set_home(key, self.config.identifier);
@@ -248,7 +252,8 @@ impl Registrar {
     }
 
     /// Removes all elements of a pool in favour of another pool with the same handle and a
-    /// different kind, which stays on all registrars. The elements are told that they are removed.
+    /// different policy or transport, which stays on all registrars. Tells the elements of this
+    /// registrar that they are removed.
     pub(super) fn clear_pool(&mut self, handle: &PoolHandle) {
         let members: Vec<_> = self.handlespace.members(handle).collect();
         for key in members {
@@ -256,14 +261,15 @@ impl Registrar {
         }
     }
 
-    /// Compares the checksum of a peer's elements with that of the known ones (RFC 5353 section
-    /// 3.6.1), and downloads its elements if they differ.
+    /// Audits a peer: compares the checksum that it sent with that of its elements as known here
+    /// (RFC 5353 section 3.6.1), and downloads its elements if the checksums differ.
     pub(super) fn audit(&mut self, now: Instant, peer: RegistrarId, checksum: PeChecksum) {
         let known = self.handlespace.checksum(peer).of_profile(self.config.compatibility);
         let Some(entry) = self.peers.known.get(&peer) else { return };
         let same = known == checksum && !entry.stale;
         if same {
-            // The peer does not have the elements that are kept beside the pools in its name.
+            // The checksums are equal, so the peer does not have the elements that are kept beside
+            // their pools as its own.
             self.rivals.forget_home(peer);
         }
         if same || entry.download.is_some() || !self.knows_others() {
@@ -308,7 +314,7 @@ impl Registrar {
                 }
             }
         }
-        // The peer may have been forgotten in the meantime.
+        // The peer may have been removed while its elements were handled.
         let still = self.peers.known.get(&sender).is_some_and(|peer| peer.download.is_some());
         if !still {
             return;
@@ -341,9 +347,9 @@ impl Registrar {
         }
     }
 
-    /// Handles an element that its home registrar does not have. The home may have been restarted,
-    /// and the element be about to register with another registrar. So the element is offered last
-    /// for a while, and removed unless a registrar tells of it.
+    /// Handles an element that is not in its home registrar's table. The home may have restarted,
+    /// and the element may be about to register with another registrar. So users are offered the
+    /// element after others for a while, and it is removed unless a registrar announces it.
     fn handle_unconfirmed(&mut self, now: Instant, key: ElementKey) {
         if self.has_own_connection(key) {
             return self.remove_of_another(now, key);
@@ -356,8 +362,8 @@ impl Registrar {
         }
     }
 
-    /// Removes an element that its home registrar does not have and that no other registrar told
-    /// of.
+    /// Removes an element that is not in its home registrar's table, unless a registrar announced
+    /// it in the meantime.
     pub(super) fn handle_denied(&mut self, key: ElementKey) {
         let Some(element) = self.handlespace.get(key) else { return };
         if let Watch::Elsewhere(Remote { confirmation: Confirmation::Denied, .. }) =
@@ -374,15 +380,16 @@ impl Registrar {
         }
     }
 
-    /// Abandons a download: elements that were not confirmed stay as they were.
+    /// Abandons a download from a peer: those of its elements that were not received stay in the
+    /// handlespace.
     pub(super) fn abandon_download(&mut self, now: Instant, peer: RegistrarId) {
         self.end_download(peer);
         self.mark_all(peer, Confirmation::Pending, Confirmation::Confirmed);
         self.handle_mentor_refused(now, peer);
     }
 
-    /// Changes the confirmation of a peer's elements that have `from` to `to`, when an audit begins
-    /// or is abandoned.
+    /// Changes the audit result of all elements of a peer from `from` to `to`, when an audit
+    /// (comparison with the peer's table) begins or is abandoned.
     pub(super) fn mark_all(&mut self, peer: RegistrarId, from: Confirmation, to: Confirmation) {
         let owned: Vec<_> = self.handlespace.owned_by(peer, None).collect();
         for key in owned {

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use super::server::Reach;
 use super::{Epoch, Frame, InvalidFrame, MAX_CHECKPOINT_INTERVAL, RefusalReason, RequestNumber};
 
-/// The client's requests that may have to be repeated, and the replies that it has received.
+/// The client's side of a session with checkpoint and replay. It keeps the requests that may have
+/// to be sent again, and drops repeated replies.
 #[derive(Debug)]
 pub struct Client {
     epoch: Epoch,
@@ -16,10 +17,11 @@ pub struct Client {
     unanswered: usize,
     /// The number of the next request.
     next: u64,
-    /// All replies up to this one were received.
+    /// The number of the last request up to which all replies were received.
     acknowledged: u64,
-    /// The number of requests that were answered before this epoch. The application's numbers are
-    /// larger by this than those of the epoch.
+    /// The number of requests that were answered in earlier epochs, before the session last started
+    /// afresh. The request numbers that the application sees are larger by this than those of the
+    /// present epoch.
     before: u64,
     limit: usize,
 }
@@ -62,8 +64,9 @@ impl Client {
         }
     }
 
-    /// Returns whether another request can be submitted. A server's checkpoint may lag by
-    /// [`MAX_CHECKPOINT_INTERVAL`] requests.
+    /// Returns whether another request can be submitted: fewer requests than the limit are
+    /// unanswered, and at most [`MAX_CHECKPOINT_INTERVAL`] answered ones are kept. The client keeps
+    /// answered requests because a server's checkpoint may lag by that number.
     #[must_use]
     pub fn has_room(&self) -> bool {
         let answered = self.kept.len() - self.unanswered;
@@ -77,11 +80,11 @@ impl Client {
     }
 
     /// Submits a request. Returns its number and the message to send. Numbers start at 1 and count
-    /// on for the whole session, also when it starts afresh.
+    /// on for the whole session, also when the session starts afresh.
     ///
     /// # Errors
     ///
-    /// Returns the body as the error if there is no room.
+    /// Returns the body as the error if [`Self::has_room`] is false.
     pub fn submit(&mut self, body: Bytes) -> Result<(RequestNumber, Bytes), Bytes> {
         if !self.has_room() {
             return Err(body);
@@ -114,8 +117,8 @@ impl Client {
         self.kept.get_mut(usize::try_from(index).ok()?)
     }
 
-    /// Handles a message from the server. `checkpoint` is the part of the session's last cookie
-    /// that is in clear.
+    /// Handles a message from the server. `checkpoint` is the unencrypted part of the session's
+    /// last cookie.
     ///
     /// # Errors
     ///
@@ -149,7 +152,8 @@ impl Client {
 
     fn is_answered(&self, number: u64) -> bool {
         match number.checked_sub(self.first()) {
-            // Only answered requests are forgotten.
+            // A request that is no longer kept was answered, because only answered requests are
+            // removed.
             None => true,
             Some(index) => self.kept.get(index as usize).is_some_and(|kept| kept.answered),
         }
@@ -172,8 +176,8 @@ impl Client {
         numbered.map(|(number, kept)| self.request(number, kept.body.clone()))
     }
 
-    /// Returns whether the client may begin another epoch. It may not if this epoch already is such
-    /// an attempt, and no request was answered in it.
+    /// Returns whether the client may begin another epoch, in which the session starts afresh. It
+    /// may not if the present epoch is already a fresh start in which no request was answered.
     #[must_use]
     pub fn may_start_afresh(&self) -> bool {
         self.epoch == Epoch(1) || self.acknowledged > 0

@@ -30,7 +30,7 @@ pub enum Frame {
         epoch: Epoch,
         /// The request's number.
         number: RequestNumber,
-        /// All replies up to this one were received.
+        /// The number of the last request up to which the client has received all replies.
         acknowledged: RequestNumber,
         /// The request.
         body: Bytes,
@@ -44,7 +44,7 @@ pub enum Frame {
         /// The reply.
         body: Bytes,
     },
-    /// Refuses this epoch of the session: none of its requests will be executed any more.
+    /// Refuses an epoch of the session: the server executes no more requests of the epoch.
     Refusal {
         /// The epoch of the session.
         epoch: Epoch,
@@ -91,11 +91,11 @@ impl Frame {
         bytes.freeze()
     }
 
-    /// Decodes a message. The body shares its memory.
+    /// Decodes a message. The body of the result shares the memory of `bytes`.
     ///
     /// # Errors
     ///
-    /// Returns an error if it is not such a message.
+    /// Returns an error if `bytes` is not a request, reply or refusal.
     pub fn decode(mut bytes: Bytes) -> Result<Self, InvalidFrame> {
         let kind = bytes.try_get_u8().map_err(|_| InvalidFrame)?;
         let why = bytes.try_get_u8().map_err(|_| InvalidFrame)?;

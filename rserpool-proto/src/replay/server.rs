@@ -11,27 +11,29 @@ use super::{Epoch, Frame, InvalidFrame, RefusalReason, RequestNumber};
 const MAX_REPLIES: usize = 4096;
 const MAX_REPLIES_SIZE: usize = 1 << 20;
 
-/// The state of a session at the server: its progress, and the replies to repeat.
+/// The server's side of a session with checkpoint and replay: its progress, and the replies that it
+/// may have to repeat.
 #[derive(Debug)]
 pub struct Server {
     /// `None` before the first request.
     epoch: Option<Epoch>,
-    /// An epoch that was refused.
+    /// The epoch that this server refused.
     refused: Option<Epoch>,
     /// The reason to refuse an epoch that began at another server.
     unknown: RefusalReason,
-    /// All requests up to this one were executed.
+    /// The number of the last executed request.
     done: u64,
-    /// The client has received all replies up to this one.
+    /// The number of the last request up to which the client has received all replies.
     acknowledged: u64,
-    /// The replies after `acknowledged`, up to `done`.
+    /// The replies to the requests after `acknowledged`, up to `done`.
     replies: VecDeque<Bytes>,
     replies_size: usize,
     /// The number of requests executed since the last checkpoint.
     since_checkpoint: u32,
 }
 
-/// The progress that a checkpoint includes, in clear so that the client can read it.
+/// The epoch and the number of the last request that a checkpoint includes. This part of the
+/// checkpoint is not encrypted, so that the client can read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Reach {
     pub(super) epoch: Epoch,
@@ -66,8 +68,8 @@ pub enum Action {
     /// Send this message, which refuses the session. Until the client begins another epoch, there
     /// is nothing else to do.
     Refuse(Bytes),
-    /// Do nothing: the request was executed and its reply received, or it is from an epoch that was
-    /// refused.
+    /// Do nothing: the client already received the reply to this request, or the request is from an
+    /// epoch that was refused.
     Nothing,
 }
 
@@ -78,7 +80,7 @@ pub enum Action {
 pub struct InvalidCheckpoint;
 
 impl Server {
-    /// Creates a session without a checkpoint.
+    /// Creates the server's side of a session that has no checkpoint yet.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -93,8 +95,8 @@ impl Server {
         }
     }
 
-    /// Restores a session from a checkpoint, given as its part in clear and the rest. Also returns
-    /// the state of the service.
+    /// Restores a session from a checkpoint, given as its unencrypted part `clear` and the rest.
+    /// Also returns the state of the service.
     ///
     /// # Errors
     ///
@@ -167,8 +169,8 @@ impl Server {
         Frame::Reply { epoch, number: RequestNumber(number), body }.encode()
     }
 
-    /// Records that the request was executed. Returns the message with its reply, to be sent after
-    /// the checkpoint if one is due.
+    /// Records that the present request was executed. Returns the message with `reply`, which is to
+    /// be sent after the checkpoint if one is due.
     pub fn finish(&mut self, reply: Bytes) -> Bytes {
         self.done += 1;
         self.since_checkpoint += 1;
@@ -185,7 +187,7 @@ impl Server {
         self.since_checkpoint
     }
 
-    /// Returns a checkpoint with the state of the service: its part in clear, and the rest.
+    /// Returns a checkpoint with the state of the service: its unencrypted part, and the rest.
     pub fn checkpoint(&mut self, state: &[u8]) -> (Bytes, Bytes) {
         self.since_checkpoint = 0;
         let epoch = self.epoch.unwrap_or(Epoch(0));
@@ -201,8 +203,8 @@ impl Server {
         (clear, rest.freeze())
     }
 
-    /// Records that the received checkpoint cannot be restored. The requests that follow are
-    /// refused, until the client begins another epoch of the session.
+    /// Records that the received checkpoint cannot be restored. The server refuses the requests
+    /// that follow, until the client begins another epoch of the session.
     pub fn refuse_checkpoint(&mut self) {
         *self = Self { unknown: RefusalReason::CheckpointRefused, ..Self::new() };
     }

@@ -15,7 +15,7 @@ pub struct SessionConfig {
     pub(super) items: Option<u32>,
     pub(super) max_age: Duration,
     pub(super) heartbeat: Duration,
-    /// None for the transport's own.
+    /// The interval of the transport's heartbeats; `None` for the transport's default.
     pub(super) transport_heartbeat: Option<Duration>,
     pub(super) element: Option<PoolElementId>,
 }
@@ -38,8 +38,8 @@ impl Default for SessionConfig {
 }
 
 impl SessionConfig {
-    /// Sets the element with which the session begins; it begins with no other. Default: the pool's
-    /// policy chooses (RFC 5352 section 6.5.3). A failover may go to any element.
+    /// Sets the only element with which the session may begin. Default: the pool's policy chooses
+    /// (RFC 5352 section 6.5.3). A failover may go to any element.
     #[must_use]
     pub fn element(mut self, identifier: PoolElementId) -> Self {
         self.element = Some(identifier);
@@ -54,15 +54,17 @@ impl SessionConfig {
         self
     }
 
-    /// Sets the time without a message from the element after which its program has to answer a
-    /// heartbeat. If the application has sent a message since, 300 ms are enough. Default: 5 s. Not
-    /// from the RFCs: chosen to notice a program that hangs within seconds at little cost.
+    /// Sets the time without a message from the element after which the session sends a heartbeat,
+    /// which the element's program has to answer. If the application has sent a message since, the
+    /// session waits 300 ms at most. Default: 5 s. Not from the RFCs: chosen to notice a program
+    /// that hangs within seconds at little cost.
     ///
     /// An element that does not respond within 2 s, or twice the interval if that is less, is
     /// reported as unreachable, and the session fails over. While the application of an element is
     /// busy, the element responds every 250 ms; so choose less than 250 ms only for elements that
-    /// answer quickly. Elements of other implementations do not answer heartbeats; they are left to
-    /// the transport's own failure detection, which this sets as well.
+    /// answer quickly. Elements of other implementations do not answer heartbeats. For these, the
+    /// session relies on the transport's own failure detection, whose interval this method sets as
+    /// well.
     #[must_use]
     pub fn heartbeat(mut self, interval: Duration) -> Self {
         self.heartbeat = interval.max(Duration::from_millis(10));
@@ -93,7 +95,7 @@ impl SessionConfig {
 
     /// Sets whether the session fails over by itself when it loses its element. Default: yes.
     /// Otherwise it waits, after [`Event::FailoverStarted`](super::Event::FailoverStarted), until
-    /// it is told to fail over.
+    /// the application calls [`Session::fail_over`](super::Session::fail_over).
     #[must_use]
     pub fn automatic_failover(mut self, yes: bool) -> Self {
         self.automatic_failover = yes;

@@ -12,13 +12,13 @@ use crate::wire::{Ppid, UserMessage};
 pub enum Incoming {
     /// Data of the application.
     Data(UserMessage),
-    /// State to keep for the element that takes over.
+    /// The session's state, to be kept for the element that takes over.
     Cookie(Bytes),
     /// The state that the previous element stored.
     CookieEcho(Bytes),
     /// A business card: the elements that may take over.
     BusinessCard(BusinessCard),
-    /// A heartbeat, which is answered.
+    /// A heartbeat; [`classify`] returns the answer to send.
     Heartbeat,
     /// The answer to a heartbeat: the program at the other end responds.
     HeartbeatReply,
@@ -39,9 +39,9 @@ pub(super) fn heartbeat_message(reply: bool) -> Option<UserMessage> {
     encoded.ok().map(|payload| UserMessage::new(Ppid::ASAP, payload))
 }
 
-/// Separates control messages from data by the payload protocol identifier. Also returns the answer
-/// to send, if there is one: to a heartbeat, or the error report for a message that is not
-/// understood (RFC 5352 section 2.2.14).
+/// Separates control messages from data by the payload protocol identifier. Also returns the
+/// message to send back, if any: the answer to a heartbeat, or the error report for a message that
+/// is not understood (RFC 5352 section 2.2.14).
 #[must_use]
 pub fn classify(message: UserMessage) -> (Incoming, Option<UserMessage>) {
     if message.ppid != Ppid::ASAP {

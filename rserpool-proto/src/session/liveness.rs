@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::SessionConfig;
 
-/// Time without a message, after one was sent, until a heartbeat is sent. Not from the RFCs: with
-/// the timeout, it is less than 3 s.
+/// The time without a message from the element, after the application sent one, until the session
+/// sends a heartbeat. Not from the RFCs: together with the timeout, it is less than 3 s.
 const SOON: Duration = Duration::from_millis(300);
 
 /// The intervals of heartbeats.
@@ -17,7 +17,8 @@ const SOON: Duration = Duration::from_millis(300);
 pub(super) struct Times {
     /// The time without a message until a heartbeat is sent.
     idle: Duration,
-    /// The same while the application waits for an answer.
+    /// The time without a message until a heartbeat is sent, while the application waits for an
+    /// answer.
     expecting: Duration,
     /// The time that the element has to respond.
     timeout: Duration,
@@ -47,7 +48,7 @@ pub(super) struct Liveness {
 pub(super) enum Action {
     Nothing,
     SendHeartbeat,
-    /// The element does not respond.
+    /// Leave the element, because its program does not respond.
     FailOver,
 }
 
@@ -56,13 +57,15 @@ impl Liveness {
         Self { answers: false, last_heard: now, expecting_since: None, deadline: None }
     }
 
-    /// Records a message of the element; `answer` if it answers a heartbeat.
+    /// Records that a message from the element was received; `answer` is true if the message
+    /// answers a heartbeat.
     pub(super) fn hear(&mut self, now: Instant, answer: bool) {
         self.answers |= answer;
         self.last_heard = now;
         self.deadline = None;
-        // Only data show that the element has worked on what it was sent. But the program responds,
-        // so the next heartbeat is due only after an interval.
+        // The answer to a heartbeat does not show that the element has processed the application's
+        // message, so the session keeps waiting for data. But the program responds, so the next
+        // heartbeat is due only after an interval.
         self.expecting_since = if answer { self.expecting_since.map(|_| now) } else { None };
     }
 
@@ -85,8 +88,8 @@ impl Liveness {
         let Some(due) = self.next(times).filter(|due| *due <= now) else { return Action::Nothing };
         let late = now.duration_since(due);
         match self.deadline {
-            // This program itself was late, so the answer may be unread. The element has as long
-            // again.
+            // If this program itself was late, the element's answer may still be unread. The
+            // element then gets another heartbeat and the full timeout again.
             Some(_) if late < times.timeout => Action::FailOver,
             _ => {
                 self.deadline = Some(now + times.timeout);

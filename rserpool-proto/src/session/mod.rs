@@ -26,8 +26,9 @@ use liveness::{Action, Liveness, Times};
 /// The maximum number of elements of a business card that are remembered. Not from the RFCs.
 const MAX_PREFERRED: usize = 64;
 
-/// A session with a pool. It resolves the pool and connects to an element. When that fails, the
-/// session reports it and connects to the next one, to which it first sends the last cookie.
+/// A session with a pool. It resolves the pool and connects to an element. When the element fails,
+/// the session reports this to the registrar and connects to the next element, to which it first
+/// sends the last cookie.
 #[derive(Debug)]
 pub struct Session {
     config: SessionConfig,
@@ -69,7 +70,7 @@ enum State {
     Connecting {
         connection: ConnectionId,
         element: PoolElement,
-        /// The elements to try after it.
+        /// The elements to try if this one fails.
         rest: VecDeque<PoolElement>,
         /// True if the connection is established and the element's program has yet to send a
         /// message. This is checked because a kernel also accepts connections for a program that
@@ -80,8 +81,8 @@ enum State {
         connection: ConnectionId,
         element: PoolElementId,
         since: Instant,
-        /// True if the element has sent anything. Otherwise it may be one that accepts connections
-        /// and fails.
+        /// True if the element has sent a message other than the answer to a heartbeat. Until then,
+        /// it may be an element that accepts connections and then fails.
         proven: bool,
         liveness: Liveness,
     },
@@ -94,12 +95,12 @@ enum State {
 pub enum Output {
     /// Resolve the session's pool.
     Resolve(ResolveOptions),
-    /// Report that this element is not reachable.
+    /// Report to the registrar that this element is not reachable.
     Report(PoolElementId),
-    /// Connect to this address, and report the connection's events under this name. At most one
-    /// connection is open at a time.
+    /// Connect to the address `to`, and pass the connection's events to the session with the
+    /// identifier `connection`. At most one connection is open at a time.
     Connect {
-        /// The name of the connection.
+        /// The identifier that the session assigns to the connection.
         connection: ConnectionId,
         /// The destination.
         to: TransportAddress,
@@ -111,7 +112,7 @@ pub enum Output {
         /// The message.
         message: UserMessage,
     },
-    /// Close a connection, and report no more of its events.
+    /// Close a connection, and pass no more of its events to the session.
     Close {
         /// The connection.
         connection: ConnectionId,
@@ -134,15 +135,16 @@ pub enum Event {
     /// reached, or the connection was lost (RFC 5352 section 6.8). Contains what the transport
     /// still had of the message.
     NotDelivered(UserMessage),
-    /// The session lost its element. Messages that this did not answer may or may not have been
-    /// processed. If failovers are not automatic, the session waits for the application to ask for
-    /// one.
+    /// The session lost the element that served it. That element may or may not have processed
+    /// messages that it did not answer. If failovers are not automatic, the session waits for the
+    /// application to ask for one.
     FailoverStarted {
         /// The element that was lost.
         from: PoolElementId,
     },
     /// Another element serves the session. It has received the last cookie, if there is one, and
-    /// nothing else. What was sent before this event and not answered has to be sent again.
+    /// nothing else. The application has to send again what it sent before this event and the
+    /// earlier element did not answer.
     FailoverCompleted {
         /// The element that was lost.
         from: PoolElementId,
@@ -162,10 +164,12 @@ pub enum SessionError {
     /// The pool could not be resolved.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
-    /// No element of the pool accepted a connection for too long.
+    /// No element of the pool accepted a connection within the time set with
+    /// [`SessionConfig::give_up_after`].
     #[error("cannot connect: no element of the pool accepts a connection")]
     NoElement,
-    /// The chosen element is not in the pool, or does not accept a connection.
+    /// The element chosen with [`SessionConfig::element`] is not in the pool. If the element is in
+    /// the pool but accepts no connection, the session fails with [`SessionError::NoElement`].
     #[error("cannot reach element {0} of the pool")]
     NotReached(PoolElementId),
     /// The pool's elements are served over a transport protocol that is not used here.
@@ -228,7 +232,7 @@ impl Session {
         self.out.push_back(Output::Resolve(ResolveOptions { items, max_age: self.config.max_age }));
     }
 
-    /// Returns whether [`Self::send`] would send now.
+    /// Returns whether an element serves the session, so that [`Self::send`] sends a message.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         matches!(self.state, State::Connected { .. })
@@ -247,13 +251,13 @@ impl Session {
         }
     }
 
-    /// Returns the interval of the transport's heartbeats, or `None` for the transport's own.
+    /// Returns the interval of the transport's heartbeats, or `None` for the transport's default.
     #[must_use]
     pub fn heartbeat(&self) -> Option<Duration> {
         self.config.transport_heartbeat
     }
 
-    /// Returns the last cookie.
+    /// Returns the last cookie (session state) received from an element, if there is one.
     #[must_use]
     pub fn cookie(&self) -> Option<&Bytes> {
         self.cookie.as_ref()
@@ -286,15 +290,15 @@ impl Session {
         }
     }
 
-    /// Moves the timer forward to `next`, but not back: it is cheaper to be woken in vain now and
-    /// then than to set a timer for each message.
+    /// Sets the timer to `next` if that is earlier than its present time. A later time is ignored,
+    /// because an unneeded wake-up now and then is cheaper than setting a timer for each message.
     fn wake_by(&mut self, next: Option<Instant>) {
         self.timer = [self.timer, next].into_iter().flatten().min();
     }
 
-    /// Leaves the element that serves the session for another one, as if it had failed but without
-    /// a report; for example because it refuses the work. If failovers are not automatic, this
-    /// starts the one that the session waits for.
+    /// Leaves the element that serves the session for another one, for example because the element
+    /// refuses the work. Other than after a failure, the element is not reported as unreachable. If
+    /// failovers are not automatic, this starts the failover for which the session waits.
     pub fn fail_over(&mut self, now: Instant) {
         self.begin();
         if matches!(self.state, State::Suspended) {
@@ -311,16 +315,17 @@ impl Session {
         self.resolve();
     }
 
-    /// Returns whether the element that serves the session has refused it before. All others of the
-    /// pool have refused it then, too.
+    /// Returns whether the element that serves the session has refused the session before. In that
+    /// case, all other elements of the pool have refused it, too.
     #[must_use]
     pub fn has_refused(&self) -> bool {
         self.element().is_some_and(|element| self.refused.contains(&element))
     }
 
-    /// Leaves the element that serves the session, because it refuses the session. Elements that
-    /// refused it are tried after all others, and after a pause the second time, until one accepts
-    /// it (see [`Self::handle_acceptance`]).
+    /// Leaves the element that serves the session, because the element refuses the session. The
+    /// session tries elements that refused it after all others, and pauses when an element refuses
+    /// it for the second time. Refusals count until an element accepts the session (see
+    /// [`Self::handle_acceptance`]).
     pub fn handle_refusal(&mut self, now: Instant) {
         self.begin();
         let State::Connected { connection, element, since, .. } = self.state else { return };
@@ -335,7 +340,8 @@ impl Session {
         }
     }
 
-    /// Records that the element accepts the session: those that refused it count as others again.
+    /// Records that the element accepts the session. Elements that refused the session before are
+    /// no longer tried last.
     pub fn handle_acceptance(&mut self) {
         self.refused.clear();
     }
@@ -477,8 +483,8 @@ impl Session {
         }
     }
 
-    /// Records that the session is without an element from now on. If the last element accepted it
-    /// and failed at once, the earlier time remains.
+    /// Records that the session is without an element from now on. If the last element was
+    /// connected for less than the connect timeout, the earlier time remains.
     fn begin_failover(&mut self, now: Instant, connected_since: Instant) {
         if now >= connected_since + self.config.connect_timeout {
             self.without_since = Some(now);
@@ -543,7 +549,7 @@ impl Session {
         self.out.push_back(Output::Resolve(self.resolve_options()));
     }
 
-    /// Returns the options to ask a registrar and not the cache.
+    /// Returns options with which the pool is resolved by a registrar and not from the cache.
     fn resolve_options(&self) -> ResolveOptions {
         // The chosen element may be any of the pool, so all are requested.
         let all = self.config.element.filter(|_| self.last.is_none()).map(|_| u32::MAX);
@@ -574,7 +580,7 @@ impl Session {
             self.wake_by(next);
         }
         if matches!(incoming, Incoming::HeartbeatReply) {
-            // The element's program responds, which does not mean that it works.
+            // The element's program responds, which does not show that its service works.
             return;
         }
         match &mut self.state {
@@ -609,7 +615,7 @@ impl Session {
         }
     }
 
-    /// Logs the first unexpected message of an element. Later ones may repeat it.
+    /// Logs the first unexpected message of the session. Later ones may repeat it.
     fn report_misbehavior(&mut self, reason: &str) {
         if !std::mem::replace(&mut self.has_misbehaved, true) {
             tracing::warn!(reason, "unexpected message on the control channel");
@@ -664,9 +670,9 @@ impl Session {
     }
 }
 
-/// Returns the first message to an element whose program must answer it. Such elements are those
-/// over TCP with a control channel, which are of this implementation. Elements over SCTP may be of
-/// another one, which does not answer.
+/// Returns the heartbeat to send first to an element that must answer it; `None` for other
+/// elements. Elements over TCP with a control channel are of this implementation and must answer.
+/// Elements over SCTP may be of another implementation, which does not answer.
 fn greeting(element: &PoolElement) -> Option<UserMessage> {
     let address = element.user_transport.address()?;
     let ours = address.protocol == TransportProtocol::Tcp

@@ -20,7 +20,8 @@ use crate::testing::event::Event;
 /// The maximum number of connections of an adversary.
 const MAX_CONNECTIONS: usize = 12;
 
-/// The identifiers of an adversary's own elements, by which they are told from honest ones.
+/// The identifiers of an adversary's own elements, which distinguish them from those of honest
+/// hosts.
 const IDENTIFIERS: std::ops::Range<u32> = 0xad00_0000..0xad00_0028;
 
 /// Returns whether an element is one of an adversary's own.
@@ -83,7 +84,7 @@ impl Adversary {
         }
     }
 
-    /// Returns the number of its connections.
+    /// Returns the number of connections of the adversary.
     #[must_use]
     pub fn footprint(&self) -> Footprint {
         Footprint { connections: self.connections.len(), ..Footprint::default() }
@@ -149,7 +150,8 @@ impl Adversary {
         }
     }
 
-    /// Returns an element and its pool; in most cases the element exists.
+    /// Chooses an element to attack, and returns it with its pool. In most cases the element
+    /// exists.
     fn victim(&mut self) -> (PoolHandle, PoolElementId) {
         match self.elements.choose(&mut self.rng) {
             Some(element) if self.rng.random_bool(0.9) => element.clone(),
@@ -170,7 +172,7 @@ impl Adversary {
         }
     }
 
-    /// Returns an element of its own, or a forged version of another's element.
+    /// Returns an element of the adversary itself, or a forged version of another host's element.
     fn element(&mut self, own: bool) -> (PoolHandle, PoolElement) {
         let (pool_handle, identifier) = match own {
             true => {
@@ -182,9 +184,9 @@ impl Adversary {
             false => self.victim(),
         };
         let life = [-1, 0, 1, 90, i32::MAX, i32::MIN];
-        // Over ASAP, the first element to register gets a handle and an identifier, which cannot be
-        // prevented without permissions. So the adversary registers names that honest elements may
-        // want from a foreign address.
+        // A registrar gives a handle and an identifier to the first element that registers them
+        // over ASAP, which cannot be prevented without permissions. So the adversary registers
+        // names that honest elements may want only from a foreign address.
         let foreign = std::net::IpAddr::from([10, 1, 2, 3]);
         let mut somewhere = self.address.clone();
         match self.rng.random_range(0..5) {

@@ -16,8 +16,8 @@ pub fn handle() -> PoolHandle {
     "EchoPool".parse().expect("a pool handle")
 }
 
-/// Returns the service address of the elements, without IP addresses: they register those that they
-/// connect from.
+/// Returns the service address of the elements, which has no IP addresses: they register the
+/// addresses that they connect from.
 #[must_use]
 pub fn service() -> TransportAddress {
     TransportAddress { addresses: Default::default(), ..TransportAddress::tcp(([0; 4], 7).into()) }
@@ -54,7 +54,8 @@ pub fn new_user(registrars: &[NodeId]) -> User {
     User::new(hunt(registrars), UserConfig::default(), 5)
 }
 
-/// Resolves the pool at once, and returns the identifiers of the elements in order.
+/// Resolves the pool in no virtual time, and returns the identifiers of the elements in the order
+/// of the answer.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! Shares of three servers in the pool users' sessions, for all built-in policies, against RFC 5356
-//! and rsplib's extensions.
+//! Measures the shares of three servers in the sessions of pool users, for all built-in policies,
+//! and compares them with RFC 5356 and rsplib's extensions.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -29,7 +29,7 @@ const fn case(servers: [&'static str; 3], parts: [f64; 3]) -> Case {
     Case { servers, parts }
 }
 
-/// All built-in policies.
+/// One or more cases for each built-in policy.
 pub const CASES: [Case; 16] = [
     case(["RoundRobin", "RoundRobin", "RoundRobin"], [1.0, 1.0, 1.0]),
     case(["WeightedRoundRobin:1", "WeightedRoundRobin:2", "WeightedRoundRobin:3"], [1.0, 2.0, 3.0]),
@@ -38,7 +38,7 @@ pub const CASES: [Case; 16] = [
     case(["Priority:1", "Priority:9", "Priority:5"], [0.0, 1.0, 0.0]),
     // The servers with the lowest load are used in turn.
     case(["LeastUsed:10%", "LeastUsed:10%", "LeastUsed:50%"], [1.0, 1.0, 0.0]),
-    // No server registers again, so the loads grow together.
+    // No server renews its registration, so degradation makes the loads of all grow together.
     case(
         [
             "LeastUsedDegradation:0:1000",
@@ -47,7 +47,7 @@ pub const CASES: [Case; 16] = [
         ],
         [6.0, 3.0, 2.0],
     ),
-    // The sum of load and degradation counts.
+    // The server with the lowest sum of load and degradation is selected.
     case(
         ["PriorityLeastUsed:10%:25%", "PriorityLeastUsed:5%:30%", "PriorityLeastUsed:0:40%"],
         [1.0, 1.0, 0.0],
@@ -91,7 +91,7 @@ pub const CASES: [Case; 16] = [
         ],
         [2.0, 1.0, 4.0],
     ),
-    // The weight minus the penalty counts.
+    // The share of a server is its weight minus its delay penalty.
     case(
         [
             "WeightedRandomDPF:1000:5:100",
@@ -100,7 +100,7 @@ pub const CASES: [Case; 16] = [
         ],
         [1.0, 2.0, 3.0],
     ),
-    // The load plus the penalty counts.
+    // The server with the lowest sum of load and delay penalty is selected.
     case(
         ["LeastUsedDPF:1000:5:100", "LeastUsedDPF:1500:0:100", "LeastUsedDPF:0:20:100"],
         [1.0, 1.0, 0.0],
@@ -120,7 +120,7 @@ pub const CASES: [Case; 16] = [
 pub struct Audience {
     /// The number of users.
     pub users: u32,
-    /// True if each user uses one answer for all of its sessions.
+    /// True if each user takes the servers for all of its sessions from one cached answer.
     pub cached: bool,
 }
 

@@ -14,7 +14,7 @@ use crate::testing::role::Role;
 
 pub use crate::testing::event::Event;
 
-/// Number of a machine and its host in the network.
+/// Number of a machine in the network; its host has the same number.
 pub type NodeId = usize;
 
 #[derive(Debug)]
@@ -27,7 +27,7 @@ struct Node {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NodeState {
     Running,
-    /// The machine neither reads nor runs; its connections stay open.
+    /// The machine handles no messages and no timers; its connections stay open.
     Paused,
     Dead,
 }
@@ -48,7 +48,7 @@ pub struct World {
     start: Instant,
     nodes: Vec<Node>,
     links: Vec<(End, End)>,
-    /// Round-trip time to any other host, as reported to the machines.
+    /// Round-trip time to any other host that the network reports to the machines. `None`: unknown.
     pub round_trip: Option<Duration>,
     /// True if connections of the transport survive a change of addresses.
     pub follows_addresses: bool,
@@ -58,7 +58,7 @@ pub struct World {
     pub events: Vec<(Duration, NodeId, Event)>,
     /// Messages received on connections of the test.
     pub received: Vec<(ConnectionId, UserMessage)>,
-    /// The number of requests for a handle table.
+    /// The number of ENRP_HANDLE_TABLE_REQUEST messages that machines sent.
     pub requests: usize,
     /// Announcements of registrars, and their times.
     pub announced: Vec<(Duration, NodeId, UserMessage)>,
@@ -111,7 +111,7 @@ impl World {
         self.add(Role::User(Box::new(user)))
     }
 
-    /// Adds a registrar with this identifier, which is configured with these peers.
+    /// Adds a registrar with this identifier and the registrars `peers` as its configured peers.
     pub fn join(&mut self, identifier: u32, peers: &[NodeId]) -> NodeId {
         let host = self.hosts();
         let config = RegistrarConfig::default()
@@ -301,7 +301,7 @@ impl World {
     }
 
     fn addresses_between(&self, id: NodeId, other: NodeId) -> ConnectionEvent {
-        // The test is at the address of its connections.
+        // A node without a machine is the test, which is at the address of its connection.
         let address = |id: NodeId| match self.nodes.get(id) {
             Some(node) => node.address.clone(),
             None => address(99),
@@ -428,7 +428,7 @@ impl World {
         let end = self.now + duration;
         let mut steps = (self.now, 0_u32);
         loop {
-            // A machine that is busy without end at one point of time would block the test.
+            // A machine that handles timers at one point of time for ever would block the test.
             steps = if steps.0 == self.now { (self.now, steps.1 + 1) } else { (self.now, 0) };
             assert!(steps.1 < 100_000, "no end at {:?}", self.now - self.start);
             let mut delivered = 0;

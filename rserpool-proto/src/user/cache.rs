@@ -14,13 +14,14 @@ pub(super) struct Cache {
     entries: BTreeMap<PoolHandle, Entry>,
 }
 
-/// A registrar's answer. It is used unchanged at first, because the registrar has already selected
-/// and knows what other users received. When it is used again, the policy selects, starting where
-/// the answer left off.
+/// A registrar's answer in the cache. The first use returns it unchanged, because the registrar has
+/// already selected and knows what other users received. For later uses, the policy selects,
+/// starting where the answer left off.
 #[derive(Debug)]
 pub(super) struct Entry {
     resolved: Instant,
-    /// Indexed by member number; `None` if the element was found to be unreachable.
+    /// The elements of the answer, indexed by member number; `None` if the element was found to be
+    /// unreachable.
     elements: Vec<Option<PoolElement>>,
     used: bool,
     selector: Box<dyn Selector>,
@@ -31,8 +32,8 @@ impl Cache {
         Self { policies, capacity, entries: BTreeMap::new() }
     }
 
-    /// Creates the cache entry of a registrar's answer; `complete` if that has all elements of the
-    /// pool.
+    /// Creates the cache entry of a registrar's answer; `complete` is true if the answer has all
+    /// elements of the pool.
     pub(super) fn entry(
         &self,
         now: Instant,

@@ -29,9 +29,9 @@ impl Default for UserConfig {
 
 impl UserConfig {
     /// Sets the number of elements that a resolution asks for, unless its options specify one.
-    /// Default: 32. Not from the RFCs: leaves enough elements when one fails, and lets the user
-    /// know whether a shorter answer has all elements of the pool. The profile of the RFCs cannot
-    /// transmit the number.
+    /// Default: 32. Not from the RFCs: leaves enough elements when one fails, and shows that an
+    /// answer with fewer elements has all elements of the pool. With
+    /// [`Compatibility::Rfc`](crate::Compatibility::Rfc), requests cannot contain the number.
     #[must_use]
     pub fn items(mut self, items: u32) -> Self {
         self.items = items;

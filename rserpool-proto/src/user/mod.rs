@@ -27,9 +27,9 @@ pub use config::UserConfig;
 /// more. Not from the RFCs.
 const MAX_REPORTS: usize = 64;
 
-/// The time for which elements from an earlier registrar are kept although a new one does not know
-/// them. The new one may have just started, and the elements may not have reached it yet. Not from
-/// the RFCs.
+/// The time for which a pool user keeps elements from an earlier registrar although the new
+/// registrar does not know them. The new registrar may have just started, and the elements may not
+/// have reached it yet. Not from the RFCs.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The maximum number of elements of an answer, which is the default of registrars.
@@ -52,8 +52,8 @@ pub struct User {
     cache: Cache,
     subscriptions: Subscriptions,
     reports: VecDeque<EndpointUnreachable>,
-    /// The time at which the connection to the home registrar was established. Soon after it, the
-    /// registrar may not know all elements.
+    /// The time at which the connection to the home registrar was established. Soon after that
+    /// time, the registrar may not know all elements.
     home_since: Option<Instant>,
     hunt: Hunt,
     rng: RandomSource,
@@ -81,7 +81,7 @@ struct Query {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
-    /// T1-ENRPrequest.
+    /// T1-ENRPrequest: the registrar has not answered a query in time.
     Request(QueryId),
     /// Asks again for a subscribed pool.
     Subscription(SubscriptionId),
@@ -114,7 +114,7 @@ impl ResolveOptions {
     }
 }
 
-/// An event of a pool user, for its owner.
+/// An event that a pool user reports to its driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "drivers handle each")]
 pub enum Event {
@@ -129,7 +129,7 @@ pub enum Event {
     PoolChanged {
         /// The pool.
         handle: PoolHandle,
-        /// Its elements.
+        /// The elements of the pool.
         elements: Vec<PoolElement>,
     },
     /// The home registrar reported an error that belongs to no request.
@@ -144,14 +144,15 @@ pub enum Event {
     NoRegistrar,
 }
 
-/// Error of resolving a pool handle. The cached answer stays, unless the pool is unknown.
+/// Error of resolving a pool handle. The cache keeps its answer for the pool, unless the registrar
+/// knows no such pool.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResolveError {
     /// The registrar knows no such pool.
     #[error("there is no pool {0}")]
     UnknownPool(PoolHandle),
-    /// The registrar refused for another reason.
+    /// The registrar refused the resolution for a reason other than an unknown pool.
     #[error("the registrar refused the resolution: {0}")]
     Refused(OperationError),
     /// The pool handle is empty or too long: nothing was sent.
@@ -176,8 +177,8 @@ fn list(addresses: &[TransportAddress]) -> String {
 }
 
 impl User {
-    /// Creates a pool user that has no registrar yet and looks for one by `hunt`. `seed` determines
-    /// its random choices.
+    /// Creates a pool user that has no registrar yet and searches for one as `hunt` configures.
+    /// `seed` determines its random choices.
     #[must_use]
     pub fn new(hunt: HuntConfig, config: UserConfig, seed: u64) -> Self {
         let profile = hunt.profile();
@@ -203,7 +204,8 @@ impl User {
         self.config.request_timeout.unwrap_or_else(|| self.profile.request_timeout())
     }
 
-    /// Returns the numbers of items that the user holds besides its cache.
+    /// Returns the numbers of connections, timers, waiting requests and reports, and subscriptions
+    /// that the user holds.
     #[must_use]
     pub fn footprint(&self) -> Footprint {
         Footprint {
@@ -257,8 +259,8 @@ impl User {
         self.cache.purge(handle);
     }
 
-    /// Reports that an element could not be reached, and removes it from the cache (RFC 5352
-    /// section 3.5).
+    /// Reports to the registrar that an element could not be reached, and removes the element from
+    /// the cache (RFC 5352 section 3.5).
     pub fn report_unreachable(
         &mut self,
         now: Instant,
@@ -278,7 +280,8 @@ impl User {
         self.send_reports();
     }
 
-    /// Keeps the registrar for a request or a report, or looks for one if there is none.
+    /// Keeps the connection to the home registrar open for a request or a report, or searches for a
+    /// registrar if there is none.
     fn need_home(&mut self, now: Instant) {
         match self.home {
             Some(_) => self.timers.set(Timer::Idle, now + IDLE_TIMEOUT),
@@ -321,7 +324,7 @@ impl User {
         self.out.send(home, resolution);
     }
 
-    /// Finishes a query; `result` returns the answer to each of its requests.
+    /// Finishes a query: reports the answer that `result` returns to each of the query's requests.
     fn finish(
         &mut self,
         id: QueryId,
@@ -355,7 +358,7 @@ impl User {
                 let complete = asked.is_some_and(fewer);
                 let rng = &mut self.rng;
                 let mut answer = self.cache.entry(now, policy, elements, complete, rng);
-                // Each request gets its own turn in the policy.
+                // The policy selects anew for each request.
                 self.finish(id, |user| Ok(answer.select(&mut user.rng)));
                 self.cache.keep(handle, answer);
             }
@@ -462,7 +465,8 @@ impl Machine for User {
                 self.timers.set(Timer::Idle, now + IDLE_TIMEOUT);
                 self.subscriptions.forget_wait();
                 self.out.event(Event::RegistrarFound(peer));
-                // Reports first: the resolutions profit from them.
+                // Reports are sent before resolutions, so that the registrar's answers can take
+                // them into account.
                 self.send_reports();
                 let waiting: Vec<_> = self.queries.keys().copied().collect();
                 for id in waiting {

@@ -9,19 +9,20 @@ use crate::wire::asap::{HandleResolution, HandleResolutionResponse, Resolved};
 use crate::wire::parameter::ItemCount;
 use crate::wire::{ErrorCause, PoolElement, PoolElementId, PoolHandle};
 
-/// The time after which a registrar that does not report changes is asked again. Not from the RFCs.
+/// The time after which the user asks again a registrar that does not report changes of a
+/// subscribed pool. Not from the RFCs.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The time after which a registrar is asked again if there is no such pool, or if it has not
-/// answered. Not from the RFCs.
+/// The time after which the user asks again for a subscribed pool, if there is no such pool or if
+/// the registrar has not answered. Not from the RFCs.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The time after which a registrar that reports changes is asked again: it may have stopped
-/// working, which nothing else would show. Not from the RFCs.
+/// The time after which the user asks again a registrar that reports changes of a subscribed pool:
+/// the registrar may have stopped working, which nothing else would show. Not from the RFCs.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The subscriptions; `told` has those whose changes the home registrar reports at present. The
-/// others are polled.
+/// The subscriptions of a pool user. `told` has those whose changes the home registrar reports at
+/// present. The user polls the registrar for the others.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
     next: u64,
@@ -33,7 +34,7 @@ pub(super) struct Subscriptions {
     /// Those elements in `seen` that an earlier home registrar reported and the present one has
     /// not.
     unconfirmed: BTreeMap<SubscriptionId, BTreeSet<PoolElementId>>,
-    /// The time since which the home registrar has owed the answer to a subscription.
+    /// The time since which the user has waited for the home registrar's answer to a subscription.
     waiting_since: Option<Instant>,
 }
 
@@ -53,8 +54,8 @@ impl Subscriptions {
 
 impl User {
     /// Subscribes to a pool: [`Event::PoolChanged`] reports its current elements and every change.
-    /// The subscription continues at other home registrars, and while there is no such pool. A
-    /// registrar that does not offer subscriptions (rsplib's) is asked every 5 seconds instead.
+    /// The subscription continues at other home registrars, and while there is no such pool. The
+    /// user asks a registrar that does not offer subscriptions (rsplib's) every 5 seconds instead.
     ///
     /// # Errors
     ///
@@ -86,7 +87,8 @@ impl User {
         }
     }
 
-    /// Asks again, or leaves the home registrar if it has not answered for T1-ENRPrequest.
+    /// Asks again for a subscribed pool. Leaves the home registrar if it has not answered for
+    /// T1-ENRPrequest.
     pub(super) fn handle_subscription_timer(&mut self, now: Instant, id: SubscriptionId) {
         let timeout = self.request_timeout();
         let waiting_since = self.subscriptions.waiting_since;
@@ -126,8 +128,8 @@ impl User {
         }
     }
 
-    /// Handles an answer if it belongs to a subscription. Returns whether no resolution waits for
-    /// it.
+    /// Handles a registrar's answer if it belongs to a subscription. Returns true if no resolution
+    /// waits for the answer.
     pub(super) fn take_update(&mut self, now: Instant, answer: &HandleResolutionResponse) -> bool {
         let handle = &answer.pool_handle;
         let Some(id) = self.subscriptions.by_handle.get(handle).copied() else {
@@ -149,7 +151,7 @@ impl User {
                 }
                 true
             }
-            // This answers a pending resolution, and need not have all elements.
+            // The message answers a pending resolution, and need not have all elements of the pool.
             Resolved::Pool { .. } if self.by_handle.contains_key(handle) => false,
             Resolved::Pool { elements, .. } => {
                 if !self.subscriptions.told.contains(&id) {
@@ -161,7 +163,8 @@ impl User {
                 true
             }
             Resolved::Error(error) => {
-                // A registrar does not report a pool that does not exist, nor that it exists again.
+                // A registrar reports no changes of a pool that does not exist, not even that it
+                // exists again.
                 self.subscriptions.told.remove(&id);
                 self.timers.set(Timer::Subscription(id), now + RETRY_INTERVAL);
                 if error.causes.contains(&ErrorCause::UnknownPoolHandle)
@@ -176,8 +179,8 @@ impl User {
         }
     }
 
-    /// Returns elements that the owner knows and a registrar that may have just started does not
-    /// know yet.
+    /// Returns the elements that were last reported for the subscription, but that the home
+    /// registrar, which may have just started, does not know yet.
     fn not_yet_known(
         &mut self,
         now: Instant,

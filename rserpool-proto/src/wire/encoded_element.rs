@@ -27,7 +27,7 @@ pub struct EncodedElement(SmallVec<[u8; 64]>);
     EncodedElement::MAX_SIZE
 )]
 pub struct ElementTooLarge {
-    /// The size of the element's parameter and of its pool handle's, in bytes.
+    /// The total size of the encoded parameters of the element and of its pool handle, in bytes.
     pub size: usize,
 }
 
@@ -39,15 +39,15 @@ const USER_TRANSPORT: usize = 16;
 impl EncodedElement {
     /// The size limit of an element together with its pool handle, in bytes of their parameters.
     ///
-    /// 4096 is not from the RFCs. It leaves room for twice 64 IPv6 addresses and for long policies,
-    /// keeps answers small, and lets a few elements always fit into one answer.
+    /// 4096 is not from the RFCs. It leaves room for two transports of 64 IPv6 addresses each and
+    /// for long policies, keeps answers small, and lets a few elements always fit into one answer.
     pub const MAX_SIZE: usize = 4096;
 
     /// Encodes `element` of the pool `handle`.
     ///
     /// # Errors
     ///
-    /// Returns an error if the two need more than [`Self::MAX_SIZE`] bytes.
+    /// Returns an error if the element and the handle need more than [`Self::MAX_SIZE`] bytes.
     pub fn new(handle: &PoolHandle, element: &PoolElement) -> Result<Self, ElementTooLarge> {
         let mut encoded = Self(SmallVec::new());
         encoded.assign(handle, element, &mut Vec::with_capacity(128))?;
@@ -59,8 +59,8 @@ impl EncodedElement {
     ///
     /// # Errors
     ///
-    /// Returns an error if the two need more than [`Self::MAX_SIZE`] bytes. This element is then
-    /// unchanged.
+    /// Returns an error if the element and the handle need more than [`Self::MAX_SIZE`] bytes. The
+    /// stored element is then unchanged.
     pub(crate) fn assign(
         &mut self,
         handle: &PoolHandle,
@@ -124,9 +124,9 @@ impl EncodedElement {
         &self.0[policy_range(&self.0)]
     }
 
-    /// Returns the length and the value, without padding, of the parameter that pool users receive.
-    /// It leaves out the address of the element's ASAP endpoint, which comes last and is of no use
-    /// to them.
+    /// Returns the length and the unpadded value of the element's parameter as pool users receive
+    /// it. It leaves out the address of the element's ASAP endpoint, which comes last and is of no
+    /// use to pool users.
     pub(super) fn for_users(&self) -> (u16, &[u8]) {
         const { assert!(Self::MAX_SIZE <= u16::MAX as usize) };
         let end = policy_range(&self.0).end;

@@ -24,8 +24,8 @@ impl DecodeError {
         Self(Box::new(Fault { kind, offset, parameter: None }))
     }
 
-    /// Records the parameter that contains the error, and its range. The first call, which comes
-    /// from the innermost parameter, wins.
+    /// Records the parameter that contains the error, and its byte range. The first call, which
+    /// comes from the innermost parameter, takes precedence over later calls.
     pub(super) fn within(mut self, parameter: ParameterType, range: Range<usize>) -> Self {
         self.0.parameter.get_or_insert((parameter, range));
         self
@@ -50,9 +50,9 @@ impl DecodeError {
         self.0.parameter.as_ref().map(|(parameter, _)| *parameter)
     }
 
-    /// Returns the error cause (RFC 5354 section 3.12) to answer with. `message` is the input of
-    /// the failed decoding. The cause quotes the parameter with the wrong value if the error is in
-    /// one; otherwise it is an unspecified error.
+    /// Returns the error cause (RFC 5354 section 3.12) to send back. `message` is the input of the
+    /// failed decoding. If the error is in a parameter, the cause quotes that parameter as having a
+    /// wrong value; otherwise it is an unspecified error.
     #[must_use]
     pub fn cause(&self, message: &Bytes) -> ErrorCause {
         match &self.0.parameter {

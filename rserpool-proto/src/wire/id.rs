@@ -52,7 +52,7 @@ impl PoolHandle {
     ///
     /// # Errors
     ///
-    /// Returns an error if it is empty or longer than [`Self::MAX_LENGTH`].
+    /// Returns an error if `bytes` is empty or longer than [`Self::MAX_LENGTH`].
     pub fn new(bytes: impl AsRef<[u8]>) -> Result<Self, InvalidPoolHandle> {
         let bytes = bytes.as_ref();
         match bytes.len() {
@@ -62,7 +62,7 @@ impl PoolHandle {
         }
     }
 
-    /// Returns an empty handle, which is not valid, as a placeholder.
+    /// Returns an empty handle, which is not valid, as a placeholder that decoding overwrites.
     #[inline]
     pub(super) fn nameless() -> Self {
         Self(SmallVec::new())
@@ -118,7 +118,8 @@ macro_rules! pool_handle_from {
 
 pool_handle_from!(&str, String, &String, &[u8], Vec<u8>);
 
-/// Lets functions take what is a pool handle beside what may be one.
+/// Lets functions that accept any type convertible into a [`PoolHandle`] also accept a
+/// [`PoolHandle`] itself, whose conversion cannot fail.
 impl From<Infallible> for InvalidPoolHandle {
     fn from(never: Infallible) -> Self {
         match never {}

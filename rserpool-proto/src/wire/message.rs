@@ -73,9 +73,9 @@ pub(crate) struct Extras {
 /// A parameter of unknown type, and its place in the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unrecognized {
-    /// The number of known parameters that began before it, nested ones included.
+    /// The number of known parameters, nested ones included, that began before this parameter.
     pub(super) ordinal: u32,
-    /// The number of parameters that enclose it.
+    /// The number of parameters that enclose this parameter.
     pub(super) depth: u8,
     pub(super) bytes: Bytes,
 }
@@ -104,7 +104,7 @@ impl Extras {
 /// (RFC 5354 section 3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disposition {
-    /// True if the message is to be processed.
+    /// True if the receiver shall process the message.
     pub process: bool,
     /// The error causes to send back; empty for nearly every message.
     pub report: Vec<ErrorCause>,
@@ -165,7 +165,8 @@ impl<B: Body> Message<B> {
     }
 
     /// Sets whether the length in the header includes the padding of the last parameter. Default
-    /// for messages made here: it does, as in rsplib. RFC 5354 section 4 leaves it out.
+    /// for messages that this crate creates: included, as in rsplib. RFC 5354 section 4 leaves the
+    /// padding out.
     #[must_use]
     pub fn counting_padding(mut self, counts: bool) -> Self {
         self.extras.length_without_padding = !counts;
@@ -204,7 +205,7 @@ impl<B: Body> Message<B> {
 struct Header {
     message_type: u8,
     flags: u8,
-    /// End of the message without padding. Bytes after it are at most padding.
+    /// The end of the message without its padding. Only padding may follow.
     end: usize,
 }
 
@@ -247,14 +248,14 @@ pub(super) trait Format: Placeholder {
     const NAME: &'static str;
     /// The flags that the type defines.
     const FLAGS: u8 = 0;
-    /// The order of the parameters, if other orders are accepted as well.
+    /// The usual order of the parameters; `None` if no other order is accepted.
     const LAYOUT: Option<Layout> = None;
 
     fn flags(&self) -> u8 {
         0
     }
 
-    /// Decodes the body into `self`, which is a placeholder.
+    /// Decodes a message's body into `self`, which is a placeholder before.
     fn decode(&mut self, flags: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError>;
 
     fn encode(&self, writer: &mut Writer<'_>);

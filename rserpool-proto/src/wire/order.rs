@@ -1,15 +1,15 @@
 //! Reordering of messages whose parameters are not in the order of the RFCs, or that contain known
 //! parameters without a meaning there.
 //!
-//! Only messages that cannot be decoded directly are reordered. RFC 5354 section 3 has no rule for
-//! the order of parameters. So every unambiguous order is accepted, and the order of the RFCs is
-//! sent.
+//! This crate reorders only messages that it cannot decode directly. RFC 5354 section 3 has no rule
+//! for the order of parameters. So this crate accepts every unambiguous order, and sends the order
+//! of the RFCs.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{DecodeErrorKind, Parameter, ParameterType, UserTransport, padded};
 
-/// The layout of a message type.
+/// The layout of a message type: fields of fixed size, followed by parameters in their usual order.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
     /// The number of bytes of the fields before the parameters.
@@ -21,13 +21,13 @@ pub(super) struct Layout {
 /// The number of bytes of a pool element's fields: identifier, home registrar and lifetime.
 const ELEMENT_FIELDS: usize = 12;
 
-/// A received parameter, with the unknown ones that follow it.
+/// A known parameter of a received message, together with the unknown parameters that follow it.
 struct Piece<'a> {
     rank: usize,
     bytes: &'a [u8],
 }
 
-/// Returns whether reordering may remove the error.
+/// Returns whether reordering the message's parameters may remove the decoding error.
 pub(super) fn may_help(fault: &DecodeErrorKind) -> bool {
     matches!(fault, DecodeErrorKind::Unexpected(_) | DecodeErrorKind::Missing(_))
 }
@@ -76,8 +76,8 @@ fn put_element(ordered: &mut BytesMut, bytes: &[u8]) -> Option<()> {
     Some(())
 }
 
-/// Returns the parameters that have a rank, sorted by rank. The second argument of `rank` is the
-/// number of preceding parameters of rank 0.
+/// Returns the parameters to which `rank` assigns a rank (a place in the usual order), sorted by
+/// rank. The second argument of `rank` is the number of preceding parameters of rank 0.
 fn pieces(
     bytes: &[u8],
     rank: impl Fn(ParameterType, usize) -> Option<usize>,

@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::{PoolElementId, PoolHandle, RegistrarId, RegistrationLife};
 
-/// A value to be overwritten, which need not be valid. Decoding writes values to their final place,
-/// because messages are large and returning them through several levels takes longer than decoding
-/// them.
+/// A type that has a placeholder value, which need not be valid and is overwritten by decoding.
+/// Decoding writes values to their final place, because messages are large and returning them
+/// through several levels takes longer than decoding them.
 pub(crate) trait Placeholder {
     fn placeholder() -> Self;
 }

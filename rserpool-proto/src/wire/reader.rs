@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::message::Unrecognized;
 use super::{DecodeError, DecodeErrorKind, Parameter, ParameterType, padded};
 
-/// A cursor over a message. It descends into parameters and returns from them, and sets aside those
-/// of unknown type.
+/// A cursor over a message's bytes. It enters and leaves nested parameters, and collects the
+/// parameters of unknown type separately.
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
     message: &'a Bytes,
@@ -31,8 +31,8 @@ struct Tlv {
 }
 
 impl<'a> Reader<'a> {
-    /// Creates a reader of the bytes `range` of `message`, which must be inside it. Parameters of
-    /// unknown type are appended to `unrecognized`.
+    /// Creates a reader of the bytes `range` of `message`; `range` must be inside `message`. The
+    /// reader appends parameters of unknown type to `unrecognized`.
     #[inline]
     pub(super) fn new(
         message: &'a Bytes,
@@ -116,7 +116,7 @@ impl<'a> Reader<'a> {
         Ok(Some(Tlv { number, start, end }))
     }
 
-    /// Advances past the triple. The padding of the last one may be missing.
+    /// Advances past a type-length-value triple. The padding of the last triple may be missing.
     #[inline(always)]
     fn skip(&mut self, tlv: Tlv) {
         self.position = (tlv.start + padded(tlv.end - tlv.start)).min(self.end);
@@ -131,7 +131,8 @@ impl<'a> Reader<'a> {
         }))
     }
 
-    /// Returns the next known parameter without consuming it. Unknown ones before it are set aside.
+    /// Returns the next known parameter without consuming it. Collects the unknown parameters
+    /// before it in `unrecognized`.
     #[inline(always)]
     fn peek(&mut self) -> Result<Option<(ParameterType, Tlv)>, DecodeError> {
         while let Some(tlv) = self.peek_tlv()? {
@@ -229,8 +230,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Returns the error of a parameter: `error` or, if there is none, that bytes are left over
-    /// after its value.
+    /// Returns the error of decoding a parameter: `error` or, if that is `None`, an error about the
+    /// bytes left over after the parameter's value.
     #[cold]
     fn fault(&self, parameter: ParameterType, tlv: Tlv, error: Option<DecodeError>) -> DecodeError {
         error

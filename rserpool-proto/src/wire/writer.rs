@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::message::{Extras, Unrecognized};
 use super::{EncodeError, EncodedElement, Parameter, ParameterType, padded};
 
-/// The maximum length of a message whose length counts its padding.
+/// The maximum size of a message, in bytes, if its length field includes the padding.
 const MAX_MESSAGE_SIZE: usize = 65_532;
 
 /// The maximum length of a parameter that an error cause quotes, so that the error fits into its
@@ -24,12 +24,12 @@ pub(crate) fn quote<P: Parameter>(parameter: &P) -> Bytes {
     }
 }
 
-/// Writes a message. A length that does not fit its field is remembered and reported by
-/// [`finish`](Self::finish).
+/// A writer of messages. If a length does not fit its field, [`finish`](Self::finish) returns an
+/// error.
 #[derive(Debug)]
 pub(crate) struct Writer<'e> {
-    /// The message without padding after the last parameter. The next write adds it, so that the
-    /// last parameter inside another one has none (RFC 5354 section 2).
+    /// The bytes written so far, without padding after the last parameter. The next write adds that
+    /// padding, so that the last parameter inside another one has none (RFC 5354 section 2).
     bytes: Vec<u8>,
     too_long: Option<usize>,
     extras: &'e [Unrecognized],
@@ -86,7 +86,8 @@ impl<'e> Writer<'e> {
         self.set_length(start);
     }
 
-    /// Sets the length of the triple or message that begins at `start` and ends here.
+    /// Sets the length of the triple or message that begins at `start` and ends with the last byte
+    /// written.
     #[inline(always)]
     fn set_length(&mut self, start: usize) {
         let length = self.bytes.len() - start;
@@ -105,7 +106,8 @@ impl<'e> Writer<'e> {
         }
     }
 
-    /// Writes a parameter with the unknown ones before it and inside it.
+    /// Writes a parameter, together with the unknown parameters that the received message had
+    /// before it and inside it.
     #[cold]
     fn parameter_among_unrecognized<P: Parameter>(&mut self, parameter: &P) {
         self.unrecognized();

@@ -1,4 +1,4 @@
-//! Tests of cancel safety: futures are dropped after each number of polls.
+//! Tests cancel safety: each future is dropped after one poll, after two, and so on.
 
 use std::future::Future;
 use std::task::Poll;
@@ -157,7 +157,7 @@ pub async fn messages_without_a_session_are_not_sent_by_futures_that_are_dropped
         let sent = impatiently!(&network, messenger.send_to_last(message()));
         assert_eq!(sent.expect("it is there"), to);
         impatiently!(&network, messenger.send_to(to, message())).expect("it is there");
-        // With one element, no other can have received the message before.
+        // There is only one element, so no earlier attempt can have sent the message to another.
         let sent = impatiently!(&network, messenger.send_to_all(message()));
         assert_eq!(sent.expect("it is there"), SentToAll { reached: vec![to], missed: Vec::new() });
         for number in 1..=4_u64 {
@@ -202,7 +202,7 @@ pub async fn requests_and_reports_may_be_dropped_wherever_they_wait(network: Net
         };
         assert_eq!(replay::count(&reply), number);
     }
-    // A request that was taken is done although its future is dropped.
+    // A request that the session has accepted is done although its future is dropped.
     let mut request = Box::pin(session.request(b"next".as_slice()));
     assert!(futures::poll!(request.as_mut()).is_pending());
     drop(request);
@@ -288,7 +288,7 @@ pub async fn an_end_that_is_given_up_is_an_end(network: Network) {
         gone().await;
 
         give_up(&network, polls, registrar.shutdown()).await;
-        // Its port is free again.
+        // The port of the stopped registrar is free again.
         let again = || {
             Registrar::start(&network, [&at], RegistrarConfig::default().identifier(RegistrarId(2)))
         };

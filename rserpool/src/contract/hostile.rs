@@ -34,8 +34,8 @@ async fn ask(connection: &mut dyn Connection, request: impl Into<Message>) -> Bo
     Message::decode(&answer.payload).expect("it is ASAP").body
 }
 
-/// Checks that messages that are known to crash other implementations of registrars are answered or
-/// dropped by this one, and that it serves requests afterwards.
+/// Checks that messages known to crash other registrar implementations are answered or dropped by
+/// this project's registrar, and that it serves requests afterwards.
 pub async fn what_ends_other_registrars_is_answered(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let address = registrar.local_address().clone();
@@ -47,14 +47,15 @@ pub async fn what_ends_other_registrars_is_answered(network: Network) {
     };
     let (mut connection, local) = dial(&network, &address).await;
 
-    // A pool handle of 33 bytes.
+    // Send a pool handle of 33 bytes.
     let long: PoolHandle = "x".repeat(33).parse().expect("a handle");
     let answer = ask(&mut *connection, HandleResolution::new(long)).await;
     assert!(matches!(answer, Body::HandleResolutionResponse(response)
         if matches!(response.result, Resolved::Error(_))));
     still_serving().await;
 
-    // A pool whose elements all have weight zero. Selecting one is better than selecting none.
+    // Resolve a pool whose elements all have weight zero. Selecting one of them is better than
+    // selecting none.
     let weightless: PoolHandle = "Weightless".parse().expect("a handle");
     let user_transport =
         TransportAddress { port: 7, usage: TransportUse::DATA_ONLY, ..local.clone() };
@@ -76,7 +77,8 @@ pub async fn what_ends_other_registrars_is_answered(network: Network) {
     assert!(matches!(response.result, Resolved::Pool { elements, .. } if elements.len() == 1));
     still_serving().await;
 
-    // A message whose length field exceeds its size. Over TCP the registrar waits for the rest.
+    // Send a message whose length field exceeds its size. Over TCP the registrar waits for the
+    // rest.
     let truncated = UserMessage::new(Ppid::ASAP, b"\x05\0\0\x10\0\x09\0\x0cEcho".as_slice());
     let (mut other, _) = dial(&network, &address).await;
     send(&mut *other, truncated.clone()).await;
@@ -88,8 +90,8 @@ pub async fn what_ends_other_registrars_is_answered(network: Network) {
     still_serving().await;
     drop(other);
 
-    // Payload protocol identifiers of other protocols: such messages are not ASAP, whatever they
-    // contain.
+    // Send messages with payload protocol identifiers of other protocols. The registrar must not
+    // take them for ASAP, whatever they contain.
     if network.protocol() == TransportProtocol::Sctp {
         let payload = Message::from(HandleResolution::new("Nobody".parse().expect("a handle")))
             .encode()
@@ -97,7 +99,7 @@ pub async fn what_ends_other_registrars_is_answered(network: Network) {
         for ppid in [Ppid::NONE, Ppid::ENRP, Ppid(99)] {
             send(&mut *connection, UserMessage::new(ppid, payload.clone())).await;
         }
-        // The first answer is the one to ASAP.
+        // The registrar answers only the ASAP message, so the first answer is the answer to that.
         let request = HandleResolution::new("Somebody".parse().expect("a handle"));
         let answer = ask(&mut *connection, request).await;
         let Body::HandleResolutionResponse(response) = answer else { panic!("{answer:?}") };
@@ -105,7 +107,7 @@ pub async fn what_ends_other_registrars_is_answered(network: Network) {
     }
     still_serving().await;
 
-    // The connection closes in the middle of a message.
+    // Close a connection in the middle of a message.
     let (mut other, _) = dial(&network, &address).await;
     let mut payload = b"\x05\0\xff\xfc\0\x09\xff\xf8".to_vec();
     payload.resize(60_000, b'x');

@@ -32,7 +32,7 @@ async fn multi_homed(
     let mut server = network.listen(Purpose::Session, &any).expect("a free port");
     let mut client = network.listen(Purpose::Session, &any).expect("a free port");
     let mut ours = client.connect(server.local().expect("it listens"));
-    // The dialling endpoint has to be polled, too.
+    // Poll the dialling endpoint, too: it establishes the association.
     let accepted = select(
         Box::pin(std::future::poll_fn(|cx| client.poll_accept(cx))),
         Box::pin(event(&mut *ours)),
@@ -131,14 +131,15 @@ pub async fn addresses_come_and_go_while_the_connection_lives(network: Network) 
     assert_eq!(message(&mut *theirs).await.payload, "still there");
     send(&mut *theirs, UserMessage::new(Ppid(1), b"so am I".as_slice())).await;
     assert_eq!(message(&mut *ours).await.payload, "so am I");
-    // Addresses that the host does not have cannot be added, and the last one cannot be removed.
+    // An address that the host does not have cannot be added, and the last address cannot be
+    // removed.
     assert!(paths(&mut *ours).add_local(Ipv4Addr::new(192, 0, 2, 1).into()).is_err());
     paths(&mut *ours).remove_local(TWO).expect("there is another");
     told(&mut *theirs, &[THREE]).await;
     assert!(paths(&mut *ours).remove_local(THREE).is_err());
 }
 
-/// Waits until the peer has these addresses.
+/// Waits until the peer has received these addresses.
 async fn told(connection: &mut dyn Connection, expected: &[IpAddr]) {
     loop {
         match event(connection).await {
@@ -167,7 +168,7 @@ pub async fn streams_and_order_are_kept_or_left(network: Network) {
 /// (RFC 3758).
 pub async fn what_is_too_old_is_given_up_and_told(network: Network) {
     let (_server, mut ours, mut theirs) = connect(&network, Purpose::Session).await;
-    // More than the peer's receive buffer holds, less than the kernel's send buffer does.
+    // Send more than the peer's receive buffer holds, but less than the kernel's send buffer does.
     let sent = 8;
     for _ in 0..sent {
         ours.send(UserMessage::new(Ppid(1), vec![7; 32 * 1024])).expect("there is room");
@@ -188,7 +189,7 @@ pub async fn what_is_too_old_is_given_up_and_told(network: Network) {
         }
     };
     assert_eq!((given_up.ppid, &given_up.payload[..]), (mortal.ppid, &b"news"[..]));
-    // Messages without a lifetime all arrive, even if the other was given up.
+    // The messages without a lifetime all arrive, even if the one with a lifetime was dropped.
     while received.len() < sent {
         let next = select(Box::pin(message(&mut *theirs)), Box::pin(event(&mut *ours)));
         if let Either::Left((message, _)) = next.await {
@@ -235,7 +236,7 @@ pub async fn sessions_tell_what_was_not_delivered(network: Network) {
         }
     };
     assert_eq!((given_up.ppid, &given_up.payload[..]), (Ppid(2), &b"news"[..]));
-    // The other direction.
+    // Test the other direction.
     for _ in 0..6 {
         theirs.send_message(bulk()).await.expect("there is room");
     }
@@ -245,7 +246,7 @@ pub async fn sessions_tell_what_was_not_delivered(network: Network) {
         let next = select(Box::pin(theirs.recv()), Box::pin(ours.recv()));
         match next.await {
             Either::Left((Ok(ElementEvent::NotDelivered(message)), _)) => break message,
-            // What is left of the bulk.
+            // Skip the messages that were sent before.
             Either::Left((Ok(ElementEvent::Message(_)), _)) => {}
             Either::Left((other, _)) => panic!("{other:?}"),
             Either::Right((message, _)) => drop(message.expect("it lives")),

@@ -20,7 +20,7 @@ use crate::{
     RequestSession, Service, ServiceConfig, SessionConfig, SubmitError,
 };
 
-/// Replies, after a delay, with the number of requests so far.
+/// Test service that replies, after a delay, with the number of requests so far.
 struct Counter {
     count: u64,
     network: Network,
@@ -51,7 +51,7 @@ pub(super) struct Running {
     identifier: PoolElementId,
     epoch: AbortHandle,
     stop: Option<oneshot::Sender<()>>,
-    /// True if all sessions had closed when the server stopped.
+    /// Receives true if all sessions had closed when the server stopped.
     stopped: oneshot::Receiver<bool>,
 }
 
@@ -124,8 +124,8 @@ pub async fn requests_are_answered_once_whoever_dies(network: Network) {
     session.close().await;
 }
 
-/// Checks that a request whose future is dropped is done, and that the next request receives its
-/// own reply.
+/// Checks that a request is still executed after its future was dropped, and that the next request
+/// receives its own reply.
 pub async fn a_request_that_is_given_up_does_not_confuse_the_next(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let (at, ring) = (registrar.local_address(), KeyRing::generate());
@@ -153,7 +153,7 @@ pub async fn a_request_that_is_given_up_does_not_confuse_the_next(network: Netwo
     }
 }
 
-/// Checks that a server which stops completes the request in hand, and that its sessions continue
+/// Checks that a server which stops completes its current requests, and that its sessions continue
 /// on other servers.
 pub async fn a_server_that_stops_hands_its_sessions_over(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
@@ -222,7 +222,7 @@ pub async fn a_foreign_checkpoint_is_refused(network: Network) {
     }
 }
 
-/// Checks that sessions pass over a server with other keys, and that no request is lost or counted
+/// Checks that sessions skip a server with other keys, and that no request is lost or counted
 /// twice.
 pub async fn a_server_with_other_keys_is_passed_over(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
@@ -259,7 +259,7 @@ pub async fn a_server_with_other_keys_is_passed_over(network: Network) {
                 }
             }
         }
-        // The next round begins with another death.
+        // Crash another server, so that the session has to move in the next round.
         let index = servers.iter().position(|server| server.identifier != stranger);
         killed = servers.swap_remove(index.expect("two are left"));
         servers.push(start_counter(&network, at, &ring, 0).await);
@@ -268,7 +268,7 @@ pub async fn a_server_with_other_keys_is_passed_over(network: Network) {
     assert!(met > 0, "no session met the server with other keys");
 }
 
-/// Checks that a request that is too long is refused by itself, and the session continues.
+/// Checks that a request that is too long is refused, and that the session continues.
 pub async fn a_request_that_is_too_long_is_refused_alone(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let (at, ring) = (registrar.local_address(), KeyRing::generate());
@@ -277,7 +277,7 @@ pub async fn a_request_that_is_too_long_is_refused_alone(network: Network) {
     let mut session = open(&user, RequestConfig::default()).await;
     assert_eq!(count(&session.request(Bytes::new()).await.expect("it lives")), 1);
     let Err(SubmitError::TooLong { request, limit }) = session.submit(vec![0; 64 << 20]) else {
-        // The memory transport has no limit.
+        // The memory transport has no maximum message size, so there is nothing to test.
         return;
     };
     assert_eq!(request.len(), 64 << 20);
@@ -288,8 +288,8 @@ pub async fn a_request_that_is_too_long_is_refused_alone(network: Network) {
     session.close().await;
 }
 
-/// Checks that a session leaves a server that hangs while its kernel works, and that one that is
-/// only busy is not left.
+/// Checks that a session leaves a server whose program hangs while its kernel still answers, and
+/// stays with a server that is only busy.
 pub async fn a_server_that_hangs_is_left_and_one_that_is_busy_is_not(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let (at, ring) = (registrar.local_address(), KeyRing::generate());
@@ -313,7 +313,7 @@ pub async fn a_server_that_hangs_is_left_and_one_that_is_busy_is_not(network: Ne
     assert_eq!(session.element(), Some(identifier));
     session.submit(Bytes::new()).expect("room");
     let since = network.now();
-    // Its handler takes longer than the heartbeat's timeout.
+    // The handler of this server takes longer than the heartbeat's timeout.
     let busy = start_counter(&network, at, &ring, 1500).await;
     loop {
         match session.event().await.expect("somebody serves") {

@@ -16,7 +16,7 @@ pub async fn timers_fire_in_time_and_can_be_reset(network: Network) {
     let mut timer = runtime.timer(start + ms(20));
     timer.as_mut().await;
     assert!(runtime.now() >= start + ms(20));
-    // The timer has fired; polled again, it is ready at once.
+    // The timer has fired, so it is ready at once when it is polled again.
     timer.as_mut().await;
 
     let start = runtime.now();
@@ -28,7 +28,7 @@ pub async fn timers_fire_in_time_and_can_be_reset(network: Network) {
     let mut late = runtime.timer(start + Duration::from_secs(3600));
     late.as_mut().reset(start + ms(10));
     late.as_mut().await;
-    // A deadline in the past.
+    // Set a deadline in the past.
     late.as_mut().reset(start);
     late.as_mut().await;
 }

@@ -61,7 +61,7 @@ pub(super) async fn start_counter_of(
                 leave = stopped => break leave.unwrap_or(false),
             }
         };
-        // Unless it leaves the pool, everything is dropped as in a crash.
+        // Unless the element is to leave the pool, it and its sessions are dropped, as in a crash.
         if leave {
             let _ = left.send(element.leave().await);
         }
@@ -137,8 +137,8 @@ pub async fn a_session_reaches_an_element(network: Network) {
     drop(counter.stop);
 }
 
-/// Checks that the count continues when the element crashes in the middle of a session, again and
-/// again.
+/// Checks that the session's count continues although its element crashes in the middle of the
+/// session, again and again.
 pub async fn a_session_outlives_its_element(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let user = new_user(&network, registrar.local_address());
@@ -198,7 +198,8 @@ pub async fn a_session_goes_over_the_transport_of_its_pool(network: Network) {
         while let transport::Event::Message(_) = event(&mut *connection).await {}
     }));
 
-    // Registrars are asked over the network's own transport only.
+    // Nothing listens at the registrar's address over the other transport: users ask registrars
+    // over the network's own transport only.
     let there = TransportAddress { protocol: elsewhere.protocol(), ..at.clone() };
     let mut dialler = elsewhere.dialler(Purpose::Protocol(Ppid::ASAP)).expect("a dialler");
     let lost = event(&mut *dialler.connect(&there)).await;
@@ -286,8 +287,8 @@ pub async fn data_are_not_sent_as_control(network: Network) {
     assert_eq!(next(&mut session).await.0, 1);
 }
 
-/// Checks that an unknown message on the control channel is handled as the high bits of its type
-/// ask, and that the session continues.
+/// Checks that an element handles an unknown message on the control channel as the high bits of its
+/// type ask, and that the session continues.
 pub async fn what_is_unknown_on_a_control_channel_is_answered(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let _counter = start_counter(&network, registrar.local_address()).await;
@@ -342,7 +343,7 @@ pub async fn one_who_talks_without_end_does_not_keep_others_waiting(network: Net
         let mut client = talker.dialler(purpose).expect("a dialler");
         let mut connection = client.connect(&address);
         let _ = std::future::poll_fn(|cx| connection.poll_event(cx)).await;
-        // Reports about an unknown element, which are not answered.
+        // Send reports about an unknown element, which the registrar does not answer.
         let report = b"\x09\0\0\x14\0\x09\0\x08Pool\0\x0e\0\x08\0\0\0\x01";
         while stopped.try_recv().is_ok_and(|stop| stop.is_none()) {
             std::future::poll_fn(|cx| connection.poll_ready(cx)).await;
@@ -373,7 +374,8 @@ pub async fn an_element_that_leaves_is_not_resolved_any_more(network: Network) {
     assert_eq!(resolve().await, Err(ResolveError::UnknownPool(pool())));
 }
 
-/// Checks that messages reach the selected element, a certain element, the last one, and all.
+/// Checks that messages reach the element that the policy selects, a certain element, the one used
+/// last, and all elements.
 pub async fn messages_reach_a_pool_without_a_session(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let mut counters = Vec::new();
@@ -409,7 +411,7 @@ pub async fn messages_reach_a_pool_without_a_session(network: Network) {
     let _ = killed.done.await;
     loop {
         let last = messenger.send_to_last(message()).await.expect("two are there");
-        // A message that was sent before the crash was noticed is lost.
+        // A message that was sent before the messenger noticed the crash is lost, so send again.
         if last != killed.identifier {
             break;
         }
@@ -431,8 +433,8 @@ pub async fn messages_reach_a_pool_without_a_session(network: Network) {
     assert!(matches!(refused, Err(MessengerError::NotReached(_))), "{refused:?}");
 }
 
-/// Checks that a session can begin with a certain element, that an element which is a user can name
-/// its replacements, and that a cached answer can be purged.
+/// Checks three things: a session can begin with a certain element; a user that is itself an
+/// element can name its replacements; a cached answer can be purged.
 pub async fn elements_are_chosen_and_named_and_answers_forgotten(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let at = registrar.local_address().clone();
@@ -555,7 +557,7 @@ pub async fn futures_that_are_dropped_lose_nothing(network: Network) {
     assert_eq!(user.resolve(pool(), ResolveOptions::default()).await.expect("there").len(), 1);
 }
 
-/// Checks that errors name what is missing.
+/// Checks that errors name what is missing: the registrar or the pool.
 pub async fn no_registrar_and_no_pool_are_errors_that_say_so(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let address = registrar.local_address().clone();

@@ -65,7 +65,7 @@ pub async fn messages_keep_order_boundaries_and_identifiers(network: Network) {
         send(&mut *theirs, sent.clone()).await;
         assert_eq!(message(&mut *ours).await, sent);
     }
-    // ASAP and ENRP messages, several at once.
+    // Send ASAP and ENRP messages, several at once.
     let (_server, mut ours, mut theirs) = connect(&network, Purpose::Protocol(Ppid::ASAP)).await;
     let request = UserMessage::new(Ppid::ASAP, b"\x05\0\0\x10\0\x09\0\x0cEchoPool".as_slice());
     for _ in 0..3 {
@@ -104,13 +104,13 @@ pub async fn an_end_in_good_order_is_told_from_a_broken_connection(network: Netw
     assert!(matches!(event(&mut *ours).await, Event::Lost(_)));
 }
 
-/// Checks that messages sent before a close arrive, and then the close, also when both are ready at
-/// once.
+/// Checks that messages sent before a close arrive before the close is reported, also when both are
+/// ready at once.
 pub async fn last_words_and_the_end_both_arrive(network: Network) {
     for purpose in [Purpose::Session, Purpose::Protocol(Ppid::ASAP)] {
         let (_server, mut ours, mut theirs) = connect(&network, purpose).await;
         let words = UserMessage::new(Ppid::ASAP, b"\x05\0\0\x10\0\x09\0\x0cEchoPool".as_slice());
-        // The receiver is waiting before the message and the close arrive.
+        // Wait for the event before the message and the close arrive.
         let waiting = futures::poll!(std::pin::pin!(event(&mut *ours)));
         assert!(waiting.is_pending());
         send(&mut *theirs, words.clone()).await;
@@ -121,14 +121,15 @@ pub async fn last_words_and_the_end_both_arrive(network: Network) {
     }
 }
 
-/// Checks that memory is bounded at both ends, and that every accepted message arrives.
+/// Checks that a sender whose peer does not read uses bounded memory at both ends, and that every
+/// accepted message arrives.
 pub async fn a_peer_that_does_not_read_holds_the_sender_up_and_nothing_is_lost(network: Network) {
     let (_server, mut ours, mut theirs) = connect(&network, Purpose::Session).await;
     let block = vec![7; 32 * 1024];
     let mut sent = 0_u32;
     let timeout = network.now() + Duration::from_millis(200);
     let mut timer = network.runtime().timer(timeout);
-    // As much as fits, until the connection is not ready for a while.
+    // Send until the connection is not ready for a while.
     poll_fn(|cx| {
         while ours.poll_ready(cx).is_ready() {
             ours.send(UserMessage::new(Ppid(sent), block.clone())).expect("it was ready");

@@ -44,7 +44,8 @@ pub async fn a_registrar_offers_several_transports(network: Network) {
         let mut session = user.open(name).await.expect("it is there");
         assert_eq!(next(&mut session).await.0, 1);
     }
-    // Elements are checked, and found dead, over the transport that they registered over.
+    // The registrar monitors each element, and notices its crash, over the transport with which it
+    // registered.
     for (counter, name) in counters.into_iter().zip(["ContractPool", "Elsewhere"]) {
         drop(counter.stop);
         let _ = counter.done.await;

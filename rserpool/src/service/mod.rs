@@ -62,7 +62,7 @@ pub trait Service: Send + 'static {
     ///
     /// # Errors
     ///
-    /// Returns an error if it cannot restore the state. The session is then refused.
+    /// Returns an error if the service cannot restore the state. The session is then refused.
     fn restore(&mut self, state: &[u8]) -> Result<(), InvalidState>;
 }
 
@@ -106,9 +106,9 @@ impl ServiceConfig {
 }
 
 impl PoolElement {
-    /// Offers a service until `stop` is ready; `new` makes one for each session. Then the element
-    /// leaves the pool, and each session moves to another server as soon as its current request is
-    /// done, for which it has `grace`.
+    /// Offers a service until `stop` is ready; `new` makes one `S` for each session. After that,
+    /// the element leaves the pool, and each session moves to another server as soon as its current
+    /// request is done, which may take `grace`.
     ///
     /// Returns true if all requests were done in time.
     ///
@@ -152,7 +152,7 @@ impl<S: Service> Served<S> {
         let peer = self.session.peer().clone();
         let mut machine = Server::new();
         let mut lineage = Lineage::new();
-        // The state with which a session starts, or starts afresh.
+        // The state with which a session starts, and to which it returns if it starts afresh.
         let initial = self.service.save();
         let mut handled = 0_u64;
         loop {
@@ -166,7 +166,8 @@ impl<S: Service> Served<S> {
             });
             let Some(event) = event.await else { return };
             let sent = match event {
-                // A cookie must be the first message. A later one would undo the requests since.
+                // A cookie must be the first message. A later one would undo the requests since the
+                // start of the session.
                 Ok(ElementEvent::CookieEcho(_)) if handled > 1 => {
                     return tracing::warn!(%peer, "session closed: cookie after the first message");
                 }
@@ -244,7 +245,7 @@ impl<S: Service> Served<S> {
             }
         }
         match self.session.send(self.config.ppid, message).await {
-            // Another server could not send it either.
+            // Another server could not send the message either, since it is too long.
             Err(error @ SessionSendError::Message(SendError::TooLong { .. })) => {
                 self.refuse(machine, &error).await
             }

@@ -64,12 +64,12 @@ pub struct RequestSession {
     events: VecDeque<RequestEvent>,
     /// The reason for the end of the session, unless the underlying session reports it.
     over: Option<RequestError>,
-    /// The time of the first refusal since a server last answered a request.
+    /// The time at which a server first refused the session, since one last answered a request.
     refused_since: Option<Instant>,
 }
 
-/// Time for which servers are tried that refuse a session. Not from the RFCs: a server that can
-/// continue it may be about to come back.
+/// Time for which the session tries other servers after a refusal. Not from the RFCs: a server that
+/// can continue the session may be about to come back.
 const REFUSAL_TIME: Duration = Duration::from_secs(3);
 
 /// Settings of a [`RequestSession`].
@@ -167,10 +167,11 @@ pub enum RequestError {
     /// No server can continue the session.
     #[error(transparent)]
     Session(#[from] SessionClosed),
-    /// The servers refuse to continue the session, and it must not start afresh.
+    /// The servers refuse to continue the session, and it may not start afresh
+    /// ([`RequestConfig::starts_afresh`]).
     #[error("the session cannot go on: {0}")]
     Refused(#[from] RefusalReason),
-    /// The pool's elements do not speak this protocol.
+    /// The pool's elements do not use the protocol of [`Service`](crate::Service)s.
     #[error("the pool does not offer a replicated service: {0}")]
     OtherProtocol(#[from] InvalidFrame),
     /// A request is too long for the transport.
@@ -223,7 +224,7 @@ impl RequestSession {
         self.client.unanswered()
     }
 
-    /// Sends a request, and waits for its reply. Other events meanwhile are not reported; use
+    /// Sends a request, and waits for its reply. Other events during the wait are discarded; use
     /// [`Self::submit`] and [`Self::event`] to receive them.
     ///
     /// # Errors
@@ -257,13 +258,13 @@ impl RequestSession {
         }
     }
 
-    /// Queues a request, which is sent while [`Self::event`] is awaited; that also returns its
-    /// reply. Requests are done in the order in which they are submitted.
+    /// Queues a request, which is sent while [`Self::event`] is awaited. [`Self::event`] also
+    /// returns its reply. The service executes requests in the order in which they are submitted.
     ///
     /// # Errors
     ///
-    /// Returns the request in the error if there is no room, so that a reply has to be received
-    /// first, or if the request is too long.
+    /// Returns an error, which contains the request, if there is no room until a reply is received,
+    /// or if the request is too long.
     pub fn submit(&mut self, body: impl Into<Bytes>) -> Result<RequestNumber, SubmitError> {
         let request = body.into();
         let limit = self.session.max_message_size().saturating_sub(Frame::REQUEST_HEADER);
@@ -313,7 +314,7 @@ impl RequestSession {
         }
     }
 
-    /// Writes the queued messages; ready when an event happened meanwhile.
+    /// Writes the queued messages. Ready when an event happened during the write.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Some(payload) = self.to_send.front() {
             let mut message = Some(UserMessage::new(self.ppid, payload.clone()));
@@ -388,8 +389,8 @@ impl RequestSession {
         }
     }
 
-    /// Leaves a server that refused the session for another one. Returns false if all servers have
-    /// refused it for long enough.
+    /// Fails over from a server that refused the session to another one. Returns false if all
+    /// servers have refused it for long enough.
     fn passes_over(&mut self, reason: RefusalReason) -> bool {
         let now = self.session.now();
         let since = *self.refused_since.get_or_insert(now);

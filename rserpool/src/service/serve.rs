@@ -22,7 +22,7 @@ const MAX_SESSIONS: usize = 65_536;
 /// Minimum time to wait for the registrar's confirmation that the element has left.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A future that is ready when the session's server is to stop.
+/// Future that is ready when the server is to stop, so that its session should finish.
 #[derive(Debug, Clone)]
 pub struct Stopping(Shared<oneshot::Receiver<()>>);
 
@@ -55,7 +55,7 @@ impl Drop for Served {
 }
 
 impl PoolElement {
-    /// Serves each session in a task of its own, by `serve`, until `stop` is ready. Then the
+    /// Serves each session by `serve`, in a task of its own, until `stop` is ready. After that, the
     /// element leaves the pool, notifies the sessions by their [`Stopping`], and gives them `grace`
     /// to finish. The remaining sessions are aborted, and their pool users fail over.
     ///

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use libc::{c_int, c_void, socklen_t};
 use socket2::Socket;
 
-/// The protocol, and the level of its socket options.
+/// The SCTP protocol number, which is also the level of its socket options.
 pub(crate) const IPPROTO_SCTP: c_int = libc::IPPROTO_SCTP;
 
 const SCTP_SOCKOPT_PEELOFF: c_int = 102;
@@ -120,7 +120,7 @@ pub(crate) struct Received {
 pub(crate) const BATCH: usize = 4;
 pub(crate) const PIECE_SIZE: usize = 16 * 1024;
 
-/// Buffers for what is received at a time.
+/// Buffers for the pieces (messages, parts of them and notifications) that one call receives.
 #[derive(Debug)]
 pub(crate) struct ReceiveBuffers {
     pub(crate) data: Box<[[u8; PIECE_SIZE]; BATCH]>,
@@ -143,8 +143,8 @@ impl ReceiveBuffers {
     }
 }
 
-/// Receives up to `limit` pieces, but at most [`BATCH`]: messages, parts of them, and
-/// notifications. Returns their number, which is smaller than that only if there were no more.
+/// Receives up to `limit` pieces (messages, parts of them, and notifications), but at most
+/// [`BATCH`]. Returns the number of pieces, which is below this maximum only if there were no more.
 pub(crate) fn receive(
     socket: &Socket,
     buffers: &mut ReceiveBuffers,

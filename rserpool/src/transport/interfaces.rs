@@ -12,7 +12,7 @@ pub(crate) fn outside() -> impl Iterator<Item = IpAddr> {
     })
 }
 
-/// Returns the IPv4 addresses of these interfaces.
+/// Returns the IPv4 addresses of the interfaces through which other hosts may be reached.
 #[cfg(feature = "multicast")]
 pub(crate) fn version_4() -> Vec<Ipv4Addr> {
     outside()

@@ -19,7 +19,7 @@ use crate::runtime::Runtime;
 const CAPACITY: usize = 64;
 
 /// A network within the process. Endpoints reach each other if they were opened on clones of the
-/// same `Memory`. It behaves like SCTP, and has any IP address that is asked for.
+/// same `Memory`. It behaves like SCTP; an endpoint may be opened at any IP address.
 #[derive(Clone, Default)]
 pub struct Memory {
     network: Arc<Mutex<Network>>,
@@ -32,7 +32,7 @@ struct Network {
 }
 
 impl Network {
-    /// Returns a free port at `address`, above the range for servers.
+    /// Returns a free port at `address`, above the range that servers use.
     fn free_port(&mut self, address: IpAddr) -> Option<u16> {
         (0..u16::MAX).find_map(|_| {
             self.last_port = self.last_port.checked_add(1).unwrap_or(0).max(0x8000);
@@ -184,10 +184,10 @@ enum Parcel {
 }
 
 struct MemoryConnection {
-    /// The local end, until the connection's first event was returned.
+    /// The local address, until the connection's first event has reported it.
     unannounced: Option<TransportAddress>,
     peer: TransportAddress,
-    /// `None` after the end of the stream was sent.
+    /// Channel to the other end; `None` once the end of the stream was sent.
     outgoing: Option<mpsc::Sender<Parcel>>,
     incoming: mpsc::Receiver<Parcel>,
 }

@@ -1,8 +1,8 @@
 //! Message-oriented transports: endpoints and connections modelled on those of SCTP.
 //!
-//! A [`Transport`] opens [`Endpoint`]s. An endpoint is one bound port that both dials and accepts,
-//! because a registrar that monitors a pool element has to connect to the address that the element
-//! connected from. A [`Connection`] is an SCTP association or a TCP connection, and carries
+//! A [`Transport`] opens [`Endpoint`]s. An endpoint is one bound port that both dials and accepts.
+//! A registrar has to connect to the address from which a pool element connected, in order to
+//! monitor it. A [`Connection`] is an SCTP association or a TCP connection, and carries
 //! [`UserMessage`]s.
 
 pub(crate) mod interfaces;
@@ -29,14 +29,14 @@ pub use memory::Memory;
 pub use sctp::Sctp;
 pub use tcp::Tcp;
 
-/// A transport protocol.
+/// A transport protocol, such as [`Tcp`], which opens endpoints.
 ///
 /// The chapter `guide::transports` has a complete example.
 pub trait Transport: fmt::Debug + Send + Sync + 'static {
     /// Returns the transport protocol.
     fn protocol(&self) -> TransportProtocol;
 
-    /// Opens an endpoint that accepts connections at `listen`, or only dials if that is `None`.
+    /// Opens an endpoint that accepts connections at `listen`, or only dials if `listen` is `None`.
     ///
     /// # Errors
     ///
@@ -94,21 +94,23 @@ pub trait Connection: fmt::Debug + Send + Sync {
     /// connection.
     fn peer(&self) -> &TransportAddress;
 
-    /// Polls for the next event, and writes pending data. Cancel safety: nothing is lost if it is
-    /// not called again. Must not be called after [`Event::Closed`] or [`Event::Lost`].
+    /// Polls for the next event, and writes pending data. Must not be called after
+    /// [`Event::Closed`] or [`Event::Lost`]. Cancel safety: if the caller stops polling, no event
+    /// is lost.
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event>;
 
-    /// Ready when [`Self::send`] has room for a message. Also writes pending data.
+    /// Polls until [`Self::send`] has room for a message. Also writes pending data.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
-    /// Ready when all messages accepted by [`Self::send`] are written, or cannot be written any
+    /// Polls until all messages accepted by [`Self::send`] are written, or cannot be written any
     /// more. The default implementation calls [`Self::poll_ready`], which suits transports that
     /// write at once.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.poll_ready(cx)
     }
 
-    /// Queues a message to send. It is written by the other methods.
+    /// Queues a message to send. The polling methods, such as [`Self::poll_event`] and
+    /// [`Self::poll_ready`], write it.
     ///
     /// # Errors
     ///
@@ -137,15 +139,16 @@ pub trait Connection: fmt::Debug + Send + Sync {
         usize::MAX
     }
 
-    /// Returns the paths; `None` if the transport has only one, or the connection is not
-    /// established.
+    /// Returns the paths of the connection; `None` if the transport has only one path, or the
+    /// connection is not established.
     fn paths(&mut self) -> Option<&mut dyn Paths> {
         None
     }
 }
 
 /// The paths of a connection between two hosts, each of which may have several addresses. The first
-/// addresses are those that the endpoint was bound to and that were dialled.
+/// local address is the one to which the endpoint was bound; the first address of the peer is the
+/// one that was dialled.
 pub trait Paths {
     /// Returns the local addresses.
     ///
@@ -183,8 +186,8 @@ pub trait Paths {
     /// Returns an error if the connection is over.
     fn round_trip_time(&self) -> io::Result<Duration>;
 
-    /// Adds a local address to the established connection, and informs the peer (RFC 5061). It
-    /// takes effect once [`Self::local`] returns it, after a round trip.
+    /// Adds a local address to the established connection, and informs the peer (RFC 5061). The
+    /// address is in use once [`Self::local`] returns it, after a round trip.
     ///
     /// # Errors
     ///
@@ -215,9 +218,9 @@ pub enum Event {
     Message(UserMessage),
     /// A path of a multi-homed connection failed, or works again. The connection goes on.
     Path {
-        /// The peer's address on it.
+        /// The peer's address on the path.
         address: IpAddr,
-        /// True if it works.
+        /// True if the path works.
         up: bool,
     },
     /// The local or the peer's addresses of the established connection changed (RFC 5061). A local
@@ -250,7 +253,7 @@ pub enum SendError {
         /// Maximum length of a message.
         limit: usize,
     },
-    /// The transport has no messages without data.
+    /// The message is empty, and the transport has no messages without data.
     #[error("a message without data cannot be sent")]
     Empty,
     /// The payload protocol identifier of ASAP is reserved for the control channel, and must not be
@@ -260,7 +263,7 @@ pub enum SendError {
     /// The connection has no such stream.
     #[error("there is no stream {stream}: the connection has {streams}")]
     NoStream {
-        /// The stream.
+        /// The stream that was requested.
         stream: u16,
         /// Number of streams, the first of which is 0.
         streams: u16,

@@ -26,7 +26,7 @@ pub(crate) struct Multicast {
     protocol: Ppid,
     groups: Vec<SocketAddrV4>,
     listener: Box<dyn RegisteredSocket>,
-    /// The listener's socket as a type that receives into plain bytes.
+    /// The listener's socket again, as a [`UdpSocket`], which can receive into initialized buffers.
     receiver: UdpSocket,
     sender: Option<Socket>,
     /// The local addresses to send from; all if empty.
@@ -45,9 +45,9 @@ fn udp_socket(port: u16) -> io::Result<Socket> {
 }
 
 impl Multicast {
-    /// Joins the groups of `protocol`, which share a port, on all interfaces. Messages can be sent
-    /// only with `send_from`, the address at which the protocol is offered: they are sent from
-    /// there, since receivers may take the source for the sender's address.
+    /// Joins the multicast groups of `protocol`, which share a port, on all interfaces. Messages
+    /// can be sent only if `send_from` is given: the address at which the protocol is offered. They
+    /// are sent from there, since receivers may take the source for the sender's address.
     ///
     /// # Errors
     ///
@@ -62,7 +62,7 @@ impl Multicast {
         let listener = udp_socket(port)?;
         for group in &groups {
             for interface in interfaces::version_4() {
-                // On an interface without multicast, there are no announcements.
+                // Ignore the error of an interface without multicast: it carries no announcements.
                 let _ = listener.join_multicast_v4(group.ip(), &interface);
             }
         }

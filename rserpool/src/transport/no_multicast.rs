@@ -1,4 +1,4 @@
-//! Replaces multicast in builds without the feature `multicast`.
+//! Stands in for multicast in builds without the feature `multicast`.
 
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4};
@@ -9,7 +9,7 @@ use rserpool_proto::wire::{Ppid, TransportAddress, UserMessage};
 
 use crate::runtime::Runtime;
 
-/// A multicast socket that cannot be opened.
+/// A multicast socket that can never be opened, since the feature `multicast` is off.
 #[derive(Debug)]
 #[allow(dead_code, reason = "there is no value of this type")]
 pub(crate) struct Multicast(());

@@ -1,4 +1,4 @@
-//! Echoes over loopback TCP.
+//! Measures echoes over loopback TCP.
 
 use std::future::Future;
 use std::time::Instant;
@@ -14,7 +14,7 @@ use super::{pool, start};
 
 const ECHOES: u32 = 20_000;
 
-/// Sends back what comes.
+/// Echo server: sends back each message of a session.
 pub async fn serve(mut session: ElementSession) {
     while let Ok(event) = session.recv().await {
         if let ElementEvent::Message(message) = event
@@ -25,14 +25,15 @@ pub async fn serve(mut session: ElementSession) {
     }
 }
 
-/// One message there and back.
+/// Sends one message, and waits for its echo.
 pub async fn once(session: &mut Session, ppid: Ppid, payload: Bytes) {
     session.send(ppid, payload).await.unwrap();
     while !matches!(session.recv().await.unwrap(), Event::Message(_)) {}
 }
 
-/// The medians of echoes a second: of a session, and of a bare connection that `server` serves at
-/// a port and `client` uses for so many echoes, in turn.
+/// Returns the medians of echoes a second, measured in turn: of a session, and of a bare
+/// connection. `server` serves the bare connection on a listener, and `client` returns its rate for
+/// messages of `size` bytes.
 pub async fn compare<S, C>(
     network: &Network,
     rounds: usize,
@@ -87,7 +88,8 @@ macro_rules! bare {
             let listener = new(listener);
             while let Ok((stream, _)) = listener.accept().await {
                 stream.set_nodelay(true).unwrap();
-                // One at a time, in this task, as the sessions are in this thread.
+                // Serve one connection at a time in this task, as the sessions are served in this
+                // thread.
                 $serve(stream).await;
             }
         }

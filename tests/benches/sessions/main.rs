@@ -1,5 +1,5 @@
-//! What sessions cost: their memory while they are idle, and their echo over loopback TCP beside
-//! that of a bare echo with a length in front of each message, on the same runtime.
+//! Measures the cost of sessions: their memory while they are idle, and their echoes over loopback
+//! TCP, compared with a bare echo with a length in front of each message on the same runtime.
 //!
 //!     cargo bench -p rserpool-tests --bench sessions [-- --quick]
 #![allow(
@@ -26,7 +26,7 @@ pub fn pool() -> PoolHandle {
     "BenchPool".parse().unwrap()
 }
 
-/// A registrar, an element of the pool that nobody serves yet, and a user.
+/// Starts a registrar, an element of the pool that does not serve sessions yet, and a user.
 pub async fn start(network: &Network) -> (Registrar, PoolElement, PoolUser) {
     let any = TransportAddress::new(network.protocol(), ([127, 0, 0, 1], 0).into());
     let config = RegistrarConfig::default();

@@ -1,4 +1,4 @@
-//! What idle sessions hold, at each end.
+//! Measures the memory of idle sessions, at each end.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -16,7 +16,7 @@ use super::{pool, start};
 
 struct Counting;
 
-/// What the client's end has allocated, and the server's.
+/// Number of allocated bytes: of the client's end, and of the server's end.
 static ALLOCATED: [AtomicIsize; 2] = [AtomicIsize::new(0), AtomicIsize::new(0)];
 
 thread_local! {
@@ -28,18 +28,20 @@ fn count(bytes: isize) {
     ALLOCATED[side].fetch_add(bytes, Ordering::Relaxed);
 }
 
-// SAFETY: it does what the system's allocator does.
+// SAFETY: every method passes its arguments to the system's allocator unchanged.
 #[allow(unsafe_code, reason = "there is no other way to count what is allocated")]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
-        // SAFETY: as the caller promised.
+        // SAFETY: the caller upholds the contract of the method, which is that of the system's
+        // allocator.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         count(-(layout.size() as isize));
-        // SAFETY: as the caller promised.
+        // SAFETY: the caller upholds the contract of the method, which is that of the system's
+        // allocator.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -47,7 +49,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What this future allocates is the server's.
+/// Future whose allocations are counted as the server's.
 struct AtServer<F>(Pin<Box<F>>);
 
 impl<F: Future> Future for AtServer<F> {
@@ -65,7 +67,8 @@ fn held() -> [isize; 2] {
     [0, 1].map(|side| ALLOCATED[side].load(Ordering::Relaxed))
 }
 
-/// Opens so many sessions, lets each send and get one message, and counts what they hold then.
+/// Opens `sessions` sessions, sends and receives one message on each, and prints the memory that
+/// each holds then.
 pub async fn measure(network: &Network, sessions: usize) {
     let (_registrar, mut element, user) = start(network).await;
     let runtime = network.runtime().clone();

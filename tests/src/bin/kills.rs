@@ -127,7 +127,7 @@ impl Seen {
     }
 }
 
-/// Asks one registrar for all pools, again and again, until the program exits.
+/// Resolves all pools at one registrar, again and again, until the program exits.
 fn look(at: SocketAddr, elements: usize, seen: &Mutex<Seen>) {
     let pools = elements.div_ceil(POOL_SIZE);
     loop {
@@ -270,7 +270,8 @@ struct Cluster<'a> {
 
 impl<'a> Cluster<'a> {
     fn start(arguments: &'a Arguments) -> io::Result<Self> {
-        // Not from the range of ephemeral ports, which may be in use when a registrar is restarted.
+        // The ports are outside of the range of ephemeral ports, which may be in use when a
+        // registrar is restarted.
         let free = (5000..30_000_u16)
             .map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
             .filter(|at| TcpListener::bind(at).is_ok());
@@ -312,7 +313,7 @@ impl<'a> Cluster<'a> {
         let mut command = Command::new(&self.arguments.rserpool);
         command.args(["registrar", "--transport", "tcp", "--no-announce", "-v"]);
         command.args(["--asap", &asap.to_string(), "--enrp", &enrp.to_string()]);
-        // All clients are on one host here.
+        // All clients are on one host here, so the limits on one host are raised.
         for limit in ["connections", "elements", "registrations", "resolutions"] {
             command.args([&format!("--max-{limit}"), "1000000"]);
         }

@@ -106,8 +106,8 @@ impl FromStr for Expression {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // The parser would apply it after a minus sign, and from the left, unlike the usual
-        // convention.
+        // Reject `^`: the parser would apply it after a minus sign, and from the left, unlike the
+        // usual convention.
         if text.contains('^') {
             return Err("^ is not supported: write a product instead".to_owned());
         }
@@ -155,7 +155,7 @@ impl Order for Rule {
     }
 
     fn key(&self, parameters: &PolicyParameters) -> u64 {
-        // Maps negative values in front of the others. NaN comes last.
+        // The key sorts negative values before positive ones, and NaN last.
         let value = self.value.evaluate(parameters);
         if value.is_nan() { u64::MAX } else { ((value * SCALE).round() as i64).abs_diff(i64::MIN) }
     }

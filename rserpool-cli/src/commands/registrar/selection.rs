@@ -8,7 +8,7 @@ use rserpool::proto::policy::Policies;
 
 use super::rule::Rule;
 
-/// The elements in answers to pool users.
+/// Options for the elements in answers to pool users.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Selection")]
 pub(super) struct SelectionOptions {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Parts of a million.
+/// The speed of an exact clock, in parts of a million.
 const MILLION: u128 = 1_000_000;
 
 /// The clock of a process. It has its own starting point, and runs slightly too fast or too slowly.

@@ -23,7 +23,7 @@ use crate::testing::adversary::Adversary;
 use crate::testing::event::Event;
 use crate::testing::role::Role;
 
-/// All hosts of a run, and what is known of them.
+/// All hosts of a simulation, and what the simulator has observed of them.
 #[derive(Debug)]
 pub(super) struct Cluster {
     pub(super) plan: Plan,
@@ -38,9 +38,11 @@ pub(super) struct Cluster {
     pub(super) asked: BTreeMap<(HostId, RequestId), Duration>,
     /// The last answer for each user and pool.
     pub(super) answers: BTreeMap<(HostId, RequestId), Result<Vec<PoolElement>, ResolveError>>,
-    /// Pairs of a registrar and an element that it has, or had, while neither was disturbed.
+    /// Pairs of a registrar and an element that the registrar has, or had, while neither of the two
+    /// hosts was disturbed.
     pub(super) present: BTreeSet<(HostId, HostId)>,
-    /// Since when an element is missing at a registrar although neither was disturbed.
+    /// The time since which an element is missing at a registrar although neither of the two hosts
+    /// was disturbed.
     pub(super) missing: BTreeMap<(HostId, HostId), Duration>,
     /// Last notification to each user about each pool. All users subscribe to all pools.
     pub(super) told: BTreeMap<(HostId, PoolHandle), Vec<PoolElement>>,
@@ -55,7 +57,7 @@ pub(super) struct Member {
     /// The kind of its policy.
     selection: Selection,
     pub(super) policy: PolicyParameters,
-    /// True if it wants to be a member.
+    /// True if the element is to be registered; false after it was told to leave.
     pub(super) wants: bool,
 }
 

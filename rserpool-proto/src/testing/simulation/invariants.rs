@@ -13,15 +13,15 @@ use super::network::HostId;
 use crate::testing::adversary;
 use crate::testing::role::Role;
 
-/// A host is steady if it was not disturbed for this time. It is longer than the time until
-/// everything is in order again.
+/// The time without disturbance after which a host counts as steady. It is longer than the time
+/// until everything is in order again.
 const STEADY: Duration = Duration::from_secs(60);
 
-/// The maximum time that an element may be missing: the time to ask it, which may include
-/// connecting to it.
+/// The maximum time that a steady element may be missing at a steady registrar: the time to ask the
+/// element, which may include connecting to it.
 const MISSING: Duration = Duration::from_millis(1500);
 
-/// Hosts that reach each other.
+/// A part of a partitioned network: hosts that reach each other.
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) registrars: Vec<HostId>,
@@ -30,7 +30,7 @@ pub(super) struct Part {
 }
 
 impl Cluster {
-    /// Returns the parts of the network in which there are registrars that can be found.
+    /// Returns the parts of the network that have a registrar which the other hosts can find.
     pub(super) fn parts(&self) -> Vec<Part> {
         let running: Vec<_> =
             (0..self.network.hosts().len()).filter(|h| self.network.is_running(*h)).collect();
@@ -65,7 +65,8 @@ impl Cluster {
         self.network.role(host).and_then(Role::registrar).expect("a registrar runs there")
     }
 
-    /// Returns the elements of a part, by pool and identifier, with their policies.
+    /// Returns the elements that a part of the network should have, by pool and identifier, with
+    /// their policies.
     pub(super) fn truth(
         &self,
         part: &Part,
@@ -244,7 +245,7 @@ impl Cluster {
         }
     }
 
-    /// Checks that each element is asked by its home registrar alone.
+    /// Checks that only its home registrar sends keep-alives to each element.
     pub(super) fn check_keep_alives(&self) -> Result<(), String> {
         if self.plan.adversary.is_some() {
             // Other registrars ask as well, once elements are reported.

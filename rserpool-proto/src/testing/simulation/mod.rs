@@ -1,4 +1,5 @@
-//! Registrars, elements and users under faults that a seed draws, in virtual time.
+//! Simulates registrars, elements and users in virtual time, with faults that are drawn from a
+//! seed.
 //!
 //! A run consists of rounds. In each round, faults are inflicted at random. Then there are no
 //! faults for a while, and the rules are checked. The same seed gives the same run.
@@ -26,7 +27,7 @@ pub use report::Tally;
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Outcome {
-    /// The rule that was violated, and when.
+    /// The time of the first violation of a rule, and its description; `None` if all rules held.
     pub violation: Option<(Duration, String)>,
     /// Trace of the run, one line for each event, if it was asked for.
     pub trace: Vec<String>,
@@ -37,8 +38,9 @@ pub struct Outcome {
 /// The maximum time after the last fault until everything is in order.
 const BOUND: Duration = Duration::from_secs(45);
 
-/// The maximum time until everything is in order after adversaries spoke ENRP. The checksum does
-/// not cover the values of an element, so wrong values stay until it renews its registration.
+/// The maximum time until everything is in order after adversaries sent ENRP messages. The checksum
+/// does not cover the values of an element, so wrong values stay until the element renews its
+/// registration.
 const BOUND_AFTER_ENRP: Duration = Duration::from_secs(120);
 
 /// The maximum time that a user waits for an answer, by any clock: three times T1-ENRPrequest.
@@ -54,9 +56,9 @@ const FOUND: Duration = Duration::from_secs(3);
 /// Runs the simulation that `seed` determines. If `adversary` is given, some hosts send arbitrary
 /// messages of that protocol.
 ///
-/// Adversaries that speak ASAP do no harm to honest hosts: all rules hold in the meantime.
-/// Adversaries that speak ENRP are believed by registrars and can do harm, which is repaired within
-/// the bound after they stop.
+/// Adversaries that send ASAP messages cannot harm honest hosts: all rules hold while they run.
+/// Registrars believe adversaries that send ENRP messages, which can do harm. The harm is repaired
+/// within the bound after they stop.
 #[must_use]
 pub fn run(seed: u64, adversary: Option<Ppid>, trace: bool) -> Outcome {
     let mut cluster = Cluster::new(seed, adversary, trace);
@@ -129,8 +131,8 @@ fn disturb(cluster: &mut Cluster) {
     }
 }
 
-/// Ends the faults, though dead hosts may stay dead and the network may stay partitioned, and
-/// checks that everything is in order within the bound.
+/// Ends the faults, and checks that everything is in order within the bound. Dead hosts may stay
+/// dead, and the network may stay partitioned.
 fn settle(cluster: &mut Cluster) -> Result<(), String> {
     cluster.network.mend();
     let believed = cluster.plan.adversary == Some(Ppid::ENRP);
@@ -176,7 +178,7 @@ fn settle(cluster: &mut Cluster) -> Result<(), String> {
 /// The type of ENRP_HANDLE_TABLE_REQUEST.
 const HANDLE_TABLE_REQUEST: (u32, u8) = (Ppid::ENRP.0, 2);
 
-/// Checks that, without faults, changes are known at once and no registrar has to ask for a handle
+/// Checks that, without faults, all registrars learn of changes soon and none requests a handle
 /// table again.
 fn observe(cluster: &mut Cluster) -> Result<(), String> {
     if cluster.plan.quarrel {
@@ -204,12 +206,13 @@ fn observe(cluster: &mut Cluster) -> Result<(), String> {
     }
     cluster.check_keep_alives()?;
     let more = asked(cluster) - requests;
-    // Adversaries register the same element with several registrars, which an audit has to settle.
+    // Adversaries register the same element with several registrars, and only an audit (comparison
+    // of checksums) corrects that.
     if more > 0 && cluster.plan.adversary.is_none() {
         return Err(format!("{more} handle tables were requested without a fault"));
     }
     if cluster.rng.random_bool(0.3) {
-        // Its elements have another home registrar within that time.
+        // The elements of the registrar that leaves have another home registrar within that time.
         cluster.registrar_leaves();
         cluster.run(FOUND);
         stop_if_violated(cluster)?;
@@ -257,7 +260,7 @@ fn check_answers(cluster: &mut Cluster) -> Result<(), String> {
     Ok(())
 }
 
-/// Lets all elements and users leave, and checks that nothing is left.
+/// Makes all elements and users leave, and checks that registrars hold nothing of them any more.
 fn finish(cluster: &mut Cluster) -> Result<(), String> {
     cluster.network.mend();
     cluster.run(BOUND);

@@ -53,7 +53,7 @@ pub(super) enum Fault {
     Pause,
     /// A connection breaks.
     Break,
-    /// Packets from one host to another are lost, not those of the other direction.
+    /// All packets from one host to another are lost, but not those in the other direction.
     OneWayCut,
     /// The hosts are partitioned into two groups.
     Partition,
@@ -130,8 +130,8 @@ pub(super) struct Plan {
     pub(super) elements: usize,
     pub(super) users: usize,
     pub(super) pools: Vec<Selection>,
-    /// True if elements of a pool have policies of different kinds. A pool takes only one, and
-    /// registrars may see different elements first.
+    /// True if elements of one pool have policies of different kinds. A pool accepts only one kind,
+    /// and each registrar may have accepted another.
     pub(super) quarrel: bool,
     pub(super) weather: Weather,
     /// The protocol of the hosts that send arbitrary messages, if there are any.
@@ -192,8 +192,8 @@ fn weather(protocol: TransportProtocol, rng: &mut StdRng) -> Weather {
     let fastest = Duration::from_micros(rng.random_range(20..20_000));
     let slowest = fastest + Duration::from_micros(rng.random_range(1..50_000));
     let seconds = Duration::from_secs_f64;
-    // The values of this project's transports: SCTP gives up after some seconds, TCP after half a
-    // minute.
+    // These are the timeouts of this project's transports: SCTP gives up after some seconds, TCP
+    // after half a minute.
     let (silence, connecting) = if protocol == TransportProtocol::Tcp {
         (seconds(10.0)..seconds(35.0), seconds(30.0))
     } else {

@@ -11,7 +11,7 @@ use crate::wire::{ParameterType, PoolElement, PoolHandle};
 pub struct BusinessCard {
     /// The pool of the sender.
     pub pool_handle: PoolHandle,
-    /// The elements to fail over to, in this order.
+    /// The elements that should take over from the sender, the preferred one first.
     pub elements: Vec<PoolElement>,
 }
 

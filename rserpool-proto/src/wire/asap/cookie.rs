@@ -9,7 +9,7 @@ macro_rules! cookie_message {
         #[derive(Debug, Clone, PartialEq, Eq)]
         #[cfg_attr(feature = "serde", derive(serde::Serialize))]
         pub struct $name {
-            /// The state; rsplib needs its length to be a multiple of four.
+            /// The session's state. rsplib needs its length to be a multiple of four.
             pub cookie: parameter::Cookie,
         }
 

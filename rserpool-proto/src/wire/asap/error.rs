@@ -13,7 +13,7 @@ pub struct Error {
 }
 
 impl Error {
-    /// The number of the message's type.
+    /// The message type of ASAP_ERROR.
     pub const TYPE: u8 = 0x0e;
 }
 

@@ -5,8 +5,8 @@ use super::{DecodeError, FLAG, Format, Reader, Writer, placeholder};
 /// ASAP_SESSION_HEARTBEAT: asks whether the program at the other end of a session responds, or
 /// answers such a request.
 ///
-/// RFC 5354 section 4 leaves this type unassigned. Its high bits tell other implementations to skip
-/// the message without a report.
+/// RFC 5354 section 4 leaves the message type 0x3d unassigned. The type's high bits tell other
+/// implementations to skip the message without a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct SessionHeartbeat {

@@ -10,7 +10,7 @@ use crate::wire::{ParameterType, PoolElementId, PoolHandle, RegistrarId};
 pub struct EndpointKeepAlive {
     /// True if the sender wants to be the element's home registrar (the H flag).
     pub home: bool,
-    /// The registrar that asks.
+    /// The registrar that sends the keep-alive.
     pub registrar: RegistrarId,
     /// The pool.
     pub pool_handle: PoolHandle,

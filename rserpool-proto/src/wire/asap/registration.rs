@@ -66,14 +66,14 @@ element_message! {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct RegistrationResponse {
-    /// True if the registrar refused (the R flag).
+    /// True if the registrar refused the registration (the R flag).
     pub reject: bool,
     /// The pool.
     pub pool_handle: PoolHandle,
     /// The element.
     pub identifier: PoolElementId,
-    /// The reason for the refusal. In a response that accepts: a warning that the registrar changed
-    /// some of the values.
+    /// The reason for the refusal. In a response that accepts the registration: a warning that the
+    /// registrar changed some of its values.
     pub error: Option<OperationError>,
 }
 
@@ -120,7 +120,8 @@ pub struct DeregistrationResponse {
     pub pool_handle: PoolHandle,
     /// The element.
     pub identifier: PoolElementId,
-    /// The reason why the registrar refused; `None` if the element was removed.
+    /// The reason why the registrar refused to remove the element; `None` if it removed the
+    /// element.
     pub error: Option<OperationError>,
 }
 

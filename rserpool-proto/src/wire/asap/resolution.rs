@@ -89,9 +89,9 @@ pub enum Resolved {
 placeholder!(Resolved = Self::Pool { policy: None, elements: Vec::new() });
 
 impl HandleResolutionResponse {
-    /// Encodes a response with the first of `elements`, as many as fit; they must be in the order
-    /// of selection. The bytes are those of [`Resolved::Pool`] with the same elements without their
-    /// ASAP transports. `subscribed` is the A bit.
+    /// Encodes a response with as many of the first `elements` as fit into a message; `elements`
+    /// must be in the order of selection. The bytes are those of [`Resolved::Pool`] with the same
+    /// elements without their ASAP transports. `subscribed` is the A bit.
     #[must_use]
     pub fn encode_pool<'e>(
         subscribed: bool,
@@ -100,7 +100,8 @@ impl HandleResolutionResponse {
         elements: impl IntoIterator<Item = &'e EncodedElement>,
     ) -> Bytes {
         const {
-            // Header, handle and the policy of the first element always fit.
+            // The header, the pool handle and the policy of the first element always fit into the
+            // message.
             assert!(8 + PoolHandle::MAX_LENGTH + EncodedElement::MAX_SIZE < 65_532);
         }
         let extras = Extras::default();

@@ -16,7 +16,7 @@ pub struct Error {
 }
 
 impl Error {
-    /// The number of the message's type.
+    /// The message type of ENRP_ERROR.
     pub const TYPE: u8 = 0x0a;
 }
 

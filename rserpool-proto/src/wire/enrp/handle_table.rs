@@ -4,11 +4,12 @@ use super::{DecodeError, Format, Reader, Route, Writer, placeholder};
 use crate::wire::message::Extras;
 use crate::wire::{Bytes, EncodedElement, PoolElement, PoolHandle};
 
-/// ENRP_HANDLE_TABLE_REQUEST (RFC 5353 section 2.2): asks for the next page of the handlespace.
+/// ENRP_HANDLE_TABLE_REQUEST (RFC 5353 section 2.2): asks for the next page (part) of the
+/// receiver's handlespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct HandleTableRequest {
-    /// True if only the receiver's own elements are wanted (the W flag).
+    /// True to request only the elements whose home registrar is the receiver (the W flag).
     pub own_children_only: bool,
     /// The sender and the receiver.
     #[cfg_attr(feature = "serde", serde(flatten))]
@@ -36,34 +37,36 @@ impl Format for HandleTableRequest {
     }
 }
 
-/// ENRP_HANDLE_TABLE_RESPONSE (RFC 5353 section 2.3): one page of the handlespace.
+/// ENRP_HANDLE_TABLE_RESPONSE (RFC 5353 section 2.3): returns one page (part) of the sender's
+/// handlespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct HandleTableResponse {
-    /// True if there is another page (the M flag).
+    /// True if the sender has another page of its handlespace to send on request (the M flag).
     pub more_to_send: bool,
-    /// True if the request was refused (the R flag).
+    /// True if the sender refuses the request (the R flag).
     pub reject: bool,
     /// The sender and the receiver.
     #[cfg_attr(feature = "serde", serde(flatten))]
     pub route: Route,
-    /// The pools of this page.
+    /// The pools of this page, each with those of its elements that are on the page.
     pub pools: Vec<PoolEntry>,
 }
 
-/// A pool and those of its elements that are on this page.
+/// A pool and those of its elements that are in one [`HandleTableResponse`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct PoolEntry {
     /// The pool.
     pub pool_handle: PoolHandle,
-    /// The elements.
+    /// Those elements of the pool that are in the message.
     pub elements: Vec<PoolElement>,
 }
 
 impl HandleTableResponse {
-    /// Encodes a page of stored elements, each given with its pool. The bytes are those of a
-    /// message whose [`Self::pools`] are sorted by handle. Elements that do not fit are left out.
+    /// Encodes a message with stored elements, each given with its pool. The bytes are those of a
+    /// message whose [`Self::pools`] are sorted by handle. Leaves out elements that do not fit into
+    /// the message.
     #[must_use]
     pub fn encode_page(
         route: Route,

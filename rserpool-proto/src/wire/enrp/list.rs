@@ -31,12 +31,12 @@ impl Format for ListRequest {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct ListResponse {
-    /// True if the request was refused (the R flag).
+    /// True if the sender refuses the request (the R flag).
     pub reject: bool,
     /// The sender and the receiver.
     #[cfg_attr(feature = "serde", serde(flatten))]
     pub route: Route,
-    /// The registrars; rsplib leaves out the sender.
+    /// The registrars that the sender knows; rsplib leaves out the sender itself.
     pub servers: Vec<ServerInformation>,
 }
 

@@ -27,9 +27,10 @@ protocol! {
     "ENRP" {
         /// Announces a registrar, with the checksum of its elements.
         Presence,
-        /// Asks for the receiver's handlespace, or for its own elements only.
+        /// Asks for all elements that the receiver knows, or only for those whose home registrar is
+        /// the receiver.
         HandleTableRequest,
-        /// Answers with one page of the handlespace.
+        /// Answers a handle table request with one page (part) of the handlespace.
         HandleTableResponse,
         /// Reports that an element was added, changed or removed.
         HandleUpdate,
@@ -39,7 +40,7 @@ protocol! {
         ListResponse,
         /// Announces that the sender intends to take over a registrar's elements.
         InitTakeover,
-        /// Agrees to a takeover.
+        /// Agrees to a takeover that another registrar announced.
         InitTakeoverAck,
         /// Announces that the sender has taken over a registrar's elements.
         TakeoverServer,

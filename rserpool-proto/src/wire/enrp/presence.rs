@@ -15,7 +15,7 @@ pub struct Presence {
     /// The sender and the receiver.
     #[cfg_attr(feature = "serde", serde(flatten))]
     pub route: Route,
-    /// The checksum of the elements that the sender owns.
+    /// The checksum of the elements whose home registrar is the sender.
     pub checksum: Option<PeChecksum>,
     /// The address of the sender.
     pub server: Option<ServerInformation>,

@@ -15,8 +15,8 @@ pub struct OperationError {
     pub causes: Vec<ErrorCause>,
 }
 
-/// One reason. Where the RFC puts a parameter into a cause, the field contains it as on the wire,
-/// type and length included.
+/// One reason why a request was refused or not understood. Where the RFC puts a parameter into a
+/// cause, the variant's field contains the parameter as on the wire, type and length included.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorCause {

@@ -27,7 +27,7 @@ pub(crate) trait Parameter: Placeholder {
 
     fn parameter_type(&self) -> ParameterType;
 
-    /// Decodes the parameter into `self`, which is a placeholder.
+    /// Decodes the parameter into `self`, which is a placeholder before.
     fn decode(
         &mut self,
         parameter: ParameterType,

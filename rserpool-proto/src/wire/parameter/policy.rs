@@ -25,11 +25,13 @@ pub enum PolicyValue {
     Load,
     /// The load that each selection adds until the element registers again.
     LoadDegradation,
-    /// The part of the weight by which the distance counts; rsplib's extension.
+    /// The delay penalty factor: the part of the weight that a millisecond of distance subtracts;
+    /// rsplib's extension.
     WeightDpf,
-    /// The part of the load by which the distance counts; rsplib's extension.
+    /// The delay penalty factor: the load that a millisecond of distance adds; rsplib's extension.
     LoadDpf,
-    /// The distance in milliseconds, which the registrar measures; rsplib's extension.
+    /// The distance between the element and its home registrar in milliseconds, which the registrar
+    /// measures; rsplib's extension.
     Distance,
 }
 
@@ -182,14 +184,15 @@ impl PolicyParameters {
         )
     }
 
-    /// Returns a value; `None` if the policy is unknown or has no such value.
+    /// Returns the word whose meaning is `value`; `None` if the policy is unknown or has no such
+    /// value.
     #[must_use]
     pub fn value(&self, value: PolicyValue) -> Option<u32> {
         self.words.get(self.policy_type.index_of(value)?).copied()
     }
 
-    /// Returns a copy with another `word` as this value; `None` if the policy is unknown or has no
-    /// such value.
+    /// Returns a copy in which the word with the meaning `value` is `word`; `None` if the policy is
+    /// unknown or has no such value.
     #[must_use]
     pub fn with_value(&self, value: PolicyValue, word: u32) -> Option<Self> {
         let mut parameters = self.clone();
@@ -249,8 +252,9 @@ impl fmt::Debug for PolicyParameters {
     }
 }
 
-/// Parses `NAME[:VALUE...]`: the name or number of a policy, and at most as many values as it has.
-/// Loads may be percentages, as in `LeastUsed:25%`. Missing values are 0, missing weights 1.
+/// Parses `NAME[:VALUE...]`: the name or number of a policy, and at most as many values as the
+/// policy has. Loads may be percentages, as in `LeastUsed:25%`. Missing values are 0, missing
+/// weights 1.
 impl FromStr for PolicyParameters {
     type Err = InvalidPolicyText;
 

@@ -199,14 +199,14 @@ impl TransportAddress {
         self.addresses.iter().map(|address| SocketAddr::new(*address, self.port))
     }
 
-    /// Returns whether both have the same protocol, the same port and at least one common IP
-    /// address.
+    /// Returns whether this and the `other` address have the same protocol, the same port and at
+    /// least one common IP address.
     #[must_use]
     pub fn reaches_same(&self, other: &Self) -> bool {
         self.protocol == other.protocol && self.port == other.port && self.shares_address(other)
     }
 
-    /// Returns whether both have an IP address in common.
+    /// Returns whether this and the `other` address have an IP address in common.
     #[must_use]
     pub fn shares_address(&self, other: &Self) -> bool {
         self.addresses.iter().any(|address| other.addresses.contains(address))

@@ -1,9 +1,10 @@
 //! Cookies that clients store but cannot read, change or use elsewhere.
 //!
 //! A session's state is stored by its client, which is not trusted. A [`Seal`] encrypts and
-//! authenticates it (XChaCha20-Poly1305), and binds it to the pool, to its time of issue and to the
-//! lineage of one session. When the cookie comes back, the seal checks that a server of the pool
-//! sent it, and that it is not too old (RFC 5352 section 3.8 leaves the procedure open).
+//! authenticates the state (XChaCha20-Poly1305), and binds it to the pool, to its time of issue and
+//! to its lineage (the sequence of cookies of one session). When the cookie comes back, the seal
+//! checks that a server of the pool made it, and that it is not too old (RFC 5352 section 3.8
+//! leaves the procedure open).
 //!
 //! ```
 //! use std::time::SystemTime;
@@ -71,7 +72,7 @@ pub struct Lineage {
 pub struct Opened {
     /// The sealed state.
     pub state: Bytes,
-    /// The part in clear.
+    /// The part of the cookie in clear, which clients can read.
     pub clear: Bytes,
     /// The lineage for the session's next cookie.
     pub lineage: Lineage,
@@ -96,10 +97,11 @@ pub enum CookieRefused {
         /// Length of the cookie.
         length: usize,
     },
-    /// It is not a sealed cookie.
+    /// The bytes are not a sealed cookie.
     #[error("not a sealed cookie")]
     Malformed,
-    /// The cookie is of another pool, or its key is not, or no longer, on the ring.
+    /// The cookie is of another pool, or the key that sealed it is not, or no longer, on the key
+    /// ring.
     #[error("the cookie is of another pool, or its key is not on the ring")]
     Foreign,
     /// The cookie was made or changed without the key.
@@ -138,7 +140,7 @@ struct Seen {
 }
 
 impl Lineage {
-    /// Creates a lineage for a new session.
+    /// Creates a lineage (the sequence of cookies of one session) for a new session.
     #[must_use]
     pub fn new() -> Self {
         Self { name: rand::rng().random(), sequence: 0 }
@@ -190,8 +192,8 @@ impl Seal {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Seals the next cookie of a lineage. `state` is encrypted. `clear` is readable for everybody,
-    /// but cannot be changed.
+    /// Seals the next cookie of `lineage`, which identifies the session. `state` is encrypted.
+    /// `clear` is readable for everybody, but cannot be changed.
     ///
     /// # Errors
     ///
@@ -301,8 +303,8 @@ impl Seal {
 }
 
 impl Seen {
-    /// Accepts a cookie of this lineage, unless a newer one was accepted. The same one may come
-    /// again, since its session may have lost only its connection.
+    /// Accepts a cookie of this lineage (of one session), unless a newer one was accepted before.
+    /// The latest cookie may come again, since the session may have lost only its connection.
     fn take(&mut self, lineage: &Lineage) -> Result<(), CookieRefused> {
         if let Some(taken) = self.taken.get_mut(&lineage.name) {
             if lineage.sequence < *taken {

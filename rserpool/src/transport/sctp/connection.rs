@@ -69,9 +69,9 @@ pub(super) struct SctpConnection {
 
 #[derive(Debug)]
 enum State {
-    /// The endpoint establishes the association.
+    /// The endpoint establishes the association for this connection.
     Dialling(Arc<Dial>, Arc<dyn Runtime>),
-    /// The kernel establishes the association.
+    /// The kernel establishes the association on this connection's own socket.
     Connecting(Box<dyn RegisteredSocket>),
     Open(Box<dyn RegisteredSocket>, Style),
     Over(Option<io::Error>),
@@ -168,7 +168,7 @@ impl SctpConnection {
     }
 
     /// Handles the shutdown of the association by the peer. In a session, that is an orderly close
-    /// only if it was announced: a process that crashes may shut it down, too.
+    /// only if the peer announced it: a process that crashes may shut the association down, too.
     fn ended(&mut self) -> Event {
         self.state = State::Over(None);
         match self.purpose {
@@ -203,7 +203,7 @@ impl SctpConnection {
         Poll::Ready(Ok(Event::Established { local, peer }))
     }
 
-    /// Updates the peer's addresses.
+    /// Updates the stored addresses of the peer from the kernel.
     fn note_peer(&mut self) -> io::Result<()> {
         self.peer = Paths::peer(self)?;
         let (socket, association) = self.socket()?;
@@ -261,7 +261,7 @@ impl SctpConnection {
                 socket.get().sendmsg(&header, libc::MSG_NOSIGNAL).map(drop)
             }));
             if let Err(error) = result {
-                // The state of the association is reported when it is read from.
+                // The next read reports the state of the association.
                 tracing::debug!(%error, "not sent");
                 self.outgoing.clear();
                 self.outgoing_bytes = 0;
@@ -328,7 +328,8 @@ impl Connection for SctpConnection {
                     Some(Notification::Lost | Notification::CannotStart(_)) => {
                         return Poll::Ready(self.lost(io::ErrorKind::ConnectionAborted.into()));
                     }
-                    // A peer that restarted has lost the state of the connection.
+                    // A peer that restarted has lost the state of the connection, so the connection
+                    // counts as lost.
                     Some(Notification::Restart) => {
                         return Poll::Ready(self.lost(io::ErrorKind::ConnectionReset.into()));
                     }
@@ -346,7 +347,7 @@ impl Connection for SctpConnection {
                                 let peer = self.peer.clone();
                                 return Poll::Ready(Event::Addresses { local, peer });
                             }
-                            // The end of the association is still to be read.
+                            // The association is over, which a later read reports.
                             Err(error) => tracing::debug!(%error, "addresses not known"),
                         }
                     }

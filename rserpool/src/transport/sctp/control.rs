@@ -21,11 +21,11 @@ const PR_NONE: u16 = 0;
 const PR_LIFETIME: u16 = 0x10;
 const PR_RETRANSMISSIONS: u16 = 0x20;
 
-/// The message is not ordered.
+/// Flag: the message is not ordered.
 pub(super) const UNORDERED: u16 = 1;
-/// The association is aborted.
+/// Flag: the association is to be aborted.
 pub(super) const ABORT: u16 = 4;
-/// The association is shut down in good order after all data is sent.
+/// Flag: the association is to be shut down in good order after all data is sent.
 pub(super) const END: u16 = libc::MSG_FIN as u16;
 
 /// Ancillary data of a message.
@@ -39,7 +39,7 @@ pub(super) struct MessageInfo {
 /// The ancillary data of a message to send.
 pub(super) type SendControl = [u8; HEADER + SNDINFO_LENGTH + HEADER + PRINFO_LENGTH];
 
-/// Makes the ancillary data of `message`. The association is used on one-to-many sockets only.
+/// Makes the ancillary data of `message`. `association` matters only on one-to-many sockets.
 pub(super) fn of_message(message: &UserMessage, association: AssociationId) -> SendControl {
     let flags = if message.unordered { UNORDERED } else { 0 };
     make(message.stream, flags, message.ppid, message.reliability, association)
@@ -99,7 +99,8 @@ pub(super) fn parse(mut control: &[u8]) -> Option<MessageInfo> {
         let (kind, _) = rest.split_first_chunk::<4>()?;
         let data = control.get(HEADER..length)?;
         if (i32::from_ne_bytes(*level), i32::from_ne_bytes(*kind)) == (IPPROTO_SCTP, RCVINFO) {
-            // struct sctp_rcvinfo: stream, sequence number, flags, (padding,) identifier ...
+            // The data is a struct sctp_rcvinfo: stream, sequence number, flags, (padding,)
+            // identifier ...
             let half = |at: usize| Some(u16::from_ne_bytes(*data.get(at..)?.first_chunk()?));
             let ppid = Ppid(u32::from_be_bytes(*data.get(8..)?.first_chunk()?));
             return Some(MessageInfo {

@@ -8,7 +8,7 @@ use socket2::Socket;
 
 use crate::sys::AssociationId;
 
-/// An association that its endpoint establishes for a connection.
+/// An association that the endpoint establishes on behalf of a connection.
 #[derive(Debug)]
 pub(super) struct Dial(Mutex<DialState>);
 

@@ -80,8 +80,8 @@ impl SctpEndpoint {
         }
     }
 
-    /// Makes a connection of an association that the peer initiated, or completes the dial that
-    /// initiated it.
+    /// Handles an established association: returns a connection if the peer initiated it, or
+    /// completes the dial if this endpoint did.
     fn handle_up(&mut self, association: AssociationId) -> Option<io::Result<Box<dyn Connection>>> {
         let (listener, _) = self.listener.as_ref()?;
         let peeled = sys::peel_off(listener.socket().get(), association).and_then(|socket| {
@@ -163,7 +163,7 @@ impl Endpoint for SctpEndpoint {
                         dial.finish(DialState::Failed);
                     }
                 }
-                // Data of an association that is being aborted.
+                // Ignore data of an association that is being aborted.
                 Piece::Notification(_) | Piece::Data { .. } | Piece::End => {}
             }
         }

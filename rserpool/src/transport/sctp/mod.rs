@@ -6,8 +6,9 @@
 //!
 //! When a process exits without closing its sockets, the kernel aborts their associations. So the
 //! peer notices a crash at once, and can tell it from an orderly close. A session's orderly close
-//! is also announced by an ASAP message of a type that others discard. An implementation without
-//! this message is taken to have crashed; rsplib treats every end of a session like that.
+//! is also announced by an ASAP message of a type that other implementations discard. If a peer
+//! closes without this message, it is taken to have crashed. rsplib treats every end of a session
+//! like a crash.
 
 mod address;
 mod connection;
@@ -188,7 +189,7 @@ impl Transport for Sctp {
     }
 }
 
-/// Parses ancillary data and notifications from the kernel, for the fuzzers.
+/// Parses `bytes` as ancillary data and as notifications of the kernel. For the fuzzers.
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub fn parse_what_the_kernel_says(bytes: &[u8]) {

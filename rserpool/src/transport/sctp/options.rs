@@ -52,8 +52,8 @@ pub(super) fn configure(socket: &Socket, timing: &Timing, streams: u16) -> io::R
     let on = 1_i32.to_ne_bytes();
     sys::set_option(socket, NO_DELAY, &on)?;
     sys::set_option(socket, RECEIVE_INFO, &on)?;
-    // Data information off; changes of associations and addresses, and send failures on; remote
-    // errors off; shutdowns and partial deliveries on; adaptation layers off; keys on.
+    // Order: data information off; changes of associations and addresses, and send failures on;
+    // remote errors off; shutdowns and partial deliveries on; adaptation layers off; keys on.
     sys::set_option(socket, EVENTS, &[0, 1, 1, 1, 0, 1, 1, 0, 1])?;
 
     let any = [0; 4];
@@ -61,7 +61,7 @@ pub(super) fn configure(socket: &Socket, timing: &Timing, streams: u16) -> io::R
         [timing.rto_initial, timing.rto_max, timing.rto_min].map(milliseconds);
     sys::set_option(socket, RTO_INFO, &[any, initial, max, min].concat())?;
 
-    // For future associations.
+    // Set the defaults of future associations, which 0 stands for.
     set_budget(socket, 0, timing.association_max_retransmissions)?;
     set_path_budget(socket, 0, timing.path_max_retransmissions)?;
     set_heartbeat(socket, 0, timing.heartbeat)?;
@@ -94,9 +94,9 @@ fn set_path_budget(
     sys::set_option(socket, PEER_ADDRESS_PARAMETERS, &path)
 }
 
-/// Sets the retransmission budget of an association according to the number of its paths.
-/// Retransmissions on a silent path count against the whole association (RFC 9260 section 8.1),
-/// even those of probes. They must not end it while another path works.
+/// Sets the maximum number of retransmissions of an association according to the number of its
+/// paths. Retransmissions on a silent path, even those of probes, count against the whole
+/// association (RFC 9260 section 8.1). They must not end the association while another path works.
 pub(super) fn budget_for_paths(
     socket: &Socket,
     association: AssociationId,
@@ -107,8 +107,8 @@ pub(super) fn budget_for_paths(
         (timing.path_max_retransmissions, timing.association_max_retransmissions);
     let paths = u16::try_from(paths).unwrap_or(u16::MAX).max(1);
     let all = path.saturating_mul(paths - 1).saturating_add(association_max);
-    // With several paths, Linux refuses a budget for the association that exceeds the sum of those
-    // of its paths.
+    // With several paths, Linux refuses a limit for the association that exceeds the sum of the
+    // limits of its paths.
     let each = if paths > 1 { path.max(all.div_ceil(paths)) } else { path };
     set_path_budget(socket, association, each)?;
     set_budget(socket, association, all)

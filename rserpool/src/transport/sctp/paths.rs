@@ -52,7 +52,7 @@ impl Paths for SctpConnection {
     }
 }
 
-/// Removes those local addresses that are not reachable for the peer.
+/// Removes from `local` the addresses that the peer cannot reach.
 fn keep_reachable(local: &mut TransportAddress, peer: &TransportAddress) {
     if peer.addresses.iter().any(IpAddr::is_loopback) {
         return;

@@ -31,10 +31,10 @@ pub(super) enum Piece {
 /// Reads from a socket.
 #[derive(Debug)]
 pub(super) struct Receiver {
-    /// Maximum number of pieces read at a time.
+    /// Maximum number of pieces (messages, parts of them, or notifications) read at a time.
     batch: usize,
     pieces: VecDeque<Piece>,
-    /// True if the last piece was the beginning of a notification longer than a piece.
+    /// True if the last piece was the first part of a notification that is longer than one piece.
     in_notification: bool,
     /// The kernel's error, reported after all data has been read.
     error: Option<io::Error>,
@@ -86,7 +86,7 @@ impl Receiver {
         match (self.pieces.pop_front(), polled) {
             (Some(piece), _) => Poll::Ready(Ok(piece)),
             (None, Poll::Ready(Ok(()))) => {
-                // Only the remaining pieces of notifications were read.
+                // Only the remaining parts of long notifications were read, so poll again.
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }

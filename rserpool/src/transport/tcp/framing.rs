@@ -16,9 +16,9 @@
 //! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //! ```
 //!
-//! An empty payload with the identifier of ASAP, which is not a message, closes the session. A
-//! stream that ends without it was broken. So a server that crashes is told from one that closes
-//! the session.
+//! A frame with an empty payload and the identifier of ASAP is not a message: it closes the
+//! session. A stream that ends without this frame was broken. So a pool user can tell a server that
+//! crashed from one that closed the session.
 
 use std::io;
 
@@ -45,7 +45,8 @@ pub(super) enum Frame {
 }
 
 impl Framing {
-    /// Returns the maximum length of a message. Those of the protocols have 16 bits for it.
+    /// Returns the maximum length of a message. ASAP and ENRP messages have a length field of 16
+    /// bits.
     pub(super) fn max_message_size(self) -> usize {
         match self {
             Self::SelfDelimiting(_) => usize::from(u16::MAX),
@@ -101,7 +102,8 @@ impl Framing {
         }
     }
 
-    /// Returns an error if a stream must not end between two messages.
+    /// Returns an error if the stream ended between two messages where it must not: in a session,
+    /// which has to be closed first.
     pub(super) fn end_of_stream(self) -> io::Result<()> {
         match self {
             Self::SelfDelimiting(_) => Ok(()),
@@ -155,7 +157,7 @@ mod tests {
     fn decode_all(framing: Framing, bytes: &[u8]) -> Vec<Frame> {
         let mut frames = Vec::new();
         let mut incoming = BytesMut::new();
-        // A byte at a time.
+        // Decode a byte at a time.
         for byte in bytes {
             incoming.put_u8(*byte);
             frames.extend(framing.decode(&mut incoming).unwrap());

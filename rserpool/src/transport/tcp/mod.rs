@@ -25,9 +25,9 @@ use rserpool_proto::wire::{TransportAddress, TransportProtocol, UserMessage};
 /// Maximum number of bytes read at a time.
 const READ_SIZE: usize = 64 * 1024;
 /// Minimum expected length from which data is read directly into the connection's buffer, instead
-/// of through the shared one.
+/// of through the buffer that all connections share.
 const LARGE: usize = 4096;
-/// Room beyond the length of the last read.
+/// Room in the read buffer beyond the length of the last read, in bytes.
 const HEADROOM: usize = 64;
 /// High-water mark: a connection is not ready for more messages while this number of bytes is
 /// unsent.
@@ -293,8 +293,8 @@ impl TcpConnection {
             // An idle connection does not hold a buffer.
             *incoming = BytesMut::new();
         }
-        // After a large message, the next one is expected to be as long. A little room beyond that
-        // shows that there was no more.
+        // After a large message, expect the next one to be as long. If a read does not fill the
+        // little room beyond that, there was no more data.
         let expected = (self.last_read + HEADROOM).min(READ_SIZE);
         let direct = incoming.is_empty() && expected >= LARGE;
         SCRATCH.with_borrow_mut(|scratch| {
@@ -437,8 +437,8 @@ impl Connection for TcpConnection {
         self.framing.max_message_size()
     }
 
-    /// Rounds the interval up to whole seconds. A peer that is silent for four of them is lost; so
-    /// is one that does not read for that long while there is data to send to it.
+    /// Rounds the interval up to whole seconds. A peer that is silent for four intervals is lost;
+    /// so is one that does not read for that long while there is data to send to it.
     fn set_heartbeat(&mut self, interval: Duration) -> io::Result<()> {
         let State::Open(io) = &self.state else { return Err(io::ErrorKind::NotConnected.into()) };
         let interval = Duration::from_secs(interval.as_millis().div_ceil(1000).max(1) as u64);
@@ -453,8 +453,8 @@ impl Connection for TcpConnection {
         if let State::Open(io) = &self.state {
             let _ = io.socket().get().shutdown(std::net::Shutdown::Write);
         }
-        // Closing a socket with unread data resets the connection, and the data just written may be
-        // lost with it.
+        // Read the remaining data first: closing a socket with unread data resets the connection,
+        // and data just written may be lost with it.
         for _ in 0..MAX_DRAIN {
             match ready!(self.poll_read(cx)) {
                 Ok(0) | Err(_) => {
@@ -495,7 +495,7 @@ mod tests {
         assert!(connection.set_heartbeat(Duration::from_secs(1)).is_err());
     }
 
-    /// A socket for which no task waits.
+    /// Test socket whose operations are always pending.
     #[derive(Debug)]
     struct Unregistered(runtime::Socket);
 

@@ -45,13 +45,13 @@ pub(super) struct End {
     pub(super) incarnation: u64,
     pub(super) name: Option<ConnectionId>,
     pub(super) open: bool,
-    /// True if its kernel gave the connection up, which its process may not have noticed yet.
+    /// True if the kernel of this end gave the connection up; the process may not have noticed yet.
     pub(super) broken: bool,
-    /// True if a notification that the other end is closed is on the way.
+    /// True if a notification to this end, that the other end is closed, is on the way.
     pub(super) told: bool,
-    /// The time at which the last item that was sent to it arrives.
+    /// The time at which the last item that was sent to this end arrives.
     pub(super) arrival: Duration,
-    /// Items that were sent to it and lost, to be sent again.
+    /// Items that were sent to this end and lost, which the other end will send again.
     pub(super) backlog: VecDeque<Item>,
 }
 
@@ -125,12 +125,12 @@ impl Network {
         self.listen_again();
     }
 
-    /// Returns whether all hosts that have power have reached each other since `time`.
+    /// Returns whether no cut has separated hosts with power since `time`.
     pub(in super::super) fn whole_since(&self, time: Duration) -> bool {
         self.cuts.is_empty() && self.parted <= time
     }
 
-    /// Determines anew which hosts reach each other, after a change.
+    /// Updates the pairs of hosts that reach each other, after a cut or a change of power.
     pub(super) fn listen_again(&mut self) {
         let up = |id: HostId| self.hosts[id].up;
         let mut deaf = BTreeSet::new();
@@ -180,7 +180,8 @@ impl Network {
         }
     }
 
-    /// Notifies open ends whose other end is closed; the first packet that gets through tells them.
+    /// Notifies the open ends between two hosts whose other end is closed, as soon as a packet
+    /// between these hosts arrives again.
     fn tell_orphans(&mut self, hosts: (HostId, HostId)) {
         for link in self.between(hosts) {
             for side in [Side::Dialler, Side::Acceptor] {
@@ -218,8 +219,8 @@ impl Network {
         let Some(end) = link.end_mut(to).filter(|end| end.open && !end.broken) else { return };
         if from.is_some_and(|from| self.deaf.contains(&(from, end.host))) {
             match item {
-                // This is not retransmitted; the first packet that gets through has the same
-                // effect.
+                // The loss of a connection is not retransmitted; the first packet that arrives
+                // again has the same effect.
                 Item::Over(ConnectionEvent::Lost) => {}
                 item => end.backlog.push_back(item),
             }

@@ -1,9 +1,9 @@
 //! A virtual network: hosts, their processes, and the delivery of what they send.
 //!
-//! It is as reliable as SCTP and TCP are. What is sent on a connection arrives in order, late if
+//! The network is as reliable as SCTP and TCP. Messages on a connection arrive in order, late if
 //! packets are lost, or the connection breaks. If two hosts do not reach each other, in one
-//! direction or in both, nothing arrives or is acknowledged between them, and each end gives the
-//! connection up after a time of its own.
+//! direction or in both, nothing arrives or is acknowledged between them, and each end closes the
+//! connection after a timeout of its own.
 
 mod links;
 
@@ -44,10 +44,11 @@ pub(super) struct Weather {
     pub(super) disorder: Duration,
 }
 
-/// The maximum number of outputs that a machine may have at once.
+/// The maximum number of outputs that a machine may produce for one input.
 const MAX_OUTPUTS: usize = 2_000;
 
-/// The maximum number of occurrences at one point of time.
+/// The maximum number of events of the network at one point of virtual time; more count as an
+/// endless loop.
 const MAX_AT_ONCE: u32 = 100_000;
 
 /// A simulated host, which runs at most one state machine.
@@ -55,11 +56,11 @@ const MAX_AT_ONCE: u32 = 100_000;
 pub(super) struct Host {
     pub(super) name: String,
     pub(super) address: TransportAddress,
-    /// True if it has power.
+    /// True if the host has power.
     pub(super) up: bool,
     pub(super) process: Option<Process>,
     incarnation: u64,
-    /// The time at which it was last started, stopped or disturbed in another way.
+    /// The time at which the host was last started, stopped or disturbed in another way.
     pub(super) disturbed: Duration,
 }
 
@@ -97,7 +98,8 @@ enum Occurrence {
         source: TransportAddress,
         message: UserMessage,
     },
-    /// An end may have received nothing since this time.
+    /// A check whether an end of a connection has received nothing since this time, and so gives
+    /// the connection up.
     Silence {
         link: LinkId,
         side: Side,
@@ -128,13 +130,14 @@ pub(super) struct Network {
     queue: BTreeMap<(Duration, u64), Occurrence>,
     sequence: u64,
     at_once: u32,
-    /// Directions in which packets are lost on the way.
+    /// Pairs of sender and receiver between which a fault drops all packets.
     cuts: BTreeSet<(HostId, HostId)>,
-    /// Directions in which nothing arrives, because of a cut or because a host has no power.
+    /// Pairs of sender and receiver between which no packet arrives, because of a fault or because
+    /// a host has no power.
     deaf: BTreeSet<(HostId, HostId)>,
     /// The time at which a cut last began or ended.
     pub(super) parted: Duration,
-    /// Pairs of hosts that do not reach each other in both directions, and since when.
+    /// Pairs of hosts of which at least one does not reach the other, and the time since when.
     apart: BTreeMap<(HostId, HostId), Duration>,
     pub(super) traffic: Traffic,
     pub(super) trace: Trace,
@@ -257,7 +260,7 @@ impl Network {
             self.shut(link, side);
             self.transmit(link, side.other(), Item::Over(ConnectionEvent::Lost));
         }
-        // This includes the connections that it has not accepted yet.
+        // Connections to the host that its process has not accepted yet are closed, too.
         let unknown: Vec<_> = self
             .links
             .iter()
