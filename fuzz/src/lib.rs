@@ -199,7 +199,7 @@ pub fn message(u: &mut Unstructured<'_>, protocol: Ppid) -> Result<UserMessage> 
     Ok(UserMessage::new(protocol, payload))
 }
 
-/// A machine, its connections, and its time.
+/// Feeds fuzzed inputs to a state machine, with connections and a clock that the input controls.
 pub struct Player<M> {
     /// The machine.
     pub machine: M,

@@ -72,7 +72,7 @@ pub enum Output<E> {
     Announce(UserMessage),
     /// Close a connection. No further event of it is reported to the machine.
     Close {
-        /// The connection.
+        /// The connection to close.
         connection: ConnectionId,
         /// True to discard what is not sent yet.
         abort: bool,

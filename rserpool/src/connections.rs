@@ -26,7 +26,9 @@ pub(crate) struct Connections {
     slots: Slab<Slot>,
     names: HashMap<ConnectionId, usize>,
     woken: Arc<Woken>,
-    /// Closed connections, the oldest first; some may have been removed already.
+    /// Closed connections that still send their last data: the time at which each is dropped, its
+    /// slot, and the generation of that. The earliest come first; one whose generation is out of
+    /// date has been removed already.
     lingering: VecDeque<(Instant, usize, u64)>,
     generation: u64,
 }

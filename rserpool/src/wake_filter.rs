@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use futures::task::AtomicWaker;
 
-/// A source of events of a task that has several. Other sources wake the task, too, and polling a
-/// socket in vain may cost a system call.
+/// Wraps one of a task's several sources of events, and polls it only if that source itself woke
+/// the task. Polling a socket in vain may cost a system call.
 pub(crate) struct WakeFilter<S> {
     pub(crate) source: S,
     woken: Arc<Woken>,

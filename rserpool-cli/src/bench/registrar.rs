@@ -82,7 +82,7 @@ struct Worker {
     elements: Vec<u32>,
 }
 
-/// The cost of an operation.
+/// The time, the processor time and the latencies that an operation of the registrar took.
 #[derive(Debug)]
 struct Measured {
     operation: Operation,

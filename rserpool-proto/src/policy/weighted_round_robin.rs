@@ -64,7 +64,8 @@ struct Position {
     low: u32,
 }
 
-/// The number of bits for the place in the round.
+/// The number of low bits of a position that hold its place within a round; the high bits hold the
+/// round.
 const PLACE: u32 = 33;
 
 /// The number of rounds that a position can represent.

@@ -70,7 +70,8 @@ pub struct Registrar {
     claimants: HashMap<ElementKey, Claimant>,
     announcements: Announcements,
     peers: Peers,
-    /// Elements of peers that do not fit their pools, kept beside them.
+    /// Elements that peers announced and that cannot join the pool of their handle, since it has
+    /// another policy or transport. They are kept in case that pool ends.
     rivals: Rivals,
     joining: Joining,
     mentor_is_slow: bool,

@@ -57,11 +57,11 @@ impl Default for Limits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(clippy::exhaustive_enums, reason = "drivers handle each")]
 pub enum Limit {
-    /// Connections of one host.
+    /// The number of connections of one host.
     Connections,
-    /// Elements, or their sizes in bytes, of one host or of all.
+    /// The number of elements, or their size in bytes: of one host, or of all hosts together.
     Elements,
-    /// Subscriptions of one host, of one connection or of all.
+    /// The number of subscriptions: on one connection, of one host, or of all hosts together.
     Subscriptions,
     /// Resolutions of one host in a second.
     Resolutions,

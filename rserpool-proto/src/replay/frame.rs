@@ -44,7 +44,8 @@ pub enum Frame {
         /// The reply.
         body: Bytes,
     },
-    /// Refuses an epoch of the session: the server executes no more requests of the epoch.
+    /// Refuses an epoch of the session, that is all requests since it last began with a new state:
+    /// the server executes no more of them.
     Refusal {
         /// The epoch of the session.
         epoch: Epoch,

@@ -62,7 +62,8 @@ pub struct RequestSession {
     limit: usize,
     to_send: VecDeque<Bytes>,
     events: VecDeque<RequestEvent>,
-    /// The reason for the end of the session, unless the underlying session reports it.
+    /// The error with which the requests ended the session; `None` while it lasts, or if the
+    /// underlying session reports its own end.
     over: Option<RequestError>,
     /// The time at which a server first refused the session, since one last answered a request.
     refused_since: Option<Instant>,

@@ -43,7 +43,8 @@ const BOUND: Duration = Duration::from_secs(45);
 /// registration.
 const BOUND_AFTER_ENRP: Duration = Duration::from_secs(120);
 
-/// The maximum time that a user waits for an answer, by any clock: three times T1-ENRPrequest.
+/// The maximum time that a user waits for an answer: three requests of 3 s each, and room for the
+/// error of its clock.
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// Time within which all registrars learn of a change when nothing is wrong.
