@@ -78,6 +78,7 @@
 //! | [`PoolUser`] | resolves pool handles, and opens sessions |
 //! | [`Session`] | the pool user's end of a session, which fails over |
 //! | [`RequestSession`] | a session of requests and replies with a pool of [`Service`]s |
+//! | [`RequestClient`] | the same, shared by many tasks |
 //! | [`Subscription`] | a stream of the changes of a pool |
 //! | [`Messenger`] | sends single messages to a pool |
 //!
@@ -116,7 +117,7 @@
 //! | feature | default | contents |
 //! |---|---|---|
 //! | `registrar` | yes | [`Registrar`], and [`dump`] |
-//! | `service` | yes | [`Service`], [`RequestSession`] and [`cookie`] |
+//! | `service` | yes | [`Service`], [`RequestSession`], [`RequestClient`] and [`cookie`] |
 //! | `sctp` | yes | the transport `transport::Sctp`, on Linux |
 //! | `multicast` | yes | announcements of registrars by IPv4 multicast |
 //! | `serde` | no | `serde::Serialize` for the types of [`proto::wire`] |
@@ -190,7 +191,9 @@ pub use rserpool_proto::wire::{
 pub use rserpool_proto::{Compatibility, HuntConfig};
 #[cfg(feature = "service")]
 pub use service::{
-    InvalidState, Service, ServiceConfig, cookie,
+    InvalidState, Service, ServiceConfig,
+    client::RequestClient,
+    cookie,
     requests::{RequestConfig, RequestError, RequestEvent, RequestSession, SubmitError},
     serve::Stopping,
 };

@@ -9,7 +9,10 @@ use rserpool_proto::wire::{PoolElement, PoolElementId, PoolHandle, Ppid};
 
 use crate::messenger::Messenger;
 #[cfg(feature = "service")]
-use crate::service::requests::{RequestConfig, RequestSession};
+use crate::service::{
+    client::RequestClient,
+    requests::{RequestConfig, RequestSession},
+};
 use crate::session::Session;
 use crate::subscription::Subscription;
 use crate::task::Task;
@@ -229,5 +232,25 @@ impl PoolUser {
     ) -> Result<RequestSession, SessionError> {
         let session = self.open_with(pool, config.session.clone()).await?;
         Ok(RequestSession::new(session, config))
+    }
+
+    /// Opens a session of requests and replies that many tasks can share, and waits until a server
+    /// serves it.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error in the cases of [`Self::open`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, no session remains.
+    #[cfg(feature = "service")]
+    pub async fn request_client(
+        &self,
+        pool: impl IntoPoolHandle,
+        config: RequestConfig,
+    ) -> Result<RequestClient, SessionError> {
+        let session = self.open_requests(pool, config).await?;
+        Ok(RequestClient::spawn(&self.network, session))
     }
 }

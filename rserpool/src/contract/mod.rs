@@ -75,6 +75,7 @@ macro_rules! contract_suite {
             a_foreign_checkpoint_is_refused,
             a_server_with_other_keys_is_passed_over,
             a_request_that_is_too_long_is_refused_alone,
+            clones_of_a_client_share_its_session,
             a_server_that_hangs_is_left_and_one_that_is_busy_is_not,
             futures_may_be_dropped_wherever_they_wait,
             an_opening_that_is_given_up_leaves_no_session,

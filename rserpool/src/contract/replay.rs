@@ -344,3 +344,50 @@ async fn hang(endpoint: &mut dyn Endpoint) {
         connections.push(connection);
     }
 }
+
+/// Checks that clones of a client share a session, and that none of their requests is lost or
+/// executed twice while servers crash.
+pub async fn clones_of_a_client_share_its_session(network: Network) {
+    const TASKS: usize = 8;
+    const REQUESTS: usize = 50;
+    let registrar = start_registrar(&network, &any_address(&network));
+    let (at, ring) = (registrar.local_address(), KeyRing::generate());
+    let mut servers = Vec::new();
+    for _ in 0..3 {
+        servers.push(start_counter(&network, at, &ring, 0).await);
+    }
+    let user = new_user(&network, at);
+    let config = RequestConfig::default().limit(4);
+    let client = user.request_client(pool(), config).await.expect("the pool has elements");
+    let tasks = (0..TASKS).map(|_| {
+        let client = client.clone();
+        async move {
+            let mut counts = Vec::new();
+            for _ in 0..REQUESTS {
+                counts.push(count(&client.request(Bytes::new()).await.expect("somebody serves")));
+            }
+            assert!(counts.is_sorted(), "the requests of a task are executed in order");
+            counts
+        }
+    });
+    let kill = async {
+        for _ in 0..6 {
+            pause(&network, 3).await;
+            servers.remove(0).epoch.abort();
+            servers.push(start_counter(&network, at, &ring, 0).await);
+        }
+    };
+    let (counts, ()) = futures::join!(futures::future::join_all(tasks), kill);
+    let mut counts: Vec<_> = counts.into_iter().flatten().collect();
+    counts.sort_unstable();
+    let expected: Vec<_> = (1..=(TASKS * REQUESTS) as u64).collect();
+    assert_eq!(counts, expected);
+
+    // The session fails over while nobody asks, and continues.
+    for server in servers.drain(..) {
+        server.epoch.abort();
+    }
+    servers.push(start_counter(&network, at, &ring, 0).await);
+    let last = client.request(Bytes::new()).await.expect("somebody serves");
+    assert_eq!(count(&last), expected.len() as u64 + 1);
+}

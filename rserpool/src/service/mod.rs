@@ -1,5 +1,6 @@
 //! Services whose sessions survive a crash of their server.
 
+pub(crate) mod client;
 pub mod cookie;
 pub(crate) mod requests;
 pub(crate) mod serve;

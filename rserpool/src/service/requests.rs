@@ -178,6 +178,9 @@ pub enum RequestError {
     /// A request is too long for the transport.
     #[error(transparent)]
     Request(SendError),
+    /// The task of the [`RequestClient`](crate::RequestClient) has stopped: its runtime has.
+    #[error("the client's task has stopped")]
+    Stopped,
 }
 
 /// Error of [`RequestSession::submit`]. The request was not accepted, and is in the error.
