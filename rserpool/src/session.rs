@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::channel::{mpsc, oneshot};
@@ -220,7 +220,7 @@ impl Session {
     }
 
     #[cfg(feature = "service")]
-    pub(crate) fn now(&self) -> Instant {
+    pub(crate) fn now(&self) -> std::time::Instant {
         self.network.now()
     }
 
