@@ -62,10 +62,11 @@ fn play(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
             5 if u.ratio(1, 4)? => {
                 session.handle_connection(now, connection, &ConnectionEvent::Closed);
             }
+            6 if u.arbitrary()? => session.handle_refusal(now),
             6 => session.fail_over(now),
             7 => {
                 let data = UserMessage::new(Ppid(7), u.arbitrary::<Vec<u8>>()?);
-                let _ = session.send(data.clone());
+                let _ = session.send(now, data.clone());
                 while session.poll_output().is_some() {}
                 session.handle_message(now, connection, data);
             }

@@ -128,7 +128,11 @@ fn a_failover_reports_resolves_connects_and_echoes_the_last_cookie_first() {
             resolve()
         ]
     );
-    assert_eq!(fixture.session.send(data.clone()), Err(data), "nobody is there to send it to");
+    assert_eq!(
+        fixture.session.send(fixture.now, data.clone()),
+        Err(data),
+        "nobody is there to send it to"
+    );
     // The registrar still lists the failed element, in first place.
     assert_eq!(fixture.resolved(&[1, 2]), [connect(2, 2)]);
     let echo = asap::CookieEcho { cookie: Cookie(Bytes::from_static(b"new!")) };

@@ -79,6 +79,19 @@ pub(super) async fn start_counter(
     Running { identifier, epoch, stop: Some(stop), stopped }
 }
 
+/// Starts three counters with the same keys.
+async fn start_counters(
+    network: &Network,
+    registrar: &TransportAddress,
+    ring: &KeyRing,
+) -> Vec<Running> {
+    let mut servers = Vec::new();
+    for _ in 0..3 {
+        servers.push(start_counter(network, registrar, ring, 0).await);
+    }
+    servers
+}
+
 async fn open(user: &PoolUser, config: RequestConfig) -> RequestSession {
     user.open_requests(pool(), config).await.expect("the pool has elements")
 }
@@ -92,10 +105,7 @@ pub async fn requests_are_answered_once_whoever_dies(network: Network) {
     const REQUESTS: u64 = 400;
     let registrar = start_registrar(&network, &any_address(&network));
     let (at, ring) = (registrar.local_address(), KeyRing::generate());
-    let mut servers = Vec::new();
-    for _ in 0..3 {
-        servers.push(start_counter(&network, at, &ring, 0).await);
-    }
+    let mut servers = start_counters(&network, at, &ring).await;
     let user = new_user(&network, at);
     let mut session = open(&user, RequestConfig::default().limit(16)).await;
     let (mut begun, mut seen, mut failovers) = (0, 0, 0);
@@ -352,10 +362,7 @@ pub async fn clones_of_a_client_share_its_session(network: Network) {
     const REQUESTS: usize = 50;
     let registrar = start_registrar(&network, &any_address(&network));
     let (at, ring) = (registrar.local_address(), KeyRing::generate());
-    let mut servers = Vec::new();
-    for _ in 0..3 {
-        servers.push(start_counter(&network, at, &ring, 0).await);
-    }
+    let mut servers = start_counters(&network, at, &ring).await;
     let user = new_user(&network, at);
     let config = RequestConfig::default().limit(4);
     let client = user.request_client(pool(), config).await.expect("the pool has elements");
