@@ -135,10 +135,11 @@ impl Line {
         poll: impl FnOnce(&mut dyn Connection, &mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
         self.signal.task.register(cx.waker());
+        // Before the poll, so that an event which arrives meanwhile is not forgotten.
+        self.signal.busy.store(false, Ordering::Release);
         let polled = poll(&mut **self.connection(), &mut Context::from_waker(&self.waker));
-        match polled {
-            Poll::Ready(_) => self.signal.become_busy(),
-            Poll::Pending => self.signal.busy.store(false, Ordering::Release),
+        if polled.is_ready() {
+            self.signal.become_busy();
         }
         polled
     }
