@@ -110,7 +110,7 @@ pub enum PoolServiceError<E> {
     #[error("no element of {0} is ready")]
     NoElement(PoolHandle),
     /// The request was sent, and failed. The server may have executed it.
-    #[error("the request failed: {0}")]
+    #[error("the request failed")]
     Failed(#[source] E),
 }
 

@@ -47,7 +47,7 @@ pub(crate) enum CaptureError {
     #[error("not a pcapng or pcap file")]
     NotACapture,
     /// The file cannot be read.
-    #[error("cannot read the file: {0}")]
+    #[error("cannot read the file")]
     Read(#[from] io::Error),
     /// The file is damaged.
     #[error("damaged after frame {frame}: {reason}")]

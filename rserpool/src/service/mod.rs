@@ -69,7 +69,7 @@ pub trait Service: Send + 'static {
 
 /// Error of [`Service::restore`]: the service cannot continue from this state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the service cannot go on from this state")]
+#[error("the service cannot restore this state")]
 #[allow(clippy::exhaustive_structs, reason = "services return it")]
 pub struct InvalidState;
 
@@ -177,7 +177,7 @@ impl<S: Service> Served<S> {
                     match self.take_over(&cookie) {
                         Ok(taken) => (machine, lineage) = taken,
                         Err(reason) => {
-                            tracing::warn!(%peer, reason, "cannot go on with a session");
+                            tracing::warn!(%peer, reason, "cannot continue a session");
                             machine.refuse_checkpoint();
                         }
                     }
@@ -259,7 +259,7 @@ impl<S: Service> Served<S> {
         machine: &mut Server,
         error: &(dyn std::error::Error + Sync),
     ) -> Result<(), SessionSendError> {
-        tracing::error!(%error, "the session cannot go on");
+        tracing::error!(%error, "cannot continue the session");
         let refusal = machine.refuse_state();
         self.session.send(self.config.ppid, refusal).await
     }

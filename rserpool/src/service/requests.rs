@@ -170,10 +170,10 @@ pub enum RequestError {
     Session(#[from] SessionClosed),
     /// The servers refuse to continue the session, and it may not start afresh
     /// ([`RequestConfig::starts_afresh`]).
-    #[error("the session cannot go on: {0}")]
+    #[error("the servers refused to continue the session")]
     Refused(#[from] RefusalReason),
     /// The pool's elements do not use the protocol of [`Service`](crate::Service)s.
-    #[error("the pool does not offer a replicated service: {0}")]
+    #[error("the pool does not offer a replicated service")]
     OtherProtocol(#[from] InvalidFrame),
     /// A request is too long for the transport.
     #[error(transparent)]

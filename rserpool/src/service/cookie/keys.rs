@@ -31,7 +31,7 @@ impl fmt::Debug for KeyRing {
 #[non_exhaustive]
 pub enum KeyRingError {
     /// The file cannot be read.
-    #[error("cannot read the key file: {0}")]
+    #[error("cannot read the key file")]
     Read(#[from] std::io::Error),
     /// A line is not a key.
     #[error(
