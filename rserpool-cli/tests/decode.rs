@@ -203,4 +203,16 @@ fn a_file_that_is_no_capture_is_an_error_and_a_damaged_one_is_read_as_far_as_it_
     assert!(stdout(&output).contains("messages re-encode to the same bytes"));
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(message.contains("damaged after frame"), "{message}");
+
+    // A block whose length is less than that of its own header, in both byte orders.
+    for length in [4_u32.to_le_bytes(), 4_u32.to_be_bytes()] {
+        let process_information = 0x8000_0001_u32.to_le_bytes();
+        let damaged = [&whole[..], &process_information, &length, &[0; 64]].concat();
+        std::fs::write(&file, damaged).unwrap();
+        let output = decode(&[file.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stdout(&output).contains("87 of 87 messages re-encode to the same bytes"));
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(message.contains("a block is too short"), "{message}");
+    }
 }

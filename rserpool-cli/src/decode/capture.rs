@@ -22,6 +22,10 @@ const ENRP_PORT: u16 = 9901;
 /// network protocol.
 const SLL2_HEADER: usize = 20;
 
+/// Block type of a section header, with which a pcapng file begins.
+const SECTION_HEADER: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
+/// Length of the shortest block of pcapng in bytes: its type and, twice, its length.
+const MIN_BLOCK: u32 = 12;
 /// Initial size of the read buffer in bytes.
 const BUFFER: usize = 64 * 1024;
 /// Maximum length of a block of the capture file in bytes.
@@ -72,12 +76,16 @@ pub(crate) fn read(
     // The parser wants the header of the file in its first read.
     let mut begin = Vec::new();
     capture.by_ref().take(BUFFER as u64).read_to_end(&mut begin)?;
+    let pcapng = begin.starts_with(&SECTION_HEADER);
     let whole = begin.as_slice().chain(capture);
     let mut parser = create_reader(BUFFER, whole).map_err(|_| CaptureError::NotACapture)?;
     let mut reader = Reader { frame: 0, reassembler: Reassembler::default(), sink };
     let mut links = Vec::new();
     let mut capacity = BUFFER;
     loop {
+        if pcapng && shorter_than_a_block(parser.data()) {
+            return Err(reader.damaged("a block is too short"));
+        }
         let damaged = match parser.next() {
             Ok((length, block)) => {
                 reader.block(&block, &mut links);
@@ -96,9 +104,20 @@ pub(crate) fn read(
             Err(_) => Some("a block is not valid"),
         };
         if let Some(reason) = damaged {
-            return Err(CaptureError::Damaged { frame: reader.frame, reason: reason.to_owned() });
+            return Err(reader.damaged(reason));
         }
     }
+}
+
+/// Tells whether the next block of a pcapng file states a length that no block has.
+///
+/// The parser subtracts from this length what every block has. The byte order does not matter: in
+/// the other one, such a length is beyond [`MAX_BLOCK`].
+fn shorter_than_a_block(data: &[u8]) -> bool {
+    let length = data.get(4..8).and_then(|length| <[u8; 4]>::try_from(length).ok());
+    length.is_some_and(|length| {
+        u32::from_le_bytes(length) < MIN_BLOCK || u32::from_be_bytes(length) < MIN_BLOCK
+    })
 }
 
 struct Reader<'s> {
@@ -126,6 +145,10 @@ impl Reader<'_> {
             }
             PcapBlockOwned::NG(_) => {}
         }
+    }
+
+    fn damaged(&self, reason: &str) -> CaptureError {
+        CaptureError::Damaged { frame: self.frame, reason: reason.to_owned() }
     }
 
     fn frame(&mut self, link: Option<Linktype>, data: &[u8]) {
