@@ -3,11 +3,13 @@
 #![no_main]
 
 use std::sync::LazyLock;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use libfuzzer_sys::fuzz_target;
 use rserpool::cookie::{KeyRing, Seal, clear_part};
-use rserpool::proto::replay::{Action, Client, Frame, Server};
+use rserpool::proto::replay::{
+    Action, Client, ClientConfig, Frame, Progress, RequestOptions, Server, ServerConfig,
+};
 use rserpool::proto::wire::Bytes;
 
 static SEAL: LazyLock<Seal> =
@@ -23,24 +25,63 @@ fuzz_target!(|data: &[u8]| {
     assert!(SEAL.open(SystemTime::UNIX_EPOCH, &bytes).is_err());
 
     // Splits the input into messages, each of which is preceded by a byte with its length.
-    let (mut server, mut client) = (Server::new(), Client::new(4));
+    let config = ServerConfig { checkpoint_every: 2, room: 200, max_reply: 100 };
+    let mut server = Server::new(config);
+    let client = ClientConfig { limit: 4, max_crashes: 2 };
+    let (mut client, now) = (Client::new(client), Instant::now());
+    client.handle_connected(now, None);
     let mut rest = bytes.clone();
     while !rest.is_empty() {
         let length = usize::from(rest.split_to(1)[0]).min(rest.len());
         let message = rest.split_to(length);
-        if let Ok(Action::Begin(body) | Action::Do(body)) = server.handle_message(message.clone()) {
-            let _ = client.submit(body.clone());
-            let reply = server.finish(body);
-            let (clear, state) = server.checkpoint(b"state");
-            let (_, restored) = Server::restore(&clear, state).expect("just made");
-            assert_eq!(&restored[..], b"state");
-            let _ = client.handle_message(reply, Some(&clear));
+        serve(&mut server, &mut client, message.clone());
+        let _ = client.handle_message(now, message.clone(), Some(&message));
+        while let Some(message) = client.poll_message() {
+            assert!(Frame::decode(message).is_ok());
         }
-        let _ = client.handle_message(message.clone(), Some(&message));
+        if length == 3 {
+            client.handle_lost();
+            let progress = client.progress().encode();
+            assert_eq!(Progress::decode(progress), Ok(client.progress()));
+            client.handle_connected(now, None);
+        }
         if length > 12 {
-            let _ = Server::restore(&message.slice(..12), message.slice(12..));
+            let _ = Server::restore(config, &message.slice(..12), message.slice(12..));
+            if let Ok(progress) = Progress::decode(message) {
+                let _ = Client::resume(ClientConfig { limit: 4, max_crashes: 2 }, progress);
+            }
         }
     }
-    let _ = client.start_afresh();
-    let _ = client.replay().count();
+    let _ = client.start_afresh(now);
+    while client.poll_message().is_some() {}
 });
+
+/// Has the server handle a message, and the client receive what comes of it.
+fn serve(server: &mut Server, client: &mut Client, message: Bytes) {
+    let now = Instant::now();
+    if server.handle_message(message).is_err() {
+        return;
+    }
+    let mut checkpoint = None;
+    while let Some(action) = server.poll_action() {
+        match action {
+            Action::Execute(body) => {
+                let _ = client.submit(now, body.clone(), RequestOptions::default());
+                let state = body.slice(..body.len() / 2);
+                if let Err(failure) = server.finish(body, || state) {
+                    server.fail(failure, Bytes::new());
+                }
+            }
+            Action::Fail(failure) => server.fail(failure, Bytes::new()),
+            Action::Reset => {}
+            Action::Checkpoint { clear, rest } => {
+                assert!(rest.len() <= server.config().room);
+                assert!(Server::restore(server.config(), &clear, rest).is_ok());
+                checkpoint = Some(clear);
+            }
+            Action::Send(message) => {
+                let _ = client.handle_message(now, message, checkpoint.as_deref());
+            }
+        }
+    }
+}

@@ -23,6 +23,10 @@ use crate::transport::{Connection, Event, SendError};
 /// Maximum time that closing may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Maximum length of a cookie in bytes: what fits a COOKIE message (RFC 5352 section 2.2.13), whose
+/// length counts the padding.
+pub(crate) const MAX_COOKIE: usize = 65_524;
+
 /// Maximum number of messages in one poll that are not for the application; then other tasks run.
 const BUDGET: u32 = 256;
 
@@ -81,6 +85,23 @@ impl ElementSession {
     #[must_use]
     pub fn peer(&self) -> &TransportAddress {
         &self.peer
+    }
+
+    /// Returns the maximum length of a cookie in bytes.
+    #[cfg(feature = "service")]
+    pub(crate) fn max_cookie_length(&self) -> usize {
+        // A message and a parameter, each with a header of four bytes, and padding.
+        self.max_message_size().saturating_sub(8 + 3).min(MAX_COOKIE)
+    }
+
+    #[cfg(feature = "service")]
+    pub(crate) fn max_message_size(&self) -> usize {
+        self.line.connection().max_message_size()
+    }
+
+    #[cfg(feature = "service")]
+    pub(crate) fn now(&self) -> std::time::Instant {
+        self.network.now()
     }
 
     /// Waits for the next event.
@@ -201,7 +222,7 @@ impl ElementSession {
     ///
     /// # Errors
     ///
-    /// Returns an error if the cookie is longer than 65,527 bytes or the session is over.
+    /// Returns an error if the cookie is longer than 65,524 bytes or the session is over.
     ///
     /// # Cancel safety
     ///
@@ -210,7 +231,8 @@ impl ElementSession {
         let cookie = cookie.into();
         let length = cookie.len();
         let message = asap::Message::from(asap::Cookie { cookie: Cookie(cookie) });
-        let payload = message.encode().map_err(|_| SendError::TooLong { length, limit: 65_527 })?;
+        let payload =
+            message.encode().map_err(|_| SendError::TooLong { length, limit: MAX_COOKIE })?;
         self.transmit(UserMessage::new(Ppid::ASAP, payload)).await
     }
 

@@ -177,7 +177,7 @@ pub use rserpool_proto::element::ElementConfig;
 #[doc(inline)]
 pub use rserpool_proto::registrar::{Limits, RegistrarConfig};
 #[doc(inline)]
-pub use rserpool_proto::replay::{RefusalReason, RequestNumber};
+pub use rserpool_proto::replay::{RefusalReason, RequestFailure, RequestNumber, RequestOptions};
 #[doc(inline)]
 pub use rserpool_proto::session::{Event as SessionEvent, SessionConfig, SessionError};
 #[doc(inline)]
@@ -192,6 +192,7 @@ pub use rserpool_proto::{Compatibility, HuntConfig};
 #[cfg(feature = "service")]
 pub use service::{
     InvalidState, Service, ServiceConfig,
+    checkpoint::{Checkpoint, InvalidCheckpoint},
     client::RequestClient,
     cookie,
     requests::{RequestConfig, RequestError, RequestEvent, RequestSession, SubmitError},

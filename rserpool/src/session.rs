@@ -220,6 +220,11 @@ impl Session {
     }
 
     #[cfg(feature = "service")]
+    pub(crate) fn runtime(&self) -> &std::sync::Arc<dyn crate::runtime::Runtime> {
+        self.network.runtime()
+    }
+
+    #[cfg(feature = "service")]
     pub(crate) fn now(&self) -> std::time::Instant {
         self.network.now()
     }

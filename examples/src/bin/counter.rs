@@ -33,7 +33,7 @@ impl Service for Counter {
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<(), InvalidState> {
-        self.0 = u64::from_be_bytes(state.try_into().map_err(|_| InvalidState)?);
+        self.0 = u64::from_be_bytes(state.try_into()?);
         Ok(())
     }
 }

@@ -21,7 +21,7 @@ impl Service for Counter {
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<(), InvalidState> {
-        self.0 = read_count(state).ok_or(InvalidState)?;
+        self.0 = read_count(state).ok_or_else(|| InvalidState::new("not a count"))?;
         Ok(())
     }
 }

@@ -1,66 +1,124 @@
 //! The client's side of checkpoint and replay.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::deadline::Deadlines;
+use super::progress::StoredRequest;
 use super::server::Reach;
-use super::{Epoch, Frame, InvalidFrame, MAX_CHECKPOINT_INTERVAL, RefusalReason, RequestNumber};
+use super::{
+    Answer, Epoch, Frame, InvalidFrame, MAX_CHECKPOINT_INTERVAL, Progress, RefusalReason,
+    RequestFailure, RequestNumber, RequestOptions, WINDOW, window_size,
+};
+
+/// The total size of received answers, in bytes, after which the client acknowledges them without a
+/// request. Not from the RFCs: a quarter of a checkpoint, so that servers need not wait.
+const ACKNOWLEDGE_AFTER: usize = 16 * 1024;
+
+/// The settings of a [`Client`].
+#[derive(Debug, Clone, Copy)]
+#[allow(clippy::exhaustive_structs, reason = "whoever runs a client has to set all of them")]
+pub struct ClientConfig {
+    /// The maximum number of unanswered requests.
+    pub limit: usize,
+    /// The number of servers that may crash while they execute a request, from 1 on. After that,
+    /// the request fails.
+    pub max_crashes: u32,
+}
 
 /// The client's side of a session with checkpoint and replay. It keeps the requests that may have
-/// to be sent again, and drops repeated replies.
+/// to be sent again, and drops repeated answers.
 #[derive(Debug)]
 pub struct Client {
+    config: ClientConfig,
     epoch: Epoch,
     /// The requests that may have to be sent again, in order and without gaps.
     kept: VecDeque<Kept>,
     unanswered: usize,
     /// The number of the next request.
     next: u64,
-    /// The number of the last request up to which all replies were received.
+    /// The number of the last request up to which all answers were received.
     acknowledged: u64,
     /// The number of requests that were answered in earlier epochs, before the session last started
     /// afresh. The request numbers that the application sees are larger by this than those of the
     /// present epoch.
     before: u64,
-    limit: usize,
+    /// The connection to the present server; `None` during a failover.
+    stay: Option<Stay>,
+    /// True if the present server took longer for a request than that allows.
+    is_late: bool,
+    /// True if a request with a deadline was submitted.
+    has_deadlines: bool,
+    events: VecDeque<ClientEvent>,
 }
 
 #[derive(Debug)]
 struct Kept {
     body: Bytes,
     answered: bool,
+    deadlines: Deadlines,
+    /// The number of servers that crashed while they executed the request.
+    crashes: u32,
+    /// True if a server crashed after the request was sent to it, so that the next one has to
+    /// announce the execution.
+    suspect: bool,
 }
 
-/// The meaning of a message from the server.
+/// What was sent to the present server, and received from it.
+#[derive(Debug)]
+struct Stay {
+    /// The number of the last request that was sent.
+    sent: u64,
+    /// The number of the last request that was answered.
+    answered: u64,
+    /// The size of the requests after `answered`, up to `sent`.
+    in_flight: usize,
+    /// The request whose execution the server announced last.
+    begun: Option<u64>,
+    /// The size of the answers since the last acknowledgement.
+    unacknowledged: usize,
+    /// True if an acknowledgement is to be sent.
+    acknowledge: bool,
+    /// The time since which the server has been working on the oldest unanswered request.
+    working_since: Instant,
+}
+
+/// Event of a [`Client`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "whoever runs a client has to do each of them")]
 pub enum ClientEvent {
-    /// The first reply to this request.
-    Reply {
+    /// The first answer to this request.
+    Answer {
         /// The request's number, returned by [`Client::submit`].
         number: RequestNumber,
-        /// The reply.
-        body: Bytes,
+        /// The answer.
+        answer: Answer,
     },
-    /// Nothing to do: the reply was received before, or is from another epoch.
-    Nothing,
     /// The server refuses to continue this epoch of the session.
     Refused(RefusalReason),
+    /// The server takes longer for a request than [`RequestOptions::fail_over_after`] allows: leave
+    /// it for another one.
+    FailOver,
 }
 
 impl Client {
-    /// Creates a client that may have up to `limit` unanswered requests at a time.
+    /// Creates the client's side of a new session.
     #[must_use]
-    pub fn new(limit: usize) -> Self {
+    pub fn new(config: ClientConfig) -> Self {
         Self {
+            config: ClientConfig { limit: config.limit.max(1), ..config },
             epoch: Epoch(1),
             kept: VecDeque::new(),
             unanswered: 0,
             next: 1,
             acknowledged: 0,
             before: 0,
-            limit: limit.max(1),
+            stay: None,
+            is_late: false,
+            has_deadlines: false,
+            events: VecDeque::new(),
         }
     }
 
@@ -70,7 +128,7 @@ impl Client {
     #[must_use]
     pub fn has_room(&self) -> bool {
         let answered = self.kept.len() - self.unanswered;
-        self.unanswered < self.limit && answered <= MAX_CHECKPOINT_INTERVAL as usize
+        self.unanswered < self.config.limit && answered <= MAX_CHECKPOINT_INTERVAL as usize
     }
 
     /// Returns the number of requests that are not answered.
@@ -79,28 +137,31 @@ impl Client {
         self.unanswered
     }
 
-    /// Submits a request. Returns its number and the message to send. Numbers start at 1 and count
-    /// on for the whole session, also when the session starts afresh.
+    /// Submits a request, which [`Self::poll_message`] returns for sending. Returns its number.
+    /// Numbers start at 1 and count on for the whole session, also when the session starts afresh.
     ///
     /// # Errors
     ///
     /// Returns the body as the error if [`Self::has_room`] is false.
-    pub fn submit(&mut self, body: Bytes) -> Result<(RequestNumber, Bytes), Bytes> {
+    pub fn submit(
+        &mut self,
+        now: Instant,
+        body: Bytes,
+        options: RequestOptions,
+    ) -> Result<RequestNumber, Bytes> {
         if !self.has_room() {
             return Err(body);
         }
+        if let (0, Some(stay)) = (self.unanswered, &mut self.stay) {
+            stay.working_since = now;
+        }
         let number = self.next;
         self.next += 1;
-        let message = self.request(number, body.clone());
-        self.kept.push_back(Kept { body, answered: false });
+        let deadlines = Deadlines::new(now, options);
+        self.has_deadlines |= options != RequestOptions::default();
+        self.kept.push_back(Kept { body, answered: false, deadlines, crashes: 0, suspect: false });
         self.unanswered += 1;
-        Ok((self.outside(number), message))
-    }
-
-    fn request(&self, number: u64, body: Bytes) -> Bytes {
-        let acknowledged = RequestNumber(self.acknowledged);
-        let number = RequestNumber(number);
-        Frame::Request { epoch: self.epoch, number, acknowledged, body }.encode()
+        Ok(self.outside(number))
     }
 
     fn outside(&self, number: u64) -> RequestNumber {
@@ -112,9 +173,96 @@ impl Client {
         self.next - self.kept.len() as u64
     }
 
-    fn find(&mut self, number: u64) -> Option<&mut Kept> {
+    fn find(&self, number: u64) -> Option<&Kept> {
+        let index = number.checked_sub(self.first())?;
+        self.kept.get(usize::try_from(index).ok()?)
+    }
+
+    fn find_mut(&mut self, number: u64) -> Option<&mut Kept> {
         let index = number.checked_sub(self.first())?;
         self.kept.get_mut(usize::try_from(index).ok()?)
+    }
+
+    /// Records that a server serves the session, and has received its cookie if there is one.
+    /// `checkpoint` is the unencrypted part of that. All kept requests are sent to the server.
+    pub fn handle_connected(&mut self, now: Instant, checkpoint: Option<&[u8]>) {
+        self.forget(checkpoint);
+        let before = self.first() - 1;
+        self.is_late = false;
+        self.stay = Some(Stay {
+            sent: before,
+            answered: before,
+            in_flight: 0,
+            begun: None,
+            unacknowledged: 0,
+            acknowledge: false,
+            working_since: now,
+        });
+    }
+
+    /// Records that the server was lost, or left because it was late
+    /// ([`RequestOptions::fail_over_after`]). The request that it was executing is held responsible.
+    pub fn handle_lost(&mut self) {
+        let Some(stay) = self.stay.take() else { return };
+        let first = self.first();
+        let Some(oldest) = self.kept.iter().position(|kept| !kept.answered) else { return };
+        let oldest = first + oldest as u64;
+        for (number, kept) in (first..=stay.sent).zip(&mut self.kept) {
+            // A server announces the requests that are suspected already. Without that, the oldest
+            // one is the most likely.
+            let executed = match kept.suspect {
+                true => stay.begun == Some(number),
+                false => number == oldest,
+            };
+            kept.crashes += u32::from(executed && !kept.answered);
+            kept.suspect = true;
+        }
+    }
+
+    /// Records that the server was left for a reason that has nothing to do with a request.
+    pub fn handle_left(&mut self) {
+        match std::mem::take(&mut self.is_late) {
+            true => self.handle_lost(),
+            false => self.stay = None,
+        }
+    }
+
+    /// Returns the next message for the server. Returns `None` if there is nothing to send now.
+    pub fn poll_message(&mut self) -> Option<Bytes> {
+        let stay = self.stay.as_ref()?;
+        let (acknowledge, number, in_flight) = (stay.acknowledge, stay.sent + 1, stay.in_flight);
+        let acknowledged = RequestNumber(self.acknowledged);
+        let epoch = self.epoch;
+        let next = self.find(number);
+        let size = next.map_or(0, |kept| window_size(kept.body.len()));
+        let Some(kept) = next.filter(|_| in_flight == 0 || in_flight + size <= WINDOW) else {
+            if !acknowledge {
+                return None;
+            }
+            self.acknowledged_by_message();
+            return Some(Frame::Acknowledgement { epoch, acknowledged }.encode());
+        };
+        let number = RequestNumber(number);
+        let message = if kept.crashes >= self.config.max_crashes && !kept.answered {
+            let servers = kept.crashes;
+            Frame::Abandonment { epoch, number, acknowledged, servers }
+        } else {
+            let (announce, body) = (kept.suspect, kept.body.clone());
+            Frame::Request { epoch, number, acknowledged, announce, body }
+        };
+        self.acknowledged_by_message();
+        if let Some(stay) = &mut self.stay {
+            stay.sent += 1;
+            stay.in_flight += size;
+        }
+        Some(message.encode())
+    }
+
+    fn acknowledged_by_message(&mut self) {
+        if let Some(stay) = &mut self.stay {
+            stay.acknowledge = false;
+            stay.unacknowledged = 0;
+        }
     }
 
     /// Handles a message from the server. `checkpoint` is the unencrypted part of the session's
@@ -125,29 +273,78 @@ impl Client {
     /// Returns an error if the message is not one that servers send.
     pub fn handle_message(
         &mut self,
+        now: Instant,
         message: Bytes,
         checkpoint: Option<&[u8]>,
-    ) -> Result<ClientEvent, InvalidFrame> {
+    ) -> Result<(), InvalidFrame> {
         match Frame::decode(message)? {
-            Frame::Reply { epoch, number: RequestNumber(number), body } if epoch == self.epoch => {
-                let Some(kept) = self.find(number) else { return Ok(ClientEvent::Nothing) };
-                if std::mem::replace(&mut kept.answered, true) {
-                    return Ok(ClientEvent::Nothing);
+            Frame::Answer { epoch, number, answer } if epoch == self.epoch => {
+                self.handle_answer(now, number.0, answer, checkpoint);
+            }
+            Frame::Begun { epoch, number } if epoch == self.epoch => {
+                if let Some(stay) = &mut self.stay {
+                    stay.begun = Some(number.0);
                 }
-                self.unanswered -= 1;
-                while self.acknowledged + 1 < self.next && self.is_answered(self.acknowledged + 1) {
-                    self.acknowledged += 1;
+            }
+            Frame::Solicitation { epoch } if epoch == self.epoch => {
+                if let Some(stay) = &mut self.stay {
+                    stay.acknowledge = true;
                 }
-                let number = self.outside(number);
-                self.forget(checkpoint);
-                Ok(ClientEvent::Reply { number, body })
             }
             Frame::Refusal { epoch, reason } if epoch == self.epoch => {
-                Ok(ClientEvent::Refused(reason))
+                self.events.push_back(ClientEvent::Refused(reason));
             }
-            Frame::Reply { .. } | Frame::Refusal { .. } => Ok(ClientEvent::Nothing),
-            Frame::Request { .. } => Err(InvalidFrame),
+            Frame::Answer { .. }
+            | Frame::Begun { .. }
+            | Frame::Solicitation { .. }
+            | Frame::Refusal { .. } => {}
+            Frame::Request { .. } | Frame::Abandonment { .. } | Frame::Acknowledgement { .. } => {
+                return Err(InvalidFrame);
+            }
         }
+        Ok(())
+    }
+
+    fn handle_answer(
+        &mut self,
+        now: Instant,
+        number: u64,
+        answer: Answer,
+        checkpoint: Option<&[u8]>,
+    ) {
+        self.leave_window(now, number, &answer);
+        let Some(kept) = self.find_mut(number) else { return };
+        if std::mem::replace(&mut kept.answered, true) {
+            return;
+        }
+        let is_given_up = kept.deadlines.is_over;
+        self.unanswered -= 1;
+        while self.acknowledged + 1 < self.next && self.is_answered(self.acknowledged + 1) {
+            self.acknowledged += 1;
+        }
+        let number = self.outside(number);
+        self.forget(checkpoint);
+        if !is_given_up {
+            self.events.push_back(ClientEvent::Answer { number, answer });
+        }
+    }
+
+    /// Takes the requests up to `number` out of the window, since the server executes requests in
+    /// order.
+    fn leave_window(&mut self, now: Instant, number: u64, answer: &Answer) {
+        let has_unanswered = self.unanswered > 1;
+        let Some(mut stay) = self.stay.take() else { return };
+        if number > stay.answered && number <= stay.sent {
+            for left in stay.answered + 1..=number {
+                let size = self.find(left).map_or(0, |kept| window_size(kept.body.len()));
+                stay.in_flight = stay.in_flight.saturating_sub(size);
+            }
+            stay.answered = number;
+            stay.working_since = now;
+            stay.unacknowledged += answer.size();
+            stay.acknowledge |= has_unanswered && stay.unacknowledged >= ACKNOWLEDGE_AFTER;
+        }
+        self.stay = Some(stay);
     }
 
     fn is_answered(&self, number: u64) -> bool {
@@ -170,10 +367,45 @@ impl Client {
         }
     }
 
-    /// Returns the requests to send again to the next server, after the cookie.
-    pub fn replay(&self) -> impl Iterator<Item = Bytes> {
-        let numbered = (self.first()..).zip(&self.kept);
-        numbered.map(|(number, kept)| self.request(number, kept.body.clone()))
+    /// Returns the time at which to call [`Self::handle_timeout`].
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.unanswered == 0 || !self.has_deadlines {
+            return None;
+        }
+        let waiting = || self.kept.iter().filter(|kept| !kept.answered);
+        let fails = waiting().filter(|kept| !kept.deadlines.is_over);
+        let fails = fails.filter_map(|kept| kept.deadlines.fails_at).min();
+        let late = self.stay.as_ref().filter(|_| !self.is_late).and_then(|stay| {
+            stay.working_since.checked_add(waiting().next()?.deadlines.at_server?)
+        });
+        fails.into_iter().chain(late).min()
+    }
+
+    /// Handles the timeout of [`Self::poll_timeout`].
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let first = self.first();
+        for (number, kept) in (first..).zip(&mut self.kept) {
+            let is_due = kept.deadlines.fails_at.is_some_and(|time| now >= time);
+            if is_due && !kept.answered && !std::mem::replace(&mut kept.deadlines.is_over, true) {
+                let number = RequestNumber(self.before + number);
+                let answer = Answer::Failure(RequestFailure::DeadlinePassed);
+                self.events.push_back(ClientEvent::Answer { number, answer });
+            }
+        }
+        let oldest = self.kept.iter().find(|kept| !kept.answered);
+        if let (Some(stay), Some(time)) =
+            (&self.stay, oldest.and_then(|kept| kept.deadlines.at_server))
+            && now.saturating_duration_since(stay.working_since) >= time
+            && !std::mem::replace(&mut self.is_late, true)
+        {
+            self.events.push_back(ClientEvent::FailOver);
+        }
+    }
+
+    /// Returns the next event.
+    pub fn poll_event(&mut self) -> Option<ClientEvent> {
+        self.events.pop_front()
     }
 
     /// Returns whether the client may begin another epoch, in which the session starts afresh. It
@@ -183,10 +415,10 @@ impl Client {
         self.epoch == Epoch(1) || self.acknowledged > 0
     }
 
-    /// Begins another epoch of the session, in which no request has been executed. [`Self::replay`]
-    /// then returns what to send: all unanswered requests. Returns the number of requests that were
-    /// answered before, whose effects are lost.
-    pub fn start_afresh(&mut self) -> u64 {
+    /// Begins another epoch of the session, in which no request has been executed, and sends all
+    /// unanswered requests again. Returns the number of requests that were answered before, whose
+    /// effects are lost.
+    pub fn start_afresh(&mut self, now: Instant) -> u64 {
         let answered = self.before + self.next - 1 - self.unanswered as u64;
         self.epoch = Epoch(self.epoch.0.wrapping_add(1));
         self.kept.retain(|kept| !kept.answered);
@@ -194,6 +426,45 @@ impl Client {
         self.before = answered;
         self.next = 1 + self.kept.len() as u64;
         self.acknowledged = 0;
+        if self.stay.is_some() {
+            self.handle_connected(now, None);
+        }
         answered
+    }
+
+    /// Returns the session's progress, with the requests that may have to be sent again.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        let request = |kept: &Kept| StoredRequest {
+            body: kept.body.clone(),
+            answered: kept.answered,
+            crashes: kept.crashes,
+        };
+        Progress {
+            epoch: self.epoch,
+            before: self.before,
+            first: self.first(),
+            requests: self.kept.iter().map(request).collect(),
+        }
+    }
+
+    /// Creates the client's side of a session that another client began. Its requests have no
+    /// deadlines any more.
+    #[must_use]
+    pub fn resume(config: ClientConfig, progress: Progress) -> Self {
+        let Progress { epoch, before, first, requests } = progress;
+        let next = first + requests.len() as u64;
+        let kept = requests.into_iter().map(|StoredRequest { body, answered, crashes }| Kept {
+            body,
+            answered,
+            deadlines: Deadlines::default(),
+            crashes,
+            // The session's last server may have crashed.
+            suspect: true,
+        });
+        let kept: VecDeque<_> = kept.collect();
+        let unanswered = kept.iter().filter(|kept| !kept.answered).count();
+        let acknowledged = next - 1 - unanswered as u64;
+        Self { epoch, before, next, kept, unanswered, acknowledged, ..Self::new(config) }
     }
 }

@@ -4,32 +4,79 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::{Epoch, Frame, InvalidFrame, RefusalReason, RequestNumber};
+use super::answer::Unacknowledged;
+use super::{
+    Answer, Epoch, Frame, InvalidFrame, RefusalReason, RequestFailure, RequestNumber, WINDOW,
+    window_size,
+};
 
-/// The maximum number of replies that a server keeps because the client has not acknowledged them,
-/// and the maximum of their total size in bytes. Not from the RFCs.
-const MAX_REPLIES: usize = 4096;
-const MAX_REPLIES_SIZE: usize = 1 << 20;
+/// Size of what a checkpoint contains besides answers and state, in bytes.
+const CHECKPOINT_HEADER: usize = 8;
 
-/// The server's side of a session with checkpoint and replay: its progress, and the replies that it
-/// may have to repeat.
+/// Size of a failure in a checkpoint, in bytes. Each state has to leave room for one, so that a
+/// request can always be failed.
+const FAILURE_SIZE: usize = 4 + RequestFailure::MAX_LENGTH;
+
+/// The settings of a [`Server`].
+#[derive(Debug, Clone, Copy)]
+#[allow(clippy::exhaustive_structs, reason = "whoever runs a server has to set all of them")]
+pub struct ServerConfig {
+    /// The number of requests after which a checkpoint is due, from 1 on.
+    pub checkpoint_every: u32,
+    /// The maximum size in bytes of the part of a checkpoint that is not in clear.
+    pub room: usize,
+    /// The maximum length of a reply in bytes.
+    pub max_reply: usize,
+}
+
+/// The server's side of a session with checkpoint and replay: its progress, the requests that wait
+/// for execution, and the answers that it may have to repeat.
 #[derive(Debug)]
 pub struct Server {
+    config: ServerConfig,
     /// `None` before the first request.
     epoch: Option<Epoch>,
     /// The epoch that this server refused.
     refused: Option<Epoch>,
     /// The reason to refuse an epoch that began at another server.
     unknown: RefusalReason,
-    /// The number of the last executed request.
+    /// The number of the last request whose answer was sent.
     done: u64,
-    /// The number of the last request up to which the client has received all replies.
+    /// The number of the last request up to which the client has received all answers.
     acknowledged: u64,
-    /// The replies to the requests after `acknowledged`, up to `done`.
-    replies: VecDeque<Bytes>,
-    replies_size: usize,
-    /// The number of requests executed since the last checkpoint.
+    /// The answers to the requests after `acknowledged`, up to `done`.
+    answers: Unacknowledged,
+    /// The number of requests answered since the last checkpoint.
     since_checkpoint: u32,
+    /// The requests after `done` and the present one.
+    queue: VecDeque<Queued>,
+    queue_size: usize,
+    /// The request after `done`, if the server is busy with it.
+    present: Option<Present>,
+    /// True if the client was asked for an acknowledgement and has not sent one since.
+    solicited: bool,
+    out: VecDeque<Action>,
+}
+
+#[derive(Debug)]
+struct Queued {
+    size: usize,
+    announce: bool,
+    work: Work,
+}
+
+#[derive(Debug)]
+enum Work {
+    Execute(Bytes),
+    Fail(RequestFailure),
+}
+
+#[derive(Debug)]
+enum Present {
+    /// The service executes the request.
+    Executing,
+    /// The answer waits for room in the checkpoint with this state.
+    Held { answer: Answer, state: Bytes },
 }
 
 /// The epoch and the number of the last request that a checkpoint includes. This part of the
@@ -40,9 +87,12 @@ pub(super) struct Reach {
     pub(super) number: RequestNumber,
 }
 
+/// Length of the part of a checkpoint in clear, in bytes.
+pub const REACH_LENGTH: usize = 12;
+
 impl Reach {
     fn encode(self) -> Bytes {
-        let mut bytes = BytesMut::with_capacity(12);
+        let mut bytes = BytesMut::with_capacity(REACH_LENGTH);
         bytes.put_u32(self.epoch.0);
         bytes.put_u64(self.number.0);
         bytes.freeze()
@@ -55,22 +105,38 @@ impl Reach {
     }
 }
 
-/// The action that a message from the client requires of the server.
+/// The next step of a server. The steps are taken one after another, each when the one before it is
+/// complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "whoever runs a server has to do each of them")]
 pub enum Action {
-    /// Create a new state, and execute this request; pass the reply to [`Server::finish`].
-    Begin(Bytes),
-    /// Execute this request; pass the reply to [`Server::finish`].
-    Do(Bytes),
-    /// Send this message, which repeats the reply: the request was already executed.
+    /// Return to the initial state of the service: the client begins another epoch.
+    Reset,
+    /// Execute this request, and call [`Server::finish`] or [`Server::fail`].
+    Execute(Bytes),
+    /// Call [`Server::fail`] with this failure and the present state of the service.
+    Fail(RequestFailure),
+    /// Send this checkpoint as the session's cookie.
+    Checkpoint {
+        /// The part that the client can read.
+        clear: Bytes,
+        /// The rest, which is to be encrypted.
+        rest: Bytes,
+    },
+    /// Send this message to the client.
     Send(Bytes),
-    /// Send this message, which refuses the session. Until the client begins another epoch, there
-    /// is nothing else to do.
-    Refuse(Bytes),
-    /// Do nothing: the client already received the reply to this request, or the request is from an
-    /// epoch that was refused.
-    Nothing,
+}
+
+/// Error of [`Server::handle_message`]: the client breaks the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// The message is not one that clients send.
+    #[error(transparent)]
+    Frame(#[from] InvalidFrame),
+    /// The client sends more than [`WINDOW`] bytes of requests before they are answered.
+    #[error("the client sends more unanswered requests than the window of {WINDOW} bytes holds")]
+    WindowExceeded,
 }
 
 /// Error of [`Server::restore`]: the checkpoint is corrupt.
@@ -82,17 +148,28 @@ pub struct InvalidCheckpoint;
 impl Server {
     /// Creates the server's side of a session that has no checkpoint yet.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(config: ServerConfig) -> Self {
         Self {
+            config,
             epoch: None,
             refused: None,
             unknown: RefusalReason::NoCheckpoint,
             done: 0,
             acknowledged: 0,
-            replies: VecDeque::new(),
-            replies_size: 0,
+            answers: Unacknowledged::default(),
             since_checkpoint: 0,
+            queue: VecDeque::new(),
+            queue_size: 0,
+            present: None,
+            solicited: false,
+            out: VecDeque::new(),
         }
+    }
+
+    /// Returns the settings.
+    #[must_use]
+    pub fn config(&self) -> ServerConfig {
+        self.config
     }
 
     /// Restores a session from a checkpoint, given as its unencrypted part `clear` and the rest.
@@ -101,128 +178,248 @@ impl Server {
     /// # Errors
     ///
     /// Returns an error if the checkpoint is not valid.
-    pub fn restore(clear: &Bytes, mut rest: Bytes) -> Result<(Self, Bytes), InvalidCheckpoint> {
+    pub fn restore(
+        config: ServerConfig,
+        clear: &Bytes,
+        mut rest: Bytes,
+    ) -> Result<(Self, Bytes), InvalidCheckpoint> {
         let Reach { epoch, number } = Reach::decode(clear).ok_or(InvalidCheckpoint)?;
         let acknowledged = rest.try_get_u64().map_err(|_| InvalidCheckpoint)?;
         let count = number.0.checked_sub(acknowledged).ok_or(InvalidCheckpoint)?;
-        let mut replies = VecDeque::new();
-        for _ in 0..count {
-            let length = rest.try_get_u32().map_err(|_| InvalidCheckpoint)? as usize;
-            if length > rest.len() {
-                return Err(InvalidCheckpoint);
-            }
-            // A copy, because the cookie's memory is not kept.
-            replies.push_back(Bytes::copy_from_slice(&rest.split_to(length)));
-        }
-        let server = Self {
-            epoch: Some(epoch),
-            done: number.0,
-            acknowledged,
-            replies_size: replies.iter().map(Bytes::len).sum(),
-            replies,
-            ..Self::new()
-        };
+        let answers = Unacknowledged::decode(&mut rest, count).ok_or(InvalidCheckpoint)?;
+        let server =
+            Self { epoch: Some(epoch), done: number.0, acknowledged, answers, ..Self::new(config) };
         Ok((server, rest))
     }
 
-    /// Returns the action that a message from the client requires.
+    /// Handles a message from the client. [`Self::poll_action`] then returns what to do.
     ///
     /// # Errors
     ///
-    /// Returns an error if the message is not one that clients send.
-    pub fn handle_message(&mut self, message: Bytes) -> Result<Action, InvalidFrame> {
-        let Frame::Request { epoch, number, acknowledged, body } = Frame::decode(message)? else {
-            return Err(InvalidFrame);
-        };
+    /// Returns an error if the client breaks the protocol. The session cannot continue.
+    pub fn handle_message(&mut self, message: Bytes) -> Result<(), ServerError> {
+        match Frame::decode(message)? {
+            Frame::Request { epoch, number, acknowledged, announce, body } => {
+                let size = window_size(body.len());
+                let queued = Queued { size, announce, work: Work::Execute(body) };
+                self.enqueue(epoch, number, acknowledged, queued)
+            }
+            Frame::Abandonment { epoch, number, acknowledged, servers } => {
+                let work = Work::Fail(RequestFailure::Crashed { servers });
+                let queued = Queued { size: window_size(0), announce: false, work };
+                self.enqueue(epoch, number, acknowledged, queued)
+            }
+            Frame::Acknowledgement { epoch, acknowledged } => {
+                if self.epoch == Some(epoch) {
+                    self.acknowledge(acknowledged);
+                }
+                Ok(())
+            }
+            Frame::Answer { .. }
+            | Frame::Begun { .. }
+            | Frame::Solicitation { .. }
+            | Frame::Refusal { .. } => Err(InvalidFrame.into()),
+        }
+    }
+
+    fn enqueue(
+        &mut self,
+        epoch: Epoch,
+        number: RequestNumber,
+        acknowledged: RequestNumber,
+        queued: Queued,
+    ) -> Result<(), ServerError> {
         if self.refused == Some(epoch) {
-            return Ok(Action::Nothing);
+            return Ok(());
         }
         if self.epoch != Some(epoch) {
             if number != RequestNumber(1) {
-                return Ok(Action::Refuse(self.refuse(epoch, self.unknown)));
+                self.refuse(epoch, self.unknown);
+                return Ok(());
             }
-            *self = Self { epoch: Some(epoch), refused: self.refused, ..Self::new() };
-            return Ok(Action::Begin(body));
+            let fresh = Self::new(self.config);
+            *self = Self { epoch: Some(epoch), refused: self.refused, ..fresh };
+            self.out.push_back(Action::Reset);
         }
+        self.acknowledge(acknowledged);
+        let number = number.0;
+        if number <= self.done {
+            let index = number.checked_sub(self.acknowledged + 1);
+            if let Some(answer) = index.and_then(|index| self.answers.get(index)) {
+                self.send_answer(number, answer.clone());
+            }
+            return Ok(());
+        }
+        let last = self.done + u64::from(self.present.is_some()) + self.queue.len() as u64;
+        if number > last + 1 {
+            self.refuse(epoch, RefusalReason::OutOfOrder);
+        } else if number == last + 1 {
+            if !self.queue.is_empty() && self.queue_size + queued.size > WINDOW {
+                return Err(ServerError::WindowExceeded);
+            }
+            self.queue_size += queued.size;
+            self.queue.push_back(queued);
+        }
+        Ok(())
+    }
+
+    fn acknowledge(&mut self, acknowledged: RequestNumber) {
         while self.acknowledged < acknowledged.0.min(self.done) {
             self.acknowledged += 1;
-            self.replies_size -= self.replies.pop_front().map_or(0, |reply| reply.len());
+            self.answers.pop();
+            self.solicited = false;
         }
-        let number = number.0;
-        if number == self.done + 1 {
-            if self.replies.len() > MAX_REPLIES || self.replies_size > MAX_REPLIES_SIZE {
-                return Ok(Action::Refuse(self.refuse(epoch, RefusalReason::StateTooLarge)));
-            }
-            return Ok(Action::Do(body));
-        }
-        if number > self.done {
-            return Ok(Action::Refuse(self.refuse(epoch, RefusalReason::OutOfOrder)));
-        }
-        let index = number.checked_sub(self.acknowledged + 1);
-        let reply = index.and_then(|index| self.replies.get(index as usize));
-        Ok(reply.map_or(Action::Nothing, |reply| {
-            Action::Send(Self::reply(epoch, number, reply.clone()))
-        }))
+        self.release();
     }
 
-    fn reply(epoch: Epoch, number: u64, body: Bytes) -> Bytes {
-        Frame::Reply { epoch, number: RequestNumber(number), body }.encode()
+    /// Returns the next step. Returns `None` if there is nothing to do until the client sends a
+    /// message, or until [`Self::finish`] or [`Self::fail`] is called.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        if let Some(action) = self.out.pop_front() {
+            return Some(action);
+        }
+        if self.present.is_some() || self.queue.is_empty() {
+            return None;
+        }
+        if self.answers.size() > self.config.room {
+            self.solicit();
+            return self.out.pop_front();
+        }
+        let Queued { size, announce, work } = self.queue.pop_front()?;
+        self.queue_size -= size;
+        self.present = Some(Present::Executing);
+        let next = match work {
+            Work::Execute(request) => Action::Execute(request),
+            Work::Fail(failure) => Action::Fail(failure),
+        };
+        if !announce {
+            return Some(next);
+        }
+        self.out.push_back(next);
+        let number = RequestNumber(self.done + 1);
+        Some(Action::Send(Frame::Begun { epoch: self.epoch?, number }.encode()))
     }
 
-    /// Records that the present request was executed. Returns the message with `reply`, which is to
-    /// be sent after the checkpoint if one is due.
-    pub fn finish(&mut self, reply: Bytes) -> Bytes {
-        self.done += 1;
-        self.since_checkpoint += 1;
-        // A copy, because the reply may be a part of a large message.
-        let kept = Bytes::copy_from_slice(&reply);
-        self.replies_size += kept.len();
-        self.replies.push_back(kept);
-        Self::reply(self.epoch.unwrap_or(Epoch(0)), self.done, reply)
-    }
-
-    /// Returns the number of requests executed since the last checkpoint.
+    /// Returns the number of the request that is being executed.
     #[must_use]
-    pub fn since_checkpoint(&self) -> u32 {
-        self.since_checkpoint
+    pub fn present(&self) -> RequestNumber {
+        RequestNumber(self.done + 1)
     }
 
-    /// Returns a checkpoint with the state of the service: its unencrypted part, and the rest.
-    pub fn checkpoint(&mut self, state: &[u8]) -> (Bytes, Bytes) {
-        self.since_checkpoint = 0;
-        let epoch = self.epoch.unwrap_or(Epoch(0));
-        let clear = Reach { epoch, number: RequestNumber(self.done) }.encode();
-        let replies: usize = self.replies.iter().map(|reply| 4 + reply.len()).sum();
-        let mut rest = BytesMut::with_capacity(8 + replies + state.len());
-        rest.put_u64(self.acknowledged);
-        for reply in &self.replies {
-            rest.put_u32(u32::try_from(reply.len()).unwrap_or(u32::MAX));
-            rest.put_slice(reply);
+    /// Records that the present request was executed with this reply. `save` returns the state of the
+    /// service, and is called if a checkpoint is due. [`Self::poll_action`] then returns the
+    /// checkpoint, and after it the reply. Returns the state if a checkpoint was due.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the reply or the state is too long. The caller then has to return the
+    /// service to its state before the request, and to call [`Self::fail`].
+    pub fn finish(
+        &mut self,
+        reply: Bytes,
+        save: impl FnOnce() -> Bytes,
+    ) -> Result<Option<Bytes>, RequestFailure> {
+        let ServerConfig { checkpoint_every, room, max_reply } = self.config;
+        let most = room.saturating_sub(CHECKPOINT_HEADER + 4);
+        let is_due = self.since_checkpoint + 1 >= checkpoint_every;
+        let state = is_due.then(save);
+        let state_length = state.as_ref().map_or(0, Bytes::len);
+        if state_length > self.max_state() {
+            let (length, limit) = (state_length as u64, self.max_state() as u64);
+            return Err(RequestFailure::StateTooLong { length, limit });
         }
+        let limit = (most - state_length).min(max_reply);
+        if reply.len() > limit {
+            let (length, limit) = (reply.len() as u64, limit as u64);
+            return Err(RequestFailure::ReplyTooLong { length, limit });
+        }
+        // A copy, because the reply may be a part of a large message.
+        let answer = Answer::Reply(Bytes::copy_from_slice(&reply));
+        match &state {
+            Some(state) => self.hold(answer, state.clone()),
+            None => {
+                self.since_checkpoint += 1;
+                self.record(answer);
+            }
+        }
+        Ok(state)
+    }
+
+    /// Records that the present request failed, and that `state` is the state of the service, as if
+    /// the request had not been sent. [`Self::poll_action`] then returns a checkpoint, and after it
+    /// the failure. If even this state does not fit a checkpoint, the session is refused.
+    pub fn fail(&mut self, failure: RequestFailure, state: Bytes) {
+        if state.len() > self.max_state() {
+            return self.refuse(self.epoch.unwrap_or(Epoch(0)), RefusalReason::StateTooLarge);
+        }
+        self.hold(Answer::Failure(failure), state);
+    }
+
+    /// Returns the maximum length of a state in bytes.
+    fn max_state(&self) -> usize {
+        self.config.room.saturating_sub(CHECKPOINT_HEADER + FAILURE_SIZE)
+    }
+
+    fn hold(&mut self, answer: Answer, state: Bytes) {
+        self.present = Some(Present::Held { answer, state });
+        self.release();
+    }
+
+    /// Sends the answer that is held back and its checkpoint, if they have room. Otherwise, asks the
+    /// client to acknowledge earlier answers.
+    fn release(&mut self) {
+        let Some(Present::Held { answer, state }) = &self.present else { return };
+        let size = CHECKPOINT_HEADER + self.answers.size() + answer.size() + state.len();
+        if size > self.config.room && !self.answers.is_empty() {
+            return self.solicit();
+        }
+        let Some(Present::Held { answer, state }) = self.present.take() else { return };
+        self.since_checkpoint = 0;
+        // The checkpoint is sent before the answer, so that the next server knows everything that
+        // the client has seen.
+        self.out.push_back(self.checkpoint(&answer, &state));
+        self.record(answer);
+    }
+
+    fn checkpoint(&self, last: &Answer, state: &[u8]) -> Action {
+        let epoch = self.epoch.unwrap_or(Epoch(0));
+        let clear = Reach { epoch, number: self.present() }.encode();
+        let size = CHECKPOINT_HEADER + self.answers.size() + last.size() + state.len();
+        let mut rest = BytesMut::with_capacity(size);
+        rest.put_u64(self.acknowledged);
+        self.answers.encode(&mut rest);
+        last.encode(&mut rest);
         rest.put_slice(state);
-        (clear, rest.freeze())
+        Action::Checkpoint { clear, rest: rest.freeze() }
+    }
+
+    fn record(&mut self, answer: Answer) {
+        self.present = None;
+        self.done += 1;
+        self.answers.push(answer.clone());
+        self.send_answer(self.done, answer);
+    }
+
+    fn send_answer(&mut self, number: u64, answer: Answer) {
+        let (epoch, number) = (self.epoch.unwrap_or(Epoch(0)), RequestNumber(number));
+        self.out.push_back(Action::Send(Frame::Answer { epoch, number, answer }.encode()));
+    }
+
+    fn solicit(&mut self) {
+        if let (Some(epoch), false) = (self.epoch, std::mem::replace(&mut self.solicited, true)) {
+            self.out.push_back(Action::Send(Frame::Solicitation { epoch }.encode()));
+        }
     }
 
     /// Records that the received checkpoint cannot be restored. The server refuses the requests
     /// that follow, until the client begins another epoch of the session.
-    pub fn refuse_checkpoint(&mut self) {
-        *self = Self { unknown: RefusalReason::CheckpointRefused, ..Self::new() };
+    pub fn refuse_checkpoint(&mut self, reason: RefusalReason) {
+        *self = Self { unknown: reason, ..Self::new(self.config) };
     }
 
-    /// Returns the message that refuses the session because its state does not fit into a
-    /// checkpoint.
-    pub fn refuse_state(&mut self) -> Bytes {
-        self.refuse(self.epoch.unwrap_or(Epoch(0)), RefusalReason::StateTooLarge)
-    }
-
-    fn refuse(&mut self, epoch: Epoch, reason: RefusalReason) -> Bytes {
-        *self = Self { refused: Some(epoch), ..Self::new() };
-        Frame::Refusal { epoch, reason }.encode()
-    }
-}
-
-impl Default for Server {
-    fn default() -> Self {
-        Self::new()
+    fn refuse(&mut self, epoch: Epoch, reason: RefusalReason) {
+        let out = std::mem::take(&mut self.out);
+        *self = Self { refused: Some(epoch), out, ..Self::new(self.config) };
+        self.out.push_back(Action::Send(Frame::Refusal { epoch, reason }.encode()));
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::wire::{PoolElementId, TransportProtocol};
 
 /// The settings of a session.
@@ -18,6 +20,7 @@ pub struct SessionConfig {
     /// The interval of the transport's heartbeats; `None` for the transport's default.
     pub(super) transport_heartbeat: Option<Duration>,
     pub(super) element: Option<PoolElementId>,
+    pub(super) cookie: Option<Bytes>,
 }
 
 impl Default for SessionConfig {
@@ -33,6 +36,7 @@ impl Default for SessionConfig {
             heartbeat: Duration::from_secs(5),
             transport_heartbeat: None,
             element: None,
+            cookie: None,
         }
     }
 }
@@ -43,6 +47,14 @@ impl SessionConfig {
     #[must_use]
     pub fn element(mut self, identifier: PoolElementId) -> Self {
         self.element = Some(identifier);
+        self
+    }
+
+    /// Sets the cookie that the first element receives, as from an element that crashed: the state
+    /// of an earlier session that is to be continued. Default: none.
+    #[must_use]
+    pub fn cookie(mut self, cookie: impl Into<Option<Bytes>>) -> Self {
+        self.cookie = cookie.into();
         self
     }
 

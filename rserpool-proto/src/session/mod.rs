@@ -102,10 +102,10 @@ impl Session {
             .sort_by_key(|protocol| config.preferred_transport.is_some_and(|it| it != *protocol));
         Self {
             times: Times::new(&config),
+            cookie: config.cookie.clone(),
             config,
             protocols,
             state: State::Resolving,
-            cookie: None,
             last: None,
             known: Vec::new(),
             preferred: Vec::new(),

@@ -9,6 +9,7 @@ mod hostile;
 mod paths;
 mod policies;
 mod replay;
+mod requests;
 mod runtime;
 mod service;
 mod transport;
@@ -27,6 +28,7 @@ pub use hostile::*;
 pub use paths::*;
 pub use policies::*;
 pub use replay::*;
+pub use requests::*;
 pub use runtime::*;
 pub use service::*;
 pub use transport::*;
@@ -76,6 +78,10 @@ macro_rules! contract_suite {
             a_server_with_other_keys_is_passed_over,
             a_request_that_is_too_long_is_refused_alone,
             clones_of_a_client_share_its_session,
+            a_request_that_panics_or_crashes_servers_fails_alone,
+            a_request_that_takes_too_long_is_moved_or_given_up,
+            replies_of_any_length_fit_or_fail_alone,
+            a_session_is_resumed_from_its_checkpoint,
             a_server_that_hangs_is_left_and_one_that_is_busy_is_not,
             futures_may_be_dropped_wherever_they_wait,
             an_opening_that_is_given_up_leaves_no_session,

@@ -41,7 +41,7 @@ impl Service for Counter {
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<(), InvalidState> {
-        self.count = u64::from_be_bytes(state.try_into().map_err(|_| InvalidState)?);
+        self.count = u64::from_be_bytes(state.try_into()?);
         Ok(())
     }
 }
@@ -209,7 +209,7 @@ pub async fn a_foreign_checkpoint_is_refused(network: Network) {
         first.epoch.abort();
         while !matches!(session.event().await, Ok(RequestEvent::FailoverStarted { .. })) {}
         session.submit(Bytes::new()).expect("room");
-        let reason = RefusalReason::CheckpointRefused;
+        let reason = RefusalReason::UnknownKey;
         let mut afresh = false;
         loop {
             match session.event().await {

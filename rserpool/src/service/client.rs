@@ -9,8 +9,9 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::channel::{mpsc, oneshot};
 use futures::sink::SinkExt;
-use rserpool_proto::replay::RequestNumber;
+use rserpool_proto::replay::{RequestNumber, RequestOptions};
 
+use super::checkpoint::Checkpoint;
 use super::requests::{RequestError, RequestEvent, RequestSession, SubmitError};
 use crate::Network;
 use crate::transport::SendError;
@@ -61,20 +62,38 @@ const MAX_WAITING: usize = 32;
 #[derive(Debug, Clone)]
 pub struct RequestClient {
     requests: mpsc::Sender<Request>,
-    /// The reason for the end of the session, once it is over.
-    end: Arc<OnceLock<RequestError>>,
+    commands: mpsc::Sender<Command>,
+    options: RequestOptions,
+    /// The end of the session, once it is over.
+    end: Arc<OnceLock<End>>,
+}
+
+/// The end of a session.
+#[derive(Debug)]
+struct End {
+    error: RequestError,
+    checkpoint: Checkpoint,
 }
 
 #[derive(Debug)]
 struct Request {
     body: Bytes,
+    options: RequestOptions,
     reply: oneshot::Sender<Result<Bytes, RequestError>>,
+}
+
+/// A command for the task that does not wait for earlier requests.
+#[derive(Debug)]
+enum Command {
+    Checkpoint(oneshot::Sender<Checkpoint>),
+    FailOver,
 }
 
 /// The task of a client.
 struct Task {
     session: RequestSession,
     requests: mpsc::Receiver<Request>,
+    commands: mpsc::Receiver<Command>,
     /// A request for which the session had no room.
     held: Option<Request>,
     /// The callers that wait for replies, in the order of their requests.
@@ -84,15 +103,18 @@ struct Task {
 impl RequestClient {
     pub(crate) fn spawn(network: &Network, session: RequestSession) -> Self {
         let (sender, requests) = mpsc::channel(MAX_WAITING);
+        let (command, commands) = mpsc::channel(1);
         let end = Arc::new(OnceLock::new());
-        let client = Self { requests: sender, end: Arc::clone(&end) };
-        let mut task = Task { session, requests, held: None, waiting: VecDeque::new() };
+        let options = session.options();
+        let client = Self { requests: sender, commands: command, options, end: Arc::clone(&end) };
+        let mut task = Task { session, requests, commands, held: None, waiting: VecDeque::new() };
         network.runtime().spawn(Box::pin(async move {
             match poll_fn(|cx| task.poll(cx)).await {
                 None => task.session.close().await,
                 Some(error) => {
                     // Set before the callers are told: they read it.
-                    let _ = end.set(error);
+                    let checkpoint = task.session.checkpoint();
+                    let _ = end.set(End { error, checkpoint });
                 }
             }
         }));
@@ -103,21 +125,64 @@ impl RequestClient {
     ///
     /// # Errors
     ///
-    /// Returns an error if the session is over, or the request is too long. In the latter case, the
-    /// client can still be used.
+    /// Returns an error if the session is over, or the request is too long or failed. In the latter
+    /// cases, the client can still be used.
     ///
     /// # Cancel safety
     ///
     /// If the future is dropped, the request may or may not be executed, and its reply is lost.
     pub async fn request(&self, body: impl Into<Bytes>) -> Result<Bytes, RequestError> {
+        self.request_with(body, self.options).await
+    }
+
+    /// Sends a request as [`Self::request`] does, with options of its own.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error in the cases of [`Self::request`].
+    ///
+    /// # Cancel safety
+    ///
+    /// See [`Self::request`].
+    pub async fn request_with(
+        &self,
+        body: impl Into<Bytes>,
+        options: RequestOptions,
+    ) -> Result<Bytes, RequestError> {
         let (reply, wait) = oneshot::channel();
-        let request = Request { body: body.into(), reply };
+        let request = Request { body: body.into(), options, reply };
         if self.requests.clone().send(request).await.is_ok()
             && let Ok(result) = wait.await
         {
             return result;
         }
-        Err(self.end.get().cloned().unwrap_or(RequestError::Stopped))
+        Err(self.end.get().map_or(RequestError::Stopped, |end| end.error.clone()))
+    }
+
+    /// Returns the checkpoint from which the session can be continued, also after it is over, and in
+    /// another process: see [`RequestSession::checkpoint`]. Returns `None` if the client's task was
+    /// stopped by its runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, nothing happens.
+    pub async fn checkpoint(&self) -> Option<Checkpoint> {
+        let (answer, wait) = oneshot::channel();
+        if self.commands.clone().send(Command::Checkpoint(answer)).await.is_ok()
+            && let Ok(checkpoint) = wait.await
+        {
+            return Some(checkpoint);
+        }
+        self.end.get().map(|end| end.checkpoint.clone())
+    }
+
+    /// Leaves the server for another one. Unanswered requests are sent again.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the session may or may not fail over.
+    pub async fn fail_over(&self) {
+        let _ = self.commands.clone().send(Command::FailOver).await;
     }
 }
 
@@ -126,15 +191,30 @@ impl Task {
     /// session is over.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<RequestError>> {
         loop {
+            self.take_commands(cx);
             if self.take_requests(cx).is_ready() {
                 return Poll::Ready(None);
             }
             match self.session.poll_event(cx) {
-                Poll::Ready(Ok(RequestEvent::Reply { number, body })) => self.reply(number, body),
+                Poll::Ready(Ok(RequestEvent::Reply { number, body })) => {
+                    self.answer(number, Ok(body));
+                }
+                Poll::Ready(Ok(RequestEvent::Failed { number, failure })) => {
+                    self.answer(number, Err(failure.into()));
+                }
                 // The failover is automatic, and the requests are repeated.
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Some(error)),
                 Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn take_commands(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(command)) = self.commands.poll_next_unpin(cx) {
+            match command {
+                Command::Checkpoint(answer) => drop(answer.send(self.session.checkpoint())),
+                Command::FailOver => self.session.fail_over(),
             }
         }
     }
@@ -150,12 +230,12 @@ impl Task {
                     Poll::Pending => return Poll::Pending,
                 },
             };
-            let Request { body, reply } = request;
-            match self.session.submit(body) {
+            let Request { body, options, reply } = request;
+            match self.session.submit_with(body, options) {
                 Ok(number) => self.waiting.push_back((number, reply)),
                 Err(SubmitError::NoRoom(body)) => {
                     // A reply makes room, and then this is called again.
-                    self.held = Some(Request { body, reply });
+                    self.held = Some(Request { body, options, reply });
                     return Poll::Pending;
                 }
                 Err(SubmitError::TooLong { request, limit }) => {
@@ -167,13 +247,12 @@ impl Task {
         }
     }
 
-    /// Passes a reply to its caller, which may have given up.
-    fn reply(&mut self, number: RequestNumber, body: Bytes) {
-        while let Some((first, reply)) = self.waiting.pop_front() {
-            if first == number {
-                let _ = reply.send(Ok(body));
-                return;
-            }
+    /// Passes an answer to its caller, which may have given up. A request whose deadline passed is
+    /// answered before earlier ones.
+    fn answer(&mut self, number: RequestNumber, answer: Result<Bytes, RequestError>) {
+        let place = self.waiting.binary_search_by_key(&number, |(number, _)| *number);
+        if let Some((_, reply)) = place.ok().and_then(|place| self.waiting.remove(place)) {
+            let _ = reply.send(answer);
         }
     }
 }

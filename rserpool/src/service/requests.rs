@@ -7,13 +7,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rserpool_proto::replay::{
-    Client, ClientEvent, Frame, InvalidFrame, RefusalReason, RequestNumber,
+    Answer, Client, ClientConfig, ClientEvent, Frame, InvalidFrame, RefusalReason, RequestFailure,
+    RequestNumber, RequestOptions,
 };
 use rserpool_proto::session::{Event, SessionConfig};
 use rserpool_proto::wire::{PoolElementId, Ppid, UserMessage};
 
+use super::checkpoint::Checkpoint;
 use crate::cookie::clear_part;
 use crate::session::{Session, SessionClosed, SessionSendError};
+use crate::timer::LazyTimer;
 use crate::transport::SendError;
 
 /// A session of requests and replies with a pool of [`Service`](crate::Service)s. As far as its
@@ -60,7 +63,10 @@ pub struct RequestSession {
     ppid: Ppid,
     starts_afresh: bool,
     limit: usize,
-    to_send: VecDeque<Bytes>,
+    options: RequestOptions,
+    /// A message of the client that the session had no room for.
+    unsent: Option<UserMessage>,
+    timer: LazyTimer,
     events: VecDeque<RequestEvent>,
     /// The error with which the requests ended the session; `None` while it lasts, or if the
     /// underlying session reports its own end.
@@ -78,8 +84,10 @@ const REFUSAL_TIME: Duration = Duration::from_secs(3);
 pub struct RequestConfig {
     pub(crate) session: SessionConfig,
     ppid: Ppid,
-    limit: usize,
+    client: ClientConfig,
+    options: RequestOptions,
     starts_afresh: bool,
+    checkpoint: Option<Checkpoint>,
 }
 
 impl Default for RequestConfig {
@@ -87,8 +95,10 @@ impl Default for RequestConfig {
         Self {
             session: SessionConfig::default(),
             ppid: Ppid::NONE,
-            limit: 32,
+            client: ClientConfig { limit: 32, max_crashes: 3 },
+            options: RequestOptions::default(),
             starts_afresh: false,
+            checkpoint: None,
         }
     }
 }
@@ -98,7 +108,8 @@ impl RequestConfig {
     /// look for a server.
     #[must_use]
     pub fn session(mut self, config: SessionConfig) -> Self {
-        self.session = config;
+        let cookie = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.cookie.clone());
+        self.session = config.cookie(cookie);
         self
     }
 
@@ -109,11 +120,37 @@ impl RequestConfig {
         self
     }
 
-    /// Sets the maximum number of requests without a reply. Default: 32. Not from the RFCs: the
-    /// replies to them have to fit a cookie of 65,527 bytes, beside the state of the service.
+    /// Sets the maximum number of requests without a reply. Default: 32. Not from the RFCs. At most
+    /// 256 KiB of them are on their way at a time.
     #[must_use]
     pub fn limit(mut self, requests: usize) -> Self {
-        self.limit = requests.max(1);
+        self.client.limit = requests.max(1);
+        self
+    }
+
+    /// Sets the number of servers that may crash while they execute a request. After that, the
+    /// request fails with [`RequestFailure::Crashed`], and the session continues without it.
+    /// Default: 3. Not from the RFCs: so that a request that crashes servers does not end the pool.
+    #[must_use]
+    pub fn max_crashes(mut self, servers: u32) -> Self {
+        self.client.max_crashes = servers.max(1);
+        self
+    }
+
+    /// Sets the options of requests that are submitted without any. Default: no deadlines.
+    #[must_use]
+    pub fn options(mut self, options: RequestOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Continues an earlier session from its checkpoint, perhaps in another process. Requests that
+    /// were not answered then are sent to the server, and their replies are the first events.
+    /// Default: a new session.
+    #[must_use]
+    pub fn resume(mut self, checkpoint: Checkpoint) -> Self {
+        self.session = self.session.cookie(checkpoint.cookie.clone());
+        self.checkpoint = Some(checkpoint);
         self
     }
 
@@ -139,6 +176,13 @@ pub enum RequestEvent {
         /// The reply.
         body: Bytes,
     },
+    /// A request failed. The session continues without it.
+    Failed {
+        /// The number that [`RequestSession::submit`] returned for the request.
+        number: RequestNumber,
+        /// The reason.
+        failure: RequestFailure,
+    },
     /// The server failed. The failover is automatic.
     FailoverStarted {
         /// The server that failed.
@@ -161,7 +205,7 @@ pub enum RequestEvent {
     },
 }
 
-/// Error of a [`RequestSession`]: the reason for its end.
+/// Error of a request, or of its [`RequestSession`] as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
@@ -175,9 +219,12 @@ pub enum RequestError {
     /// The pool's elements do not use the protocol of [`Service`](crate::Service)s.
     #[error("the pool does not offer a replicated service")]
     OtherProtocol(#[from] InvalidFrame),
-    /// A request is too long for the transport.
+    /// The request is too long for the transport. The session continues.
     #[error(transparent)]
     Request(SendError),
+    /// The request failed. The session continues without it.
+    #[error("the request failed")]
+    Failed(#[from] RequestFailure),
     /// The task of the [`RequestClient`](crate::RequestClient) has stopped: its runtime has.
     #[error("the client's task has stopped")]
     Stopped,
@@ -202,14 +249,21 @@ pub enum SubmitError {
 
 impl RequestSession {
     pub(crate) fn new(session: Session, config: RequestConfig) -> Self {
-        let RequestConfig { ppid, limit, starts_afresh, .. } = config;
+        let RequestConfig { ppid, client, options, starts_afresh, checkpoint, .. } = config;
+        let limit = client.limit;
+        let client = match checkpoint {
+            None => Client::new(client),
+            Some(checkpoint) => Client::resume(client, checkpoint.progress),
+        };
         Self {
             session,
-            client: Client::new(limit),
+            client,
             ppid,
             starts_afresh,
             limit,
-            to_send: VecDeque::new(),
+            options,
+            unsent: None,
+            timer: LazyTimer::default(),
             events: VecDeque::new(),
             over: None,
             refused_since: None,
@@ -228,22 +282,52 @@ impl RequestSession {
         self.client.unanswered()
     }
 
+    pub(crate) fn options(&self) -> RequestOptions {
+        self.options
+    }
+
+    /// Returns the checkpoint from which the session can be continued ([`RequestConfig::resume`]),
+    /// also after it is over, and in another process. It contains the unanswered requests, and the
+    /// state of the service, sealed. To be answered exactly once also when this process crashes,
+    /// store it after each reply, since an earlier checkpoint takes the session back.
+    #[must_use]
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint { cookie: self.session.cookie().cloned(), progress: self.client.progress() }
+    }
+
     /// Sends a request, and waits for its reply. Other events during the wait are discarded; use
     /// [`Self::submit`] and [`Self::event`] to receive them.
     ///
     /// # Errors
     ///
-    /// Returns an error if the session is over, or the request is too long. In the latter case, the
-    /// session continues.
+    /// Returns an error if the session is over, or the request is too long or failed. In the latter
+    /// cases, the session continues.
     ///
     /// # Cancel safety
     ///
     /// If the future is dropped after the request was accepted, the request is still done, at the
     /// latest when the session is used again. [`Self::event`] then returns its reply.
     pub async fn request(&mut self, body: impl Into<Bytes>) -> Result<Bytes, RequestError> {
+        self.request_with(body, self.options).await
+    }
+
+    /// Sends a request as [`Self::request`] does, with options of its own.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error in the cases of [`Self::request`].
+    ///
+    /// # Cancel safety
+    ///
+    /// See [`Self::request`].
+    pub async fn request_with(
+        &mut self,
+        body: impl Into<Bytes>,
+        options: RequestOptions,
+    ) -> Result<Bytes, RequestError> {
         let mut body = body.into();
         let ours = loop {
-            match self.submit(body) {
+            match self.submit_with(body, options) {
                 Ok(number) => break number,
                 Err(SubmitError::NoRoom(back)) => body = back,
                 Err(SubmitError::TooLong { request, limit }) => {
@@ -254,10 +338,12 @@ impl RequestSession {
             self.event().await?;
         };
         loop {
-            if let RequestEvent::Reply { number, body } = self.event().await?
-                && number == ours
-            {
-                return Ok(body);
+            match self.event().await? {
+                RequestEvent::Reply { number, body } if number == ours => return Ok(body),
+                RequestEvent::Failed { number, failure } if number == ours => {
+                    return Err(failure.into());
+                }
+                _ => {}
             }
         }
     }
@@ -270,6 +356,19 @@ impl RequestSession {
     /// Returns an error, which contains the request, if there is no room until a reply is received,
     /// or if the request is too long.
     pub fn submit(&mut self, body: impl Into<Bytes>) -> Result<RequestNumber, SubmitError> {
+        self.submit_with(body, self.options)
+    }
+
+    /// Queues a request as [`Self::submit`] does, with options of its own.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error in the cases of [`Self::submit`].
+    pub fn submit_with(
+        &mut self,
+        body: impl Into<Bytes>,
+        options: RequestOptions,
+    ) -> Result<RequestNumber, SubmitError> {
         let request = body.into();
         let limit = self.session.max_message_size().saturating_sub(Frame::REQUEST_HEADER);
         if request.len() > limit {
@@ -278,9 +377,15 @@ impl RequestSession {
         if self.events.len() >= self.limit {
             return Err(SubmitError::NoRoom(request));
         }
-        let (number, message) = self.client.submit(request).map_err(SubmitError::NoRoom)?;
-        self.to_send.push_back(message);
-        Ok(number)
+        let now = self.session.now();
+        self.client.submit(now, request, options).map_err(SubmitError::NoRoom)
+    }
+
+    /// Leaves the server for another one. Unanswered requests are sent again.
+    pub fn fail_over(&mut self) {
+        self.client.handle_left();
+        self.unsent = None;
+        self.session.fail_over();
     }
 
     /// Waits for the next event.
@@ -309,6 +414,15 @@ impl RequestSession {
             if let Some(over) = &self.over {
                 return Poll::Ready(Err(over.clone()));
             }
+            if let Some(event) = self.client.poll_event() {
+                self.handle_client_event(event);
+                continue;
+            }
+            let deadline = self.client.poll_timeout();
+            if self.timer.poll(cx, self.session.runtime(), deadline).is_ready() {
+                self.client.handle_timeout(self.session.now());
+                continue;
+            }
             match self.session.poll_recv(cx) {
                 Poll::Ready(Ok(event)) => self.handle_event(event),
                 Poll::Ready(Err(closed)) => self.over = Some(closed.into()),
@@ -318,14 +432,19 @@ impl RequestSession {
         }
     }
 
-    /// Writes the queued messages. Ready when an event happened during the write.
+    /// Writes the client's messages. Ready when an event happened during the write.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while let Some(payload) = self.to_send.front() {
-            let mut message = Some(UserMessage::new(self.ppid, payload.clone()));
-            match self.session.poll_send(cx, &mut message) {
-                Poll::Ready(Ok(())) => {
-                    self.to_send.pop_front();
-                }
+        while !self.session.has_events() {
+            if self.unsent.is_none() {
+                let next = self.client.poll_message();
+                self.unsent = next.map(|payload| UserMessage::new(self.ppid, payload));
+            }
+            if self.unsent.is_none() {
+                return Poll::Pending;
+            }
+            match self.session.poll_send(cx, &mut self.unsent) {
+                // If the session is failing over, it takes no message and drops it.
+                Poll::Ready(Ok(())) => self.unsent = None,
                 Poll::Ready(Err(error)) => {
                     self.over = Some(match error {
                         SessionSendError::Message(error) => RequestError::Request(error),
@@ -333,13 +452,11 @@ impl RequestSession {
                     });
                     return Poll::Ready(());
                 }
-                Poll::Pending => break,
-            }
-            if self.session.has_events() {
-                break;
+                Poll::Pending if self.session.has_events() => break,
+                Poll::Pending => return Poll::Pending,
             }
         }
-        if self.session.has_events() { Poll::Ready(()) } else { Poll::Pending }
+        Poll::Ready(())
     }
 
     fn handle_event(&mut self, event: Event) {
@@ -347,49 +464,66 @@ impl RequestSession {
             Event::Message(message) if message.ppid == self.ppid => {
                 self.handle_message(message.payload);
             }
+            Event::Connected(_) => self.handle_connected(),
             Event::FailoverStarted { from } => {
-                self.to_send.clear();
+                self.client.handle_lost();
+                self.unsent = None;
                 self.events.push_back(RequestEvent::FailoverStarted { from });
             }
             Event::FailoverCompleted { from, to } => {
-                self.to_send = self.client.replay().collect();
+                self.handle_connected();
                 self.events.push_back(RequestEvent::FailoverCompleted { from, to });
             }
-            Event::Message(_)
-            | Event::NotDelivered(_)
-            | Event::Connected(_)
-            | Event::Closed
-            | Event::Failed(_)
-            | _ => {}
+            Event::Message(_) | Event::NotDelivered(_) | Event::Closed | Event::Failed(_) | _ => {}
         }
+    }
+
+    fn handle_connected(&mut self) {
+        let clear = self.session.cookie().and_then(clear_part);
+        self.client.handle_connected(self.session.now(), clear.as_deref());
     }
 
     fn handle_message(&mut self, payload: Bytes) {
         let clear = self.session.cookie().and_then(clear_part);
-        match self.client.handle_message(payload, clear.as_deref()) {
-            Ok(ClientEvent::Reply { number, body }) => {
+        let now = self.session.now();
+        if let Err(error) = self.client.handle_message(now, payload, clear.as_deref()) {
+            self.over = Some(error.into());
+        }
+    }
+
+    fn handle_client_event(&mut self, event: ClientEvent) {
+        match event {
+            ClientEvent::Answer { number, answer } => {
                 self.refused_since = None;
                 self.session.handle_acceptance();
-                self.events.push_back(RequestEvent::Reply { number, body });
+                self.events.push_back(match answer {
+                    Answer::Reply(body) => RequestEvent::Reply { number, body },
+                    Answer::Failure(failure) => {
+                        let pool = self.session.pool_handle();
+                        tracing::warn!(%pool, number = number.0, %failure, "a request failed");
+                        RequestEvent::Failed { number, failure }
+                    }
+                });
             }
-            Ok(ClientEvent::Nothing) => {}
-            // Another server may accept the checkpoint: this one may have other keys, an older
-            // version, or a wrong clock.
-            Ok(ClientEvent::Refused(
-                reason @ (RefusalReason::CheckpointRefused | RefusalReason::Other(_)),
-            )) if self.passes_over(reason) => {}
-            Ok(ClientEvent::Refused(reason))
-                if self.starts_afresh
-                    && reason != RefusalReason::StateTooLarge
-                    && self.client.may_start_afresh() =>
-            {
-                self.session.forget_cookie();
-                let forgotten = self.client.start_afresh();
-                self.to_send = self.client.replay().collect();
-                self.events.push_back(RequestEvent::StartedAfresh { reason, forgotten });
-            }
-            Ok(ClientEvent::Refused(reason)) => self.over = Some(reason.into()),
-            Err(error) => self.over = Some(error.into()),
+            ClientEvent::FailOver => self.fail_over(),
+            ClientEvent::Refused(reason) => self.handle_refusal(reason),
+        }
+    }
+
+    fn handle_refusal(&mut self, reason: RefusalReason) {
+        if reason.depends_on_server() && self.passes_over(reason) {
+            return;
+        }
+        if self.starts_afresh
+            && reason != RefusalReason::StateTooLarge
+            && self.client.may_start_afresh()
+        {
+            self.session.forget_cookie();
+            let forgotten = self.client.start_afresh(self.session.now());
+            self.unsent = None;
+            self.events.push_back(RequestEvent::StartedAfresh { reason, forgotten });
+        } else {
+            self.over = Some(reason.into());
         }
     }
 
@@ -404,7 +538,8 @@ impl RequestSession {
         } else if now >= since + REFUSAL_TIME {
             return false;
         }
-        self.to_send.clear();
+        self.client.handle_left();
+        self.unsent = None;
         self.session.handle_refusal();
         true
     }

@@ -4,8 +4,8 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
-use chacha20poly1305::XChaCha20Poly1305;
-use chacha20poly1305::aead::KeyInit;
+use chacha20poly1305::aead::{AeadInOut, KeyInit};
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use rand::Rng;
 
 /// Length of a key in bytes.
@@ -16,13 +16,37 @@ const KEY_LENGTH: usize = 32;
 /// servers, and remove the old one once the cookies that it sealed have expired.
 #[derive(Clone)]
 pub struct KeyRing {
-    keys: Vec<(u32, XChaCha20Poly1305)>,
+    keys: Vec<Key>,
+}
+
+/// A key that seals cookies.
+#[derive(Clone)]
+pub(super) struct Key {
+    /// Name in the key file.
+    name: u32,
+    /// Number that cookies carry. It follows from the key, so that two keys with one name are told
+    /// apart.
+    pub(super) fingerprint: u32,
+    pub(super) cipher: XChaCha20Poly1305,
+}
+
+impl Key {
+    fn new(name: u32, key: &[u8; KEY_LENGTH]) -> Self {
+        let cipher = XChaCha20Poly1305::new(key.into());
+        // The nonces of cookies are random, so that this one is used for nothing else.
+        let (nonce, text) = (XNonce::default(), b"fingerprint");
+        let tag = cipher
+            .encrypt_inout_detached(&nonce, text, (&mut [][..]).into())
+            .expect("far shorter than what one nonce is good for");
+        let fingerprint = u32::from_be_bytes([tag[0], tag[1], tag[2], tag[3]]);
+        Self { name, fingerprint, cipher }
+    }
 }
 
 impl fmt::Debug for KeyRing {
     /// Formats the names of the keys, never the keys themselves.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.keys.iter().map(|(name, _)| name)).finish()
+        f.debug_list().entries(self.keys.iter().map(|key| key.name)).finish()
     }
 }
 
@@ -55,11 +79,11 @@ impl KeyRing {
     pub fn generate() -> Self {
         let mut key = [0; KEY_LENGTH];
         rand::rng().fill_bytes(&mut key);
-        Self { keys: vec![(1, XChaCha20Poly1305::new(&key.into()))] }
+        Self { keys: vec![Key::new(1, &key)] }
     }
 
     /// Reads a ring from text. Each line has a key: its name, a colon, and 64 hexadecimal digits.
-    /// The name is a number that cookies carry. Empty lines and lines that begin with `#` are
+    /// The name is a number for people; cookies carry a fingerprint of the key. Empty lines and lines that begin with `#` are
     /// ignored.
     ///
     /// # Errors
@@ -72,10 +96,10 @@ impl KeyRing {
                 continue;
             }
             let (name, key) = parse_key(content).ok_or(KeyRingError::Line { line })?;
-            if ring.get(name).is_some() {
+            if ring.keys.iter().any(|key| key.name == name) {
                 return Err(KeyRingError::Twice(name));
             }
-            ring.keys.push((name, XChaCha20Poly1305::new(&key.into())));
+            ring.keys.push(Key::new(name, &key));
         }
         if ring.keys.is_empty() { Err(KeyRingError::Empty) } else { Ok(ring) }
     }
@@ -98,12 +122,12 @@ impl KeyRing {
         format!("{name}:{digits}\n")
     }
 
-    pub(super) fn first(&self) -> &(u32, XChaCha20Poly1305) {
+    pub(super) fn first(&self) -> &Key {
         self.keys.first().expect("a ring has a key")
     }
 
-    pub(super) fn get(&self, name: u32) -> Option<&XChaCha20Poly1305> {
-        self.keys.iter().find(|(other, _)| *other == name).map(|(_, key)| key)
+    pub(super) fn get(&self, fingerprint: u32) -> Option<&Key> {
+        self.keys.iter().find(|key| key.fingerprint == fingerprint)
     }
 }
 

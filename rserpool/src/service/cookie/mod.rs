@@ -32,17 +32,18 @@ use chacha20poly1305::{Tag, XNonce};
 use rand::{Rng, RngExt};
 use rserpool_proto::wire::PoolHandle;
 
+use crate::element_session::MAX_COOKIE;
+
 pub use keys::{KeyRing, KeyRingError};
 
 const VERSION: u8 = 1;
-/// Length of the header: the version, a zero byte, the length of the clear part, the key's name,
+/// Length of the header: the version, a zero byte, the length of the clear part, the key's fingerprint,
 /// and the time of issue in milliseconds since 1970. The clear part follows.
 const HEADER: usize = 16;
 const NONCE: usize = 24;
 const TAG: usize = 16;
-
-/// Maximum length of a cookie: what fits a COOKIE message.
-const MAX_LENGTH: usize = 65_527;
+/// Length of a lineage: its name and sequence number.
+const LINEAGE: usize = 24;
 
 /// Maximum difference between the clocks of two servers of a pool. Not from the RFCs.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
@@ -80,7 +81,7 @@ pub struct Opened {
 
 /// Error of [`Seal::seal`]: the cookie is too long to be sent. Nothing was sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a cookie of {length} bytes is too long: a message has room for {MAX_LENGTH}")]
+#[error("a cookie of {length} bytes is too long: a message has room for {MAX_COOKIE}")]
 #[non_exhaustive]
 pub struct TooLong {
     /// Length that the cookie would have.
@@ -192,6 +193,17 @@ impl Seal {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the maximum length of a state so that a cookie with `clear` bytes in clear has at most
+    /// `limit` bytes.
+    pub(crate) fn room(&self, clear: usize, limit: usize) -> usize {
+        limit.saturating_sub(self.length(clear, 0))
+    }
+
+    /// Returns the length of a cookie with these numbers of bytes in clear and encrypted.
+    fn length(&self, clear: usize, state: usize) -> usize {
+        HEADER + clear + NONCE + LINEAGE + 2 + self.pool.as_bytes().len() + state + TAG
+    }
+
     /// Seals the next cookie of `lineage`, which identifies the session. `state` is encrypted.
     /// `clear` is readable for everybody, but cannot be changed.
     ///
@@ -206,13 +218,12 @@ impl Seal {
         state: &[u8],
     ) -> Result<Bytes, TooLong> {
         let handle = self.pool.as_bytes();
-        let inner = lineage.name.len() + 8 + 2 + handle.len() + state.len();
-        let length = HEADER + clear.len() + NONCE + inner + TAG;
-        if length > MAX_LENGTH {
+        let length = self.length(clear.len(), state.len());
+        if length > MAX_COOKIE {
             return Err(TooLong { length });
         }
         let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
-        let (key_name, key) = ring.first();
+        let key = ring.first();
         let mut nonce = [0; NONCE];
         rand::rng().fill_bytes(&mut nonce);
         lineage.sequence += 1;
@@ -220,7 +231,7 @@ impl Seal {
         let mut cookie = BytesMut::with_capacity(length);
         cookie.put_slice(&[VERSION, 0]);
         cookie.put_u16(u16::try_from(clear.len()).expect("shorter than a message"));
-        cookie.put_u32(*key_name);
+        cookie.put_u32(key.fingerprint);
         cookie.put_u64(milliseconds(now));
         cookie.put_slice(clear);
         cookie.put_slice(&nonce);
@@ -232,6 +243,7 @@ impl Seal {
         cookie.put_slice(state);
         let (associated, secret) = cookie.split_at_mut(begin);
         let tag = key
+            .cipher
             .encrypt_inout_detached(&XNonce::from(nonce), associated, secret.into())
             .expect("far shorter than what one nonce is good for");
         cookie.put_slice(&tag);
@@ -256,7 +268,7 @@ impl Seal {
 
     fn unseal(&self, now: SystemTime, cookie: &Bytes) -> Result<Opened, CookieRefused> {
         use CookieRefused::{Expired, Foreign, Forged, Malformed, Oversized};
-        if cookie.len() > MAX_LENGTH {
+        if cookie.len() > MAX_COOKIE {
             return Err(Oversized { length: cookie.len() });
         }
         let clear = clear_part(cookie).ok_or(Malformed)?;
@@ -268,19 +280,20 @@ impl Seal {
             u64::from_be_bytes(*cookie[at..].first_chunk().expect("inside of the header"))
         };
         let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
-        // The upper half of the number is the key's name; the lower half belongs to the time of
-        // issue.
+        // The upper half of the number is the key's fingerprint; the lower half belongs to the time
+        // of issue.
         let key = ring.get((number(4) >> 32) as u32).ok_or(Foreign)?;
         let nonce: [u8; NONCE] = *cookie[nonce_at..].first_chunk().expect("checked");
         let tag: [u8; TAG] = *cookie[tag_at..].first_chunk().expect("checked");
         let mut secret = BytesMut::from(&cookie[secret_at..tag_at]);
-        key.decrypt_inout_detached(
-            &XNonce::from(nonce),
-            &cookie[..secret_at],
-            (&mut secret[..]).into(),
-            &Tag::from(tag),
-        )
-        .map_err(|_| Forged)?;
+        key.cipher
+            .decrypt_inout_detached(
+                &XNonce::from(nonce),
+                &cookie[..secret_at],
+                (&mut secret[..]).into(),
+                &Tag::from(tag),
+            )
+            .map_err(|_| Forged)?;
 
         let mut state = secret.freeze();
         let (name, rest) = state.split_first_chunk().ok_or(Malformed)?;
@@ -446,12 +459,12 @@ mod tests {
     fn the_longest_state_fits_and_a_longer_one_is_refused() {
         let seal = seal("Pool", &[1]);
         let lineage = &mut Lineage::new();
-        let most = MAX_LENGTH - HEADER - NONCE - TAG - 26 - 4;
+        let most = MAX_COOKIE - HEADER - NONCE - TAG - 26 - 4;
         let cookie = seal.seal(now(), lineage, b"", &vec![0; most]).unwrap();
-        assert_eq!(cookie.len(), MAX_LENGTH);
+        assert_eq!(cookie.len(), MAX_COOKIE);
         assert!(seal.open(now(), &cookie).is_ok());
         let error = seal.seal(now(), lineage, b"", &vec![0; most + 1]).unwrap_err();
-        assert_eq!(error, TooLong { length: MAX_LENGTH + 1 });
+        assert_eq!(error, TooLong { length: MAX_COOKIE + 1 });
     }
 
     #[test]

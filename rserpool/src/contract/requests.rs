@@ -1,0 +1,282 @@
+//! Tests of requests that fail alone: those that panic or crash servers, take too long, or do not fit.
+
+use std::future::pending;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::{AbortHandle, Abortable, BoxFuture, join_all};
+use rserpool_proto::replay::{RequestFailure, RequestNumber, RequestOptions};
+use rserpool_proto::wire::TransportAddress;
+
+use super::service::{new_user, pool, start_registrar};
+use super::{any_address, pause};
+use crate::cookie::{KeyRing, Seal};
+use crate::{
+    Checkpoint, InvalidState, Network, PoolElement, RequestConfig, RequestError, RequestEvent,
+    Service, ServiceConfig,
+};
+
+/// Test service that does what a request says, and replies with the number of requests so far.
+struct Obedient {
+    count: u64,
+    padding: usize,
+    network: Network,
+    server: AbortHandle,
+}
+
+/// A request: what to do, and its number.
+fn order(what: u8, number: u32) -> Bytes {
+    [&[what][..], &number.to_be_bytes()].concat().into()
+}
+
+const COUNT: u8 = 0;
+const PANIC: u8 = 1;
+const CRASH: u8 = 2;
+/// Take this many milliseconds.
+const TAKE: u8 = 3;
+/// Reply with this many bytes.
+const REPLY: u8 = 4;
+/// Add this many bytes to the state.
+const GROW: u8 = 5;
+
+impl Service for Obedient {
+    async fn handle(&mut self, request: Bytes) -> Bytes {
+        let number = u32::from_be_bytes(request[1..5].try_into().expect("a number"));
+        self.count += 1;
+        let mut reply = self.count.to_be_bytes().to_vec();
+        match request[0] {
+            PANIC => panic!("as requested"),
+            CRASH => {
+                self.server.abort();
+                // The task is aborted at its next await.
+                pending::<()>().await;
+            }
+            TAKE => pause(&self.network, number.into()).await,
+            REPLY => reply.resize(number as usize, 0),
+            GROW => self.padding += number as usize,
+            _ => {}
+        }
+        reply.into()
+    }
+
+    fn save(&self) -> Vec<u8> {
+        let mut state = self.count.to_be_bytes().to_vec();
+        state.resize(8 + self.padding, 0);
+        state
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), InvalidState> {
+        let (count, padding) =
+            state.split_at_checked(8).ok_or_else(|| InvalidState::new("short"))?;
+        self.count = u64::from_be_bytes(count.try_into()?);
+        self.padding = padding.len();
+        Ok(())
+    }
+}
+
+/// Keeps `servers` servers running: starts another one after each crash. Returns the number of
+/// crashes so far.
+async fn start_servers(network: &Network, at: &TransportAddress, servers: u32) -> Arc<Mutex<u32>> {
+    let (ring, crashes) = (KeyRing::generate(), Arc::default());
+    for _ in 0..servers {
+        start_server(network.clone(), at.clone(), ring.clone(), Arc::clone(&crashes)).await;
+    }
+    crashes
+}
+
+/// Starts a server, and another one after it crashes.
+fn start_server(
+    network: Network,
+    at: TransportAddress,
+    ring: KeyRing,
+    crashes: Arc<Mutex<u32>>,
+) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        let builder = PoolElement::builder(&network, pool(), [&at]);
+        let element = builder.listen(([127, 0, 0, 1], 0).into()).start().expect("a free port");
+        element.registered().await.expect("the registrar takes it");
+        let config = ServiceConfig::new(Seal::new(pool(), ring.clone()));
+        let (server, registration) = AbortHandle::new_pair();
+        let clock = network.clone();
+        let new = move || Obedient {
+            count: 0,
+            padding: 0,
+            network: clock.clone(),
+            server: server.clone(),
+        };
+        let serve = element.serve(config, new, pending::<()>(), Duration::ZERO);
+        let serve = Abortable::new(serve, registration);
+        network.runtime().clone().spawn(Box::pin(async move {
+            let _ = serve.await;
+            *crashes.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+            start_server(network, at, ring, crashes).await;
+        }));
+    })
+}
+
+fn count(reply: Result<Bytes, RequestError>) -> u64 {
+    let reply = reply.expect("the session lives");
+    u64::from_be_bytes(reply[..8].try_into().expect("a count"))
+}
+
+fn failed(reply: Result<Bytes, RequestError>) -> RequestFailure {
+    match reply {
+        Err(RequestError::Failed(failure)) => failure,
+        other => panic!("not a failure: {other:?}"),
+    }
+}
+
+/// Checks that a request that panics fails alone, that a request that crashes its servers fails after
+/// three of them, and that the requests around them are executed once.
+pub async fn a_request_that_panics_or_crashes_servers_fails_alone(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let at = registrar.local_address();
+    let crashes = start_servers(&network, at, 3).await;
+    let user = new_user(&network, at);
+    let client = user.request_client(pool(), RequestConfig::default()).await.expect("a server");
+    assert_eq!(count(client.request(order(COUNT, 0)).await), 1);
+    assert_eq!(failed(client.request(order(PANIC, 0)).await), RequestFailure::Panicked);
+    assert_eq!(count(client.request(order(COUNT, 0)).await), 2, "the panic left no trace");
+    let crashed = RequestFailure::Crashed { servers: 3 };
+    assert_eq!(failed(client.request(order(CRASH, 0)).await), crashed);
+    assert_eq!(count(client.request(order(COUNT, 0)).await), 3);
+    assert_eq!(*crashes.lock().unwrap_or_else(PoisonError::into_inner), 3);
+
+    // The same among others that are on their way.
+    let orders = (0..30).map(|number| match number {
+        10 => order(PANIC, 0),
+        20 => order(CRASH, 0),
+        _ => order(COUNT, 0),
+    });
+    let replies = join_all(orders.map(|order| client.request(order))).await;
+    let mut expected = 3;
+    for (number, reply) in replies.into_iter().enumerate() {
+        match number {
+            10 => assert_eq!(failed(reply), RequestFailure::Panicked),
+            20 => assert!(matches!(failed(reply), RequestFailure::Crashed { .. })),
+            _ => {
+                expected += 1;
+                assert_eq!(count(reply), expected);
+            }
+        }
+    }
+}
+
+/// Checks that a server that takes too long for a request is left, and that a request fails at its
+/// deadline.
+pub async fn a_request_that_takes_too_long_is_moved_or_given_up(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let at = registrar.local_address();
+    let _crashes = start_servers(&network, at, 2).await;
+    let user = new_user(&network, at);
+    let mut session = user.open_requests(pool(), RequestConfig::default()).await.expect("a server");
+    assert_eq!(count(session.request(order(COUNT, 0)).await), 1);
+    let server = session.element();
+    let deadline = RequestOptions::default().deadline(Duration::from_millis(100));
+    let given_up = session.request_with(order(TAKE, 400), deadline).await;
+    assert_eq!(failed(given_up), RequestFailure::DeadlinePassed);
+    // It is executed nevertheless.
+    assert_eq!(count(session.request(order(COUNT, 0)).await), 3);
+    assert_eq!(session.element(), server);
+
+    // Long enough for no server.
+    let late = RequestOptions::default().fail_over_after(Duration::from_millis(150));
+    let number = session.submit_with(order(TAKE, 60_000), late).expect("room");
+    let mut failovers = 0;
+    loop {
+        match session.event().await.expect("it lives") {
+            RequestEvent::FailoverStarted { .. } => failovers += 1,
+            RequestEvent::Failed { number: failed, failure } => {
+                assert_eq!((failed, failure), (number, RequestFailure::Crashed { servers: 3 }));
+                break;
+            }
+            RequestEvent::FailoverCompleted { .. } => {}
+            event => panic!("{event:?}"),
+        }
+    }
+    assert_eq!(failovers, 3);
+    assert_eq!(count(session.request(order(COUNT, 0)).await), 4);
+}
+
+/// Checks that replies of any length may be on their way at a time, and that a reply or a state that
+/// never fits fails its request alone.
+pub async fn replies_of_any_length_fit_or_fail_alone(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let at = registrar.local_address();
+    let _crashes = start_servers(&network, at, 1).await;
+    let user = new_user(&network, at);
+    for (limit, length) in [(32, 2100), (1, 60_000), (40, 60_000), (1000, 8), (300, 700)] {
+        let config = RequestConfig::default().limit(limit);
+        let mut session = user.open_requests(pool(), config).await.expect("a server");
+        for _ in 0..limit {
+            session.submit(order(REPLY, length)).expect("room");
+        }
+        for number in 1..=limit as u64 {
+            match session.event().await.expect("it lives") {
+                RequestEvent::Reply { number: its, body } => {
+                    assert_eq!((its, body.len()), (RequestNumber(number), length as usize));
+                }
+                event => panic!("{event:?}"),
+            }
+        }
+        session.close().await;
+    }
+    let mut session = user.open_requests(pool(), RequestConfig::default()).await.expect("a server");
+    assert_eq!(count(session.request(order(COUNT, 0)).await), 1);
+    let long = failed(session.request(order(REPLY, 66_000)).await);
+    let RequestFailure::ReplyTooLong { length: 66_000, limit } = long else { panic!("{long}") };
+    let most = u32::try_from(limit).expect("less than a message");
+    assert_eq!(session.request(order(REPLY, most)).await.expect("it fits").len(), most as usize);
+    let long = failed(session.request(order(REPLY, most + 1)).await);
+    assert!(matches!(long, RequestFailure::ReplyTooLong { .. }), "{long}");
+    let long = failed(session.request(order(GROW, 65_500)).await);
+    let RequestFailure::StateTooLong { length: 65_508, limit } = long else { panic!("{long}") };
+    let most = u32::try_from(limit).expect("less than a message");
+    assert_eq!(count(session.request(order(GROW, most - 8 - 25)).await), 3);
+    assert_eq!(count(session.request(order(COUNT, 0)).await), 4, "the session goes on");
+}
+
+/// Checks that a session continues in another client from its checkpoint, and sends the requests that
+/// were not answered.
+pub async fn a_session_is_resumed_from_its_checkpoint(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let at = registrar.local_address();
+    let _crashes = start_servers(&network, at, 2).await;
+    let user = new_user(&network, at);
+    let mut session = user.open_requests(pool(), RequestConfig::default()).await.expect("a server");
+    for expected in 1..=3 {
+        assert_eq!(count(session.request(order(COUNT, 0)).await), expected);
+    }
+    session.submit(order(COUNT, 0)).expect("room");
+    let checkpoint = session.checkpoint();
+    assert_eq!(checkpoint.unanswered(), 1);
+    let stored = checkpoint.to_bytes();
+    drop((session, user));
+
+    let user = new_user(&network, at);
+    let checkpoint = Checkpoint::from_bytes(stored.clone()).expect("it is whole");
+    let config = RequestConfig::default().resume(checkpoint);
+    let mut session = user.open_requests(pool(), config).await.expect("a server");
+    match session.event().await.expect("it lives") {
+        RequestEvent::Reply { number, body } => {
+            assert_eq!((number, count(Ok(body))), (RequestNumber(4), 4));
+        }
+        event => panic!("{event:?}"),
+    }
+    assert_eq!(count(session.request(order(COUNT, 0)).await), 5);
+
+    // A client that tasks share gives its checkpoint, too.
+    let config = RequestConfig::default().resume(session.checkpoint());
+    session.close().await;
+    let client = user.request_client(pool(), config).await.expect("a server");
+    assert_eq!(count(client.request(order(COUNT, 0)).await), 6);
+    client.fail_over().await;
+    assert_eq!(count(client.request(order(COUNT, 0)).await), 7);
+    let checkpoint = client.checkpoint().await.expect("its task runs");
+    drop(client);
+    let config = RequestConfig::default().resume(checkpoint);
+    let client = user.request_client(pool(), config).await.expect("a server");
+    assert_eq!(count(client.request(order(COUNT, 0)).await), 8);
+    assert!(Checkpoint::from_bytes(stored.slice(..stored.len() - 1)).is_err());
+}

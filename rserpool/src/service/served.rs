@@ -1,0 +1,301 @@
+//! A session of a service, at its server.
+
+use std::any::Any;
+use std::fmt;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::Poll;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use rserpool_proto::replay::{
+    Action, Frame, InvalidCheckpoint, REACH_LENGTH, RefusalReason, RequestFailure, Server,
+    ServerConfig,
+};
+
+use super::serve::Stopping;
+use super::{InvalidState, Service, ServiceConfig};
+use crate::cookie::{CookieRefused, Lineage};
+use crate::element_session::{ElementEvent, ElementSession};
+use crate::log::warn_limited;
+use crate::session::{SessionClosed, SessionSendError};
+
+/// Maximum number of steps that a session takes before other tasks run.
+const BUDGET: u32 = 32;
+
+/// Maximum length of the beginning of a request that is logged, in bytes.
+const LOGGED: usize = 64;
+
+/// A session of a service, with what is needed to return the service to an earlier state.
+pub(super) struct Served<S> {
+    session: ElementSession,
+    config: ServiceConfig,
+    machine: Server,
+    lineage: Lineage,
+    service: S,
+    /// The state with which a session starts, and to which it returns if it starts afresh.
+    initial: Bytes,
+    /// The state of the last checkpoint.
+    saved: Bytes,
+    /// The requests that were executed since the last checkpoint.
+    since: Vec<Bytes>,
+}
+
+/// The reason why a server ends a session.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Closed(#[from] SessionClosed),
+    #[error(transparent)]
+    Send(#[from] SessionSendError),
+    #[error("the client breaks the protocol")]
+    Protocol(#[from] rserpool_proto::replay::ServerError),
+    #[error("a cookie arrived after the first message")]
+    LateCookie,
+    #[error("the service cannot return to its own state")]
+    State(#[from] InvalidState),
+    #[error("the service panicked while it returned to an earlier state")]
+    Panicked,
+}
+
+/// Error of continuing a session from its checkpoint.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error(transparent)]
+    Cookie(#[from] CookieRefused),
+    #[error(transparent)]
+    Checkpoint(#[from] InvalidCheckpoint),
+    #[error(transparent)]
+    State(#[from] InvalidState),
+}
+
+impl Refused {
+    fn reason(&self) -> RefusalReason {
+        match self {
+            Self::Cookie(CookieRefused::Foreign) => RefusalReason::UnknownKey,
+            Self::Cookie(CookieRefused::Expired) => RefusalReason::Expired,
+            Self::Cookie(CookieRefused::Replayed) => RefusalReason::Replayed,
+            Self::Cookie(_) | Self::Checkpoint(_) => RefusalReason::CheckpointRefused,
+            Self::State(_) => RefusalReason::StateRejected,
+        }
+    }
+}
+
+impl<S> fmt::Debug for Served<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Served").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+impl<S: Service> Served<S> {
+    pub(super) fn new(session: ElementSession, service: S, config: ServiceConfig) -> Self {
+        let max_message = session.max_message_size();
+        let machine = Server::new(ServerConfig {
+            checkpoint_every: config.checkpoint_every,
+            room: config.seal.room(REACH_LENGTH, session.max_cookie_length()),
+            max_reply: max_message.saturating_sub(Frame::REPLY_HEADER),
+        });
+        let initial = Bytes::from(service.save());
+        Self {
+            session,
+            config,
+            machine,
+            lineage: Lineage::new(),
+            service,
+            saved: initial.clone(),
+            initial,
+            since: Vec::new(),
+        }
+    }
+
+    /// Serves the session until it ends, or until the server is to stop.
+    pub(super) async fn run(mut self, stopping: Stopping) {
+        let peer = self.session.peer().clone();
+        match self.serve(stopping).await {
+            Ok(()) | Err(Ended::Closed(SessionClosed::ByPeer)) => {}
+            Err(error @ (Ended::Closed(_) | Ended::Send(_))) => {
+                tracing::debug!(%peer, %error, "session lost");
+            }
+            Err(error) => {
+                let (now, host) = (self.session.now(), peer.host());
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                warn_limited!(now, host, "session closed", %peer, %error, cause);
+            }
+        }
+    }
+
+    async fn serve(&mut self, mut stopping: Stopping) -> Result<(), Ended> {
+        let mut is_first = true;
+        for step in 1_u32.. {
+            if step.is_multiple_of(BUDGET) {
+                yield_now().await;
+            }
+            if let Some(action) = self.machine.poll_action() {
+                let is_request = matches!(action, Action::Execute(_));
+                if is_request && (&mut stopping).now_or_never().is_some() {
+                    return Ok(());
+                }
+                self.act(action).await?;
+                continue;
+            }
+            let event = poll_fn(|cx| match stopping.poll_unpin(cx) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => self.session.poll_recv(cx).map(Some),
+            });
+            let Some(event) = event.await else { return Ok(()) };
+            match event? {
+                // A cookie must be the first message. A later one would undo the requests since the
+                // start of the session.
+                ElementEvent::CookieEcho(_) if !is_first => return Err(Ended::LateCookie),
+                ElementEvent::CookieEcho(cookie) => self.take_over(&cookie),
+                ElementEvent::Message(message) if message.ppid == self.config.ppid => {
+                    self.machine.handle_message(message.payload)?;
+                }
+                ElementEvent::Message(_)
+                | ElementEvent::BusinessCard(_)
+                | ElementEvent::NotDelivered(_) => {}
+            }
+            is_first = false;
+        }
+        Ok(())
+    }
+
+    fn take_over(&mut self, cookie: &Bytes) {
+        if let Err(error) = self.restore(cookie) {
+            let peer = self.session.peer();
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            warn_limited!(
+                self.session.now(), peer.host(), "cannot continue a session", %peer, %error, cause
+            );
+            self.machine.refuse_checkpoint(error.reason());
+        }
+    }
+
+    fn restore(&mut self, cookie: &Bytes) -> Result<(), Refused> {
+        let opened = self.config.seal.open(wall_clock(), cookie)?;
+        let config = self.machine.config();
+        let (machine, state) = Server::restore(config, &opened.clear, opened.state)?;
+        let restored = catch_unwind(AssertUnwindSafe(|| self.service.restore(&state)));
+        restored.map_err(|panic| InvalidState::new(message(&*panic)))??;
+        (self.machine, self.lineage) = (machine, opened.lineage);
+        // A copy, because the rest of the cookie is not kept.
+        self.saved = Bytes::copy_from_slice(&state);
+        Ok(())
+    }
+
+    async fn act(&mut self, action: Action) -> Result<(), Ended> {
+        match action {
+            Action::Reset => {
+                self.saved = self.initial.clone();
+                self.since.clear();
+                self.return_to_saved().await?;
+            }
+            Action::Execute(request) => self.execute(request).await?,
+            Action::Fail(failure) => self.fail(failure)?,
+            Action::Checkpoint { clear, rest } => {
+                let sealed = self.config.seal.seal(wall_clock(), &mut self.lineage, &clear, &rest);
+                // The machine knows how long a cookie may be.
+                if let Ok(cookie) = sealed {
+                    self.session.send_cookie(cookie).await?;
+                }
+            }
+            Action::Send(message) => self.session.send(self.config.ppid, message).await?,
+        }
+        Ok(())
+    }
+
+    async fn execute(&mut self, request: Bytes) -> Result<(), Ended> {
+        let (service, body) = (&mut self.service, request.clone());
+        let handled = AssertUnwindSafe(async move { service.handle(body).await });
+        let handled = match handled.catch_unwind().await {
+            Ok(reply) => {
+                let save = || self.service.save().into();
+                catch_unwind(AssertUnwindSafe(|| self.machine.finish(reply, save)))
+            }
+            Err(panic) => Err(panic),
+        };
+        let failure = match handled {
+            Ok(Ok(None)) => {
+                self.since.push(request);
+                return Ok(());
+            }
+            Ok(Ok(Some(state))) => {
+                self.saved = state;
+                self.since.clear();
+                return Ok(());
+            }
+            Ok(Err(failure)) => failure,
+            Err(panic) => {
+                self.report_panic(&request, &message(&*panic));
+                RequestFailure::Panicked
+            }
+        };
+        if failure != RequestFailure::Panicked {
+            let peer = self.session.peer();
+            let number = self.machine.present().0;
+            warn_limited!(
+                self.session.now(), peer.host(), "a request failed", %peer, number, error = %failure
+            );
+        }
+        self.return_to_saved().await?;
+        self.fail(failure)
+    }
+
+    fn report_panic(&self, request: &Bytes, panic: &str) {
+        let peer = self.session.peer();
+        let (number, length) = (self.machine.present().0, request.len());
+        let begin = request[..length.min(LOGGED)].escape_ascii();
+        warn_limited!(
+            self.session.now(), peer.host(), "the service panicked",
+            pool = %self.config.seal.pool(), %peer, number, length, request = %begin, panic
+        );
+    }
+
+    /// Returns the service to its state before the present request: restores the last checkpoint,
+    /// and executes the requests since then again.
+    async fn return_to_saved(&mut self) -> Result<(), Ended> {
+        let restored = catch_unwind(AssertUnwindSafe(|| self.service.restore(&self.saved)));
+        restored.map_err(|_| Ended::Panicked)??;
+        for request in &self.since {
+            let handled = AssertUnwindSafe(self.service.handle(request.clone())).catch_unwind();
+            handled.await.map_err(|_| Ended::Panicked)?;
+        }
+        Ok(())
+    }
+
+    /// Fails the present request.
+    fn fail(&mut self, failure: RequestFailure) -> Result<(), Ended> {
+        let saved = catch_unwind(AssertUnwindSafe(|| self.service.save()));
+        self.saved = saved.map_err(|_| Ended::Panicked)?.into();
+        self.since.clear();
+        self.machine.fail(failure, self.saved.clone());
+        Ok(())
+    }
+}
+
+/// Returns the message of a panic.
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message").to_owned()
+}
+
+/// Lets other tasks run.
+async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Returns the time of day, for cookies that other hosts check.
+#[allow(clippy::disallowed_methods, reason = "a runtime's clock means nothing on another host")]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
