@@ -16,7 +16,7 @@ use rserpool_proto::replay::{
 
 use super::serve::Stopping;
 use super::{InvalidState, Service, ServiceConfig};
-use crate::cookie::{CookieRefused, Lineage};
+use crate::cookie::{CookieRefused, Lineage, TooLong};
 use crate::element_session::{ElementEvent, ElementSession};
 use crate::log::warn_limited;
 use crate::session::{SessionClosed, SessionSendError};
@@ -51,6 +51,8 @@ enum Ended {
     Send(#[from] SessionSendError),
     #[error("the client breaks the protocol")]
     Protocol(#[from] rserpool_proto::replay::ServerError),
+    #[error(transparent)]
+    Cookie(#[from] TooLong),
     #[error("a cookie arrived after the first message")]
     LateCookie,
     #[error("the service cannot return to its own state")]
@@ -194,11 +196,9 @@ impl<S: Service> Served<S> {
             Action::Execute(request) => self.execute(request).await?,
             Action::Fail(failure) => self.fail(failure)?,
             Action::Checkpoint { clear, rest } => {
-                let sealed = self.config.seal.seal(wall_clock(), &mut self.lineage, &clear, &rest);
-                // The machine knows how long a cookie may be.
-                if let Ok(cookie) = sealed {
-                    self.session.send_cookie(cookie).await?;
-                }
+                let seal = &self.config.seal;
+                let cookie = seal.seal(wall_clock(), &mut self.lineage, &clear, &rest)?;
+                self.session.send_cookie(cookie).await?;
             }
             Action::Send(message) => self.session.send(self.config.ppid, message).await?,
         }
