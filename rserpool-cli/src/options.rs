@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
@@ -190,6 +191,18 @@ pub(crate) fn identifier(text: &str) -> Result<PoolElementId, String> {
     let number = number.filter(|number| *number != 0);
     let number = number.ok_or("not an identifier: write a number of 32 bits, 0x1234 or 4660")?;
     Ok(PoolElementId(number))
+}
+
+/// Maximum value of a timer in seconds: one year.
+const LONGEST: f64 = 365.0 * 24.0 * 60.0 * 60.0;
+
+/// Parses a number of seconds, which may have a fraction.
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    if !(0.0..=LONGEST).contains(&seconds) {
+        return Err(format!("from 0 to {LONGEST} seconds are allowed"));
+    }
+    Ok(Duration::from_secs_f64(seconds))
 }
 
 /// Adds advice to an error of starting: what to do about an address that cannot be used.

@@ -168,7 +168,11 @@ fn a_deregistration_without_an_answer_starts_over_with_another_registrar() {
             element.hear(second, response);
         }
         element.run(SECOND * 5);
-        let left = element::Event::Deregistered { confirmed: answered };
+        let departure = match answered {
+            true => element::Departure::Confirmed,
+            false => element::Departure::Unconfirmed,
+        };
+        let left = element::Event::Deregistered(departure);
         assert_eq!(element.events, [left], "at the latest after twice T3");
         assert_eq!(element.machine.poll_timeout(), None);
     }

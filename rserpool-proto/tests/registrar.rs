@@ -87,7 +87,7 @@ fn an_element_that_leaves_is_gone_at_once() {
     world.run(Duration::ZERO);
     assert_eq!(
         world.take_events(element).last(),
-        Some(&Event::Element(element::Event::Deregistered { confirmed: true }))
+        Some(&Event::Element(element::Event::Deregistered(element::Departure::Confirmed)))
     );
     assert_eq!(removals(&mut world, registrar), [RemovalReason::Deregistered]);
     assert_eq!(resolve(&mut world, user), Err(ResolveError::UnknownPool(handle())));

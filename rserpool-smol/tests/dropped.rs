@@ -66,7 +66,7 @@ fn two_executors_in_one_process_share_a_pool() {
             element.registered().await.expect("it is taken");
             tell.send(at).expect("it waits");
             let _ = stopped.await;
-            assert!(element.leave().await);
+            assert_eq!(element.leave().await, rserpool::Departure::Confirmed);
             registrar.shutdown().await.unwrap();
         }));
     });

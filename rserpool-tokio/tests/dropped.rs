@@ -56,7 +56,7 @@ fn handles_that_outlive_their_runtime_say_so_and_do_not_panic() {
         let _ = session.send(Ppid::NONE, "hello").now_or_never();
         let _ = element.accept().now_or_never();
         let _ = session.close().now_or_never();
-        assert!(!element.leave().await);
+        assert_eq!(element.leave().await, rserpool::Departure::Unconfirmed);
         assert_eq!(registrar.shutdown().await, Err(Stopped));
     });
 }

@@ -8,7 +8,7 @@ use futures::channel::{mpsc, oneshot};
 use futures::future::{Either, select};
 use futures::sink::SinkExt;
 use futures::stream::StreamExt;
-use rserpool_proto::element::{Element, ElementConfig, Event};
+use rserpool_proto::element::{Departure, Element, ElementConfig, Event};
 use rserpool_proto::wire::{
     OperationError, PolicyParameters, PoolElementId, Ppid, TransportAddress, TransportProtocol,
     TransportUse,
@@ -121,7 +121,7 @@ enum Command {
     /// The handle was dropped, so no program serves sessions. The element leaves the pool, so that
     /// no pool user is sent to it.
     Abandon,
-    Leave(oneshot::Sender<bool>),
+    Leave(oneshot::Sender<Departure>),
 }
 
 /// Error of a registration: the reason why an element is not in its pool.
@@ -144,7 +144,7 @@ struct ElementRole {
     /// The error of a rejected registration that no retry would change.
     rejected: Option<JoinError>,
     waiting: Vec<oneshot::Sender<Result<PoolElementId, JoinError>>>,
-    leaving: Option<oneshot::Sender<bool>>,
+    leaving: Option<oneshot::Sender<Departure>>,
     /// True if the loss of the registrar was logged, and no new one was found since.
     lost: bool,
     finished: bool,
@@ -245,17 +245,17 @@ impl PoolElement {
         }
     }
 
-    /// Deregisters the element. Returns true if the registrar confirmed it. Otherwise, the
+    /// Deregisters the element, and returns how it left. Without a registrar's confirmation, the
     /// registration remains until it expires.
     ///
     /// # Cancel safety
     ///
     /// If the future is dropped, the element still leaves.
-    pub async fn leave(mut self) -> bool {
+    pub async fn leave(mut self) -> Departure {
         let (answer, wait) = oneshot::channel();
         match self.commands.try_send(Command::Leave(answer)) {
-            Ok(()) => wait.await.unwrap_or(false),
-            Err(_) => false,
+            Ok(()) => wait.await.unwrap_or(Departure::Unconfirmed),
+            Err(_) => Departure::Unconfirmed,
         }
     }
 }
@@ -437,7 +437,7 @@ impl Role for ElementRole {
                 self.rejected = None;
                 let pool = self.machine.pool_handle();
                 if std::mem::take(&mut self.lost) {
-                    note_limited!(now, ANYBODY, "registrar found, registered again", %registrar);
+                    note_limited!(now, ANYBODY, "registrar found; registered", %registrar);
                 } else {
                     tracing::info!(%pool, %identifier, %registrar, "registered");
                 }
@@ -465,15 +465,18 @@ impl Role for ElementRole {
             Event::Misbehaved(reason) => {
                 warn_limited!(now, ANYBODY, "malformed message from the registrar", reason);
             }
-            Event::NoRegistrar => tracing::debug!("no registrar found yet"),
+            Event::NoRegistrar => {
+                warn_limited!(now, ANYBODY, "no registrar found yet; looking on");
+                self.lost = true;
+            }
             Event::Expired => {
                 warn_limited!(now, ANYBODY, "removed by the registrar; registering again");
             }
-            Event::Deregistered { confirmed } => {
-                tracing::info!(confirmed, "deregistered");
+            Event::Deregistered(departure) => {
+                tracing::info!(?departure, "deregistered");
                 self.answer(&Err(JoinError::Left));
                 if let Some(leaving) = self.leaving.take() {
-                    let _ = leaving.send(confirmed);
+                    let _ = leaving.send(departure);
                 }
                 self.finished = true;
             }

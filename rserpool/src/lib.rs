@@ -172,7 +172,7 @@ pub use registrar::Registrar;
 #[doc(no_inline)]
 pub use rserpool_proto as proto;
 #[doc(inline)]
-pub use rserpool_proto::element::ElementConfig;
+pub use rserpool_proto::element::{Departure, ElementConfig};
 #[cfg(feature = "registrar")]
 #[doc(inline)]
 pub use rserpool_proto::registrar::{Limits, RegistrarConfig};
@@ -196,7 +196,7 @@ pub use service::{
     client::RequestClient,
     cookie,
     requests::{RequestConfig, RequestError, RequestEvent, RequestSession, SubmitError},
-    serve::Stopping,
+    serve::{ServeOutcome, Stopping},
 };
 pub use session::{Session, SessionClosed, SessionSendError};
 pub use subscription::{PoolChange, Subscription};

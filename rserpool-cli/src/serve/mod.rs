@@ -8,6 +8,7 @@ mod discard;
 mod echo;
 mod pingpong;
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,8 +20,8 @@ use clap::{Args, ValueEnum};
 use rserpool::cookie::{KeyRing, Seal};
 use rserpool::proto::wire::ErrorCause;
 use rserpool::{
-    ElementControl, ElementSession, JoinError, PolicyParameters, PoolElement, PoolElementId,
-    PoolHandle, ServiceConfig, SessionClosed, SessionSendError,
+    Departure, ElementControl, ElementSession, JoinError, PolicyParameters, PoolElement,
+    PoolElementId, PoolHandle, ServiceConfig, SessionClosed, SessionSendError,
 };
 use serde_json::json;
 use tokio::sync::watch;
@@ -34,9 +35,6 @@ pub(crate) use pingpong::{PING_PONG, Pong, make_ping};
 
 /// Time without a registrar after which a message is printed.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// Time that the registrar may take to confirm that the element leaves.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Run a server: a pool element that offers a service
 #[derive(Debug, Args)]
@@ -72,6 +70,11 @@ pub(crate) struct Arguments {
     /// File of the keys that seal the sessions' state, for counter; `rserpool keys` makes one
     #[arg(long, value_name = "FILE", required_if_eq("service", "counter"))]
     keys: Option<PathBuf>,
+    /// Time, in seconds, that open sessions may take to finish after Ctrl-C or SIGTERM. A session of
+    /// counter finishes its current request; the sessions of the other services end when their
+    /// clients close them
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = options::seconds)]
+    grace: Duration,
     /// Print the identifier as JSON
     #[arg(long)]
     json: bool,
@@ -203,30 +206,34 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         match seal {
             Some(seal) => {
                 let config = ServiceConfig::new(seal);
-                element.serve(config, counter::Counter::default, end, FAREWELL).await
+                element.serve(config, counter::Counter::default, end, arguments.grace).await
             }
             None => {
                 let processor = Arc::new(Processor::new(arguments.capacity, arguments.max_jobs));
                 let serve = |session, _| arguments.service.serve(session, Arc::clone(&processor));
                 let load = follow_load(&control, processor.load());
                 tokio::select! {
-                    left = element.serve_sessions(serve, end, Duration::ZERO) => left,
-                    () = load => false,
+                    outcome = element.serve_sessions(serve, end, arguments.grace) => outcome,
+                    stopped = load => match stopped {},
                 }
             }
         }
     };
-    if !serving.await {
+    let outcome = serving.await;
+    if outcome.departure == Departure::Unconfirmed {
         notify!(
             "left without the registrar's confirmation: the registration remains until it expires"
         );
+    }
+    if outcome.aborted > 0 {
+        notify!("{} sessions were cut off; their clients fail over", outcome.aborted);
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Updates the element's load whenever the processor's load changes, as long as the processor
 /// exists.
-async fn follow_load(control: &ElementControl, mut load: watch::Receiver<f64>) {
+async fn follow_load(control: &ElementControl, mut load: watch::Receiver<f64>) -> Infallible {
     while load.changed().await.is_ok() {
         let share = *load.borrow_and_update();
         if control.set_load(share).await.is_err() {

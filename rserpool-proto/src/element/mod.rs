@@ -166,11 +166,20 @@ pub enum Event {
     /// time. The element registers again.
     Expired,
     /// The element left the pool. This is the last event.
-    Deregistered {
-        /// True if a registrar confirmed the deregistration, or there was no registration to
-        /// remove. Otherwise the registration may remain until it expires.
-        confirmed: bool,
-    },
+    Deregistered(Departure),
+}
+
+/// How an element left its pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(clippy::exhaustive_enums, reason = "there are no other ways")]
+pub enum Departure {
+    /// A registrar confirmed the deregistration.
+    Confirmed,
+    /// No registrar confirmed the deregistration in time. The registration may remain until it
+    /// expires.
+    Unconfirmed,
+    /// The element was not registered.
+    NotRegistered,
 }
 
 impl Element {
@@ -285,8 +294,8 @@ impl Element {
         self.out.begin();
         match self.state {
             State::Leaving | State::Left => {}
-            State::Rejected => self.leave(true),
-            State::Joining if !self.claimed => self.leave(true),
+            State::Rejected => self.leave(Departure::NotRegistered),
+            State::Joining if !self.claimed => self.leave(Departure::NotRegistered),
             State::Registered | State::Joining => {
                 self.state = State::Leaving;
                 self.attempts = 0;
@@ -457,7 +466,7 @@ impl Machine for Element {
                 Timer::Deregistration => {
                     self.attempts += 1;
                     if self.home.is_none() || self.attempts >= MAX_DEREGISTRATION_ATTEMPTS {
-                        self.leave(false);
+                        self.leave(Departure::Unconfirmed);
                     } else {
                         self.lose_home(now);
                         let next = now + self.config.t3_deregistration();

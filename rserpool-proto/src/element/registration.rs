@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::{Element, Event, RETRY_DELAY, State, Timer};
+use super::{Departure, Element, Event, RETRY_DELAY, State, Timer};
 use crate::ConnectionId;
 use crate::wire::{
     ErrorCause, OperationError, PoolElement, PoolElementId, RegistrarId, TransportAddress,
@@ -37,7 +37,7 @@ impl Element {
         self.out.send(home.connection, deregistration);
     }
 
-    pub(super) fn leave(&mut self, confirmed: bool) {
+    pub(super) fn leave(&mut self, departure: Departure) {
         self.state = State::Left;
         let all = [
             Timer::Registration,
@@ -54,7 +54,7 @@ impl Element {
             self.forget(home.connection);
             self.out.close(home.connection);
         }
-        self.out.event(Event::Deregistered { confirmed });
+        self.out.event(Event::Deregistered(departure));
     }
 
     /// Sends the registration, and starts T2-registration.
@@ -168,10 +168,10 @@ impl Element {
             return;
         }
         match (self.state, response.error) {
-            (State::Leaving, None) => self.leave(true),
+            (State::Leaving, None) => self.leave(Departure::Confirmed),
             (State::Leaving, Some(error)) => {
                 self.out.event(Event::Refused(error));
-                self.leave(false);
+                self.leave(Departure::Unconfirmed);
             }
             (State::Registered, _) => {
                 self.state = State::Joining;

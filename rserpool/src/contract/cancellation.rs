@@ -16,8 +16,8 @@ use super::service::{new_user, pool, start_registrar};
 use super::{any_address, replay, service};
 use crate::cookie::KeyRing;
 use crate::{
-    Correspondent, ElementEvent, ElementSession, Network, PoolChange, PoolElement, PoolUser,
-    Registrar, RequestConfig, RequestEvent, SentToAll, Session, SessionClosed, dump,
+    Correspondent, Departure, ElementEvent, ElementSession, Network, PoolChange, PoolElement,
+    PoolUser, Registrar, RequestConfig, RequestEvent, SentToAll, Session, SessionClosed, dump,
 };
 
 /// Makes the future again and again, polls it once more each time, with pauses, and drops it, until
@@ -108,7 +108,7 @@ pub async fn futures_may_be_dropped_wherever_they_wait(network: Network) {
     assert!(matches!(changed, Some(PoolChange::Changed(_))), "{changed:?}");
     session.close().await;
     stop.send(()).expect("it runs");
-    assert_eq!(done.await, Ok(true));
+    assert_eq!(done.await, Ok(Departure::Confirmed));
     assert_eq!(impatiently!(&network, changes.next()), Some(PoolChange::Left(identifier)));
 }
 
@@ -140,7 +140,7 @@ pub async fn an_opening_that_is_given_up_leaves_no_session(network: Network) {
         }
     }
     drop(stop);
-    assert_eq!(told.await, Ok(true), "all sessions came to an end");
+    assert_eq!(told.await.map(|outcome| outcome.aborted), Ok(0), "all sessions came to an end");
 }
 
 /// Checks that each message arrives once, however often sending it was cancelled before.

@@ -16,8 +16,8 @@ use super::service::{new_user, pool, start_registrar};
 use crate::cookie::{KeyRing, Seal};
 use crate::transport::{Endpoint, Event, Purpose};
 use crate::{
-    InvalidState, Network, PoolElement, PoolUser, RequestConfig, RequestError, RequestEvent,
-    RequestSession, Service, ServiceConfig, SessionConfig, SubmitError,
+    Departure, InvalidState, Network, PoolElement, PoolUser, RequestConfig, RequestError,
+    RequestEvent, RequestSession, ServeOutcome, Service, ServiceConfig, SessionConfig, SubmitError,
 };
 
 /// Test service that replies, after a delay, with the number of requests so far.
@@ -51,8 +51,8 @@ pub(super) struct Running {
     identifier: PoolElementId,
     epoch: AbortHandle,
     stop: Option<oneshot::Sender<()>>,
-    /// Receives true if all sessions had closed when the server stopped.
-    stopped: oneshot::Receiver<bool>,
+    /// Receives how the server stopped.
+    stopped: oneshot::Receiver<ServeOutcome>,
 }
 
 pub(super) async fn start_counter(
@@ -189,7 +189,8 @@ pub async fn a_server_that_stops_hands_its_sessions_over(network: Network) {
     }
     assert_eq!(counts, [2, 3]);
     assert_ne!(session.element(), serving);
-    assert_eq!((&mut server.stopped).await, Ok(true), "nothing was cut off");
+    let outcome = (&mut server.stopped).await.expect("it stops");
+    assert_eq!((outcome.departure, outcome.aborted), (Departure::Confirmed, 0));
 }
 
 /// Checks that a checkpoint from another pool's servers is refused. The session then ends, or

@@ -21,8 +21,8 @@ use super::pause;
 use super::transport::{event, message, send};
 use crate::transport::{self, Memory, Purpose, SendError, Tcp, Transport};
 use crate::{
-    Correspondent, ElementEvent, ElementSession, MessengerError, Network, PoolChange, PoolElement,
-    PoolUser, Registrar, SentToAll, Session, SessionClosed, SessionSendError,
+    Correspondent, Departure, ElementEvent, ElementSession, MessengerError, Network, PoolChange,
+    PoolElement, PoolUser, Registrar, SentToAll, Session, SessionClosed, SessionSendError,
 };
 
 pub(super) fn pool() -> PoolHandle {
@@ -73,7 +73,7 @@ pub(super) async fn start_counter_of(
 pub(super) struct Counter {
     pub(super) identifier: PoolElementId,
     pub(super) stop: futures::channel::oneshot::Sender<bool>,
-    pub(super) done: futures::channel::oneshot::Receiver<bool>,
+    pub(super) done: futures::channel::oneshot::Receiver<Departure>,
 }
 
 async fn count(mut session: ElementSession) {
@@ -256,7 +256,7 @@ pub async fn open_sessions_go_on_when_their_element_has_left(network: Network) {
     let user = new_user(&network, &at);
     let (session, accepted) = futures::join!(user.open(pool()), element.accept());
     let (mut session, accepted) = (session.expect("it is there"), accepted.expect("it runs"));
-    assert!(element.leave().await);
+    assert_eq!(element.leave().await, Departure::Confirmed);
     network.runtime().spawn(Box::pin(count(accepted)));
     assert_eq!(next(&mut session).await.0, 1);
     let unknown = user.open(pool()).await.expect_err("it has left");
@@ -370,7 +370,7 @@ pub async fn an_element_that_leaves_is_not_resolved_any_more(network: Network) {
     let resolve = || user.resolve(pool(), ResolveOptions::default());
     assert_eq!(resolve().await.expect("it is there").len(), 1);
     counter.stop.send(true).expect("it runs");
-    assert_eq!(counter.done.await, Ok(true), "the registrar confirms");
+    assert_eq!(counter.done.await, Ok(Departure::Confirmed));
     assert_eq!(resolve().await, Err(ResolveError::UnknownPool(pool())));
 }
 
@@ -469,7 +469,8 @@ pub async fn elements_are_chosen_and_named_and_answers_forgotten(network: Networ
         found.expect("it is there").len()
     };
     assert_eq!(count().await, 3);
-    assert!(elements.pop().expect("three are there").leave().await);
+    let left = elements.pop().expect("three are there").leave().await;
+    assert_eq!(left, Departure::Confirmed);
     assert_eq!(count().await, 3, "as it was");
     user.purge(pool()).await.expect("it runs");
     assert_eq!(count().await, 2);

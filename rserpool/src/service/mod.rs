@@ -19,6 +19,7 @@ use rserpool_proto::wire::Ppid;
 
 use crate::cookie::Seal;
 use crate::element::PoolElement;
+use serve::ServeOutcome;
 use served::Served;
 
 /// A service with state, which changes with each request and moves with the session from server to
@@ -127,7 +128,7 @@ impl PoolElement {
     /// the element leaves the pool, and each session moves to another server as soon as its current
     /// request is done, which may take `grace`.
     ///
-    /// Returns true if all requests were done in time.
+    /// Returns how the element left, and how many sessions were cut off.
     ///
     /// # Cancel safety
     ///
@@ -139,7 +140,7 @@ impl PoolElement {
         mut new: impl FnMut() -> S,
         stop: impl Future,
         grace: Duration,
-    ) -> bool {
+    ) -> ServeOutcome {
         let serve = |session, stopping| Served::new(session, new(), config.clone()).run(stopping);
         self.serve_sessions(serve, stop, grace).await
     }

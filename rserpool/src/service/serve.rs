@@ -10,6 +10,8 @@ use futures::channel::oneshot;
 use futures::future::{AbortHandle, Shared, abortable};
 use futures::stream::{FuturesUnordered, StreamExt};
 
+use rserpool_proto::element::Departure;
+
 use crate::Stopped;
 use crate::element::PoolElement;
 use crate::element_session::ElementSession;
@@ -54,14 +56,24 @@ impl Drop for Served {
     }
 }
 
+/// How the service of an element ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServeOutcome {
+    /// How the element left the pool.
+    pub departure: Departure,
+    /// Number of sessions that did not end in time and were aborted. Their pool users fail over.
+    pub aborted: usize,
+}
+
 impl PoolElement {
     /// Serves each session by `serve`, in a task of its own, until `stop` is ready. After that, the
     /// element leaves the pool, notifies the sessions by their [`Stopping`], and gives them `grace`
     /// to finish. The remaining sessions are aborted, and their pool users fail over.
     ///
-    /// Returns true if the registrar confirmed in time that the element has left; the wait for that
-    /// is at least 2 s. Returns false also if the element's task stopped by itself, which has the
-    /// same effect as `stop`.
+    /// Returns how the element left, and how many sessions were aborted. The wait for the registrar's
+    /// confirmation is at least 2 s. If the element's task stops by itself, that has the same effect
+    /// as `stop`.
     ///
     /// # Cancel safety
     ///
@@ -71,7 +83,7 @@ impl PoolElement {
         mut serve: S,
         stop: impl Future,
         grace: Duration,
-    ) -> bool
+    ) -> ServeOutcome
     where
         S: FnMut(ElementSession, Stopping) -> F,
         F: Future + Send + 'static,
@@ -81,7 +93,6 @@ impl PoolElement {
         let network = self.network().clone();
         let mut sessions = FuturesUnordered::new();
         let mut stop = pin!(stop.fuse());
-        let mut stopped = false;
         loop {
             let full = sessions.len() >= MAX_SESSIONS;
             let mut accept = pin!(self.accept());
@@ -97,11 +108,7 @@ impl PoolElement {
             });
             let session = match accepted.await {
                 Some(Ok(session)) => session,
-                Some(Err(Stopped)) => {
-                    stopped = true;
-                    break;
-                }
-                None => break,
+                Some(Err(Stopped)) | None => break,
             };
             let (guard, done) = oneshot::channel::<()>();
             let (served, abort) = abortable(serve(session, stopping.clone()));
@@ -115,15 +122,17 @@ impl PoolElement {
         let left_by = deadline.max(network.now() + LEAVE_TIMEOUT);
         let (mut grace_timer, mut leave_timer) = (LazyTimer::default(), LazyTimer::default());
         let mut leave = pin!(self.leave().fuse());
-        let mut left = false;
+        let mut departure = None;
         let mut tell = Some(tell);
         poll_fn(|cx| {
             // Sessions are told to stop after the element has left the pool, so that no new ones
             // are sent here.
-            left = left || leave.as_mut().poll(cx).is_ready();
+            if let (None, Poll::Ready(left)) = (departure, leave.as_mut().poll(cx)) {
+                departure = Some(left);
+            }
             let late = grace_timer.poll(cx, network.runtime(), Some(deadline)).is_ready();
             let given_up = leave_timer.poll(cx, network.runtime(), Some(left_by)).is_ready();
-            if left || late {
+            if departure.is_some() || late {
                 drop(tell.take());
             }
             let all_ended = loop {
@@ -133,10 +142,13 @@ impl PoolElement {
                     Poll::Pending => break false,
                 }
             };
-            match (left || given_up) && (all_ended || late) {
-                true => Poll::Ready(left && !stopped),
-                false => Poll::Pending,
+            if (departure.is_none() && !given_up) || (!all_ended && !late) {
+                return Poll::Pending;
             }
+            Poll::Ready(ServeOutcome {
+                departure: departure.unwrap_or(Departure::Unconfirmed),
+                aborted: sessions.len(),
+            })
         })
         .await
     }

@@ -5,17 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use rserpool::RegistrarConfig;
 
-/// Maximum value of a timer in seconds: one year.
-const LONGEST: f64 = 365.0 * 24.0 * 60.0 * 60.0;
-
-/// Parses a number of seconds, which may have a fraction.
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
-    if !(0.0..=LONGEST).contains(&seconds) {
-        return Err(format!("a timer has from 0 to {LONGEST} seconds"));
-    }
-    Ok(Duration::from_secs_f64(seconds))
-}
+use crate::options::seconds;
 
 /// Parses an interval in seconds, which must not be zero.
 fn interval(text: &str) -> Result<Duration, String> {

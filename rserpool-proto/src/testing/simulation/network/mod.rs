@@ -473,7 +473,7 @@ impl Network {
                 let process = self.hosts[id].process.as_mut().expect("it told something");
                 process.finished |= matches!(
                     event,
-                    Event::Element(element::Event::Deregistered { .. })
+                    Event::Element(element::Event::Deregistered(_))
                         | Event::Registrar(registrar::Event::Left)
                 );
                 self.events.push((id, event));
