@@ -16,7 +16,7 @@ use rserpool_proto::wire::{PoolElement, PoolHandle, Ppid, TransportAddress, User
 use crate::Network;
 use crate::keeper::{Keeper, Line};
 use crate::log::warn_limited;
-use crate::session::{SessionClosed, SessionSendError, data};
+use crate::session_error::{SessionClosed, SessionSendError, data};
 use crate::timer::LazyTimer;
 use crate::transport::{Connection, Event, SendError};
 

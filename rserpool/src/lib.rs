@@ -149,6 +149,8 @@ pub mod runtime;
 #[cfg(feature = "service")]
 mod service;
 mod session;
+mod session_error;
+mod split;
 mod subscription;
 #[cfg(all(target_os = "linux", feature = "sctp"))]
 mod sys;
@@ -198,7 +200,9 @@ pub use service::{
     requests::{RequestConfig, RequestError, RequestEvent, RequestSession, SubmitError},
     serve::{ServeOutcome, Stopping},
 };
-pub use session::{Session, SessionClosed, SessionSendError};
+pub use session::Session;
+pub use session_error::{SessionClosed, SessionSendError, TrySendError};
+pub use split::{SessionReceiver, SessionSender};
 pub use subscription::{PoolChange, Subscription};
 pub use user::PoolUser;
 

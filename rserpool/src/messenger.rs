@@ -12,7 +12,7 @@ use rserpool_proto::wire::{
     PoolElement, PoolElementId, PoolHandle, Ppid, TransportAddress, UserMessage,
 };
 
-use crate::session::data;
+use crate::session_error::data;
 use crate::timer::LazyTimer;
 use crate::transport::{Connection, Endpoint, Event, Purpose, SendError};
 use crate::{Network, PoolUser};

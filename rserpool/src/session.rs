@@ -3,9 +3,8 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
-use std::io;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::channel::{mpsc, oneshot};
@@ -19,6 +18,8 @@ use rserpool_proto::wire::{
 use rserpool_proto::{ConnectionEvent, ConnectionId};
 
 use crate::Network;
+use crate::session_error::{SessionClosed, SessionSendError, TrySendError, data};
+use crate::split::{self, SessionReceiver, SessionSender};
 use crate::timer::LazyTimer;
 use crate::transport::{self, Connection, Endpoint, Purpose, SendError};
 use crate::user_task::{Command, Resolution};
@@ -87,44 +88,12 @@ pub struct Session {
     max_message_size: usize,
     timer: LazyTimer,
     events: VecDeque<Event>,
+    /// A message that the [`Sink`] accepted.
+    queued: Option<UserMessage>,
+    /// The time by which closing has to be done, once it began.
+    close_by: Option<Instant>,
     /// The reason for the end of the session, if it is over.
     end: Option<SessionClosed>,
-}
-
-/// The reason why a session is over, at either of its ends.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SessionClosed {
-    /// The other end closed the session in good order.
-    #[error("the other end closed the session")]
-    ByPeer,
-    /// No element can continue the session. Reported to the pool user.
-    #[error(transparent)]
-    Failed(#[from] SessionError),
-    /// The connection to the pool user broke. The pool user may fail over to another element.
-    /// Reported to the element.
-    #[error("the connection to the pool user is lost: {0}")]
-    Lost(io::ErrorKind),
-}
-
-/// Error of sending a message in a session.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SessionSendError {
-    /// The session is over.
-    #[error(transparent)]
-    Closed(#[from] SessionClosed),
-    /// The message cannot be sent. The session continues.
-    #[error(transparent)]
-    Message(#[from] SendError),
-}
-
-/// Returns `message`, or an error if its identifier is reserved for the control channel.
-pub(crate) fn data(message: UserMessage) -> Result<UserMessage, SendError> {
-    match message.ppid {
-        Ppid::ASAP => Err(SendError::Reserved),
-        _ => Ok(message),
-    }
 }
 
 impl fmt::Debug for Session {
@@ -165,6 +134,8 @@ impl Session {
             max_message_size: usize::MAX,
             timer: LazyTimer::default(),
             events: VecDeque::new(),
+            queued: None,
+            close_by: None,
             end: None,
         };
         session.drain();
@@ -225,7 +196,7 @@ impl Session {
     }
 
     #[cfg(feature = "service")]
-    pub(crate) fn now(&self) -> std::time::Instant {
+    pub(crate) fn now(&self) -> Instant {
         self.network.now()
     }
 
@@ -310,6 +281,10 @@ impl Session {
     /// session, once there is room. From the start of a failover until the application has received
     /// [`Event::FailoverCompleted`], the message is dropped at once.
     ///
+    /// While this waits, up to 64 events are buffered. Further ones hold it up until events are
+    /// received. So a program in which each end sends before it receives should use
+    /// [`Self::try_send`], or [`Self::split`] the session.
+    ///
     /// # Errors
     ///
     /// Returns an error if the session is over, the message is too long, or `ppid` is
@@ -341,8 +316,60 @@ impl Session {
         poll_fn(|cx| self.poll_send(cx, &mut message)).await
     }
 
-    /// Polls to send a message, as [`Self::send_message`] does; takes `message` once there is room
-    /// for it.
+    /// Sends a message if there is room for it now.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error, which contains the message, if there is no room. Otherwise, returns an error
+    /// in the cases of [`Self::send_message`].
+    pub fn try_send(&mut self, message: UserMessage) -> Result<(), TrySendError> {
+        let mut message = Some(data(message).map_err(SessionSendError::from)?);
+        let mut cx = Context::from_waker(Waker::noop());
+        match (self.poll_send(&mut cx, &mut message), message) {
+            (Poll::Ready(sent), _) => Ok(sent?),
+            (Poll::Pending, Some(message)) => Err(TrySendError::NoRoom(message)),
+            (Poll::Pending, None) => Ok(()),
+        }
+    }
+
+    /// Polls to send a message, as [`Self::send_message`] does. Takes `message` once there is room
+    /// for it. Ready at once if it is `None`.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error in the cases of [`Self::send_message`].
+    pub fn poll_send_message(
+        &mut self,
+        cx: &mut Context<'_>,
+        message: &mut Option<UserMessage>,
+    ) -> Poll<Result<(), SessionSendError>> {
+        if message.as_ref().is_some_and(|message| message.ppid == Ppid::ASAP) {
+            return Poll::Ready(Err(SendError::Reserved.into()));
+        }
+        match message {
+            None => Poll::Ready(Ok(())),
+            Some(_) => self.poll_send(cx, message),
+        }
+    }
+
+    /// Queues a message for [`Self::poll_queued`], which has to be ready before.
+    pub(crate) fn queue(&mut self, message: UserMessage) -> Result<(), SessionSendError> {
+        self.queued = Some(data(message)?);
+        Ok(())
+    }
+
+    /// Polls to send the queued message, if there is one.
+    pub(crate) fn poll_queued(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), SessionSendError>> {
+        let mut message = self.queued.take();
+        let polled = self.poll_send_message(cx, &mut message);
+        self.queued = message;
+        polled
+    }
+
+    /// Polls to send a message or control message.
     pub(crate) fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
@@ -357,6 +384,7 @@ impl Session {
             }
             let unread = |event: &Event| matches!(event, Event::FailoverCompleted { .. });
             if !self.machine.is_connected() || self.events.iter().any(unread) {
+                *message = None;
                 return Poll::Ready(Ok(()));
             }
             if let Some((_, connection)) = &mut self.connection
@@ -400,17 +428,32 @@ impl Session {
     /// If the future is dropped, the session is aborted, and the element may miss the last
     /// messages.
     pub async fn close(mut self) {
-        self.machine.close();
-        let Some((_, mut connection)) = self.connection.take() else { return };
-        let deadline = self.network.now() + CLOSE_TIMEOUT;
-        let mut timer = LazyTimer::default();
-        poll_fn(|cx| {
-            if timer.poll(cx, self.network.runtime(), Some(deadline)).is_ready() {
-                return Poll::Ready(());
+        poll_fn(|cx| self.poll_close(cx)).await;
+    }
+
+    /// Polls to close the session, as [`Self::close`] does. Events that were not received are lost.
+    pub fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = *self.close_by.get_or_insert_with(|| {
+            self.machine.close();
+            self.events.clear();
+            self.end.get_or_insert(SessionClosed::Here);
+            self.network.now() + CLOSE_TIMEOUT
+        });
+        if let Some((_, connection)) = &mut self.connection {
+            let late = self.timer.poll(cx, self.network.runtime(), Some(deadline)).is_ready();
+            if !late {
+                ready!(connection.poll_close(cx));
             }
-            connection.poll_close(cx)
-        })
-        .await;
+            self.connection = None;
+        }
+        Poll::Ready(())
+    }
+
+    /// Splits the session into halves, with which one task sends while another receives. The session
+    /// makes progress while a method of either half is awaited.
+    #[must_use]
+    pub fn split(self) -> (SessionSender, SessionReceiver) {
+        split::split(self)
     }
 
     /// Handles one event and the resulting outputs of the state machine. Ready when an event was

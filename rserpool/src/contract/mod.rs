@@ -4,6 +4,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test says what it expects, all else fails")]
 
 mod cancellation;
+mod halves;
 mod hostile;
 #[cfg(target_os = "linux")]
 mod paths;
@@ -23,6 +24,7 @@ use rserpool_proto::wire::TransportAddress;
 use crate::Network;
 
 pub use cancellation::*;
+pub use halves::*;
 pub use hostile::*;
 #[cfg(target_os = "linux")]
 pub use paths::*;
@@ -67,6 +69,8 @@ macro_rules! contract_suite {
             weights_hold_however_a_pool_is_used,
             messages_reach_a_pool_without_a_session,
             elements_are_chosen_and_named_and_answers_forgotten,
+            halves_of_a_session_work_in_two_tasks,
+            what_has_no_room_is_returned_and_a_sink_closes,
             a_registrar_restart_is_survived,
             futures_that_are_dropped_lose_nothing,
             no_registrar_and_no_pool_are_errors_that_say_so,

@@ -15,7 +15,8 @@ use rserpool_proto::wire::{PoolElementId, Ppid, UserMessage};
 
 use super::checkpoint::Checkpoint;
 use crate::cookie::clear_part;
-use crate::session::{Session, SessionClosed, SessionSendError};
+use crate::session::Session;
+use crate::session_error::{SessionClosed, SessionSendError};
 use crate::timer::LazyTimer;
 use crate::transport::SendError;
 

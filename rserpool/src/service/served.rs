@@ -19,7 +19,7 @@ use super::{InvalidState, Service, ServiceConfig};
 use crate::cookie::{CookieRefused, Lineage, TooLong};
 use crate::element_session::{ElementEvent, ElementSession};
 use crate::log::warn_limited;
-use crate::session::{SessionClosed, SessionSendError};
+use crate::session_error::{SessionClosed, SessionSendError};
 
 /// Maximum number of steps that a session takes before other tasks run.
 const BUDGET: u32 = 32;
