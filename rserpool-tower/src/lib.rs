@@ -5,7 +5,9 @@
 //! | | what for |
 //! |---|---|
 //! | [`PoolConnector`] | where a client takes a connector: hyper's, tonic's. Each connection goes to the element that the policy selects |
-//! | [`PoolService`] | each request goes to the element that the policy selects |
+//! | [`PoolHttp`] | HTTP and gRPC: each request goes to the element that the policy selects |
+//! | [`PoolService`] | the same for any other protocol |
+//! | [`RequestService`] | a replicated service of the pool: each request is executed exactly once |
 //! | [`PoolDiscover`] | tower's own balancers, which want to be told who is there |
 //!
 //! The following gRPC client uses a pool; two lines differ from a client that does not:
@@ -32,8 +34,14 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod body;
 mod connector;
 mod discover;
+mod http;
+mod members;
+mod permits;
+#[cfg(feature = "service")]
+mod request;
 mod service;
 
 use std::net::SocketAddr;
@@ -43,7 +51,10 @@ use rserpool::proto::wire::PoolElement;
 
 pub use connector::{ConnectError, PoolConnector, PoolStream};
 pub use discover::PoolDiscover;
-pub use service::{PoolService, PoolServiceError};
+pub use http::PoolHttp;
+#[cfg(feature = "service")]
+pub use request::RequestService;
+pub use service::{PoolService, PoolServiceError, Resend, ResendService};
 
 /// Returns the TCP addresses at which an element serves; none if it does not serve over TCP.
 fn addresses(element: &PoolElement) -> Vec<SocketAddr> {

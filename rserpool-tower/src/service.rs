@@ -8,11 +8,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use rserpool::proto::wire::PoolElement;
-use rserpool::{PoolElementId, PoolHandle, PoolUser, ResolveError, ResolveOptions};
-use tower::{Service, ServiceExt};
+use rserpool::{PoolElementId, PoolHandle, PoolUser, ResolveError};
+use tower::{BoxError, Service, ServiceExt};
 
-use super::addresses;
+use super::members::{Candidate, Members, is_unsent};
+use super::permits::Permits;
 
 /// Maximum number of elements whose services are kept. Not from the RFCs. Services of further
 /// elements are made anew for each request.
@@ -22,32 +22,53 @@ const MAX_KEPT: usize = 1024;
 /// element's address, which is kept for further requests. If the service cannot be made or does not
 /// become ready, the element is reported to the registrar, and the next one is tried.
 ///
-/// A request that was sent and failed is not sent again, since the server may have executed it;
-/// [`Self::resend`] enables sending it again.
+/// A request that fails later is lost: call [`Self::resend`] if it is `Clone`. For HTTP,
+/// [`PoolHttp`](crate::PoolHttp) needs no `Clone`.
 pub struct PoolService<M, S> {
-    user: PoolUser,
-    pool: PoolHandle,
+    members: Members,
     make: M,
-    max_age: Duration,
     timeout: Duration,
-    resend: bool,
+    permits: Permits,
     kept: Arc<Mutex<HashMap<PoolElementId, (SocketAddr, S)>>>,
+}
+
+/// The requests that a [`ResendService`] sends again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Resend {
+    /// Requests that were not sent, because the element accepted no connection.
+    Unsent,
+    /// All requests that failed, although the first element may have executed them. Choose this only
+    /// for requests that may be executed twice.
+    All,
+}
+
+/// A [`PoolService`] for requests that are `Clone`, and are sent to the next element if they fail.
+pub struct ResendService<M, S> {
+    service: PoolService<M, S>,
+    what: Resend,
 }
 
 impl<M, S> PoolService<M, S> {
     /// Returns a service of the elements of `pool`, as `user` resolves it.
     #[must_use]
     pub fn new(user: PoolUser, pool: PoolHandle, make: M) -> Self {
-        let (max_age, timeout) = (Duration::from_secs(1), Duration::from_secs(5));
-        Self { user, pool, make, max_age, timeout, resend: false, kept: Arc::default() }
+        Self {
+            members: Members::new(user, pool),
+            make,
+            timeout: Duration::from_secs(5),
+            permits: Permits::default(),
+            kept: Arc::default(),
+        }
     }
 
     /// Sets the maximum age of the registrar's answer by which an element is selected. Default: 1
     /// s. Not from the RFCs: spares the registrar a request for each call. With zero, the registrar
-    /// is asked for each request, and selects.
+    /// is asked for each request, and selects. Elements that leave are left out sooner, because the
+    /// service subscribes to the pool.
     #[must_use]
     pub fn max_age(mut self, age: Duration) -> Self {
-        self.max_age = age;
+        self.members.set_max_age(age);
         self
     }
 
@@ -59,124 +80,143 @@ impl<M, S> PoolService<M, S> {
         self
     }
 
-    /// Sets whether a failed request is sent to the next element, although the first one may have
-    /// executed it. Default: no. Enable it only for requests that may be executed twice.
+    /// Sets the maximum number of requests under way. The service is not ready for further ones.
+    /// Default: 1024.
     #[must_use]
-    pub fn resend(mut self, yes: bool) -> Self {
-        self.resend = yes;
+    pub fn limit(mut self, requests: usize) -> Self {
+        self.permits = Permits::new(requests);
         self
     }
 
-    fn forget(&self, element: PoolElementId) {
-        self.kept().remove(&element);
+    /// Sends requests that failed to the next element.
+    #[must_use]
+    pub fn resend(self, what: Resend) -> ResendService<M, S> {
+        ResendService { service: self, what }
     }
 
     fn kept(&self) -> MutexGuard<'_, HashMap<PoolElementId, (SocketAddr, S)>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn give_up(&mut self, element: PoolElementId) {
-        self.forget(element);
-        let _ = self.user.report_unreachable(self.pool.clone(), element).await;
     }
 }
 
 impl<M: Clone, S> Clone for PoolService<M, S> {
     fn clone(&self) -> Self {
         Self {
-            user: self.user.clone(),
-            pool: self.pool.clone(),
+            members: self.members.clone(),
             make: self.make.clone(),
+            permits: self.permits.clone(),
             kept: Arc::clone(&self.kept),
             ..*self
         }
     }
 }
 
-impl<M, S> fmt::Debug for PoolService<M, S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PoolService").field("pool", &self.pool).finish_non_exhaustive()
+impl<M: Clone, S> Clone for ResendService<M, S> {
+    fn clone(&self) -> Self {
+        Self { service: self.service.clone(), ..*self }
     }
 }
 
-/// Error of a [`PoolService`].
+impl<M, S> fmt::Debug for PoolService<M, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PoolService").field("pool", self.members.pool()).finish_non_exhaustive()
+    }
+}
+
+impl<M, S> fmt::Debug for ResendService<M, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResendService").field("what", &self.what).finish_non_exhaustive()
+    }
+}
+
+/// Error of a [`PoolService`] or a [`PoolHttp`](crate::PoolHttp).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum PoolServiceError<E> {
+pub enum PoolServiceError {
     /// The pool could not be resolved. The request was not sent.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
-    /// No element of the pool was ready. The request was not sent.
+    /// No element of the pool was ready. The request was not sent. Contains the error of the last
+    /// element, if that had one.
     #[error("no element of {0} is ready")]
-    NoElement(PoolHandle),
+    NoElement(PoolHandle, #[source] Option<BoxError>),
+    /// The element accepted no connection. The request was not sent.
+    #[error("the element accepts no connection")]
+    Unsent(#[source] BoxError),
     /// The request was sent, and failed. The server may have executed it.
     #[error("the request failed")]
-    Failed(#[source] E),
+    Failed(#[source] BoxError),
 }
 
 impl<M, S> PoolService<M, S> {
     /// Returns the service of an element once it is ready; `None` if it cannot be made or fails.
-    async fn ready<R>(&mut self, element: &PoolElement) -> Option<S>
+    async fn ready<R>(&mut self, Candidate { element, address }: Candidate) -> Option<S>
     where
         M: Service<SocketAddr, Response = S>,
         S: Service<R> + Clone,
     {
-        let address = addresses(element).first().copied()?;
-        let kept = self.kept().get(&element.identifier).cloned();
+        let kept = self.kept().get(&element).cloned();
         let mut service = match kept {
             Some((at, service)) if at == address => service,
             _ => self.make.ready().await.ok()?.call(address).await.ok()?,
         };
         service.ready().await.ok()?;
         let mut kept = self.kept();
-        if kept.len() < MAX_KEPT || kept.contains_key(&element.identifier) {
-            kept.insert(element.identifier, (address, service.clone()));
+        if kept.len() < MAX_KEPT || kept.contains_key(&element) {
+            kept.insert(element, (address, service.clone()));
         }
         Some(service)
     }
 
-    async fn send<R>(mut self, request: R) -> Result<S::Response, PoolServiceError<S::Error>>
+    /// Sends a request. `copy` copies it, if it may be sent again.
+    async fn send<R>(
+        mut self,
+        mut request: R,
+        copy: Option<(fn(&R) -> R, Resend)>,
+    ) -> Result<S::Response, PoolServiceError>
     where
         M: Service<SocketAddr, Response = S>,
         S: Service<R> + Clone,
-        R: Clone,
+        S::Error: Into<BoxError>,
     {
-        let options = ResolveOptions::default().max_age(self.max_age);
-        let elements = self.user.resolve(self.pool.clone(), options).await?;
+        let candidates = self.members.candidates().await?;
         if self.kept().len() >= MAX_KEPT {
-            let present = |id: &PoolElementId| elements.iter().any(|it| it.identifier == *id);
+            let present = |id: &PoolElementId| candidates.iter().any(|it| it.element == *id);
             self.kept().retain(|id, _| present(id));
         }
-        let mut failed = None;
-        for element in elements {
-            if addresses(&element).is_empty() {
-                // Skip an element that does not serve over TCP, without a report: it may serve
-                // other users.
-                continue;
-            }
-            let ready = tokio::time::timeout(self.timeout, self.ready(&element));
+        let mut last = None;
+        for candidate in candidates {
+            let ready = tokio::time::timeout(self.timeout, self.ready(candidate));
             let Ok(Some(mut service)) = ready.await else {
-                self.give_up(element.identifier).await;
+                self.kept().remove(&candidate.element);
+                self.members.give_up(candidate.element).await;
                 continue;
             };
-            match service.call(request.clone()).await {
+            let again = copy.map(|(copy, what)| (copy(&request), what));
+            let error = match service.call(request).await {
                 Ok(response) => return Ok(response),
-                Err(error) => {
-                    // Do not report the element to the registrar, since the request may be at
-                    // fault. If the element has crashed, the next request cannot reach it, and
-                    // reports it then.
-                    self.forget(element.identifier);
-                    failed = Some(error);
-                    if !self.resend {
-                        break;
-                    }
-                }
+                Err(error) => error.into(),
+            };
+            self.kept().remove(&candidate.element);
+            let unsent = is_unsent(&error);
+            if unsent {
+                self.members.give_up(candidate.element).await;
             }
+            // An element to which the request was sent is not reported, since the request may be at
+            // fault. If the element has crashed, the next request cannot reach it, and reports it
+            // then.
+            let error = match unsent {
+                true => PoolServiceError::Unsent(error),
+                false => PoolServiceError::Failed(error),
+            };
+            match again {
+                Some((again, what)) if unsent || what == Resend::All => request = again,
+                _ => return Err(error),
+            }
+            last = Some(error);
         }
-        Err(match failed {
-            Some(error) => PoolServiceError::Failed(error),
-            None => PoolServiceError::NoElement(self.pool),
-        })
+        let nobody = || PoolServiceError::NoElement(self.members.pool().clone(), None);
+        Err(last.unwrap_or_else(nobody))
     }
 }
 
@@ -186,19 +226,54 @@ where
     M::Future: Send,
     S: Service<R> + Clone + Send + 'static,
     S::Future: Send,
-    S::Error: Send,
+    S::Error: Into<BoxError> + Send,
+    S::Response: Send,
+    R: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = PoolServiceError;
+    type Future = BoxFuture<'static, Result<S::Response, PoolServiceError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PoolServiceError>> {
+        self.permits.poll_ready(cx).map(Ok)
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        let permit = self.permits.take();
+        let sending = self.clone().send(request, None);
+        Box::pin(async move {
+            let response = sending.await;
+            drop(permit);
+            response
+        })
+    }
+}
+
+impl<M, S, R> Service<R> for ResendService<M, S>
+where
+    M: Service<SocketAddr, Response = S> + Clone + Send + 'static,
+    M::Future: Send,
+    S: Service<R> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError> + Send,
     S::Response: Send,
     R: Clone + Send + 'static,
 {
     type Response = S::Response;
-    type Error = PoolServiceError<S::Error>;
-    type Future = BoxFuture<'static, Result<S::Response, Self::Error>>;
+    type Error = PoolServiceError;
+    type Future = BoxFuture<'static, Result<S::Response, PoolServiceError>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PoolServiceError>> {
+        self.service.permits.poll_ready(cx).map(Ok)
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        Box::pin(self.clone().send(request))
+        let permit = self.service.permits.take();
+        let sending = self.service.clone().send(request, Some((R::clone, self.what)));
+        Box::pin(async move {
+            let response = sending.await;
+            drop(permit);
+            response
+        })
     }
 }

@@ -3,32 +3,38 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::error::Error;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rserpool::cookie::{KeyRing, Seal};
 use rserpool::transport::Tcp;
 use rserpool::{
     Network, PoolElement, PoolElementId, PoolHandle, PoolUser, Registrar, RegistrarConfig,
-    TransportAddress,
+    RequestConfig, ServiceConfig, TransportAddress,
 };
 use rserpool_tokio::TokioRuntime;
-use rserpool_tower::{PoolConnector, PoolDiscover, PoolService};
+use rserpool_tower::{
+    PoolConnector, PoolDiscover, PoolHttp, PoolService, PoolServiceError, RequestService, Resend,
+};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tonic::transport::{Channel, Endpoint, Server, channel};
 use tonic_health::ServingStatus;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tower::discover::Change;
-use tower::{Service, ServiceExt};
+use tower::{BoxError, Service, ServiceExt};
 
 fn pool() -> PoolHandle {
     "WebPool".parse().unwrap()
@@ -53,10 +59,21 @@ struct Killable {
     process: Child,
 }
 
+/// Time for which a server goes on serving after it has left the pool.
+const GRACE: Duration = Duration::from_millis(400);
+
 impl Killable {
     /// Kills the process with SIGKILL.
     fn kill(mut self) {
         self.process.kill().unwrap();
+    }
+
+    /// Has the server leave the pool, and stop when its grace is over.
+    fn leave(mut self) {
+        drop(self.process.stdin.take());
+        std::thread::spawn(move || {
+            assert!(self.process.wait().unwrap().success());
+        });
     }
 }
 
@@ -81,6 +98,7 @@ async fn start_with(registrar: &Registrar, kind: &'static str, policy: &'static 
             .env("KIND", kind)
             .env("POLICY", policy)
             .env("REGISTRAR", port.to_string())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -110,6 +128,13 @@ fn server() {
             .configure(|config| config.policy(policy));
         let element = builder.listen(([127, 0, 0, 1], 0).into()).start().unwrap();
         println!("\njoined as {}", element.registered().await.unwrap().0);
+        tokio::spawn(async move {
+            let mut rest = Vec::new();
+            tokio::io::stdin().read_to_end(&mut rest).await.unwrap();
+            element.leave().await;
+            tokio::time::sleep(GRACE).await;
+            std::process::exit(0);
+        });
         match kind.as_str() {
             "http" => http(listener).await,
             "grpc" => grpc(listener).await,
@@ -231,7 +256,7 @@ async fn each_request_follows_the_policy_and_none_fails_when_a_server_is_killed(
     }
     let make = tower::service_fn(|address| async move { Ok::<_, Infallible>(to_address(address)) });
     let user = new_user(&network, &registrar);
-    let mut service = PoolService::new(user, pool(), make).resend(true);
+    let mut service = PoolService::new(user, pool(), make).resend(Resend::All);
     let mut answered = Vec::new();
     for number in 0..60 {
         let response = service.ready().await.unwrap().call(request()).await.unwrap();
@@ -243,6 +268,178 @@ async fn each_request_follows_the_policy_and_none_fails_when_a_server_is_killed(
     let different = |answers: &[String]| answers.iter().collect::<BTreeSet<_>>().len();
     assert_eq!(different(&answered[..6]), 3, "round robin");
     assert_eq!(different(&answered[40..]), 2);
+}
+
+/// Number of kills and of departures, and the time between two of them.
+fn disturbances() -> (u32, Duration) {
+    let number = std::env::var("DISTURBANCES").map_or(4, |number| number.parse().unwrap());
+    (number, Duration::from_millis(600))
+}
+
+/// Kills servers and has others leave in turn, and replaces each. Then sets `over`.
+async fn disturb(registrar: &Registrar, kind: &'static str, over: &AtomicBool) {
+    let mut servers = Vec::new();
+    for _ in 0..3 {
+        servers.push(start(registrar, kind).await);
+    }
+    let (number, interval) = disturbances();
+    for disturbance in 0..2 * number {
+        tokio::time::sleep(interval).await;
+        let server = servers.remove(0);
+        match disturbance % 2 {
+            0 => server.kill(),
+            _ => server.leave(),
+        }
+        servers.push(start(registrar, kind).await);
+    }
+    tokio::time::sleep(interval).await;
+    over.store(true, Relaxed);
+}
+
+/// Sends 200 requests a second until `over`. A request may fail only if it was sent to a server that
+/// was then killed. Returns the number of requests, and of those that failed so.
+async fn load<F>(over: &AtomicBool, request: impl Fn() -> F) -> (usize, usize)
+where
+    F: Future<Output = Result<(), BoxError>> + Send + 'static,
+{
+    let mut requests = Vec::new();
+    let mut interval = tokio::time::interval(Duration::from_millis(5));
+    while !over.load(Relaxed) {
+        interval.tick().await;
+        requests.push(tokio::spawn(request()));
+    }
+    let (sent, mut failed) = (requests.len(), 0);
+    for request in requests {
+        if let Err(error) = request.await.unwrap() {
+            let mut next: Option<&(dyn Error + 'static)> = Some(&*error);
+            let mut texts = Vec::new();
+            let mut was_sent = false;
+            while let Some(error) = next {
+                texts.push(error.to_string());
+                was_sent |= matches!(
+                    error.downcast_ref::<PoolServiceError>(),
+                    Some(PoolServiceError::Failed(_))
+                );
+                next = error.source();
+            }
+            assert!(was_sent, "{texts:?}");
+            failed += 1;
+        }
+    }
+    (sent, failed)
+}
+
+/// Wraps an error of a response whose beginning was received.
+fn failed(error: impl Into<BoxError>) -> PoolServiceError {
+    PoolServiceError::Failed(error.into())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_requests_fail_only_at_servers_that_were_killed_meanwhile() {
+    let network = network();
+    let registrar = start_registrar(&network);
+    let _first = start(&registrar, "http").await;
+    let client = PoolHttp::new(new_user(&network, &registrar), pool());
+    let over = AtomicBool::new(false);
+    let request = || {
+        let client = client.clone();
+        async move {
+            // A streaming body, which is not `Clone`.
+            let frames = futures::stream::iter([Ok::<_, Infallible>(hyper::body::Frame::data(
+                Bytes::from_static(b"content"),
+            ))]);
+            let request = Request::post("/count").body(StreamBody::new(frames)).unwrap();
+            let response = client.oneshot(request).await?;
+            assert!(response.status().is_success());
+            response.into_body().collect().await.map_err(failed)?;
+            Ok(())
+        }
+    };
+    let (_, (sent, failed)) =
+        tokio::join!(disturb(&registrar, "http", &over), load(&over, request));
+    println!("{sent} HTTP requests, {failed} failed at servers that were killed");
+    assert!(failed <= disturbances().0 as usize, "{failed} of {sent} failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpc_calls_fail_only_at_servers_that_were_killed_meanwhile() {
+    let network = network();
+    let registrar = start_registrar(&network);
+    let _first = start(&registrar, "grpc").await;
+    let client = PoolHttp::new(new_user(&network, &registrar), pool()).http2();
+    let over = AtomicBool::new(false);
+    let request = || {
+        let mut client = HealthClient::new(client.clone());
+        async move {
+            let request = HealthCheckRequest { service: String::new() };
+            let response = client.check(request.clone()).await?;
+            assert_eq!(response.into_inner().status, 1);
+            // A stream of the server.
+            let mut stream = client.watch(request).await?.into_inner();
+            let first = stream.message().await.map_err(failed)?;
+            assert_eq!(first.unwrap().status, 1);
+            Ok(())
+        }
+    };
+    let (_, (sent, failed)) =
+        tokio::join!(disturb(&registrar, "grpc", &over), load(&over, request));
+    println!("{sent} gRPC calls, {failed} failed at servers that were killed");
+    assert!(failed <= 2 * disturbances().0 as usize, "{failed} of {sent} failed");
+}
+
+#[tokio::test]
+async fn a_client_is_not_ready_beyond_its_limit() {
+    use futures::FutureExt;
+    let network = network();
+    let registrar = start_registrar(&network);
+    let _server = start(&registrar, "http").await;
+    let client = PoolHttp::new(new_user(&network, &registrar), pool()).limit(1);
+    let (mut one, mut two) = (client.clone(), client);
+    let response = one.ready().await.unwrap().call(request());
+    assert!(two.ready().now_or_never().is_none());
+    assert!(response.await.unwrap().status().is_success());
+    assert!(two.ready().await.unwrap().call(request()).await.unwrap().status().is_success());
+}
+
+/// Service that counts.
+#[derive(Default)]
+struct Counter(u64);
+
+impl rserpool::Service for Counter {
+    async fn handle(&mut self, _: Bytes) -> Bytes {
+        self.0 += 1;
+        self.0.to_string().into()
+    }
+
+    fn save(&self) -> Vec<u8> {
+        self.0.to_be_bytes().to_vec()
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), rserpool::InvalidState> {
+        self.0 = u64::from_be_bytes(state.try_into()?);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_replicated_service_is_a_service_of_tower() {
+    let network = network();
+    let registrar = start_registrar(&network);
+    let element = PoolElement::start(&network, pool(), registrar.local_addresses()).unwrap();
+    element.registered().await.unwrap();
+    let config = ServiceConfig::new(Seal::new(pool(), KeyRing::generate()));
+    let grace = Duration::ZERO;
+    tokio::spawn(element.serve(config, Counter::default, std::future::pending::<()>(), grace));
+    let user = new_user(&network, &registrar);
+    let client = user.request_client(pool(), RequestConfig::default()).await.unwrap();
+    let mut service = RequestService::new(client);
+    let mut replies = Vec::new();
+    for _ in 0..100 {
+        replies.push(service.ready().await.unwrap().call(Bytes::new()));
+    }
+    let replies = futures::future::try_join_all(replies).await.unwrap();
+    let expected: Vec<_> = (1..=100).map(|number| Bytes::from(number.to_string())).collect();
+    assert_eq!(replies, expected, "in the order of the calls");
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::StreamExt;
-use futures::channel::{mpsc, oneshot};
+use futures::channel::mpsc::{self, TrySendError};
+use futures::channel::oneshot;
 use futures::sink::SinkExt;
 use rserpool_proto::replay::{RequestNumber, RequestOptions};
 
@@ -156,7 +157,42 @@ impl RequestClient {
         {
             return result;
         }
-        Err(self.end.get().map_or(RequestError::Stopped, |end| end.error.clone()))
+        Err(self.error())
+    }
+
+    /// Polls for room for a request, which [`Self::start`] then sends without waiting.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the session is over.
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RequestError>> {
+        self.requests.poll_ready(cx).map_err(|_| self.error())
+    }
+
+    /// Sends a request at once, after [`Self::poll_ready`], and returns its reply.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error in the cases of [`Self::request`]. Without room, the request waits as in
+    /// [`Self::request`].
+    pub fn start(
+        &mut self,
+        body: impl Into<Bytes>,
+    ) -> impl Future<Output = Result<Bytes, RequestError>> + Send + 'static {
+        let (reply, wait) = oneshot::channel();
+        let request = Request { body: body.into(), options: self.options, reply };
+        let unsent = self.requests.try_send(request).err().map(TrySendError::into_inner);
+        let client = self.clone();
+        async move {
+            if let Some(Request { body, options, .. }) = unsent {
+                return client.request_with(body, options).await;
+            }
+            wait.await.unwrap_or_else(|_| Err(client.error()))
+        }
+    }
+
+    fn error(&self) -> RequestError {
+        self.end.get().map_or(RequestError::Stopped, |end| end.error.clone())
     }
 
     /// Returns the checkpoint from which the session can be continued, also after it is over, and in

@@ -1,0 +1,156 @@
+//! The elements that requests may go to.
+
+use std::collections::{BTreeSet, HashMap};
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use futures::Stream;
+use rserpool::{PoolElementId, PoolHandle, PoolUser, ResolveError, ResolveOptions, Subscription};
+use tokio::time::Instant;
+use tower::BoxError;
+
+use super::addresses;
+
+/// Time for which an element that could not be reached is tried after all others. Not from the RFCs:
+/// by then, the registrar has removed an element that crashed.
+const AVOID: Duration = Duration::from_secs(3);
+
+/// The elements of a pool, in the order of its policy. Follows the pool's changes, and avoids the
+/// elements that could not be reached.
+#[derive(Clone)]
+pub(crate) struct Members {
+    user: PoolUser,
+    pool: PoolHandle,
+    max_age: Duration,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// What is known of a pool besides the registrar's answers.
+#[derive(Default)]
+struct Seen {
+    subscription: Option<Subscription>,
+    avoided: HashMap<PoolElementId, Instant>,
+}
+
+impl fmt::Debug for Members {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Members").field("pool", &self.pool).finish_non_exhaustive()
+    }
+}
+
+/// An element that a request may be sent to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Candidate {
+    pub(crate) element: PoolElementId,
+    pub(crate) address: SocketAddr,
+}
+
+impl Members {
+    pub(crate) fn new(user: PoolUser, pool: PoolHandle) -> Self {
+        Self { user, pool, max_age: Duration::from_secs(1), seen: Arc::default() }
+    }
+
+    pub(crate) fn set_max_age(&mut self, age: Duration) {
+        self.max_age = age;
+    }
+
+    pub(crate) fn pool(&self) -> &PoolHandle {
+        &self.pool
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the elements to try, in order. Elements that left the pool since the registrar's answer
+    /// are left out, and those that could not be reached come last. If none of a cached answer is
+    /// left, the registrar is asked.
+    pub(crate) async fn candidates(&self) -> Result<Vec<Candidate>, ResolveError> {
+        if self.seen().subscription.is_none()
+            && let Ok(subscription) = self.user.subscribe(&self.pool).await
+        {
+            self.seen().subscription = Some(subscription);
+        }
+        for max_age in [self.max_age, Duration::ZERO] {
+            let options = ResolveOptions::default().max_age(max_age);
+            let elements = self.user.resolve(&self.pool, options).await?;
+            let candidates = elements.iter().filter_map(|element| {
+                // Elements that do not serve over TCP may serve other users.
+                let address = addresses(element).first().copied()?;
+                Some(Candidate { element: element.identifier, address })
+            });
+            let mut candidates: Vec<_> = candidates.collect();
+            let (mut good, avoided) = {
+                let mut seen = self.seen();
+                if let Some(present) = seen.present() {
+                    candidates.retain(|candidate| present.contains(&candidate.element));
+                }
+                let now = Instant::now();
+                seen.avoided.retain(|_, until| now < *until);
+                candidates
+                    .into_iter()
+                    .partition::<Vec<_>, _>(|it| !seen.avoided.contains_key(&it.element))
+            };
+            if !good.is_empty() || max_age.is_zero() {
+                good.extend(avoided);
+                return Ok(good);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// Records that an element cannot be reached, and reports it to the registrar.
+    pub(crate) async fn give_up(&self, element: PoolElementId) {
+        self.seen().avoided.insert(element, Instant::now() + AVOID);
+        tracing::info!(pool = %self.pool, %element, "not reachable");
+        let _ = self.user.report_unreachable(self.pool.clone(), element).await;
+    }
+}
+
+impl Seen {
+    /// Returns the elements that are in the pool now; `None` as long as the registrar has not told.
+    fn present(&mut self) -> Option<BTreeSet<PoolElementId>> {
+        let subscription = self.subscription.as_mut()?;
+        let mut cx = Context::from_waker(Waker::noop());
+        loop {
+            match Pin::new(&mut *subscription).poll_next(&mut cx) {
+                Poll::Ready(Some(_)) => {}
+                Poll::Pending => break,
+                Poll::Ready(None) => {
+                    self.subscription = None;
+                    return None;
+                }
+            }
+        }
+        let present: BTreeSet<_> = subscription.elements().map(|it| it.identifier).collect();
+        (!present.is_empty()).then_some(present)
+    }
+}
+
+/// Returns whether a request with this error was not sent, because no connection was established.
+pub(crate) fn is_unsent(error: &BoxError) -> bool {
+    let mut next: Option<&(dyn Error + 'static)> = Some(&**error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>()
+            && error.is_connect()
+        {
+            return true;
+        }
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            use io::ErrorKind::{
+                AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable,
+            };
+            let unreachable =
+                [ConnectionRefused, HostUnreachable, NetworkUnreachable, AddrNotAvailable];
+            return unreachable.contains(&error.kind());
+        }
+        next = error.source();
+    }
+    false
+}

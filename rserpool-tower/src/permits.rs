@@ -1,0 +1,62 @@
+//! A limit on the requests under way, which holds callers up in `poll_ready`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+
+/// Default of the maximum number of requests under way. Not from the RFCs.
+const LIMIT: usize = 1024;
+
+/// Permits of a service, one for each request under way. Clones share them.
+pub(crate) struct Permits {
+    semaphore: Arc<Semaphore>,
+    waiting: Option<BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>>>,
+    ready: Option<OwnedSemaphorePermit>,
+}
+
+impl Permits {
+    pub(crate) fn new(limit: usize) -> Self {
+        let semaphore = Arc::new(Semaphore::new(limit.clamp(1, Semaphore::MAX_PERMITS)));
+        Self { semaphore, waiting: None, ready: None }
+    }
+
+    /// Polls for a permit, which [`Self::take`] takes.
+    pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.ready.is_none() {
+            let semaphore = &self.semaphore;
+            let waiting =
+                self.waiting.get_or_insert_with(|| Arc::clone(semaphore).acquire_owned().boxed());
+            // The semaphore is never closed.
+            self.ready = ready!(waiting.poll_unpin(cx)).ok();
+            self.waiting = None;
+        }
+        Poll::Ready(())
+    }
+
+    /// Takes the permit for a request. Dropping it lets another request begin.
+    pub(crate) fn take(&mut self) -> Option<OwnedSemaphorePermit> {
+        self.ready.take()
+    }
+}
+
+impl Default for Permits {
+    fn default() -> Self {
+        Self::new(LIMIT)
+    }
+}
+
+impl Clone for Permits {
+    fn clone(&self) -> Self {
+        Self { semaphore: Arc::clone(&self.semaphore), waiting: None, ready: None }
+    }
+}
+
+impl fmt::Debug for Permits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permits").field("semaphore", &self.semaphore).finish_non_exhaustive()
+    }
+}
