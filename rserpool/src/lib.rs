@@ -191,9 +191,16 @@ pub use rserpool_proto::wire::{
 };
 #[doc(inline)]
 pub use rserpool_proto::{Compatibility, HuntConfig};
+#[cfg(feature = "json")]
+pub use service::typed::Json;
+#[cfg(feature = "postcard")]
+pub use service::typed::Postcard;
+#[cfg(feature = "typed")]
+pub use service::typed::{Codec, CodecError, Typed, TypedClient, TypedError, TypedService};
 #[cfg(feature = "service")]
 pub use service::{
     InvalidState, Service, ServiceConfig,
+    boxed::{BoxService, DynService},
     checkpoint::{Checkpoint, InvalidCheckpoint},
     client::RequestClient,
     cookie,

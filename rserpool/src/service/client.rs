@@ -191,6 +191,11 @@ impl RequestClient {
         }
     }
 
+    #[cfg(feature = "typed")]
+    pub(crate) fn options(&self) -> RequestOptions {
+        self.options
+    }
+
     fn error(&self) -> RequestError {
         self.end.get().map_or(RequestError::Stopped, |end| end.error.clone())
     }

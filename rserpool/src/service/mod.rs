@@ -1,11 +1,14 @@
 //! Services whose sessions survive a crash of their server.
 
+pub(crate) mod boxed;
 pub(crate) mod checkpoint;
 pub(crate) mod client;
 pub mod cookie;
 pub(crate) mod requests;
 pub(crate) mod serve;
 mod served;
+#[cfg(feature = "typed")]
+pub(crate) mod typed;
 
 use std::array::TryFromSliceError;
 use std::error::Error;

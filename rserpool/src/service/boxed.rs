@@ -1,0 +1,85 @@
+//! Services of different types behind one.
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::{InvalidState, Service};
+
+/// A [`Service`] whose type is known only at run time. [`Service`] itself is not dyn-compatible. Every
+/// service is a `DynService`, and a [`BoxService`] is a service again.
+///
+/// ```
+/// # use rserpool::{BoxService, Bytes, InvalidState, Service};
+/// # #[derive(Default)]
+/// # struct Echo;
+/// # impl Service for Echo {
+/// #     async fn handle(&mut self, request: Bytes) -> Bytes { request }
+/// #     fn save(&self) -> Vec<u8> { Vec::new() }
+/// #     fn restore(&mut self, _: &[u8]) -> Result<(), InvalidState> { Ok(()) }
+/// # }
+/// # #[derive(Default)]
+/// # struct Upper(Echo);
+/// # impl Service for Upper {
+/// #     async fn handle(&mut self, request: Bytes) -> Bytes { request.to_ascii_uppercase().into() }
+/// #     fn save(&self) -> Vec<u8> { Vec::new() }
+/// #     fn restore(&mut self, _: &[u8]) -> Result<(), InvalidState> { Ok(()) }
+/// # }
+/// fn named(name: &str) -> Option<BoxService> {
+///     match name {
+///         "echo" => Some(Box::new(Echo::default())),
+///         "upper" => Some(Box::new(Upper::default())),
+///         _ => None,
+///     }
+/// }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// # let mut upper = named("upper").expect("there is one");
+/// # assert_eq!(upper.handle("one".into()).await, "ONE");
+/// # }
+/// ```
+pub trait DynService: Send + 'static {
+    /// Handles a request, as [`Service::handle`] does.
+    fn handle_boxed(&mut self, request: Bytes) -> BoxFuture<'_, Bytes>;
+
+    /// Returns the state, as [`Service::save`] does.
+    fn save_boxed(&self) -> Vec<u8>;
+
+    /// Restores a state, as [`Service::restore`] does.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the service cannot restore the state.
+    fn restore_boxed(&mut self, state: &[u8]) -> Result<(), InvalidState>;
+}
+
+/// A service of any type.
+pub type BoxService = Box<dyn DynService>;
+
+impl<S: Service> DynService for S {
+    fn handle_boxed(&mut self, request: Bytes) -> BoxFuture<'_, Bytes> {
+        self.handle(request).boxed()
+    }
+
+    fn save_boxed(&self) -> Vec<u8> {
+        self.save()
+    }
+
+    fn restore_boxed(&mut self, state: &[u8]) -> Result<(), InvalidState> {
+        self.restore(state)
+    }
+}
+
+impl Service for BoxService {
+    async fn handle(&mut self, request: Bytes) -> Bytes {
+        (**self).handle_boxed(request).await
+    }
+
+    fn save(&self) -> Vec<u8> {
+        (**self).save_boxed()
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), InvalidState> {
+        (**self).restore_boxed(state)
+    }
+}
