@@ -1,5 +1,6 @@
 //! Code that the examples share. Each example runs on tokio or on smol, as `--runtime` selects.
 
+pub mod ledger;
 pub mod own_runtime;
 
 /// Tests the program in the README.
