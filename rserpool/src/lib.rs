@@ -155,6 +155,8 @@ mod subscription;
 #[cfg(all(target_os = "linux", feature = "sctp"))]
 mod sys;
 mod task;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod timer;
 pub mod transport;
 mod turns;

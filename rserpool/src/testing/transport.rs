@@ -1,0 +1,146 @@
+//! A transport of which one server can be cut off.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::task::AtomicWaker;
+use rserpool_proto::wire::{TransportAddress, TransportProtocol, UserMessage};
+
+use super::gate::Gate;
+use crate::runtime::Runtime;
+use crate::transport::{Connection, Endpoint, Event, Memory, Purpose, SendError, Transport};
+
+/// Maximum number of messages that a connection keeps while it is cut off.
+const MAX_HELD: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct GatedTransport {
+    inner: Arc<Memory>,
+    gate: Arc<Gate>,
+}
+
+impl GatedTransport {
+    pub(super) fn new(inner: Arc<Memory>, gate: Arc<Gate>) -> Self {
+        Self { inner, gate }
+    }
+}
+
+impl Transport for GatedTransport {
+    fn protocol(&self) -> TransportProtocol {
+        self.inner.protocol()
+    }
+
+    fn open(
+        &self,
+        runtime: &Arc<dyn Runtime>,
+        purpose: Purpose,
+        listen: Option<&TransportAddress>,
+    ) -> io::Result<Box<dyn Endpoint>> {
+        let inner = self.inner.open(runtime, purpose, listen)?;
+        let (gate, waker) = (Arc::clone(&self.gate), self.gate.waker());
+        Ok(Box::new(GatedEndpoint { inner, gate, waker }))
+    }
+}
+
+#[derive(Debug)]
+struct GatedEndpoint {
+    inner: Box<dyn Endpoint>,
+    gate: Arc<Gate>,
+    waker: Arc<AtomicWaker>,
+}
+
+impl GatedEndpoint {
+    fn wrap(&self, inner: Box<dyn Connection>) -> Box<dyn Connection> {
+        let (gate, waker) = (Arc::clone(&self.gate), self.gate.waker());
+        Box::new(GatedConnection { inner, gate, waker, held: VecDeque::new() })
+    }
+}
+
+impl Endpoint for GatedEndpoint {
+    fn local(&self) -> Option<&TransportAddress> {
+        self.inner.local()
+    }
+
+    fn connect(&mut self, to: &TransportAddress) -> Box<dyn Connection> {
+        let connection = self.inner.connect(to);
+        self.wrap(connection)
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn Connection>>> {
+        self.waker.register(cx.waker());
+        if self.gate.is_cut_off() {
+            return Poll::Pending;
+        }
+        self.inner.poll_accept(cx).map_ok(|connection| self.wrap(connection))
+    }
+}
+
+#[derive(Debug)]
+struct GatedConnection {
+    inner: Box<dyn Connection>,
+    gate: Arc<Gate>,
+    waker: Arc<AtomicWaker>,
+    /// The messages sent while the server was cut off.
+    held: VecDeque<UserMessage>,
+}
+
+impl GatedConnection {
+    /// Ready once the server is not cut off, and what was held is sent.
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.waker.register(cx.waker());
+        if self.gate.is_cut_off() {
+            return Poll::Pending;
+        }
+        while !self.held.is_empty() && self.inner.poll_ready(cx).is_ready() {
+            if let Some(message) = self.held.pop_front() {
+                // If the connection is lost, the next event reports that.
+                let _ = self.inner.send(message);
+            }
+        }
+        if self.held.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Connection for GatedConnection {
+    fn peer(&self) -> &TransportAddress {
+        self.inner.peer()
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if self.poll_open(cx).is_pending() && self.gate.is_cut_off() {
+            return Poll::Pending;
+        }
+        self.inner.poll_event(cx)
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.poll_open(cx) {
+            Poll::Ready(()) => self.inner.poll_ready(cx),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn send(&mut self, message: UserMessage) -> Result<(), SendError> {
+        if !self.gate.is_cut_off() && self.held.is_empty() {
+            return self.inner.send(message);
+        }
+        if self.held.len() >= MAX_HELD {
+            return Err(SendError::Full);
+        }
+        self.held.push_back(message);
+        Ok(())
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.poll_open(cx) {
+            Poll::Ready(()) => self.inner.poll_close(cx),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn max_message_size(&mut self) -> usize {
+        self.inner.max_message_size()
+    }
+}
