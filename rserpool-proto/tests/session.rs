@@ -380,7 +380,7 @@ fn an_element_whose_program_does_not_respond_is_left() {
 }
 
 #[test]
-fn an_element_that_answers_no_heartbeat_is_left_to_the_transport() {
+fn an_element_that_answers_no_heartbeat_is_left_to_the_transport_and_the_registrar() {
     let config = SessionConfig::default();
     let mut session = Session::new(config, [TransportProtocol::Sctp]);
     let now = World::default().now();
@@ -390,12 +390,32 @@ fn an_element_that_answers_no_heartbeat_is_left_to_the_transport() {
     let _ = session.poll_output();
     session.handle_resolution(now, Ok(vec![PoolElement { user_transport, ..element(1) }]));
     let _ = session.poll_output();
-    let event = ConnectionEvent::Established { local: address.clone(), peer: address };
-    session.handle_connection(now, ConnectionId(1), &event);
+    let established = ConnectionEvent::Established { local: address.clone(), peer: address };
+    session.handle_connection(now, ConnectionId(1), &established);
     assert_eq!(session.poll_output(), Some(heartbeat(1)));
     assert!(session.poll_output().is_some());
-    session.handle_sent(now);
     assert_eq!(session.poll_timeout(), None);
+    session.handle_sent(now);
+    // As long as the application waits for an answer, the registrar is asked again and again.
+    let due = now + Duration::from_millis(2300);
+    assert_eq!(session.poll_timeout(), Some(due));
+    let all = Output::Resolve(ResolveOptions::default().items(u32::MAX));
+    let others = |session: &mut Session, elements: &[u8]| {
+        session.handle_resolution(due, Ok(elements.iter().map(|id| element(*id)).collect()));
+        std::iter::from_fn(|| session.poll_output()).collect::<Vec<_>>()
+    };
+    session.handle_timeout(due);
+    assert_eq!(session.poll_output(), Some(all.clone()));
+    assert_eq!(others(&mut session, &[1, 2]), [], "it is still there");
+    assert_eq!(others(&mut session, &[2]), [], "the registrar was not asked");
+    session.handle_timeout(due + Duration::from_millis(2300));
+    assert_eq!(session.poll_output(), Some(all.clone()));
+    assert_eq!(others(&mut session, &[]), [], "there is no other");
+    session.handle_timeout(due + Duration::from_millis(4600));
+    assert_eq!(session.poll_output(), Some(all));
+    let left = others(&mut session, &[2]);
+    let started = event(Event::FailoverStarted { from: PoolElementId(1) });
+    assert_eq!(left[..2], [Output::Close { connection: ConnectionId(1), abort: true }, started]);
 }
 
 #[test]

@@ -2,7 +2,9 @@
 //!
 //! A connection shows only that the kernel of the other host works. So a session that receives
 //! nothing for a while sends a heartbeat, which the element's program has to answer. Elements of
-//! other implementations do not answer; they are left to the failure detection of the transport.
+//! other implementations do not answer. If such an element owes the application an answer, the
+//! registrar is asked whether it is still in the pool, since the registrar's keep-alives notice a
+//! program that hangs. Otherwise, it is left to the failure detection of the transport.
 
 use std::time::{Duration, Instant};
 
@@ -41,6 +43,8 @@ pub(super) struct Liveness {
     expecting_since: Option<Instant>,
     /// The time until which the element has to respond to a heartbeat.
     deadline: Option<Instant>,
+    /// True if the registrar was asked about the element.
+    inquires: bool,
 }
 
 /// The action to take when the time of [`Liveness::next`] is reached.
@@ -48,13 +52,21 @@ pub(super) struct Liveness {
 pub(super) enum Action {
     Nothing,
     SendHeartbeat,
+    /// Ask the registrar whether the element is still in the pool.
+    Inquire,
     /// Leave the element, because its program does not respond.
     FailOver,
 }
 
 impl Liveness {
     pub(super) fn new(now: Instant) -> Self {
-        Self { answers: false, last_heard: now, expecting_since: None, deadline: None }
+        Self {
+            answers: false,
+            last_heard: now,
+            expecting_since: None,
+            deadline: None,
+            inquires: false,
+        }
     }
 
     /// Records that a message from the element was received; `answer` is true if the message
@@ -77,16 +89,26 @@ impl Liveness {
     /// Returns the time at which to call [`Self::handle_timeout`].
     pub(super) fn next(&self, times: &Times) -> Option<Instant> {
         if !self.answers {
-            return None;
+            return self.expecting_since.map(|since| since + times.expecting + times.timeout);
         }
         let soon = self.expecting_since.map(|since| since + times.expecting);
         let idle = self.last_heard + times.idle;
         Some(self.deadline.unwrap_or(soon.map_or(idle, |soon| soon.min(idle))))
     }
 
+    /// Returns whether the registrar was asked about the element, and had not answered before.
+    pub(super) fn take_inquiry(&mut self) -> bool {
+        std::mem::take(&mut self.inquires)
+    }
+
     pub(super) fn handle_timeout(&mut self, now: Instant, times: &Times) -> Action {
         let Some(due) = self.next(times).filter(|due| *due <= now) else { return Action::Nothing };
         let late = now.duration_since(due);
+        if !self.answers {
+            self.expecting_since = Some(now);
+            self.inquires = true;
+            return Action::Inquire;
+        }
         match self.deadline {
             // If this program itself was late, the element's answer may still be unread. The
             // element then gets another heartbeat and the full timeout again.
@@ -111,13 +133,21 @@ mod tests {
     }
 
     #[test]
-    fn who_never_answers_is_never_asked_again() {
+    fn the_registrar_is_asked_about_who_never_answers() {
         let now = Instant::now();
         let mut liveness = Liveness::new(now);
         liveness.hear(now, false);
-        liveness.expect(now);
         assert_eq!(liveness.next(&times()), None);
-        assert_eq!(liveness.handle_timeout(now + MS * 60_000, &times()), Action::Nothing);
+        liveness.expect(now);
+        for inquiry in 1..4 {
+            let due = now + MS * 2300 * inquiry;
+            assert_eq!(liveness.next(&times()), Some(due));
+            assert_eq!(liveness.handle_timeout(due, &times()), Action::Inquire);
+            assert!(liveness.take_inquiry());
+            assert!(!liveness.take_inquiry());
+        }
+        liveness.hear(now + MS * 8000, false);
+        assert_eq!(liveness.next(&times()), None);
     }
 
     #[test]

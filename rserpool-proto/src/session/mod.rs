@@ -269,8 +269,15 @@ impl Session {
         result: Result<Vec<PoolElement>, ResolveError>,
     ) {
         self.begin();
-        if !matches!(self.state, State::Resolving) {
-            return;
+        match &mut self.state {
+            State::Resolving => {}
+            State::Connected { liveness, .. } => {
+                if liveness.take_inquiry() {
+                    self.handle_inquiry(now, &result);
+                }
+                return;
+            }
+            State::Suspended | State::Waiting | State::Connecting { .. } | State::Ended => return,
         }
         let elements = match result {
             Ok(elements) => elements,
@@ -313,6 +320,21 @@ impl Session {
         candidates.make_contiguous().sort_by_key(|element| place(element).unwrap_or(usize::MAX));
         candidates.extend(failed);
         self.try_next(now, candidates);
+    }
+
+    /// Handles the registrar's answer about an element that owes an answer. If the registrar has
+    /// removed it, and has others, the session leaves it.
+    fn handle_inquiry(&mut self, now: Instant, result: &Result<Vec<PoolElement>, ResolveError>) {
+        let State::Connected { connection, element, since, proven, .. } = self.state else {
+            return;
+        };
+        let is_removed = result.as_ref().is_ok_and(|elements| {
+            !elements.is_empty() && elements.iter().all(|other| other.identifier != element)
+        });
+        if is_removed {
+            self.out.push_back(Output::Close { connection, abort: true });
+            self.lost(now, element, since, proven);
+        }
     }
 
     fn try_next(&mut self, now: Instant, mut candidates: VecDeque<PoolElement>) {
@@ -546,6 +568,11 @@ impl Session {
                         if let Some(message) = control::heartbeat_message(false) {
                             self.out.push_back(Output::Send { connection, message });
                         }
+                    }
+                    Action::Inquire => {
+                        let all =
+                            ResolveOptions { items: Some(u32::MAX), ..ResolveOptions::default() };
+                        self.out.push_back(Output::Resolve(all));
                     }
                     Action::Nothing => {}
                 }

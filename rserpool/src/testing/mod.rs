@@ -31,7 +31,8 @@
 //!         });
 //!         servers.push(server.await);
 //!     }
-//!     let mut session = pool.user().open("EchoPool").await.expect("three serve");
+//!     let user = pool.user();
+//!     let mut session = user.open("EchoPool").await.expect("three serve");
 //!     let serving = servers.iter().position(|it| Some(it.identifier()) == session.element());
 //!     servers[serving.expect("one of them")].pause();
 //!     session.send(Ppid::NONE, "hello").await.expect("it lives");
