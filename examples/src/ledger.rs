@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// The accounts, and the number of transfers of each clerk.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
+#[allow(clippy::exhaustive_structs, reason = "the client reads all of it")]
 pub struct Ledger {
     /// The balance of each account.
     pub balances: BTreeMap<String, i64>,
@@ -16,6 +17,7 @@ pub struct Ledger {
 
 /// A request to the ledger.
 #[derive(Debug, Serialize, Deserialize)]
+#[allow(clippy::exhaustive_enums, reason = "the client makes them")]
 pub enum Request {
     /// Transfers an amount from one account to another, for a clerk.
     Transfer {
@@ -39,11 +41,11 @@ pub struct NotPositive(i64);
 
 impl TypedService for Ledger {
     type Request = Request;
-    type Reply = Ledger;
+    type Reply = Self;
     type Error = NotPositive;
     type Codec = Json;
 
-    async fn handle(&mut self, request: Request) -> Result<Ledger, NotPositive> {
+    async fn handle(&mut self, request: Request) -> Result<Self, NotPositive> {
         if let Request::Transfer { clerk, from, to, amount } = request {
             if amount <= 0 {
                 return Err(NotPositive(amount));

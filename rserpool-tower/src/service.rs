@@ -43,6 +43,9 @@ pub enum Resend {
     All,
 }
 
+/// How to copy a request, and when to send the copy.
+type Copies<R> = (fn(&R) -> R, Resend);
+
 /// A [`PoolService`] for requests that are `Clone`, and are sent to the next element if they fail.
 pub struct ResendService<M, S> {
     service: PoolService<M, S>,
@@ -172,7 +175,7 @@ impl<M, S> PoolService<M, S> {
     async fn send<R>(
         mut self,
         mut request: R,
-        copy: Option<(fn(&R) -> R, Resend)>,
+        copy: Option<Copies<R>>,
     ) -> Result<S::Response, PoolServiceError>
     where
         M: Service<SocketAddr, Response = S>,

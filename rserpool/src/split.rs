@@ -166,17 +166,14 @@ impl SessionSender {
     /// # Errors
     ///
     /// Returns both halves as the error if they are of different sessions.
-    pub fn reunite(
-        self,
-        receiver: SessionReceiver,
-    ) -> Result<Session, (SessionSender, SessionReceiver)> {
+    pub fn reunite(self, receiver: SessionReceiver) -> Result<Session, (Self, SessionReceiver)> {
         if !Arc::ptr_eq(&self.0.0, &receiver.0.0) {
             return Err((self, receiver));
         }
         drop(receiver);
         let shared = Arc::try_unwrap(self.0.0).map_err(|shared| {
             let half = Half(Arc::clone(&shared));
-            (SessionSender(Half(shared)), SessionReceiver(half))
+            (Self(Half(shared)), SessionReceiver(half))
         })?;
         Ok(shared.session.into_inner().unwrap_or_else(PoisonError::into_inner))
     }

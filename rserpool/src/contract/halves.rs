@@ -53,9 +53,8 @@ pub async fn halves_of_a_session_work_in_two_tasks(network: Network) {
     let other = start_counter(&network, registrar.local_address()).await;
     drop(counter.stop);
     loop {
-        match receiver.recv().await.expect("it lives") {
-            Event::FailoverCompleted { to, .. } => break assert_eq!(to, other.identifier),
-            _ => {}
+        if let Event::FailoverCompleted { to, .. } = receiver.recv().await.expect("it lives") {
+            break assert_eq!(to, other.identifier);
         }
     }
     let mut session = sender.reunite(receiver).expect("of one session");

@@ -344,7 +344,11 @@ impl RequestSession {
                 RequestEvent::Failed { number, failure } if number == ours => {
                     return Err(failure.into());
                 }
-                _ => {}
+                RequestEvent::Reply { .. }
+                | RequestEvent::Failed { .. }
+                | RequestEvent::FailoverStarted { .. }
+                | RequestEvent::FailoverCompleted { .. }
+                | RequestEvent::StartedAfresh { .. } => {}
             }
         }
     }
