@@ -295,6 +295,7 @@ impl<S: TypedService> TypedClient<S> {
 }
 
 #[cfg(all(test, feature = "json", feature = "postcard"))]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::fmt::Debug;
 
