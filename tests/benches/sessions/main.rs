@@ -12,6 +12,7 @@
 
 mod echo;
 mod memory;
+mod requests;
 
 use std::sync::Arc;
 
@@ -50,6 +51,16 @@ fn main() {
     runtime.block_on(memory::measure(&network, sessions));
 
     let rounds = if quick { 3 } else { 9 };
+    println!("\nA request over loopback TCP, one at a time, medians");
+    println!("{:8}{:>12}{:>12}{:>8}", "runtime", "session", "client", "ratio");
+    let several = ::tokio::runtime::Runtime::new().unwrap();
+    let requests = if quick { 2000 } else { 20_000 };
+    for (name, runtime) in [("1 thread", tokio()), ("2 threads", several)] {
+        let network = Network::new(TokioRuntime::new(runtime.handle().clone()), Tcp::new());
+        let (session, client, ratio) =
+            runtime.block_on(requests::measure(&network, rounds, requests));
+        println!("{name:8}{session:>12.1?}{client:>12.1?}{ratio:>8.2}");
+    }
     println!("\nEchoes a second over loopback TCP, one at a time on one connection, medians");
     println!("{:8}{:>8}{:>12}{:>12}{:>8}", "runtime", "bytes", "session", "bare", "ratio");
     for size in [16, 1024, 16_384] {
