@@ -38,7 +38,7 @@ pub enum SessionSendError {
     Message(#[from] SendError),
 }
 
-/// Error of [`Session::try_send`].
+/// Error of [`Session::try_send`](crate::Session::try_send).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrySendError {
