@@ -2,6 +2,8 @@
 
 pub mod ledger;
 pub mod own_runtime;
+#[cfg(unix)]
+pub mod unix_sockets;
 
 /// Tests the program in the README.
 #[cfg(doctest)]

@@ -137,7 +137,7 @@ impl Acceptor {
         let now = self.network.now();
         match accepted {
             // Over TCP, all pool users are of this project, and send the first message.
-            Ok(connection) if connection.peer().protocol == TransportProtocol::Tcp => {
+            Ok(connection) if connection.peer().protocol != TransportProtocol::Sctp => {
                 if self.silent.len() >= MAX_SILENT {
                     self.dismiss(now, 1);
                 }

@@ -369,7 +369,7 @@ impl PoolElementBuilder {
 /// Returns the local address from which all configured registrars are reached, if it is a single
 /// one and registrars are not discovered. `None` over SCTP, which can use all addresses.
 fn facing(network: &Network, hunt: &HuntConfig) -> Option<SocketAddr> {
-    if network.protocol() != TransportProtocol::Tcp || hunt.listens() {
+    if network.protocol() == TransportProtocol::Sctp || hunt.listens() {
         return None;
     }
     let mut towards = hunt

@@ -106,7 +106,7 @@ impl Line {
                 busy: AtomicBool::new(false),
                 listed: AtomicBool::new(false),
                 // Over TCP, all pool users are of this project and send heartbeats.
-                asked: AtomicBool::new(connection.peer().protocol == TransportProtocol::Tcp),
+                asked: AtomicBool::new(connection.peer().protocol != TransportProtocol::Sctp),
                 task: AtomicWaker::new(),
                 keeper: Arc::clone(keeper),
             });

@@ -380,7 +380,7 @@ fn asap_transport(
     peer: &TransportAddress,
     named: Option<TransportAddress>,
 ) -> Option<TransportAddress> {
-    if peer.protocol != TransportProtocol::Tcp {
+    if peer.protocol == TransportProtocol::Sctp {
         return Some(peer.clone());
     }
     named

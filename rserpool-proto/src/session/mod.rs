@@ -603,7 +603,7 @@ impl Session {
 /// Elements over SCTP may be of another implementation, which does not answer.
 fn greeting(element: &PoolElement) -> Option<UserMessage> {
     let address = element.user_transport.address()?;
-    let ours = address.protocol == TransportProtocol::Tcp
+    let ours = address.protocol != TransportProtocol::Sctp
         && address.usage == TransportUse::DATA_PLUS_CONTROL;
     ours.then(|| control::heartbeat_message(false)).flatten()
 }

@@ -11,6 +11,7 @@ pub mod memory;
 pub(crate) mod multicast;
 #[cfg(all(target_os = "linux", feature = "sctp"))]
 pub mod sctp;
+mod stream;
 pub mod tcp;
 
 use std::fmt;
@@ -27,6 +28,7 @@ use crate::runtime::Runtime;
 pub use memory::Memory;
 #[cfg(all(target_os = "linux", feature = "sctp"))]
 pub use sctp::Sctp;
+pub use stream::StreamConnection;
 pub use tcp::Tcp;
 
 /// A transport protocol, such as [`Tcp`], which opens endpoints.

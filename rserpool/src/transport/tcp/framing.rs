@@ -33,13 +33,13 @@ const HEADER: usize = 8;
 
 /// The way in which messages are delimited on a connection.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Framing {
+pub(in crate::transport) enum Framing {
     SelfDelimiting(Ppid),
     Session { max_message_size: usize },
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Frame {
+pub(in crate::transport) enum Frame {
     Message(UserMessage),
     End,
 }
@@ -47,7 +47,7 @@ pub(super) enum Frame {
 impl Framing {
     /// Returns the maximum length of a message. ASAP and ENRP messages have a length field of 16
     /// bits.
-    pub(super) fn max_message_size(self) -> usize {
+    pub(in crate::transport) fn max_message_size(self) -> usize {
         match self {
             Self::SelfDelimiting(_) => usize::from(u16::MAX),
             Self::Session { max_message_size } => max_message_size,
@@ -55,7 +55,7 @@ impl Framing {
     }
 
     /// Removes the next frame from the received data, if it is complete.
-    pub(super) fn decode(self, incoming: &mut BytesMut) -> io::Result<Option<Frame>> {
+    pub(in crate::transport) fn decode(self, incoming: &mut BytesMut) -> io::Result<Option<Frame>> {
         match self {
             Self::SelfDelimiting(ppid) => {
                 let &[_, _, high, low, ..] = &incoming[..] else { return Ok(None) };
@@ -95,7 +95,7 @@ impl Framing {
     }
 
     /// Returns the remaining bytes when the stream ends in the middle of a message.
-    pub(super) fn decode_rest(self, incoming: &mut BytesMut) -> Option<UserMessage> {
+    pub(in crate::transport) fn decode_rest(self, incoming: &mut BytesMut) -> Option<UserMessage> {
         match self {
             Self::SelfDelimiting(ppid) => Some(UserMessage::new(ppid, incoming.split().freeze())),
             Self::Session { .. } => None,
@@ -104,14 +104,14 @@ impl Framing {
 
     /// Returns an error if the stream ended between two messages where it must not: in a session,
     /// which has to be closed first.
-    pub(super) fn end_of_stream(self) -> io::Result<()> {
+    pub(in crate::transport) fn end_of_stream(self) -> io::Result<()> {
         match self {
             Self::SelfDelimiting(_) => Ok(()),
             Self::Session { .. } => Err(io::ErrorKind::ConnectionReset.into()),
         }
     }
 
-    pub(super) fn encode(
+    pub(in crate::transport) fn encode(
         self,
         message: &UserMessage,
         outgoing: &mut Outgoing,
@@ -136,7 +136,7 @@ impl Framing {
         Ok(())
     }
 
-    pub(super) fn encode_end(self, outgoing: &mut Outgoing) {
+    pub(in crate::transport) fn encode_end(self, outgoing: &mut Outgoing) {
         match self {
             Self::SelfDelimiting(_) => {}
             Self::Session { .. } => {

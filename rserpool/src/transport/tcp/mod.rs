@@ -4,7 +4,7 @@
 //! [`framing`].
 
 pub mod framing;
-mod outgoing;
+pub(super) mod outgoing;
 
 use std::cell::RefCell;
 use std::io::{self, Read};

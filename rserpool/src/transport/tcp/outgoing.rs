@@ -1,6 +1,7 @@
 //! Data that waits to be written to a stream.
 
 use std::io::{self, IoSlice};
+use std::task::{Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use socket2::Socket;
@@ -11,30 +12,30 @@ const LARGE: usize = 4096;
 /// Bytes in the order in which they were added; the last payload is kept by reference if it is
 /// large.
 #[derive(Debug, Default)]
-pub(super) struct Outgoing {
+pub(in crate::transport) struct Outgoing {
     bytes: BytesMut,
     /// The payload to be written after `bytes`.
     payload: Bytes,
 }
 
 impl Outgoing {
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::transport) fn len(&self) -> usize {
         self.bytes.len() + self.payload.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::transport) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Returns the buffer to which small data is appended.
-    pub(super) fn end(&mut self) -> &mut BytesMut {
+    pub(in crate::transport) fn end(&mut self) -> &mut BytesMut {
         if !self.payload.is_empty() {
             self.bytes.put(std::mem::take(&mut self.payload));
         }
         &mut self.bytes
     }
 
-    pub(super) fn put_payload(&mut self, payload: &Bytes) {
+    pub(in crate::transport) fn put_payload(&mut self, payload: &Bytes) {
         if payload.len() >= LARGE && self.payload.is_empty() {
             self.payload = payload.clone();
         } else {
@@ -47,12 +48,30 @@ impl Outgoing {
     /// # Errors
     ///
     /// Returns the socket's error.
-    pub(super) fn write_to(&mut self, socket: &Socket) -> io::Result<()> {
+    pub(in crate::transport) fn write_to(&mut self, socket: &Socket) -> io::Result<()> {
         let written = if self.payload.is_empty() {
             socket.send(&self.bytes)?
         } else {
             socket.send_vectored(&[IoSlice::new(&self.bytes), IoSlice::new(&self.payload)])?
         };
+        self.remove(written)
+    }
+
+    /// Writes once, by `write`.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `write`.
+    pub(in crate::transport) fn poll_write_with(
+        &mut self,
+        write: impl FnOnce(&[IoSlice<'_>]) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<()>> {
+        let slices = [IoSlice::new(&self.bytes), IoSlice::new(&self.payload)];
+        let written = ready!(write(&slices))?;
+        Poll::Ready(self.remove(written))
+    }
+
+    fn remove(&mut self, written: usize) -> io::Result<()> {
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
