@@ -36,7 +36,7 @@ fuzz_target!(|data: &[u8]| {
         let message = rest.split_to(length);
         serve(&mut server, &mut client, message.clone());
         let _ = client.handle_message(now, message.clone(), Some(&message));
-        while let Some(message) = client.poll_message() {
+        while let Some(message) = client.poll_message(now) {
             assert!(Frame::decode(message).is_ok());
         }
         if length == 3 {
@@ -53,7 +53,7 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     let _ = client.start_afresh(now);
-    while client.poll_message().is_some() {}
+    while client.poll_message(now).is_some() {}
 });
 
 /// Has the server handle a message, and the client receive what comes of it.

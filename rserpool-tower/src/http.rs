@@ -138,10 +138,11 @@ where
     async fn send(self, request: Request<B>) -> Result<Response<Incoming>, PoolServiceError> {
         let candidates = self.members.candidates().await?;
         let (mut parts, body) = request.into_parts();
+        let uri = parts.uri.clone();
         let slot = Slot::new(body);
         let mut refused = None;
         for candidate in &candidates {
-            parts.uri = absolute(parts.uri, candidate.address)?;
+            parts.uri = absolute(uri.clone(), candidate.address)?;
             let request = Request::from_parts(parts.clone(), slot.body());
             match self.client(*candidate, &candidates).request(request).await {
                 Ok(response) => return Ok(response),

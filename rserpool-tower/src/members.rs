@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, HashMap};
 use std::error::Error;
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -88,7 +87,9 @@ impl Members {
             let mut candidates: Vec<_> = candidates.collect();
             let (mut good, avoided) = {
                 let mut seen = self.seen();
-                if let Some(present) = seen.present() {
+                let present = seen.present();
+                // An answer that the registrar just gave is newer than what the subscription has told.
+                if let Some(present) = present.filter(|_| !max_age.is_zero()) {
                     candidates.retain(|candidate| present.contains(&candidate.element));
                 }
                 let now = Instant::now();
@@ -133,7 +134,9 @@ impl Seen {
     }
 }
 
-/// Returns whether a request with this error was not sent, because no connection was established.
+/// Returns whether a request with this error was not sent, because hyper's client could not establish
+/// a connection. An error of the operating system alone does not show that: an established connection may
+/// end with "no route to host", too.
 pub(crate) fn is_unsent(error: &BoxError) -> bool {
     let mut next: Option<&(dyn Error + 'static)> = Some(&**error);
     while let Some(error) = next {
@@ -141,14 +144,6 @@ pub(crate) fn is_unsent(error: &BoxError) -> bool {
             && error.is_connect()
         {
             return true;
-        }
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            use io::ErrorKind::{
-                AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable,
-            };
-            let unreachable =
-                [ConnectionRefused, HostUnreachable, NetworkUnreachable, AddrNotAvailable];
-            return unreachable.contains(&error.kind());
         }
         next = error.source();
     }

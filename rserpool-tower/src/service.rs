@@ -36,7 +36,8 @@ pub struct PoolService<M, S> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Resend {
-    /// Requests that were not sent, because the element accepted no connection.
+    /// Requests that were not sent, because the element accepted no connection, as the client of
+    /// hyper-util reports it.
     Unsent,
     /// All requests that failed, although the first element may have executed them. Choose this only
     /// for requests that may be executed twice.

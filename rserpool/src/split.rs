@@ -16,7 +16,8 @@ use rserpool_proto::wire::{Ppid, UserMessage};
 use crate::session::Session;
 use crate::session_error::{SessionClosed, SessionSendError, TrySendError};
 
-/// The half of a [`Session`] that sends. The session is aborted when both halves are dropped.
+/// The half of a [`Session`] that sends. The session is aborted when both halves are dropped. If the
+/// other half is dropped, its events are discarded while this one is used.
 ///
 /// It is a [`Sink`] of messages.
 #[derive(Debug)]
@@ -96,6 +97,11 @@ impl SessionSender {
     ) -> Poll<R> {
         let Tasks { sender, receiver } = &*self.0.0.tasks;
         sender.register(cx.waker());
+        if Arc::strong_count(&self.0.0) == 1 {
+            // Nobody receives any more, and unread events would hold the session up.
+            let mut cx = Context::from_waker(&self.0.0.waker);
+            while let Poll::Ready(Ok(_)) = self.0.session().poll_recv(&mut cx) {}
+        }
         self.0.poll(receiver, poll)
     }
 
@@ -197,6 +203,12 @@ impl SessionReceiver {
     /// If the future is dropped, no event is lost.
     pub async fn recv(&mut self) -> Result<Event, SessionClosed> {
         poll_fn(|cx| self.poll(cx)).await
+    }
+}
+
+impl Drop for SessionReceiver {
+    fn drop(&mut self) {
+        self.0.0.tasks.sender.wake();
     }
 }
 

@@ -286,7 +286,7 @@ fn run(seed: u64, run: Run) -> Outcome {
                 }
             }
         }
-        up.extend(std::iter::from_fn(|| end.client.poll_message()));
+        up.extend(std::iter::from_fn(|| end.client.poll_message(now)));
         if dies {
             // On a crash, some of the messages on their way to the client still arrive: all of them
             // where the number of crashes is checked.
@@ -388,7 +388,7 @@ fn serve(server: &mut Server, message: Bytes) -> Vec<Action> {
 }
 
 fn messages(client: &mut Client) -> Vec<Bytes> {
-    std::iter::from_fn(|| client.poll_message()).collect()
+    std::iter::from_fn(|| client.poll_message(instant())).collect()
 }
 
 /// Passes what a server sends to the client. Returns the events.
@@ -547,8 +547,8 @@ fn a_request_fails_at_its_deadline_and_a_late_server_is_left() {
         let start = now + seconds(3 * stay);
         client.handle_lost();
         client.handle_connected(start, None);
-        let sent = messages(&mut client);
-        assert_eq!(sent.len(), 2);
+        let sent = std::iter::from_fn(|| client.poll_message(start)).count();
+        assert_eq!(sent, 2);
         if stay > 0 {
             let begun = Frame::Begun { epoch: Epoch(1), number: RequestNumber(1) };
             client.handle_message(start, begun.encode(), None).unwrap();
@@ -568,8 +568,7 @@ fn a_request_fails_at_its_deadline_and_a_late_server_is_left() {
         Ok(Frame::Abandonment { number: RequestNumber(1), servers: 3.., .. })
     ));
     client.handle_timeout(now + seconds(9) + Duration::from_secs(1));
-    let failure = Answer::Failure(RequestFailure::DeadlinePassed);
-    let passed = ClientEvent::Answer { number: RequestNumber(1), answer: failure };
+    let passed = ClientEvent::DeadlinePassed(RequestNumber(1));
     assert_eq!(client.poll_event(), Some(passed));
     let mut server = Server::new(CONFIG);
     let mut actions = Vec::new();
@@ -583,8 +582,44 @@ fn a_request_fails_at_its_deadline_and_a_late_server_is_left() {
             }
         }
     }
-    assert_eq!(hear(&mut client, actions, None), [answered(2)], "the first was answered already");
+    let late = ClientEvent::AnsweredLate(RequestNumber(1));
+    assert_eq!(hear(&mut client, actions, None), [late, answered(2)]);
     assert_eq!(client.unanswered(), 0);
+}
+
+#[test]
+fn answers_that_a_server_makes_up_are_ignored() {
+    let mut client = client(8);
+    client.handle_connected(instant(), None);
+    for _ in 0..3 {
+        submit(&mut client, RequestOptions::default());
+    }
+    assert_eq!(messages(&mut client).len(), 3);
+    let reply = |number| {
+        let answer = Answer::Reply(Bytes::new());
+        Frame::Answer { epoch: Epoch(1), number: RequestNumber(number), answer }.encode()
+    };
+    for (number, heard) in [(3, false), (9, false), (1, true), (1, false), (3, false), (2, true)] {
+        let events = hear(&mut client, vec![Action::Send(reply(number))], None);
+        assert_eq!(!events.is_empty(), heard, "answer {number}");
+        assert_eq!(Progress::decode(client.progress().encode()), Ok(client.progress()));
+    }
+}
+
+#[test]
+fn an_announced_request_is_blamed_alone() {
+    let mut client = client(8);
+    client.handle_connected(instant(), None);
+    submit(&mut client, RequestOptions::default());
+    assert_eq!(messages(&mut client).len(), 1);
+    for _ in 0..5 {
+        // The request is marked after the first crash, and then the server is lost before it begins.
+        client.handle_lost();
+        client.handle_connected(instant(), None);
+        let sent = messages(&mut client);
+        let frame = Frame::decode(sent[0].clone()).unwrap();
+        assert!(matches!(frame, Frame::Request { announce: true, .. }), "{frame:?}");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::progress::StoredRequest;
 use super::server::Reach;
 use super::{
     Answer, Epoch, Frame, InvalidFrame, MAX_CHECKPOINT_INTERVAL, Progress, RefusalReason,
-    RequestFailure, RequestNumber, RequestOptions, WINDOW, window_size,
+    RequestNumber, RequestOptions, WINDOW, window_size,
 };
 
 /// The total size of received answers, in bytes, after which the client acknowledges them without a
@@ -96,6 +96,11 @@ pub enum ClientEvent {
         /// The answer.
         answer: Answer,
     },
+    /// The deadline of this request has passed ([`RequestOptions::deadline`]). Its answer will be
+    /// [`Self::AnsweredLate`].
+    DeadlinePassed(RequestNumber),
+    /// The server answered this request after its deadline. There may be room for another one.
+    AnsweredLate(RequestNumber),
     /// The server refuses to continue this epoch of the session.
     Refused(RefusalReason),
     /// The server takes longer for a request than [`RequestOptions::fail_over_after`] allows: leave
@@ -152,9 +157,6 @@ impl Client {
         if !self.has_room() {
             return Err(body);
         }
-        if let (0, Some(stay)) = (self.unanswered, &mut self.stay) {
-            stay.working_since = now;
-        }
         let number = self.next;
         self.next += 1;
         let deadlines = Deadlines::new(now, options);
@@ -207,14 +209,16 @@ impl Client {
         let first = self.first();
         let Some(oldest) = self.kept.iter().position(|kept| !kept.answered) else { return };
         let oldest = first + oldest as u64;
+        // A server announces the requests that are suspected already. Without that, the oldest
+        // unanswered one is the most likely.
+        let begun = stay.begun.filter(|begun| *begun > stay.answered);
         for (number, kept) in (first..=stay.sent).zip(&mut self.kept) {
-            // A server announces the requests that are suspected already. Without that, the oldest
-            // one is the most likely.
-            let executed = match kept.suspect {
-                true => stay.begun == Some(number),
-                false => number == oldest,
+            let executed = match (begun, kept.suspect) {
+                (Some(begun), _) => number == begun,
+                (None, true) => false,
+                (None, false) => number == oldest,
             };
-            kept.crashes += u32::from(executed && !kept.answered);
+            kept.crashes = kept.crashes.saturating_add(u32::from(executed && !kept.answered));
             kept.suspect = true;
         }
     }
@@ -228,7 +232,7 @@ impl Client {
     }
 
     /// Returns the next message for the server. Returns `None` if there is nothing to send now.
-    pub fn poll_message(&mut self) -> Option<Bytes> {
+    pub fn poll_message(&mut self, now: Instant) -> Option<Bytes> {
         let stay = self.stay.as_ref()?;
         let (acknowledge, number, in_flight) = (stay.acknowledge, stay.sent + 1, stay.in_flight);
         let acknowledged = RequestNumber(self.acknowledged);
@@ -243,7 +247,7 @@ impl Client {
             return Some(Frame::Acknowledgement { epoch, acknowledged }.encode());
         };
         let number = RequestNumber(number);
-        let message = if kept.crashes >= self.config.max_crashes && !kept.answered {
+        let message = if self.is_abandoned(kept) {
             let servers = kept.crashes;
             Frame::Abandonment { epoch, number, acknowledged, servers }
         } else {
@@ -252,10 +256,18 @@ impl Client {
         };
         self.acknowledged_by_message();
         if let Some(stay) = &mut self.stay {
+            if stay.in_flight == 0 {
+                stay.working_since = now;
+            }
             stay.sent += 1;
             stay.in_flight += size;
         }
         Some(message.encode())
+    }
+
+    /// Returns whether servers are to fail the request instead of executing it.
+    fn is_abandoned(&self, kept: &Kept) -> bool {
+        kept.crashes >= self.config.max_crashes && !kept.answered
     }
 
     fn acknowledged_by_message(&mut self) {
@@ -313,20 +325,19 @@ impl Client {
         checkpoint: Option<&[u8]>,
     ) {
         self.leave_window(now, number, &answer);
-        let Some(kept) = self.find_mut(number) else { return };
-        if std::mem::replace(&mut kept.answered, true) {
-            return;
-        }
+        // Servers answer in order, so others are repeated, or of a server that makes them up.
+        let is_next = number == self.acknowledged + 1;
+        let Some(kept) = self.find_mut(number).filter(|_| is_next) else { return };
+        kept.answered = true;
         let is_given_up = kept.deadlines.is_over;
         self.unanswered -= 1;
-        while self.acknowledged + 1 < self.next && self.is_answered(self.acknowledged + 1) {
-            self.acknowledged += 1;
-        }
+        self.acknowledged = number;
         let number = self.outside(number);
         self.forget(checkpoint);
-        if !is_given_up {
-            self.events.push_back(ClientEvent::Answer { number, answer });
-        }
+        self.events.push_back(match is_given_up {
+            true => ClientEvent::AnsweredLate(number),
+            false => ClientEvent::Answer { number, answer },
+        });
     }
 
     /// Takes the requests up to `number` out of the window, since the server executes requests in
@@ -345,15 +356,6 @@ impl Client {
             stay.acknowledge |= has_unanswered && stay.unacknowledged >= ACKNOWLEDGE_AFTER;
         }
         self.stay = Some(stay);
-    }
-
-    fn is_answered(&self, number: u64) -> bool {
-        match number.checked_sub(self.first()) {
-            // A request that is no longer kept was answered, because only answered requests are
-            // removed.
-            None => true,
-            Some(index) => self.kept.get(index as usize).is_some_and(|kept| kept.answered),
-        }
     }
 
     /// Forgets the answered requests that the checkpoint includes.
@@ -376,10 +378,7 @@ impl Client {
         let waiting = || self.kept.iter().filter(|kept| !kept.answered);
         let fails = waiting().filter(|kept| !kept.deadlines.is_over);
         let fails = fails.filter_map(|kept| kept.deadlines.fails_at).min();
-        let late = self.stay.as_ref().filter(|_| !self.is_late).and_then(|stay| {
-            stay.working_since.checked_add(waiting().next()?.deadlines.at_server?)
-        });
-        fails.into_iter().chain(late).min()
+        fails.into_iter().chain(self.late_at()).min()
     }
 
     /// Handles the timeout of [`Self::poll_timeout`].
@@ -389,18 +388,24 @@ impl Client {
             let is_due = kept.deadlines.fails_at.is_some_and(|time| now >= time);
             if is_due && !kept.answered && !std::mem::replace(&mut kept.deadlines.is_over, true) {
                 let number = RequestNumber(self.before + number);
-                let answer = Answer::Failure(RequestFailure::DeadlinePassed);
-                self.events.push_back(ClientEvent::Answer { number, answer });
+                self.events.push_back(ClientEvent::DeadlinePassed(number));
             }
         }
-        let oldest = self.kept.iter().find(|kept| !kept.answered);
-        if let (Some(stay), Some(time)) =
-            (&self.stay, oldest.and_then(|kept| kept.deadlines.at_server))
-            && now.saturating_duration_since(stay.working_since) >= time
-            && !std::mem::replace(&mut self.is_late, true)
-        {
+        if self.late_at().is_some_and(|time| now >= time) {
+            self.is_late = true;
             self.events.push_back(ClientEvent::FailOver);
         }
+    }
+
+    /// Returns the time at which the server takes too long for the oldest unanswered request, if that
+    /// was sent.
+    fn late_at(&self) -> Option<Instant> {
+        let stay = self.stay.as_ref().filter(|_| !self.is_late)?;
+        let oldest = self.find(self.acknowledged + 1)?;
+        if self.acknowledged >= stay.sent || self.is_abandoned(oldest) {
+            return None;
+        }
+        stay.working_since.checked_add(oldest.deadlines.at_server?)
     }
 
     /// Returns the next event.

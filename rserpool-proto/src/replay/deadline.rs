@@ -11,15 +11,16 @@ pub struct RequestOptions {
 
 impl RequestOptions {
     /// Sets the time after which the request fails if it is not answered, counted from its
-    /// submission. It may be executed nevertheless, and requests behind it still wait for it.
-    /// Default: none.
+    /// submission. A request that waits for room in the session is not submitted yet. It may be
+    /// executed nevertheless, and requests behind it still wait for it. Default: none.
     #[must_use]
     pub fn deadline(mut self, time: Duration) -> Self {
         self.deadline = Some(time);
         self
     }
 
-    /// Sets the time that one server may take for the request, once all earlier ones are answered.
+    /// Sets the time that one server may take for the request, once it is sent and all earlier ones are
+    /// answered.
     /// After that, the session fails over to another server, which executes the request again. The
     /// server that was left counts as one that crashed. Default: no limit, as long as the server
     /// responds to heartbeats.

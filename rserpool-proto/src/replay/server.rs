@@ -300,6 +300,12 @@ impl Server {
         Some(Action::Send(Frame::Begun { epoch: self.epoch?, number }.encode()))
     }
 
+    /// Returns whether no request is being executed, and no action is due.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.out.is_empty() && self.present.is_none()
+    }
+
     /// Returns the number of the request that is being executed.
     #[must_use]
     pub fn present(&self) -> RequestNumber {

@@ -180,6 +180,27 @@ pub async fn a_request_that_takes_too_long_is_moved_or_given_up(network: Network
     assert_eq!(count(session.request(order(COUNT, 0)).await), 3);
     assert_eq!(session.element(), server);
 
+    // A request that was given up takes the room of the next one until it is answered.
+    let full = RequestConfig::default().limit(1);
+    let mut small = user.open_requests(pool(), full.clone()).await.expect("a server");
+    let given_up = small.request_with(order(TAKE, 300), deadline).await;
+    assert_eq!(failed(given_up), RequestFailure::DeadlinePassed);
+    assert_eq!(count(small.request(order(COUNT, 0)).await), 2);
+    let client = user.request_client(pool(), full).await.expect("a server");
+    let given_up = client.request_with(order(TAKE, 300), deadline).await;
+    assert_eq!(failed(given_up), RequestFailure::DeadlinePassed);
+    assert_eq!(count(client.request(order(COUNT, 0)).await), 2);
+
+    // The time before a request is sent, or while this program does something else, does not count
+    // against the server.
+    let soon = RequestOptions::default().fail_over_after(Duration::from_millis(200));
+    small.submit_with(order(COUNT, 0), soon).expect("room");
+    pause(&network, 300).await;
+    match small.event().await.expect("it lives") {
+        RequestEvent::Reply { body, .. } => assert_eq!(count(Ok(body)), 3),
+        event => panic!("{event:?}"),
+    }
+
     // Long enough for no server.
     let late = RequestOptions::default().fail_over_after(Duration::from_millis(150));
     let number = session.submit_with(order(TAKE, 5000), late).expect("room");

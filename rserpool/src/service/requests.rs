@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -184,6 +184,11 @@ pub enum RequestEvent {
         /// The reason.
         failure: RequestFailure,
     },
+    /// A request was answered after its deadline had passed. There may be room for another one.
+    AnsweredLate {
+        /// The number that [`RequestSession::submit`] returned for the request.
+        number: RequestNumber,
+    },
     /// The server failed. The failover is automatic.
     FailoverStarted {
         /// The server that failed.
@@ -346,6 +351,7 @@ impl RequestSession {
                 }
                 RequestEvent::Reply { .. }
                 | RequestEvent::Failed { .. }
+                | RequestEvent::AnsweredLate { .. }
                 | RequestEvent::FailoverStarted { .. }
                 | RequestEvent::FailoverCompleted { .. }
                 | RequestEvent::StartedAfresh { .. } => {}
@@ -423,25 +429,29 @@ impl RequestSession {
                 self.handle_client_event(event);
                 continue;
             }
-            let deadline = self.client.poll_timeout();
-            if self.timer.poll(cx, self.session.runtime(), deadline).is_ready() {
-                self.client.handle_timeout(self.session.now());
-                continue;
-            }
             match self.session.poll_recv(cx) {
                 Poll::Ready(Ok(event)) => self.handle_event(event),
                 Poll::Ready(Err(closed)) => self.over = Some(closed.into()),
-                Poll::Pending if self.poll_write(cx).is_pending() => return Poll::Pending,
+                Poll::Pending if self.poll_write(cx).is_ready() => {}
+                // After all that was received is read: a delay of this program is not the server's.
+                Poll::Pending if self.poll_deadline(cx).is_pending() => return Poll::Pending,
                 Poll::Pending => {}
             }
         }
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = self.client.poll_timeout();
+        ready!(self.timer.poll(cx, self.session.runtime(), deadline));
+        self.client.handle_timeout(self.session.now());
+        Poll::Ready(())
     }
 
     /// Writes the client's messages. Ready when an event happened during the write.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.session.has_events() {
             if self.unsent.is_none() {
-                let next = self.client.poll_message();
+                let next = self.client.poll_message(self.session.now());
                 self.unsent = next.map(|payload| UserMessage::new(self.ppid, payload));
             }
             if self.unsent.is_none() {
@@ -509,6 +519,13 @@ impl RequestSession {
                         RequestEvent::Failed { number, failure }
                     }
                 });
+            }
+            ClientEvent::DeadlinePassed(number) => {
+                let failure = RequestFailure::DeadlinePassed;
+                self.events.push_back(RequestEvent::Failed { number, failure });
+            }
+            ClientEvent::AnsweredLate(number) => {
+                self.events.push_back(RequestEvent::AnsweredLate { number });
             }
             ClientEvent::FailOver => self.fail_over(),
             ClientEvent::Refused(reason) => self.handle_refusal(reason),

@@ -133,11 +133,11 @@ impl<S: Service> Served<S> {
             if step.is_multiple_of(BUDGET) {
                 yield_now().await;
             }
+            // Before the next request is announced, so that it is not held responsible for the stop.
+            if self.machine.is_idle() && (&mut stopping).now_or_never().is_some() {
+                return Ok(());
+            }
             if let Some(action) = self.machine.poll_action() {
-                let is_request = matches!(action, Action::Execute(_));
-                if is_request && (&mut stopping).now_or_never().is_some() {
-                    return Ok(());
-                }
                 self.act(action).await?;
                 continue;
             }
