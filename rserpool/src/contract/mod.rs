@@ -85,6 +85,7 @@ macro_rules! contract_suite {
             a_request_that_panics_or_crashes_servers_fails_alone,
             a_request_that_takes_too_long_is_moved_or_given_up,
             replies_of_any_length_fit_or_fail_alone,
+            many_more_replies_than_fit_a_checkpoint_are_on_their_way,
             a_session_is_resumed_from_its_checkpoint,
             a_server_that_hangs_is_left_and_one_that_is_busy_is_not,
             futures_may_be_dropped_wherever_they_wait,

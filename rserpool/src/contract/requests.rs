@@ -13,8 +13,8 @@ use super::service::{new_user, pool, start_registrar};
 use super::{any_address, pause};
 use crate::cookie::{KeyRing, Seal};
 use crate::{
-    Checkpoint, InvalidState, Network, PoolElement, RequestConfig, RequestError, RequestEvent,
-    Service, ServiceConfig,
+    Checkpoint, InvalidState, Network, PoolElement, PoolUser, RequestConfig, RequestError,
+    RequestEvent, Service, ServiceConfig,
 };
 
 /// Test service that does what a request says, and replies with the number of requests so far.
@@ -223,6 +223,37 @@ pub async fn a_request_that_takes_too_long_is_moved_or_given_up(network: Network
     assert_eq!(count(session.request(order(COUNT, 0)).await), 4);
 }
 
+/// Checks that many more replies may be on their way than fit a checkpoint together.
+pub async fn many_more_replies_than_fit_a_checkpoint_are_on_their_way(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let at = registrar.local_address();
+    let _crashes = start_servers(&network, at, 1).await;
+    let user = new_user(&network, at);
+    for (limit, length) in [(40, 60_000), (300, 700)] {
+        exchange(&user, limit, length, &network).await;
+    }
+}
+
+/// Has `limit` replies of this length on their way at a time.
+async fn exchange(user: &PoolUser, limit: usize, length: u32, network: &Network) {
+    let config = RequestConfig::default().limit(limit);
+    let mut session = user.open_requests(pool(), config).await.expect("a server");
+    for _ in 0..limit {
+        session.submit(order(REPLY, length)).expect("room");
+    }
+    for number in 1..=limit as u64 {
+        let event = network.timeout(Duration::from_secs(10), session.event()).await;
+        let event = event.unwrap_or_else(|_| panic!("reply {number} of {limit}, {length} bytes"));
+        match event.expect("it lives") {
+            RequestEvent::Reply { number: its, body } => {
+                assert_eq!((its, body.len()), (RequestNumber(number), length as usize));
+            }
+            event => panic!("{event:?}"),
+        }
+    }
+    session.close().await;
+}
+
 /// Checks that replies of any length may be on their way at a time, and that a reply or a state that
 /// never fits fails its request alone.
 pub async fn replies_of_any_length_fit_or_fail_alone(network: Network) {
@@ -230,21 +261,8 @@ pub async fn replies_of_any_length_fit_or_fail_alone(network: Network) {
     let at = registrar.local_address();
     let _crashes = start_servers(&network, at, 1).await;
     let user = new_user(&network, at);
-    for (limit, length) in [(32, 2100), (1, 60_000), (40, 60_000), (1000, 8), (300, 700)] {
-        let config = RequestConfig::default().limit(limit);
-        let mut session = user.open_requests(pool(), config).await.expect("a server");
-        for _ in 0..limit {
-            session.submit(order(REPLY, length)).expect("room");
-        }
-        for number in 1..=limit as u64 {
-            match session.event().await.expect("it lives") {
-                RequestEvent::Reply { number: its, body } => {
-                    assert_eq!((its, body.len()), (RequestNumber(number), length as usize));
-                }
-                event => panic!("{event:?}"),
-            }
-        }
-        session.close().await;
+    for (limit, length) in [(32, 2100), (1, 60_000), (1000, 8)] {
+        exchange(&user, limit, length, &network).await;
     }
     let mut session = user.open_requests(pool(), RequestConfig::default()).await.expect("a server");
     assert_eq!(count(session.request(order(COUNT, 0)).await), 1);
