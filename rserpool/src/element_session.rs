@@ -263,11 +263,11 @@ impl ElementSession {
         if let Some(end) = &self.end {
             return Err(end.clone().into());
         }
-        poll_fn(|cx| self.line.connection().poll_ready(cx)).await;
+        poll_fn(|cx| self.line.poll_busy(cx, |connection, cx| connection.poll_ready(cx))).await;
         let result = self.line.connection().send(message);
         // Write at once; what cannot be written now is written with the next call.
         poll_fn(|cx| {
-            let _ = self.line.connection().poll_ready(cx);
+            let _ = self.line.poll_busy(cx, |connection, cx| connection.poll_ready(cx));
             Poll::Ready(())
         })
         .await;
@@ -293,7 +293,7 @@ impl ElementSession {
             if timer.poll(cx, self.network.runtime(), Some(deadline)).is_ready() {
                 return Poll::Ready(());
             }
-            self.line.connection().poll_close(cx)
+            self.line.poll_busy(cx, |connection, cx| connection.poll_close(cx))
         })
         .await;
     }

@@ -134,14 +134,24 @@ impl Line {
         cx: &mut Context<'_>,
         poll: impl FnOnce(&mut dyn Connection, &mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
-        self.signal.task.register(cx.waker());
         // Before the poll, so that an event which arrives meanwhile is not forgotten.
         self.signal.busy.store(false, Ordering::Release);
-        let polled = poll(&mut **self.connection(), &mut Context::from_waker(&self.waker));
+        let polled = self.poll_busy(cx, poll);
         if polled.is_ready() {
             self.signal.become_busy();
         }
         polled
+    }
+
+    /// Polls the connection for the application, which counts as busy meanwhile. All polls register
+    /// the line's waker: a connection has room for one, which the keeper must not take away.
+    pub(crate) fn poll_busy<R>(
+        &self,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(&mut dyn Connection, &mut Context<'_>) -> Poll<R>,
+    ) -> Poll<R> {
+        self.signal.task.register(cx.waker());
+        poll(&mut **self.connection(), &mut Context::from_waker(&self.waker))
     }
 }
 
@@ -210,8 +220,73 @@ impl Line {
         if let Some(reply) = heartbeat_reply()
             && connection.send(reply).is_ok()
         {
-            // Write the reply. The waker is not needed, since the next call writes what is left.
-            let _ = connection.poll_ready(&mut Context::from_waker(Waker::noop()));
+            // Write the reply; the next call writes what is left.
+            let _ = connection.poll_ready(&mut Context::from_waker(&self.waker));
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use rserpool_proto::wire::{TransportAddress, UserMessage};
+
+    use super::*;
+    use crate::transport::{Event, SendError};
+
+    /// A connection that is not writable, and keeps the last waker, as the sockets of runtimes do.
+    #[derive(Debug)]
+    struct Full {
+        peer: TransportAddress,
+        waker: Arc<Mutex<Option<Waker>>>,
+    }
+
+    impl Connection for Full {
+        fn peer(&self) -> &TransportAddress {
+            &self.peer
+        }
+
+        fn poll_event(&mut self, _: &mut Context<'_>) -> Poll<Event> {
+            Poll::Pending
+        }
+
+        fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+            *self.waker.lock().unwrap() = Some(cx.waker().clone());
+            Poll::Pending
+        }
+
+        fn send(&mut self, _: UserMessage) -> Result<(), SendError> {
+            Ok(())
+        }
+
+        fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Pending
+        }
+    }
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_reply_of_the_keeper_does_not_take_the_applications_waker() {
+        let (keeper, writable) = (Arc::default(), Arc::<Mutex<Option<Waker>>>::default());
+        let peer = TransportAddress::tcp(([127, 0, 0, 1], 1).into());
+        let line = Line::new(&keeper, Box::new(Full { peer, waker: Arc::clone(&writable) }));
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(Arc::clone(&wakes));
+        let mut cx = Context::from_waker(&waker);
+        // The application waits for room, and counts as busy. So the keeper replies.
+        assert!(line.poll_busy(&mut cx, |connection, cx| connection.poll_ready(cx)).is_pending());
+        line.reply();
+        writable.lock().unwrap().take().unwrap().wake();
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
     }
 }

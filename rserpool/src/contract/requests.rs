@@ -229,7 +229,7 @@ pub async fn many_more_replies_than_fit_a_checkpoint_are_on_their_way(network: N
     let at = registrar.local_address();
     let _crashes = start_servers(&network, at, 1).await;
     let user = new_user(&network, at);
-    for (limit, length) in [(40, 60_000), (300, 700)] {
+    for (limit, length) in [(40, 60_000), (150, 700)] {
         exchange(&user, limit, length, &network).await;
     }
 }
