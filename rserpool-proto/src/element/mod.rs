@@ -169,7 +169,7 @@ pub enum Event {
     Deregistered(Departure),
 }
 
-/// How an element left its pool.
+/// Manner in which an element left its pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(clippy::exhaustive_enums, reason = "there are no other ways")]
 pub enum Departure {

@@ -36,10 +36,9 @@ pub struct Client {
     epoch: Epoch,
     /// The requests that may have to be sent again, in order and without gaps.
     kept: VecDeque<Kept>,
-    unanswered: usize,
     /// The number of the next request.
     next: u64,
-    /// The number of the last request up to which all answers were received.
+    /// The number of the last answered request. Requests are answered in order.
     acknowledged: u64,
     /// The number of requests that were answered in earlier epochs, before the session last started
     /// afresh. The request numbers that the application sees are larger by this than those of the
@@ -57,7 +56,6 @@ pub struct Client {
 #[derive(Debug)]
 struct Kept {
     body: Bytes,
-    answered: bool,
     deadlines: Deadlines,
     /// The number of servers that crashed while they executed the request.
     crashes: u32,
@@ -66,7 +64,7 @@ struct Kept {
     suspect: bool,
 }
 
-/// What was sent to the present server, and received from it.
+/// The connection to the present server: the requests sent to it, and the answers received.
 #[derive(Debug)]
 struct Stay {
     /// The number of the last request that was sent.
@@ -116,7 +114,6 @@ impl Client {
             config: ClientConfig { limit: config.limit.max(1), ..config },
             epoch: Epoch(1),
             kept: VecDeque::new(),
-            unanswered: 0,
             next: 1,
             acknowledged: 0,
             before: 0,
@@ -132,14 +129,14 @@ impl Client {
     /// answered requests because a server's checkpoint may lag by that number.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        let answered = self.kept.len() - self.unanswered;
-        self.unanswered < self.config.limit && answered <= MAX_CHECKPOINT_INTERVAL as usize
+        let answered = self.kept.len() - self.unanswered();
+        self.unanswered() < self.config.limit && answered <= MAX_CHECKPOINT_INTERVAL as usize
     }
 
     /// Returns the number of requests that are not answered.
     #[must_use]
     pub fn unanswered(&self) -> usize {
-        self.unanswered
+        (self.next - 1 - self.acknowledged) as usize
     }
 
     /// Submits a request, which [`Self::poll_message`] returns for sending. Returns its number.
@@ -161,8 +158,7 @@ impl Client {
         self.next += 1;
         let deadlines = Deadlines::new(now, options);
         self.has_deadlines |= options != RequestOptions::default();
-        self.kept.push_back(Kept { body, answered: false, deadlines, crashes: 0, suspect: false });
-        self.unanswered += 1;
+        self.kept.push_back(Kept { body, deadlines, crashes: 0, suspect: false });
         Ok(self.outside(number))
     }
 
@@ -178,11 +174,6 @@ impl Client {
     fn find(&self, number: u64) -> Option<&Kept> {
         let index = number.checked_sub(self.first())?;
         self.kept.get(usize::try_from(index).ok()?)
-    }
-
-    fn find_mut(&mut self, number: u64) -> Option<&mut Kept> {
-        let index = number.checked_sub(self.first())?;
-        self.kept.get_mut(usize::try_from(index).ok()?)
     }
 
     /// Records that a server serves the session, and has received its cookie if there is one.
@@ -206,9 +197,7 @@ impl Client {
     /// ([`RequestOptions::fail_over_after`]). The request that it was executing is held responsible.
     pub fn handle_lost(&mut self) {
         let Some(stay) = self.stay.take() else { return };
-        let first = self.first();
-        let Some(oldest) = self.kept.iter().position(|kept| !kept.answered) else { return };
-        let oldest = first + oldest as u64;
+        let (first, oldest) = (self.first(), self.acknowledged + 1);
         // A server announces the requests that are suspected already. Without that, the oldest
         // unanswered one is the most likely.
         let begun = stay.begun.filter(|begun| *begun > stay.answered);
@@ -218,7 +207,7 @@ impl Client {
                 (None, true) => false,
                 (None, false) => number == oldest,
             };
-            kept.crashes = kept.crashes.saturating_add(u32::from(executed && !kept.answered));
+            kept.crashes = kept.crashes.saturating_add(u32::from(executed && number >= oldest));
             kept.suspect = true;
         }
     }
@@ -247,7 +236,7 @@ impl Client {
             return Some(Frame::Acknowledgement { epoch, acknowledged }.encode());
         };
         let number = RequestNumber(number);
-        let message = if self.is_abandoned(kept) {
+        let message = if number.0 > self.acknowledged && self.is_abandoned(kept) {
             let servers = kept.crashes;
             Frame::Abandonment { epoch, number, acknowledged, servers }
         } else {
@@ -265,9 +254,9 @@ impl Client {
         Some(message.encode())
     }
 
-    /// Returns whether servers are to fail the request instead of executing it.
+    /// Returns whether servers are to fail an unanswered request instead of executing it.
     fn is_abandoned(&self, kept: &Kept) -> bool {
-        kept.crashes >= self.config.max_crashes && !kept.answered
+        kept.crashes >= self.config.max_crashes
     }
 
     fn acknowledged_by_message(&mut self) {
@@ -327,10 +316,8 @@ impl Client {
         self.leave_window(now, number, &answer);
         // Servers answer in order, so others are repeated, or of a server that makes them up.
         let is_next = number == self.acknowledged + 1;
-        let Some(kept) = self.find_mut(number).filter(|_| is_next) else { return };
-        kept.answered = true;
+        let Some(kept) = self.find(number).filter(|_| is_next) else { return };
         let is_given_up = kept.deadlines.is_over;
-        self.unanswered -= 1;
         self.acknowledged = number;
         let number = self.outside(number);
         self.forget(checkpoint);
@@ -343,7 +330,7 @@ impl Client {
     /// Takes the requests up to `number` out of the window, since the server executes requests in
     /// order.
     fn leave_window(&mut self, now: Instant, number: u64, answer: &Answer) {
-        let has_unanswered = self.unanswered > 1;
+        let has_unanswered = self.unanswered() > 1;
         let Some(mut stay) = self.stay.take() else { return };
         if number > stay.answered && number <= stay.sent {
             for left in stay.answered + 1..=number {
@@ -364,29 +351,27 @@ impl Client {
             .and_then(Reach::decode)
             .filter(|reach| reach.epoch == self.epoch)
             .map_or(0, |reach| reach.number.0);
-        while self.first() <= held && self.kept.front().is_some_and(|kept| kept.answered) {
-            self.kept.pop_front();
-        }
+        while self.first() <= held.min(self.acknowledged) && self.kept.pop_front().is_some() {}
     }
 
     /// Returns the time at which to call [`Self::handle_timeout`].
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if self.unanswered == 0 || !self.has_deadlines {
+        if !self.has_deadlines {
             return None;
         }
-        let waiting = || self.kept.iter().filter(|kept| !kept.answered);
-        let fails = waiting().filter(|kept| !kept.deadlines.is_over);
+        let answered = self.kept.len() - self.unanswered();
+        let fails = self.kept.iter().skip(answered).filter(|kept| !kept.deadlines.is_over);
         let fails = fails.filter_map(|kept| kept.deadlines.fails_at).min();
         fails.into_iter().chain(self.late_at()).min()
     }
 
     /// Handles the timeout of [`Self::poll_timeout`].
     pub fn handle_timeout(&mut self, now: Instant) {
-        let first = self.first();
-        for (number, kept) in (first..).zip(&mut self.kept) {
+        let answered = self.kept.len() - self.unanswered();
+        for (number, kept) in (self.acknowledged + 1..).zip(self.kept.iter_mut().skip(answered)) {
             let is_due = kept.deadlines.fails_at.is_some_and(|time| now >= time);
-            if is_due && !kept.answered && !std::mem::replace(&mut kept.deadlines.is_over, true) {
+            if is_due && !std::mem::replace(&mut kept.deadlines.is_over, true) {
                 let number = RequestNumber(self.before + number);
                 self.events.push_back(ClientEvent::DeadlinePassed(number));
             }
@@ -424,10 +409,9 @@ impl Client {
     /// unanswered requests again. Returns the number of requests that were answered before, whose
     /// effects are lost.
     pub fn start_afresh(&mut self, now: Instant) -> u64 {
-        let answered = self.before + self.next - 1 - self.unanswered as u64;
+        let answered = self.before + self.acknowledged;
+        self.kept.drain(..self.kept.len() - self.unanswered());
         self.epoch = Epoch(self.epoch.0.wrapping_add(1));
-        self.kept.retain(|kept| !kept.answered);
-        // The answered requests come before the others, because servers execute requests in order.
         self.before = answered;
         self.next = 1 + self.kept.len() as u64;
         self.acknowledged = 0;
@@ -440,15 +424,13 @@ impl Client {
     /// Returns the session's progress, with the requests that may have to be sent again.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        let request = |kept: &Kept| StoredRequest {
-            body: kept.body.clone(),
-            answered: kept.answered,
-            crashes: kept.crashes,
-        };
+        let request =
+            |kept: &Kept| StoredRequest { body: kept.body.clone(), crashes: kept.crashes };
         Progress {
             epoch: self.epoch,
             before: self.before,
             first: self.first(),
+            acknowledged: self.acknowledged,
             requests: self.kept.iter().map(request).collect(),
         }
     }
@@ -457,19 +439,16 @@ impl Client {
     /// deadlines any more.
     #[must_use]
     pub fn resume(config: ClientConfig, progress: Progress) -> Self {
-        let Progress { epoch, before, first, requests } = progress;
+        let Progress { epoch, before, first, acknowledged, requests } = progress;
         let next = first + requests.len() as u64;
-        let kept = requests.into_iter().map(|StoredRequest { body, answered, crashes }| Kept {
+        let kept = requests.into_iter().map(|StoredRequest { body, crashes }| Kept {
             body,
-            answered,
             deadlines: Deadlines::default(),
             crashes,
             // The session's last server may have crashed.
             suspect: true,
         });
-        let kept: VecDeque<_> = kept.collect();
-        let unanswered = kept.iter().filter(|kept| !kept.answered).count();
-        let acknowledged = next - 1 - unanswered as u64;
-        Self { epoch, before, next, kept, unanswered, acknowledged, ..Self::new(config) }
+        let kept = kept.collect();
+        Self { epoch, before, next, kept, acknowledged, ..Self::new(config) }
     }
 }

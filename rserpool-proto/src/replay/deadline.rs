@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// How long a request may take.
+/// Limits of the time that a request may take. Default: none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RequestOptions {
     deadline: Option<Duration>,

@@ -33,7 +33,7 @@
 //! | `frame.rs` | how requests and replies look in the session's messages |
 //! | `answer.rs` | answers to requests, and the place of unacknowledged ones in a checkpoint |
 //! | `client.rs` | the client's side |
-//! | `deadline.rs` | how long a request may take |
+//! | `deadline.rs` | limits of the time that a request may take |
 //! | `progress.rs` | the client's side, as it is stored |
 //! | `server.rs` | the server's side |
 

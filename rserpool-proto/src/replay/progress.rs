@@ -16,14 +16,15 @@ pub struct Progress {
     pub(super) before: u64,
     /// The number of the first of `requests`.
     pub(super) first: u64,
-    /// The requests that may have to be sent again. Answered ones come first.
+    /// The number of the last answered request.
+    pub(super) acknowledged: u64,
+    /// The requests that may have to be sent again.
     pub(super) requests: Vec<StoredRequest>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct StoredRequest {
     pub(super) body: Bytes,
-    pub(super) answered: bool,
     /// The number of servers that crashed while they executed the request.
     pub(super) crashes: u32,
 }
@@ -32,19 +33,19 @@ impl Progress {
     /// Returns the number of requests that are not answered.
     #[must_use]
     pub fn unanswered(&self) -> usize {
-        self.requests.iter().filter(|request| !request.answered).count()
+        (self.first + self.requests.len() as u64 - 1 - self.acknowledged) as usize
     }
 
     /// Encodes the progress.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let bodies: usize = self.requests.iter().map(|request| 9 + request.body.len()).sum();
-        let mut bytes = BytesMut::with_capacity(20 + bodies);
+        let bodies: usize = self.requests.iter().map(|request| 8 + request.body.len()).sum();
+        let mut bytes = BytesMut::with_capacity(28 + bodies);
         bytes.put_u32(self.epoch.0);
         bytes.put_u64(self.before);
         bytes.put_u64(self.first);
-        for StoredRequest { body, answered, crashes } in &self.requests {
-            bytes.put_u8(u8::from(*answered));
+        bytes.put_u64(self.acknowledged);
+        for StoredRequest { body, crashes } in &self.requests {
             bytes.put_u32(*crashes);
             bytes.put_u32(u32::try_from(body.len()).unwrap_or(u32::MAX));
             bytes.put_slice(body);
@@ -59,10 +60,14 @@ impl Progress {
     /// Returns an error if the bytes are damaged.
     pub fn decode(mut bytes: Bytes) -> Result<Self, InvalidCheckpoint> {
         let progress = Self::read(&mut bytes).ok_or(InvalidCheckpoint)?;
-        let last = progress.first.checked_add(progress.requests.len() as u64);
-        let last = last.and_then(|last| last.checked_add(progress.before));
-        let in_order = progress.requests.is_sorted_by_key(|request| !request.answered);
-        let valid = in_order && progress.first > 0 && last.is_some_and(|last| last < MAX_NUMBER);
+        let Self { before, first, acknowledged, .. } = progress;
+        let next = first.checked_add(progress.requests.len() as u64);
+        let valid = next.is_some_and(|next| {
+            // Answered requests are forgotten, others are not.
+            (1..=acknowledged.saturating_add(1)).contains(&first)
+                && acknowledged < next
+                && next.checked_add(before).is_some_and(|last| last < MAX_NUMBER)
+        });
         valid.then_some(progress).ok_or(InvalidCheckpoint)
     }
 
@@ -70,16 +75,16 @@ impl Progress {
         let epoch = Epoch(bytes.try_get_u32().ok()?);
         let before = bytes.try_get_u64().ok()?;
         let first = bytes.try_get_u64().ok()?;
+        let acknowledged = bytes.try_get_u64().ok()?;
         let mut requests = Vec::new();
         while !bytes.is_empty() {
-            let answered = bytes.get_u8() != 0;
             let crashes = bytes.try_get_u32().ok()?;
             let length = bytes.try_get_u32().ok()? as usize;
             if length > bytes.len() {
                 return None;
             }
-            requests.push(StoredRequest { body: bytes.split_to(length), answered, crashes });
+            requests.push(StoredRequest { body: bytes.split_to(length), crashes });
         }
-        Some(Self { epoch, before, first, requests })
+        Some(Self { epoch, before, first, acknowledged, requests })
     }
 }

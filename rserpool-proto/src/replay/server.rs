@@ -300,10 +300,10 @@ impl Server {
         Some(Action::Send(Frame::Begun { epoch: self.epoch?, number }.encode()))
     }
 
-    /// Returns whether no request is being executed, and no action is due.
+    /// Returns whether the next action begins a request: announces, executes or fails it.
     #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.out.is_empty() && self.present.is_none()
+    pub fn begins_request(&self) -> bool {
+        self.out.is_empty() && self.present.is_none() && !self.queue.is_empty()
     }
 
     /// Returns the number of the request that is being executed.

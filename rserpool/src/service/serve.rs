@@ -56,11 +56,11 @@ impl Drop for Served {
     }
 }
 
-/// How the service of an element ended.
+/// Outcome of serving sessions: the element's departure, and the sessions that were cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServeOutcome {
-    /// How the element left the pool.
+    /// Manner in which the element left the pool.
     pub departure: Departure,
     /// Number of sessions that did not end in time and were aborted. Their pool users fail over.
     pub aborted: usize,

@@ -134,7 +134,7 @@ impl<S: Service> Served<S> {
                 yield_now().await;
             }
             // Before the next request is announced, so that it is not held responsible for the stop.
-            if self.machine.is_idle() && (&mut stopping).now_or_never().is_some() {
+            if self.machine.begins_request() && (&mut stopping).now_or_never().is_some() {
                 return Ok(());
             }
             if let Some(action) = self.machine.poll_action() {
