@@ -189,13 +189,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let permit = self.permits.take();
         let sending = self.clone().send(request);
-        Box::pin(async move {
-            let response = sending.await;
-            drop(permit);
-            response
-        })
+        self.permits.run(sending)
     }
 }
 

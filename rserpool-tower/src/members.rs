@@ -30,7 +30,7 @@ pub(crate) struct Members {
     seen: Arc<Mutex<Seen>>,
 }
 
-/// What is known of a pool besides the registrar's answers.
+/// Knowledge of a pool besides the registrar's answers.
 #[derive(Default)]
 struct Seen {
     subscription: Option<Subscription>,

@@ -24,7 +24,7 @@ impl Permits {
         Self { semaphore, waiting: None, ready: None }
     }
 
-    /// Polls for a permit, which [`Self::take`] takes.
+    /// Polls for a permit, which [`Self::run`] takes.
     pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.ready.is_none() {
             let semaphore = &self.semaphore;
@@ -37,9 +37,17 @@ impl Permits {
         Poll::Ready(())
     }
 
-    /// Takes the permit for a request. Dropping it lets another request begin.
-    pub(crate) fn take(&mut self) -> Option<OwnedSemaphorePermit> {
-        self.ready.take()
+    /// Runs a request with the permit. When it is done or dropped, another request can begin.
+    pub(crate) fn run<T>(
+        &mut self,
+        request: impl Future<Output = T> + Send + 'static,
+    ) -> BoxFuture<'static, T> {
+        let permit = self.ready.take();
+        Box::pin(async move {
+            let response = request.await;
+            drop(permit);
+            response
+        })
     }
 }
 

@@ -44,7 +44,7 @@ pub enum Resend {
     All,
 }
 
-/// How to copy a request, and when to send the copy.
+/// Function that copies a request, and the failures after which the copy is sent.
 type Copies<R> = (fn(&R) -> R, Resend);
 
 /// A [`PoolService`] for requests that are `Clone`, and are sent to the next element if they fail.
@@ -243,13 +243,8 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let permit = self.permits.take();
         let sending = self.clone().send(request, None);
-        Box::pin(async move {
-            let response = sending.await;
-            drop(permit);
-            response
-        })
+        self.permits.run(sending)
     }
 }
 
@@ -272,12 +267,7 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let permit = self.service.permits.take();
         let sending = self.service.clone().send(request, Some((R::clone, self.what)));
-        Box::pin(async move {
-            let response = sending.await;
-            drop(permit);
-            response
-        })
+        self.service.permits.run(sending)
     }
 }

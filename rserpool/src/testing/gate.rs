@@ -1,4 +1,4 @@
-//! What holds the tasks and connections of a server up.
+//! Gate that holds the tasks and connections of a server up.
 
 use std::fmt;
 use std::future::Future;

@@ -11,20 +11,14 @@ use bytes::BytesMut;
 use futures::io::{AsyncRead, AsyncWrite};
 use rserpool_proto::wire::{TransportAddress, UserMessage};
 
-use super::tcp::framing::{Frame, Framing};
+use super::tcp::MAX_DRAIN;
+use super::tcp::framing::Framing;
 use super::tcp::outgoing::Outgoing;
 use super::{Connection, Event, Purpose, SendError};
 use crate::runtime::BoxFuture;
 
 /// Maximum number of bytes read at a time.
 const READ_SIZE: usize = 16 * 1024;
-
-/// Number of unsent bytes from which on a connection is not ready for more messages, and the maximum.
-const HIGH_WATER: usize = 128 * 1024;
-const WRITE_LIMIT: usize = 2 * HIGH_WATER;
-
-/// Maximum number of reads of a closing connection before other connections are polled.
-const MAX_DRAIN: usize = 16;
 
 /// Maximum size of a session's message in bytes. Not from the RFCs.
 const MAX_MESSAGE_SIZE: usize = 1024 * 1024;
@@ -157,9 +151,8 @@ where
         }
         let _ = self.poll_write(cx);
         loop {
-            match self.framing.decode(&mut self.incoming) {
-                Ok(Some(Frame::Message(message))) => return Poll::Ready(Event::Message(message)),
-                Ok(Some(Frame::End)) => return Poll::Ready(Event::Closed),
+            match self.framing.event(&mut self.incoming) {
+                Ok(Some(event)) => return Poll::Ready(event),
                 Ok(None) => {}
                 Err(error) => return Poll::Ready(self.lost(error)),
             }
@@ -169,27 +162,19 @@ where
             {
                 return Poll::Ready(self.lost(error));
             }
-            let ended = match ready!(read) {
-                Ok(0) => Ok(()),
-                Ok(_) => continue,
-                Err(error) => Err(error),
-            };
-            let event = match ended {
-                Ok(()) if self.incoming.is_empty() => {
-                    self.framing.end_of_stream().map(|()| Event::Closed)
+            match ready!(read) {
+                Ok(0) => {
+                    let end = self.framing.end_of_stream(&mut self.incoming);
+                    return Poll::Ready(end.unwrap_or_else(|error| self.lost(error)));
                 }
-                Ok(()) => {
-                    let rest = self.framing.decode_rest(&mut self.incoming);
-                    rest.map(Event::Message).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
-                }
-                Err(error) => Err(error),
-            };
-            return Poll::Ready(event.unwrap_or_else(|error| self.lost(error)));
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(self.lost(error)),
+            }
         }
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.poll_write(cx).is_pending() && self.outgoing.len() >= HIGH_WATER {
+        if self.poll_write(cx).is_pending() && self.outgoing.is_high() {
             return Poll::Pending;
         }
         Poll::Ready(())
@@ -204,7 +189,7 @@ where
         if !matches!(self.state, State::Open(_)) || over {
             return Err(SendError::NotConnected);
         }
-        if self.outgoing.len() >= WRITE_LIMIT {
+        if self.outgoing.is_full() {
             return Err(SendError::Full);
         }
         self.framing.encode(&message, &mut self.outgoing)

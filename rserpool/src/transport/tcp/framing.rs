@@ -26,7 +26,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use rserpool_proto::wire::{Ppid, UserMessage, padded};
 
 use super::outgoing::Outgoing;
-use crate::transport::SendError;
+use crate::transport::{Event, SendError};
 
 /// The length of a frame's header.
 const HEADER: usize = 8;
@@ -94,20 +94,27 @@ impl Framing {
         }
     }
 
-    /// Returns the remaining bytes when the stream ends in the middle of a message.
-    pub(in crate::transport) fn decode_rest(self, incoming: &mut BytesMut) -> Option<UserMessage> {
-        match self {
-            Self::SelfDelimiting(ppid) => Some(UserMessage::new(ppid, incoming.split().freeze())),
-            Self::Session { .. } => None,
-        }
+    /// Returns the next event of the received data; `None` if more has to be read.
+    pub(in crate::transport) fn event(self, incoming: &mut BytesMut) -> io::Result<Option<Event>> {
+        Ok(self.decode(incoming)?.map(|frame| match frame {
+            Frame::Message(message) => Event::Message(message),
+            Frame::End => Event::Closed,
+        }))
     }
 
-    /// Returns an error if the stream ended between two messages where it must not: in a session,
-    /// which has to be closed first.
-    pub(in crate::transport) fn end_of_stream(self) -> io::Result<()> {
+    /// Returns the event at the end of the stream. A session has to be closed first; otherwise it
+    /// was broken. Where it ends in the middle of an ASAP or ENRP message, the receiver gets the rest,
+    /// to find out what the peer did wrong.
+    pub(in crate::transport) fn end_of_stream(self, incoming: &mut BytesMut) -> io::Result<Event> {
         match self {
-            Self::SelfDelimiting(_) => Ok(()),
-            Self::Session { .. } => Err(io::ErrorKind::ConnectionReset.into()),
+            Self::SelfDelimiting(_) if incoming.is_empty() => Ok(Event::Closed),
+            Self::SelfDelimiting(ppid) => {
+                Ok(Event::Message(UserMessage::new(ppid, incoming.split().freeze())))
+            }
+            Self::Session { .. } if incoming.is_empty() => {
+                Err(io::ErrorKind::ConnectionReset.into())
+            }
+            Self::Session { .. } => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
 

@@ -18,7 +18,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
 use super::{Connection, Endpoint, Event, Purpose, SendError, Transport};
 use crate::runtime::{self, Interest, RegisteredSocket, Runtime};
-use framing::{Frame, Framing};
+use framing::Framing;
 use outgoing::Outgoing;
 use rserpool_proto::wire::{TransportAddress, TransportProtocol, UserMessage};
 
@@ -29,15 +29,8 @@ const READ_SIZE: usize = 64 * 1024;
 const LARGE: usize = 4096;
 /// Room in the read buffer beyond the length of the last read, in bytes.
 const HEADROOM: usize = 64;
-/// High-water mark: a connection is not ready for more messages while this number of bytes is
-/// unsent.
-const HIGH_WATER: usize = 128 * 1024;
-
-/// Maximum number of unsent bytes. Beyond it, a message that is sent without waiting for readiness
-/// is refused.
-const WRITE_LIMIT: usize = 2 * HIGH_WATER;
 /// Maximum number of reads of a closing connection before other connections are polled.
-const MAX_DRAIN: usize = 16;
+pub(super) const MAX_DRAIN: usize = 16;
 /// Maximum number of connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
@@ -377,9 +370,8 @@ impl Connection for TcpConnection {
         }
         let _ = self.poll_write(cx);
         loop {
-            match self.framing.decode(&mut self.incoming) {
-                Ok(Some(Frame::Message(message))) => return Poll::Ready(Event::Message(message)),
-                Ok(Some(Frame::End)) => return Poll::Ready(Event::Closed),
+            match self.framing.event(&mut self.incoming) {
+                Ok(Some(event)) => return Poll::Ready(event),
                 Ok(None) => {}
                 Err(error) => return Poll::Ready(self.lost(error)),
             }
@@ -390,18 +382,10 @@ impl Connection for TcpConnection {
                 return Poll::Ready(self.lost(error));
             }
             match ready!(read) {
-                Ok(0) if self.incoming.is_empty() => {
-                    return Poll::Ready(match self.framing.end_of_stream() {
-                        Ok(()) => Event::Closed,
-                        Err(error) => self.lost(error),
-                    });
+                Ok(0) => {
+                    let end = self.framing.end_of_stream(&mut self.incoming);
+                    return Poll::Ready(end.unwrap_or_else(|error| self.lost(error)));
                 }
-                // The receiver gets the remainder of the last message, to find out what the peer
-                // did wrong.
-                Ok(0) => match self.framing.decode_rest(&mut self.incoming) {
-                    Some(rest) => return Poll::Ready(Event::Message(rest)),
-                    None => return Poll::Ready(self.lost(io::ErrorKind::UnexpectedEof.into())),
-                },
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(self.lost(error)),
             }
@@ -412,7 +396,7 @@ impl Connection for TcpConnection {
         if matches!(self.state, State::Connecting(_)) {
             return Poll::Ready(());
         }
-        if self.poll_write(cx).is_pending() && self.outgoing.len() >= HIGH_WATER {
+        if self.poll_write(cx).is_pending() && self.outgoing.is_high() {
             return Poll::Pending;
         }
         Poll::Ready(())
@@ -427,7 +411,7 @@ impl Connection for TcpConnection {
         if !matches!(self.state, State::Open(_)) || over {
             return Err(SendError::NotConnected);
         }
-        if self.outgoing.len() >= WRITE_LIMIT {
+        if self.outgoing.is_full() {
             return Err(SendError::Full);
         }
         self.framing.encode(&message, &mut self.outgoing)

@@ -9,6 +9,14 @@ use socket2::Socket;
 /// Minimum length of a payload that is written in place instead of copied first.
 const LARGE: usize = 4096;
 
+/// High-water mark: a connection is not ready for more messages while this number of bytes is
+/// unsent.
+const HIGH_WATER: usize = 128 * 1024;
+
+/// Maximum number of unsent bytes. Beyond it, a message that is sent without waiting for readiness
+/// is refused.
+const WRITE_LIMIT: usize = 2 * HIGH_WATER;
+
 /// Bytes in the order in which they were added; the last payload is kept by reference if it is
 /// large.
 #[derive(Debug, Default)]
@@ -21,6 +29,16 @@ pub(in crate::transport) struct Outgoing {
 impl Outgoing {
     pub(in crate::transport) fn len(&self) -> usize {
         self.bytes.len() + self.payload.len()
+    }
+
+    /// Returns whether the connection is not ready for more messages.
+    pub(in crate::transport) fn is_high(&self) -> bool {
+        self.len() >= HIGH_WATER
+    }
+
+    /// Returns whether further messages are refused.
+    pub(in crate::transport) fn is_full(&self) -> bool {
+        self.len() >= WRITE_LIMIT
     }
 
     pub(in crate::transport) fn is_empty(&self) -> bool {
