@@ -84,8 +84,8 @@ impl<B> PoolHttp<B> {
         self
     }
 
-    /// Sets the maximum number of requests under way. The client is not ready for further ones.
-    /// Default: 1024.
+    /// Sets the maximum number of requests without a response. The client is not ready for further
+    /// ones. The bodies of responses do not count. Default: 1024.
     #[must_use]
     pub fn limit(mut self, requests: usize) -> Self {
         self.permits = Permits::new(requests);

@@ -466,7 +466,7 @@ impl Role for ElementRole {
                 warn_limited!(now, ANYBODY, "malformed message from the registrar", reason);
             }
             Event::NoRegistrar => {
-                warn_limited!(now, ANYBODY, "no registrar found yet; looking on");
+                warn_limited!(now, ANYBODY, "no registrar found yet; still looking");
                 self.lost = true;
             }
             Event::Expired => {

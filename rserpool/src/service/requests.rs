@@ -15,6 +15,7 @@ use rserpool_proto::wire::{PoolElementId, Ppid, UserMessage};
 
 use super::checkpoint::Checkpoint;
 use crate::cookie::clear_part;
+use crate::log::{ANYBODY, warn_limited};
 use crate::session::Session;
 use crate::session_error::{SessionClosed, SessionSendError};
 use crate::timer::LazyTimer;
@@ -514,8 +515,10 @@ impl RequestSession {
                 self.events.push_back(match answer {
                     Answer::Reply(body) => RequestEvent::Reply { number, body },
                     Answer::Failure(failure) => {
-                        let pool = self.session.pool_handle();
-                        tracing::warn!(%pool, number = number.0, %failure, "a request failed");
+                        let (now, pool) = (self.session.now(), self.session.pool_handle());
+                        warn_limited!(
+                            now, ANYBODY, "request failed", %pool, number = number.0, %failure
+                        );
                         RequestEvent::Failed { number, failure }
                     }
                 });

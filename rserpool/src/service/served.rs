@@ -235,7 +235,7 @@ impl<S: Service> Served<S> {
             let peer = self.session.peer();
             let number = self.machine.present().0;
             warn_limited!(
-                self.session.now(), peer.host(), "a request failed", %peer, number, error = %failure
+                self.session.now(), peer.host(), "request failed", %peer, number, error = %failure
             );
         }
         self.return_to_saved().await?;
