@@ -6,8 +6,8 @@ use rserpool_proto::session::Event;
 use rserpool_proto::wire::{Ppid, UserMessage};
 
 use super::any_address;
-use super::service::{new_user, next, pool, start_counter, start_registrar};
-use crate::{Network, SessionClosed, SessionSendError, TrySendError};
+use super::service::{new_user, next, pool, serve_counter, start_counter, start_registrar};
+use crate::{Network, PoolElement, SessionClosed, SessionSendError, TrySendError};
 
 fn count(message: &UserMessage) -> u64 {
     u64::from_be_bytes(message.payload[..].try_into().expect("a number"))
@@ -71,9 +71,13 @@ pub async fn halves_of_a_session_work_in_two_tasks(network: Network) {
 /// closed in good order.
 pub async fn what_has_no_room_is_returned_and_a_sink_closes(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
-    let counter = start_counter(&network, registrar.local_address()).await;
-    let user = new_user(&network, registrar.local_address());
-    let mut session = user.open(pool()).await.expect("the pool has an element");
+    let at = registrar.local_address().clone();
+    let builder = PoolElement::builder(&network, pool(), [at.clone()]);
+    let mut element = builder.listen(([127, 0, 0, 1], 0).into()).start().expect("a free port");
+    element.registered().await.expect("the registrar takes it");
+    let user = new_user(&network, &at);
+    let (session, accepted) = join(user.open(pool()), element.accept()).await;
+    let (mut session, accepted) = (session.expect("it is there"), accepted.expect("it runs"));
     let large = UserMessage::new(Ppid(99), vec![7; 60_000]);
     let mut sent = 0;
     let returned = loop {
@@ -85,6 +89,8 @@ pub async fn what_has_no_room_is_returned_and_a_sink_closes(network: Network) {
         assert!(sent < 10_000, "there is always room");
     };
     assert_eq!(returned, large);
+    // Only now does the other end read.
+    network.runtime().spawn(Box::pin(serve_counter(accepted)));
     let mut seen = 0;
     while seen < sent {
         if let Some(Event::Message(message)) = session.next().await {
@@ -94,5 +100,4 @@ pub async fn what_has_no_room_is_returned_and_a_sink_closes(network: Network) {
     }
     SinkExt::close(&mut session).await.expect("it lives");
     assert_eq!(session.recv().await, Err(SessionClosed::Here));
-    drop(counter.stop);
 }

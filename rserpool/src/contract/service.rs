@@ -56,7 +56,7 @@ pub(super) async fn start_counter_of(
         let mut stopped = stopped.fuse();
         let leave = loop {
             futures::select! {
-                session = element.accept().fuse() => sessions.push(count(session.expect("it runs"))),
+                session = element.accept().fuse() => sessions.push(serve_counter(session.expect("it runs"))),
                 _ = sessions.select_next_some() => {}
                 leave = stopped => break leave.unwrap_or(false),
             }
@@ -76,7 +76,8 @@ pub(super) struct Counter {
     pub(super) done: futures::channel::oneshot::Receiver<Departure>,
 }
 
-async fn count(mut session: ElementSession) {
+/// Serves a session of a counter, whose state is in its cookie.
+pub(super) async fn serve_counter(mut session: ElementSession) {
     let mut count = 0_u64;
     while let Ok(event) = session.recv().await {
         match event {
@@ -257,7 +258,7 @@ pub async fn open_sessions_go_on_when_their_element_has_left(network: Network) {
     let (session, accepted) = futures::join!(user.open(pool()), element.accept());
     let (mut session, accepted) = (session.expect("it is there"), accepted.expect("it runs"));
     assert_eq!(element.leave().await, Departure::Confirmed);
-    network.runtime().spawn(Box::pin(count(accepted)));
+    network.runtime().spawn(Box::pin(serve_counter(accepted)));
     assert_eq!(next(&mut session).await.0, 1);
     let unknown = user.open(pool()).await.expect_err("it has left");
     assert_eq!(unknown, ResolveError::UnknownPool(pool()).into());
@@ -283,7 +284,7 @@ pub async fn data_are_not_sent_as_control(network: Network) {
     let mut messenger = user.messenger(pool()).expect("a dialler");
     let refused = messenger.send(UserMessage::new(Ppid::ASAP, cookie)).await;
     assert!(matches!(refused, Err(MessengerError::Message(SendError::Reserved))), "{refused:?}");
-    network.runtime().spawn(Box::pin(count(accepted)));
+    network.runtime().spawn(Box::pin(serve_counter(accepted)));
     assert_eq!(next(&mut session).await.0, 1);
 }
 
