@@ -17,6 +17,7 @@ use rserpool_proto::{HuntConfig, Incompatible, Machine};
 
 use crate::acceptor::{Acceptor, Sessions};
 use crate::element_session::ElementSession;
+use crate::element_state::{ElementWatch, StatePublisher};
 use crate::keeper::Keeper;
 use crate::log::{ANYBODY, note_limited, warn_limited};
 use crate::task::{Ended, Role, Task};
@@ -65,6 +66,7 @@ pub struct PoolElement {
     ended: Ended,
     sessions: Sessions,
     keeper: Arc<Keeper>,
+    watch: ElementWatch,
     user_transport: TransportAddress,
 }
 
@@ -145,6 +147,7 @@ struct ElementRole {
     rejected: Option<JoinError>,
     waiting: Vec<oneshot::Sender<Result<PoolElementId, JoinError>>>,
     leaving: Option<oneshot::Sender<Departure>>,
+    state: StatePublisher,
     /// True if the loss of the registrar was logged, and no new one was found since.
     lost: bool,
     finished: bool,
@@ -223,6 +226,12 @@ impl PoolElement {
     #[must_use]
     pub fn control(&self) -> ElementControl {
         ElementControl { commands: self.commands.clone() }
+    }
+
+    /// Returns a handle that observes the registration, also while another task uses the element.
+    #[must_use]
+    pub fn watch(&self) -> ElementWatch {
+        self.watch.clone()
     }
 
     /// Accepts the next session, which a pool user opens with this element or fails over to it.
@@ -345,11 +354,14 @@ impl PoolElementBuilder {
         let asap_transport = asap.local().unwrap_or(&user_transport).clone();
         let announcements = network.announcements(config.hunt_config());
         let config = config.user_transport(registered).asap_transport(asap_transport);
+        let state = StatePublisher::new(network.now());
+        let watch = state.watch();
         let role = ElementRole {
             machine: Element::new(config, random_seed()),
             rejected: None,
             waiting: Vec::new(),
             leaving: None,
+            state,
             lost: false,
             finished: false,
         };
@@ -361,6 +373,7 @@ impl PoolElementBuilder {
             sessions: Acceptor::spawn(&network, service),
             keeper: Arc::default(),
             network,
+            watch,
             user_transport,
         })
     }
@@ -432,6 +445,7 @@ impl Role for ElementRole {
     }
 
     fn handle_event(&mut self, now: Instant, event: <Element as Machine>::Event) {
+        self.state.update(now, &self.machine, &event);
         match event {
             Event::Registered { identifier, registrar } => {
                 self.rejected = None;

@@ -137,6 +137,7 @@ pub mod contract;
 mod dump;
 mod element;
 mod element_session;
+mod element_state;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 mod keeper;
@@ -163,12 +164,14 @@ mod turns;
 mod user;
 mod user_task;
 mod wake_filter;
+mod watch;
 
 pub use address::{IntoAddress, IntoPoolHandle};
 #[cfg(feature = "registrar")]
 pub use dump::{Dump, DumpError, dump};
 pub use element::{ElementControl, JoinError, PoolElement, PoolElementBuilder};
 pub use element_session::{ElementEvent, ElementSession};
+pub use element_state::{ElementState, ElementWatch};
 pub use messenger::{Correspondent, Messenger, MessengerError, SentToAll};
 pub use network::{Elapsed, ListenError, Network, StartError, Stopped};
 #[cfg(feature = "registrar")]

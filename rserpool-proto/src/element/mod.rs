@@ -59,8 +59,8 @@ pub struct Element {
     last_home: Option<(TransportAddress, TransportAddress)>,
     /// Registrations sent since the last answer.
     attempts: u32,
-    /// True if a registrar may hold a registration of this element.
-    claimed: bool,
+    /// Registrations that were never answered. A registrar may hold one of them.
+    unanswered: u32,
     /// True if the element was a member of the pool before. It then keeps its identifier and tries
     /// again if a registrar refuses the identifier as taken.
     was_member: bool,
@@ -198,7 +198,7 @@ impl Element {
             home: None,
             last_home: None,
             attempts: 0,
-            claimed: false,
+            unanswered: 0,
             was_member: false,
             refusals: 0,
             retry_delay: RETRY_DELAY,
@@ -227,6 +227,12 @@ impl Element {
     #[must_use]
     pub fn is_registered(&self) -> bool {
         self.state == State::Registered
+    }
+
+    /// Returns the address of the home registrar, if the element is connected to one.
+    #[must_use]
+    pub fn home(&self) -> Option<&TransportAddress> {
+        self.home.as_ref().map(|home| &home.peer)
     }
 
     /// Returns the numbers of connections and timers that the element holds.
@@ -295,7 +301,9 @@ impl Element {
         match self.state {
             State::Leaving | State::Left => {}
             State::Rejected => self.leave(Departure::NotRegistered),
-            State::Joining if !self.claimed => self.leave(Departure::NotRegistered),
+            State::Joining if !self.was_member && self.unanswered == 0 => {
+                self.leave(Departure::NotRegistered);
+            }
             State::Registered | State::Joining => {
                 self.state = State::Leaving;
                 self.attempts = 0;

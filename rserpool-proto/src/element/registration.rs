@@ -82,8 +82,8 @@ impl Element {
         match self.out.try_send(home.connection, registration) {
             Ok(()) => {
                 self.out.ask_addresses(home.connection);
-                self.claimed = true;
                 self.attempts += 1;
+                self.unanswered = self.unanswered.saturating_add(1);
                 self.timers.cancel(Timer::Reregistration);
                 self.timers.set(Timer::Registration, now + self.config.t2_registration());
             }
@@ -109,6 +109,7 @@ impl Element {
         self.hunt.handle_answer();
         self.timers.cancel(Timer::Registration);
         self.attempts = 0;
+        self.unanswered = self.unanswered.saturating_sub(1);
         if let Some(error) = response.error.as_ref().filter(|_| !response.reject) {
             self.out.event(Event::AddressesLeftOut(error.clone()));
         }

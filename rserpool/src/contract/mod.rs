@@ -4,6 +4,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test says what it expects, all else fails")]
 
 mod cancellation;
+mod elements;
 mod halves;
 mod hostile;
 #[cfg(target_os = "linux")]
@@ -24,6 +25,7 @@ use rserpool_proto::wire::TransportAddress;
 use crate::Network;
 
 pub use cancellation::*;
+pub use elements::*;
 pub use halves::*;
 pub use hostile::*;
 #[cfg(target_os = "linux")]
@@ -65,6 +67,7 @@ macro_rules! contract_suite {
             many_sessions_at_a_time,
             one_who_talks_without_end_does_not_keep_others_waiting,
             an_element_that_leaves_is_not_resolved_any_more,
+            the_state_of_an_element_is_observed,
             a_subscriber_sees_the_pool_change,
             weights_hold_however_a_pool_is_used,
             messages_reach_a_pool_without_a_session,
