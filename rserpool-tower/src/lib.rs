@@ -9,6 +9,7 @@
 //! | [`PoolService`] | the same for any other protocol |
 //! | [`RequestService`] | a replicated service of the pool: each request is executed exactly once |
 //! | [`PoolDiscover`] | tower's own balancers, which want to be told who is there |
+//! | `balance_channel` (feature `tonic`) | a channel of tonic, which balances by itself over the elements of the pool |
 //!
 //! The following gRPC client uses a pool; two lines differ from a client that does not:
 //!
@@ -34,6 +35,8 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "tonic")]
+mod balance_channel;
 mod body;
 mod connector;
 mod discover;
@@ -49,6 +52,8 @@ use std::net::SocketAddr;
 use rserpool::TransportProtocol;
 use rserpool::proto::wire::PoolElement;
 
+#[cfg(feature = "tonic")]
+pub use balance_channel::balance_channel;
 pub use connector::{ConnectError, PoolConnector, PoolStream};
 pub use discover::PoolDiscover;
 pub use http::PoolHttp;

@@ -26,10 +26,11 @@ use rserpool::{
 use rserpool_tokio::TokioRuntime;
 use rserpool_tower::{
     PoolConnector, PoolDiscover, PoolHttp, PoolService, PoolServiceError, RequestService, Resend,
+    balance_channel,
 };
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
-use tonic::transport::{Channel, Endpoint, Server, channel};
+use tonic::transport::{Endpoint, Server};
 use tonic_health::ServingStatus;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -480,25 +481,8 @@ async fn balancers_hear_of_servers_that_come_and_go() {
     let registrar = start_registrar(&network);
     let mut servers = vec![start(&registrar, "grpc").await];
     let user = new_user(&network, &registrar);
-    let mut changes = PoolDiscover::new(
-        user.subscribe(pool()).await.expect("the user runs"),
-        |address: SocketAddr| Endpoint::from_shared(format!("http://{address}")).unwrap(),
-    );
-    let (channel, told) = Channel::balance_channel(16);
-    tokio::spawn(async move {
-        use futures::StreamExt;
-        while let Some(Ok(change)) = changes.next().await {
-            // Convert the change, since tonic has its own type for it.
-            let change = match change {
-                Change::Insert(element, endpoint) => channel::Change::Insert(element, endpoint),
-                Change::Remove(element) => channel::Change::Remove(element),
-            };
-            if told.send(change).await.is_err() {
-                break;
-            }
-        }
-    });
-    let mut client = HealthClient::new(channel);
+    let subscription = user.subscribe(pool()).await.expect("the user runs");
+    let mut client = HealthClient::new(balance_channel(subscription, |endpoint| endpoint));
     for _ in 0..3 {
         let request = HealthCheckRequest { service: String::new() };
         assert_eq!(client.check(request).await.unwrap().into_inner().status, 1);
