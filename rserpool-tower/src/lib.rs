@@ -67,3 +67,20 @@ fn addresses(element: &PoolElement) -> Vec<SocketAddr> {
     let address = address.filter(|address| address.protocol == TransportProtocol::Tcp);
     address.into_iter().flat_map(|address| address.socket_addresses()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_can_be_shared_by_threads() {
+        fn check<T: Send + Sync>() {}
+        check::<PoolConnector>();
+        check::<PoolDiscover<fn(SocketAddr)>>();
+        check::<PoolHttp<()>>();
+        check::<PoolService<(), ()>>();
+        check::<ResendService<(), ()>>();
+        #[cfg(feature = "service")]
+        check::<RequestService>();
+    }
+}

@@ -1,38 +1,33 @@
 //! A limit on the requests under way, which holds callers up in `poll_ready`.
 
-use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::PollSemaphore;
 
 /// Default of the maximum number of requests under way. Not from the RFCs.
 const LIMIT: usize = 1024;
 
 /// Permits of a service, one for each request under way. Clones share them.
+#[derive(Debug)]
 pub(crate) struct Permits {
-    semaphore: Arc<Semaphore>,
-    waiting: Option<BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>>>,
+    semaphore: PollSemaphore,
     ready: Option<OwnedSemaphorePermit>,
 }
 
 impl Permits {
     pub(crate) fn new(limit: usize) -> Self {
         let semaphore = Arc::new(Semaphore::new(limit.clamp(1, Semaphore::MAX_PERMITS)));
-        Self { semaphore, waiting: None, ready: None }
+        Self { semaphore: PollSemaphore::new(semaphore), ready: None }
     }
 
     /// Polls for a permit, which [`Self::run`] takes.
     pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.ready.is_none() {
-            let semaphore = &self.semaphore;
-            let waiting =
-                self.waiting.get_or_insert_with(|| Arc::clone(semaphore).acquire_owned().boxed());
             // The semaphore is never closed.
-            self.ready = ready!(waiting.poll_unpin(cx)).ok();
-            self.waiting = None;
+            self.ready = ready!(self.semaphore.poll_acquire(cx));
         }
         Poll::Ready(())
     }
@@ -59,12 +54,6 @@ impl Default for Permits {
 
 impl Clone for Permits {
     fn clone(&self) -> Self {
-        Self { semaphore: Arc::clone(&self.semaphore), waiting: None, ready: None }
-    }
-}
-
-impl fmt::Debug for Permits {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permits").field("semaphore", &self.semaphore).finish_non_exhaustive()
+        Self { semaphore: self.semaphore.clone(), ready: None }
     }
 }

@@ -9,8 +9,10 @@ use futures::stream::Stream;
 use futures::task::AtomicWaker;
 use rserpool_proto::wire::{PoolElement, PoolElementId};
 
-/// The changes of a pool, as its registrar reports them: a stream that ends when its pool user is
-/// dropped.
+use crate::PoolUser;
+
+/// The changes of a pool, as its registrar reports them: a stream that ends only when the pool
+/// user's task stops. The task runs as long as a subscription or a handle of the user exists.
 ///
 /// After changes, at most every 100 ms, the registrar sends the full list of elements, and the
 /// stream compares it with the previous list. So no change is missed, although two changes of one
@@ -38,6 +40,8 @@ use rserpool_proto::wire::{PoolElement, PoolElementId};
 /// ```
 #[derive(Debug)]
 pub struct Subscription {
+    /// Keeps the pool user's task running.
+    _user: PoolUser,
     slot: Arc<Slot>,
     known: BTreeMap<PoolElementId, PoolElement>,
     changes: VecDeque<PoolChange>,
@@ -103,10 +107,11 @@ impl Drop for Subscriber {
 }
 
 impl Subscription {
-    pub(crate) fn new() -> (Subscriber, Self) {
+    pub(crate) fn new(user: PoolUser) -> (Subscriber, Self) {
         let slot = Arc::new(Slot::default());
         let subscriber = Subscriber(Arc::downgrade(&slot));
-        (subscriber, Self { slot, known: BTreeMap::new(), changes: VecDeque::new() })
+        let (known, changes) = (BTreeMap::new(), VecDeque::new());
+        (subscriber, Self { _user: user, slot, known, changes })
     }
 
     /// Returns the elements of the pool as of the last change that the stream returned.

@@ -162,7 +162,7 @@ impl PoolUser {
     /// If the future is dropped, there is no subscription.
     pub async fn subscribe(&self, pool: impl IntoPoolHandle) -> Result<Subscription, ResolveError> {
         let handle = pool.try_into().map_err(Into::into)?;
-        let (subscriber, subscription) = Subscription::new();
+        let (subscriber, subscription) = Subscription::new(self.clone());
         let (answer, wait) = oneshot::channel();
         let command = Command::Subscribe(handle, subscriber, answer);
         self.commands.clone().send(command).await.map_err(|_| ResolveError::Stopped)?;
