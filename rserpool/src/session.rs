@@ -397,6 +397,7 @@ impl Session {
                 match result {
                     Ok(()) => {
                         self.machine.handle_sent(self.network.now());
+                        self.arm(cx);
                         return Poll::Ready(Ok(()));
                     }
                     // The connection is lost, which the next event reports. This message is lost
@@ -408,6 +409,17 @@ impl Session {
             if waiting {
                 return Poll::Pending;
             }
+        }
+    }
+
+    /// Has the task woken in time if a message that was sent made the deadline earlier. The caller
+    /// may wait for something else next.
+    fn arm(&mut self, cx: &mut Context<'_>) {
+        let deadline = self.machine.poll_timeout();
+        if self.timer.deadline() != deadline
+            && self.timer.poll(cx, self.network.runtime(), deadline).is_ready()
+        {
+            cx.waker().wake_by_ref();
         }
     }
 

@@ -22,6 +22,11 @@ impl fmt::Debug for LazyTimer {
 }
 
 impl LazyTimer {
+    /// Returns the deadline of the last [`Self::poll`].
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
     /// Polls for `deadline`: ready once it is reached; never ready if there is none.
     pub(crate) fn poll(
         &mut self,

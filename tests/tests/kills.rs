@@ -11,16 +11,17 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::future::{join_all, try_join_all};
+use futures::future::{join, join_all, try_join_all};
 use rand::RngExt;
 use rserpool::cookie::{KeyRing, Seal};
 use rserpool::transport::Tcp;
 use rserpool::{
     InvalidState, Network, PoolElement, PoolUser, Registrar, RegistrarConfig, RequestClient,
-    RequestConfig, RequestError, RequestFailure, Service, ServiceConfig, TransportAddress,
+    RequestConfig, RequestError, RequestFailure, Service, ServiceConfig, SessionConfig,
+    TransportAddress,
 };
 use rserpool_smol::SmolRuntime;
 use rserpool_tokio::TokioRuntime;
@@ -242,6 +243,47 @@ fn clones_of_a_client_on_smol() {
 #[test]
 fn sessions_of_their_own_on_smol() {
     smol::block_on(kill(Network::new(SmolRuntime::new(), Tcp::new()), false));
+}
+
+/// Stops one of three servers by SIGSTOP while tasks send requests in sessions of their own. Checks
+/// that none is lost or executed twice, and prints the longest time that a request took.
+async fn stop(network: Network, session: SessionConfig, settings: &str) {
+    let registrar = start_registrar(&network);
+    let keys = KeyRing::new_line(1);
+    let servers: Vec<_> = (0..3).map(|_| Server::start(registrar.local_address(), &keys)).collect();
+    let user = PoolUser::new(&network, registrar.local_addresses()).unwrap();
+    let config = RequestConfig::default().session(session);
+    let open = (0..TASKS).map(|_| user.request_client(POOL, config.clone()));
+    let clients = try_join_all(open).await.unwrap();
+    let is_stopped = AtomicBool::new(false);
+    let requests = clients.into_iter().zip(0..).map(async |(client, task)| {
+        let (mut sent, mut after, mut longest) = (0, 0, Duration::ZERO);
+        while after < 20 {
+            after += u32::from(is_stopped.load(Relaxed));
+            let begun = Instant::now();
+            sent += 1;
+            assert_eq!(counts(&client.request(request(task)).await.unwrap()).0, sent);
+            longest = longest.max(begun.elapsed());
+            network.sleep(Duration::from_millis(5)).await;
+        }
+        longest
+    });
+    let stop = async {
+        network.sleep(Duration::from_millis(300)).await;
+        let process = servers[0].0.id().to_string();
+        assert!(Command::new("kill").args(["-STOP", &process]).status().unwrap().success());
+        is_stopped.store(true, Relaxed);
+    };
+    let (times, ()) = join(join_all(requests), stop).await;
+    let longest = times.into_iter().max().unwrap();
+    println!("longest request with a stopped server, {settings}: {longest:.1?}");
+}
+
+#[test]
+fn a_server_that_is_stopped() {
+    on_tokio(|network| stop(network, SessionConfig::default(), "defaults"));
+    let fast = SessionConfig::default().heartbeat(Duration::from_millis(80));
+    on_tokio(|network| stop(network, fast, "heartbeat 80 ms"));
 }
 
 #[test]

@@ -1,10 +1,17 @@
 //! Tests of the kit for tests.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::future::pending;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::future::join_all;
+use rserpool::cookie::{KeyRing, Seal};
 use rserpool::testing::{TestPool, TestServer};
-use rserpool::{ElementEvent, Network, PoolElement, Ppid, ResolveOptions, Session, SessionEvent};
+use rserpool::{
+    ElementEvent, InvalidState, Network, PoolElement, Ppid, RequestConfig, ResolveOptions, Service,
+    ServiceConfig, Session, SessionEvent,
+};
 use rserpool_smol::SmolRuntime;
 use rserpool_tokio::TokioRuntime;
 
@@ -76,6 +83,57 @@ async fn a_killed_server_is_left_at_once() {
 async fn a_paused_server_is_left_in_time() {
     let pool = TestPool::start(TokioRuntime::current(), POOL);
     let times = go_on(&pool, TestServer::pause).await;
+    assert!(times.iter().all(|time| *time < Duration::from_secs(3)), "{times:?}");
+}
+
+struct Echo;
+
+impl Service for Echo {
+    async fn handle(&mut self, request: Bytes) -> Bytes {
+        request
+    }
+
+    fn save(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn restore(&mut self, _: &[u8]) -> Result<(), InvalidState> {
+        Ok(())
+    }
+}
+
+/// Requests wait for nothing but their reply, so that only the session's timer helps them.
+#[tokio::test(start_paused = true)]
+async fn requests_to_a_paused_server_go_on_in_time() {
+    let pool = TestPool::start(TokioRuntime::current(), POOL);
+    let network = pool.network();
+    let ring = KeyRing::generate();
+    let mut servers = Vec::new();
+    for _ in 0..3 {
+        let config = ServiceConfig::new(Seal::new(POOL.parse().unwrap(), ring.clone()));
+        let serve = async move |element: PoolElement| {
+            element.serve(config, || Echo, pending::<()>(), Duration::ZERO).await;
+        };
+        servers.push(pool.server(serve).await);
+    }
+    let mut clients = Vec::new();
+    for _ in 0..9 {
+        clients.push(pool.user().request_client(POOL, RequestConfig::default()).await.unwrap());
+    }
+    for client in &clients {
+        client.request("before").await.unwrap();
+    }
+    // The clients are idle for different times before the server is paused.
+    network.sleep(Duration::from_millis(700)).await;
+    servers[0].pause();
+    let requests = clients.iter().zip(0..).map(async |(client, index)| {
+        network.sleep(Duration::from_millis(index * 37)).await;
+        let begin = network.runtime().now();
+        client.request("while it is paused").await.unwrap();
+        network.runtime().now() - begin
+    });
+    let times = join_all(requests).await;
+    assert!(times.iter().any(|time| *time > Duration::from_secs(1)), "{times:?}");
     assert!(times.iter().all(|time| *time < Duration::from_secs(3)), "{times:?}");
 }
 
