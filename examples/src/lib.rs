@@ -13,9 +13,9 @@ struct Readme;
 use std::future::Future;
 
 use clap::{Parser, ValueEnum};
-use futures::future::{AbortHandle, abortable};
+use rserpool::testing::TestPool;
 use rserpool::transport::Tcp;
-use rserpool::{Network, Registrar, RegistrarConfig};
+use rserpool::{Network, PoolHandle, Registrar, RegistrarConfig};
 use rserpool_smol::SmolRuntime;
 use rserpool_tokio::TokioRuntime;
 
@@ -52,6 +52,27 @@ where
     }
 }
 
+/// Runs `program` with an empty pool in a network of its own, on the runtime that the command line
+/// selects. The servers that it starts in the pool can be killed.
+///
+/// # Errors
+///
+/// Returns the program's error, or an error if the runtime cannot be started.
+pub fn run_with_pool<P, F>(pool: PoolHandle, program: P) -> anyhow::Result<()>
+where
+    P: FnOnce(TestPool) -> F,
+    F: Future<Output = anyhow::Result<()>>,
+{
+    match Arguments::parse().runtime {
+        Choice::Tokio => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let own = TokioRuntime::new(runtime.handle().clone());
+            runtime.block_on(program(TestPool::start(own, pool)))
+        }
+        Choice::Smol => smol::block_on(program(TestPool::start(SmolRuntime::new(), pool))),
+    }
+}
+
 /// Starts a registrar at any free port of this host.
 ///
 /// # Errors
@@ -59,16 +80,4 @@ where
 /// Returns an error if no port can be bound.
 pub fn start_registrar(network: &Network) -> anyhow::Result<Registrar> {
     Ok(Registrar::start(network, ["127.0.0.1:0"], RegistrarConfig::default())?)
-}
-
-/// Spawns a server task that can be made to crash: once it is aborted, none of its code runs.
-pub fn spawn_mortal(
-    network: &Network,
-    server: impl Future<Output: Send> + Send + 'static,
-) -> AbortHandle {
-    let (server, life) = abortable(server);
-    network.runtime().spawn(Box::pin(async move {
-        let _ = server.await;
-    }));
-    life
 }

@@ -68,7 +68,7 @@ fn serve(server: &mut Server, client: &mut Client, message: Bytes) {
             Action::Execute(body) => {
                 let _ = client.submit(now, body.clone(), RequestOptions::default());
                 let state = body.slice(..body.len() / 2);
-                if let Err(failure) = server.finish(body, || state) {
+                if let Err(failure) = server.finish(body, || Ok(state)) {
                     server.fail(failure, Bytes::new());
                 }
             }

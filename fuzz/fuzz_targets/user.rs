@@ -17,8 +17,8 @@ fuzz_target!(|data: &[u8]| {
 
 fn play(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     let hunt = HuntConfig::new([address(u)?, address(u)?]).listen_for_announcements();
-    let config = UserConfig::default().cache_capacity(u.int_in_range(0..=2)?);
-    let mut player = Player::new(User::new(hunt, config, 1));
+    let config = UserConfig::new(hunt).cache_capacity(u.int_in_range(0..=2)?);
+    let mut player = Player::new(User::new(config, 1));
     while !u.is_empty() {
         match u.int_in_range(0..=20)? {
             0..=2 => {

@@ -145,8 +145,8 @@ impl RegistrarOption {
     /// Returns a pool user for interactive commands, which gives up early if there is no registrar.
     /// A registrar that has just started may take 5 s to report that a pool does not exist.
     pub(crate) fn user(&self, network: &Network) -> anyhow::Result<PoolUser> {
-        let config = UserConfig::default().max_request_retransmit(1);
-        Ok(PoolUser::with_config(network, self.hunt(network), config)?)
+        let config = UserConfig::new(self.hunt(network)).max_request_retransmit(1);
+        Ok(PoolUser::with_config(network, config)?)
     }
 }
 

@@ -234,7 +234,7 @@ fn a_registrar_has_as_long_to_answer_as_the_profile_says() {
         [(Compatibility::All, 3, 5), (Compatibility::Rsplib, 3, 5), (Compatibility::Rfc, 15, 30)]
     {
         let hunt = || hunt(&[0]).compatibility(profile);
-        let mut user = Watched::new(User::new(hunt(), UserConfig::default(), 1));
+        let mut user = Watched::new(User::new(UserConfig::new(hunt()), 1));
         let home = user.accept();
         let options = ResolveOptions::default();
         user.act(|user, now| user.resolve(now, handle(), &options));
@@ -274,7 +274,7 @@ fn a_connection_ends_the_search_and_a_failure_moves_it_on() {
 fn a_registrar_that_goes_on_announcing_itself_is_remembered() {
     for again in [false, true] {
         let hunt = HuntConfig::default().listen_for_announcements();
-        let mut user = Watched::new(User::new(hunt, UserConfig::default(), 5));
+        let mut user = Watched::new(User::new(UserConfig::new(hunt), 5));
         let announce = |user: &mut Watched<User>| {
             let transports = vec![address(3)];
             let announce = asap::ServerAnnounce { registrar: RegistrarId(1), transports };
@@ -378,7 +378,7 @@ fn an_answer_is_used_as_it_came_whatever_policies_its_elements_have() {
 #[test]
 fn a_registrar_that_announces_itself_is_tried_beside_those_that_hang() {
     let hunt = HuntConfig::new([address(0)]).listen_for_announcements();
-    let mut user = Watched::new(User::new(hunt, UserConfig::default(), 5));
+    let mut user = Watched::new(User::new(UserConfig::new(hunt), 5));
     assert_eq!(user.dialled.len(), 1, "it hangs");
     let announce = |user: &mut Watched<User>, host| {
         let announce = asap::ServerAnnounce { registrar: RegistrarId(1), transports: vec![] };
@@ -400,7 +400,7 @@ fn a_registrar_that_announces_itself_is_tried_beside_those_that_hang() {
 fn one_sctp_endpoint_that_announces_several_addresses_is_dialled_once() {
     let at = |host: u8, port| TransportAddress::sctp(([10, 0, host, 1], port).into());
     let hunt = HuntConfig::default().listen_for_announcements();
-    let mut user = User::new(hunt, UserConfig::default(), 5);
+    let mut user = User::new(UserConfig::new(hunt), 5);
     let now = World::default().now();
     user.start(now);
     let mut dialled = |source: TransportAddress, transports| {

@@ -181,7 +181,7 @@ fn registered(world: &mut World, element: NodeId) -> bool {
 
 /// Returns the number of elements that a user of the registrar resolves.
 fn resolves(world: &mut World, registrar: NodeId) -> usize {
-    let user = User::new(HuntConfig::new([address(registrar)]), UserConfig::default(), 5);
+    let user = User::new(UserConfig::new(HuntConfig::new([address(registrar)])), 5);
     let user = world.user(user);
     let options = ResolveOptions::default();
     world.with_user(user, |user, now| user.resolve(now, "Pool".parse().unwrap(), &options));

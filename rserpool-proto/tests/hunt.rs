@@ -133,7 +133,7 @@ fn an_announcement_without_addresses_is_understood_as_the_profile_has_it() {
     for (profile, port) in Compatibility::ALL.into_iter().zip([4000, 4000, 3863]) {
         let now = World::default().now();
         let hunt = HuntConfig::default().compatibility(profile).listen_for_announcements();
-        let mut user = User::new(hunt, UserConfig::default(), 5);
+        let mut user = User::new(UserConfig::new(hunt), 5);
         user.start(now);
         while user.poll_output().is_some() {}
         let source = TransportAddress { port: 4000, ..address(3) };

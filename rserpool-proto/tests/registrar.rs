@@ -464,7 +464,7 @@ fn under_the_profile_of_rsplib_nothing_is_sent_that_ends_it() {
     let element = world.element(element);
     world.run(SECOND);
     assert!(world.take_events(element).iter().any(incompatible));
-    let user = world.user(User::new(rsplib(), UserConfig::default(), 5));
+    let user = world.user(User::new(UserConfig::new(rsplib()), 5));
     world.with_user(user, |user, now| {
         user.resolve(now, long.clone(), &ResolveOptions::default());
         while user.poll_output().is_some_and(|output| {

@@ -180,7 +180,7 @@ fn another_home_registrar_goes_on() {
     world.run(SECOND * 10);
     world.element(loaded(1, &[one, other]));
     world.run(SECOND);
-    let user = world.user(User::new(hunt(&[one, other]), user::UserConfig::default(), 5));
+    let user = world.user(User::new(user::UserConfig::new(hunt(&[one, other])), 5));
     world.run(SECOND);
     subscribe(&mut world, user);
     assert_eq!(sizes(&mut world, user), [1]);

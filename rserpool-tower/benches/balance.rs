@@ -215,21 +215,16 @@ async fn main() -> Result<(), BoxError> {
     let degradation = "LeastUsedDegradation:0:0x08000000";
     let mut ways = Vec::new();
     let mut elements = Vec::new();
-    let second = Duration::from_secs(1);
-    for (name, policy, max_age) in [
-        ("RoundRobin", ["RoundRobin"; 3], second),
-        ("WeightedRoundRobin", weights, second),
-        ("LeastUsed", ["LeastUsed"; 3], second),
-        ("LeastUsed, asked", ["LeastUsed"; 3], Duration::ZERO),
-        ("LeastUsedDegradation", [degradation; 3], second),
-        ("LeastUsedDegradation, asked", [degradation; 3], Duration::ZERO),
-        ("RandomizedLeastUsed", ["RandomizedLeastUsed"; 3], second),
+    for (name, policy) in [
+        ("RoundRobin", ["RoundRobin"; 3]),
+        ("WeightedRoundRobin", weights),
+        ("LeastUsed", ["LeastUsed"; 3]),
+        ("LeastUsedDegradation", [degradation; 3]),
+        ("RandomizedLeastUsed", ["RandomizedLeastUsed"; 3]),
     ] {
-        let pool = format!("{name} {max_age:?}");
-        elements.extend(start_servers(&network, &registrar, &pool, &policies(policy)?).await?);
+        elements.extend(start_servers(&network, &registrar, name, &policies(policy)?).await?);
         let user = PoolUser::new(&network, registrar.local_addresses())?;
-        let client = PoolHttp::new(user, pool.parse()?).max_age(max_age);
-        ways.push((name, by_policy(client), Vec::new()));
+        ways.push((name, by_policy(PoolHttp::new(user, name.parse()?)), Vec::new()));
     }
     for name in ["p2c, requests under way", "p2c, peak EWMA"] {
         elements.extend(

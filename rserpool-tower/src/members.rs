@@ -20,13 +20,17 @@ use super::addresses;
 /// by then, the registrar has removed an element that crashed.
 const AVOID: Duration = Duration::from_secs(3);
 
+/// Default of the maximum age of a cached answer, if the policy does not depend on the load. Not from
+/// the RFCs: spares the registrar a request for each call.
+const MAX_AGE: Duration = Duration::from_secs(1);
+
 /// The elements of a pool, in the order of its policy. Follows the pool's changes, and avoids the
 /// elements that could not be reached.
 #[derive(Clone)]
 pub(crate) struct Members {
     user: PoolUser,
     pool: PoolHandle,
-    max_age: Duration,
+    max_age: Option<Duration>,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -34,6 +38,8 @@ pub(crate) struct Members {
 #[derive(Default)]
 struct Seen {
     subscription: Option<Subscription>,
+    /// True if the last answer's policy depends on the load of the elements.
+    is_adaptive: bool,
     avoided: HashMap<PoolElementId, Instant>,
 }
 
@@ -52,11 +58,16 @@ pub(crate) struct Candidate {
 
 impl Members {
     pub(crate) fn new(user: PoolUser, pool: PoolHandle) -> Self {
-        Self { user, pool, max_age: Duration::from_secs(1), seen: Arc::default() }
+        Self { user, pool, max_age: None, seen: Arc::default() }
+    }
+
+    /// Returns the maximum age of a cached answer for the next request.
+    fn max_age(&self) -> Duration {
+        self.max_age.unwrap_or(if self.seen().is_adaptive { Duration::ZERO } else { MAX_AGE })
     }
 
     pub(crate) fn set_max_age(&mut self, age: Duration) {
-        self.max_age = age;
+        self.max_age = Some(age);
     }
 
     pub(crate) fn pool(&self) -> &PoolHandle {
@@ -76,7 +87,7 @@ impl Members {
         {
             self.seen().subscription = Some(subscription);
         }
-        for max_age in [self.max_age, Duration::ZERO] {
+        for max_age in [self.max_age(), Duration::ZERO] {
             let options = ResolveOptions::default().max_age(max_age);
             let elements = self.user.resolve(&self.pool, options).await?;
             let candidates = elements.iter().filter_map(|element| {
@@ -87,6 +98,7 @@ impl Members {
             let mut candidates: Vec<_> = candidates.collect();
             let (mut good, avoided) = {
                 let mut seen = self.seen();
+                seen.is_adaptive = elements.iter().any(|it| it.policy.with_load(0.0).is_some());
                 let present = seen.present();
                 // An answer that the registrar just gave is newer than what the subscription has told.
                 if let Some(present) = present.filter(|_| !max_age.is_zero()) {

@@ -66,10 +66,13 @@ impl<M, S> PoolService<M, S> {
         }
     }
 
-    /// Sets the maximum age of the registrar's answer by which an element is selected. Default: 1
-    /// s. Not from the RFCs: spares the registrar a request for each call. With zero, the registrar
-    /// is asked for each request, and selects. Elements that leave are left out sooner, because the
-    /// service subscribes to the pool.
+    /// Sets the maximum age of the registrar's answer by which an element is selected. With zero, the
+    /// registrar is asked for each request, and selects. Elements that leave are left out sooner,
+    /// because the service subscribes to the pool.
+    ///
+    /// Default: 1 s, or zero if the policy depends on the load of the elements, such as Least Used.
+    /// Not from the RFCs: an old answer would send all requests to the element that was least used
+    /// then.
     #[must_use]
     pub fn max_age(mut self, age: Duration) -> Self {
         self.members.set_max_age(age);

@@ -412,8 +412,8 @@ impl rserpool::Service for Counter {
         self.0.to_string().into()
     }
 
-    fn save(&self) -> Vec<u8> {
-        self.0.to_be_bytes().to_vec()
+    fn save(&self) -> Result<Vec<u8>, rserpool::InvalidState> {
+        Ok(self.0.to_be_bytes().to_vec())
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<(), rserpool::InvalidState> {

@@ -72,23 +72,18 @@ impl PoolUser {
         registrars: impl IntoIterator<Item: IntoAddress>,
     ) -> Result<Self, StartError> {
         let registrars = address::all(registrars, network.protocol())?;
-        Self::with_config(network, HuntConfig::new(registrars), UserConfig::default())
+        Self::with_config(network, UserConfig::new(HuntConfig::new(registrars)))
     }
 
-    /// Starts a pool user that looks for its registrar as the configuration `hunt` (of the search
-    /// for a registrar) sets.
+    /// Starts a pool user with the given settings.
     ///
     /// # Errors
     ///
     /// Returns an error if the transport cannot be used at all.
-    pub fn with_config(
-        network: &Network,
-        hunt: HuntConfig,
-        config: UserConfig,
-    ) -> Result<Self, StartError> {
-        let announcements = network.announcements(&hunt);
+    pub fn with_config(network: &Network, config: UserConfig) -> Result<Self, StartError> {
+        let announcements = network.announcements(config.hunt_config());
         let endpoint = network.dialler(ASAP)?;
-        let role = UserRole::new(User::new(hunt, config, random_seed()));
+        let role = UserRole::new(User::new(config, random_seed()));
         let endpoints = vec![(Ppid::ASAP, endpoint)];
         let (commands, _) = Task::spawn(role, network, endpoints, announcements);
         Ok(Self { network: network.clone(), commands })

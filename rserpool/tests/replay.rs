@@ -126,7 +126,7 @@ impl Process {
         let mut reply = mark.to_be_bytes().to_vec();
         reply.resize(8 + padding as usize, 0);
         let state = self.state.clone();
-        match self.machine.finish(reply.into(), || state.into()) {
+        match self.machine.finish(reply.into(), || Ok(state.into())) {
             Ok(None) => self.since.push((request, mark)),
             Ok(Some(state)) => {
                 self.saved = state.to_vec();

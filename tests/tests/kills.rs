@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{join, join_all, try_join_all};
@@ -53,8 +53,8 @@ impl Service for Tally {
         counts.map(u32::to_be_bytes).concat().into()
     }
 
-    fn save(&self) -> Vec<u8> {
-        self.0.map(u32::to_be_bytes).concat()
+    fn save(&self) -> Result<Vec<u8>, InvalidState> {
+        Ok(self.0.map(u32::to_be_bytes).concat())
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<(), InvalidState> {
@@ -260,10 +260,10 @@ async fn stop(network: Network, session: SessionConfig, settings: &str) {
         let (mut sent, mut after, mut longest) = (0, 0, Duration::ZERO);
         while after < 20 {
             after += u32::from(is_stopped.load(Relaxed));
-            let begun = Instant::now();
+            let begun = network.runtime().now();
             sent += 1;
             assert_eq!(counts(&client.request(request(task)).await.unwrap()).0, sent);
-            longest = longest.max(begun.elapsed());
+            longest = longest.max(network.runtime().now() - begun);
             network.sleep(Duration::from_millis(5)).await;
         }
         longest

@@ -53,8 +53,8 @@ impl Service for Echo {
         body
     }
 
-    fn save(&self) -> Vec<u8> {
-        Vec::new()
+    fn save(&self) -> Result<Vec<u8>, InvalidState> {
+        Ok(Vec::new())
     }
 
     fn restore(&mut self, _: &[u8]) -> Result<(), InvalidState> {

@@ -10,13 +10,11 @@ use std::future::pending;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::AbortHandle;
 use rserpool::cookie::{KeyRing, Seal};
-use rserpool::{
-    InvalidState, Network, PoolElement, PoolElementId, PoolHandle, PoolUser, RequestConfig,
-    RequestEvent, Service, ServiceConfig, TransportAddress,
-};
-use rserpool_examples::{spawn_mortal, start_registrar};
+use rserpool::testing::{TestPool, TestServer};
+use rserpool::{InvalidState, PoolElement, RequestConfig, RequestEvent, Service, ServiceConfig};
+
+const POOL: &str = "CounterPool";
 
 /// A service whose state is a count.
 #[derive(Debug, Default)]
@@ -25,11 +23,11 @@ struct Counter(u64);
 impl Service for Counter {
     async fn handle(&mut self, _request: Bytes) -> Bytes {
         self.0 += 1;
-        self.save().into()
+        Bytes::copy_from_slice(&self.0.to_be_bytes())
     }
 
-    fn save(&self) -> Vec<u8> {
-        self.0.to_be_bytes().to_vec()
+    fn save(&self) -> Result<Vec<u8>, InvalidState> {
+        Ok(self.0.to_be_bytes().to_vec())
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<(), InvalidState> {
@@ -39,23 +37,19 @@ impl Service for Counter {
 }
 
 fn main() -> anyhow::Result<()> {
-    rserpool_examples::run(counter)
+    rserpool_examples::run_with_pool(POOL.parse()?, counter)
 }
 
-async fn counter(network: Network) -> anyhow::Result<()> {
+async fn counter(pool: TestPool) -> anyhow::Result<()> {
     const REQUESTS: u64 = 2000;
-    let registrar = start_registrar(&network)?;
-    let at = registrar.local_address();
-    let pool: PoolHandle = "CounterPool".parse()?;
     // Servers in separate processes would read the keys from a file: `rserpool keys` makes one.
     let keys = KeyRing::generate();
     let mut servers = Vec::new();
     for _ in 0..3 {
-        servers.push(start_server(&network, &pool, at, &keys).await?);
+        servers.push(start_server(&pool, &keys).await?);
     }
 
-    let user = PoolUser::new(&network, [at.clone()])?;
-    let mut session = user.open_requests(pool.clone(), RequestConfig::default()).await?;
+    let mut session = pool.user().open_requests(POOL, RequestConfig::default()).await?;
     let (mut sent, mut answered) = (0, 0);
     while answered < REQUESTS {
         // Several requests are in progress at a time.
@@ -68,11 +62,12 @@ async fn counter(network: Network) -> anyhow::Result<()> {
                 assert_eq!(body[..], u64::to_be_bytes(answered), "each counts once");
                 if answered % 400 == 100 {
                     let serving = session.element();
-                    if let Some(at) = servers.iter().position(|(it, _)| Some(*it) == serving) {
+                    if let Some(at) = servers.iter().position(|it| Some(it.identifier()) == serving)
+                    {
                         println!("the count is {answered}, and the server dies");
-                        servers.remove(at).1.abort();
+                        servers.remove(at).kill();
                     }
-                    servers.push(start_server(&network, &pool, at, &keys).await?);
+                    servers.push(start_server(&pool, &keys).await?);
                 }
             }
             RequestEvent::FailoverCompleted { from, to } => {
@@ -87,15 +82,10 @@ async fn counter(network: Network) -> anyhow::Result<()> {
 }
 
 /// Starts a registered server that serves sessions of [`Counter`].
-async fn start_server(
-    network: &Network,
-    pool: &PoolHandle,
-    registrar: &TransportAddress,
-    keys: &KeyRing,
-) -> anyhow::Result<(PoolElementId, AbortHandle)> {
-    let element = PoolElement::start(network, pool, [registrar])?;
-    let identifier = element.registered().await?;
-    let config = ServiceConfig::new(Seal::new(pool.clone(), keys.clone()));
-    let serve = element.serve(config, Counter::default, pending::<()>(), Duration::ZERO);
-    Ok((identifier, spawn_mortal(network, serve)))
+async fn start_server(pool: &TestPool, keys: &KeyRing) -> anyhow::Result<TestServer> {
+    let config = ServiceConfig::new(Seal::new(POOL.parse()?, keys.clone()));
+    let serve = async |element: PoolElement| {
+        element.serve(config, Counter::default, pending::<()>(), Duration::ZERO).await;
+    };
+    Ok(pool.server(serve).await)
 }

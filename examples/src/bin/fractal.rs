@@ -12,13 +12,14 @@ use std::io::BufWriter;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::{AbortHandle, try_join_all};
+use futures::future::try_join_all;
 use rserpool::cookie::{KeyRing, Seal};
+use rserpool::testing::{TestPool, TestServer};
 use rserpool::{
-    InvalidState, Network, PoolElement, PoolElementId, PoolHandle, PoolUser, RequestConfig,
-    RequestEvent, Service, ServiceConfig, TransportAddress,
+    InvalidState, PoolElement, PoolUser, RequestConfig, RequestEvent, Service, ServiceConfig,
 };
-use rserpool_examples::{spawn_mortal, start_registrar};
+
+const POOL: &str = "FractalPool";
 
 const WIDTH: u16 = 480;
 const HEIGHT: u16 = 320;
@@ -32,8 +33,8 @@ impl Service for Painter {
         line(row).into()
     }
 
-    fn save(&self) -> Vec<u8> {
-        Vec::new()
+    fn save(&self) -> Result<Vec<u8>, InvalidState> {
+        Ok(Vec::new())
     }
 
     fn restore(&mut self, _: &[u8]) -> Result<(), InvalidState> {
@@ -57,23 +58,20 @@ fn line(row: u16) -> Vec<u8> {
 }
 
 fn main() -> anyhow::Result<()> {
-    rserpool_examples::run(fractal)
+    rserpool_examples::run_with_pool(POOL.parse()?, fractal)
 }
 
-async fn fractal(network: Network) -> anyhow::Result<()> {
-    let registrar = start_registrar(&network)?;
-    let at = registrar.local_address();
-    let pool: PoolHandle = "FractalPool".parse()?;
+async fn fractal(pool: TestPool) -> anyhow::Result<()> {
     let keys = KeyRing::generate();
     let mut servers = Vec::new();
     for _ in 0..4 {
-        servers.push(start_server(&network, &pool, at, &keys).await?);
+        servers.push(start_server(&pool, &keys).await?);
     }
     let servers = RefCell::new(servers);
 
-    let user = PoolUser::new(&network, [at.clone()])?;
+    let user = pool.user();
     // Each of four sessions draws every fourth line.
-    let parts = (0..4).map(|part| draw(&user, &pool, part, &servers));
+    let parts = (0..4).map(|part| draw(&user, part, &servers));
     let parts = try_join_all(parts).await?;
     let picture: Vec<u8> = (0..HEIGHT)
         .flat_map(|row| parts[usize::from(row) % 4][usize::from(row) / 4].clone())
@@ -93,11 +91,10 @@ async fn fractal(network: Network) -> anyhow::Result<()> {
 /// crash the servers meanwhile.
 async fn draw(
     user: &PoolUser,
-    pool: &PoolHandle,
     first: u16,
-    servers: &RefCell<Vec<(PoolElementId, AbortHandle)>>,
+    servers: &RefCell<Vec<TestServer>>,
 ) -> anyhow::Result<Vec<Bytes>> {
-    let mut session = user.open_requests(pool.clone(), RequestConfig::default().limit(8)).await?;
+    let mut session = user.open_requests(POOL, RequestConfig::default().limit(8)).await?;
     let rows: Vec<u16> = (first..HEIGHT).step_by(4).collect();
     let (mut asked, mut lines) = (0, Vec::new());
     let mut kills = first < 2;
@@ -115,10 +112,10 @@ async fn draw(
         if kills && lines.len() == 20 {
             kills = false;
             let mut servers = servers.borrow_mut();
-            let serving = |(it, _): &(PoolElementId, _)| session.element() == Some(*it);
+            let serving = |it: &TestServer| session.element() == Some(it.identifier());
             if let Some(at) = servers.iter().position(serving) {
                 println!("the server dies that drew line {}", rows[19]);
-                servers.remove(at).1.abort();
+                servers.remove(at).kill();
             }
         }
     }
@@ -126,15 +123,10 @@ async fn draw(
     Ok(lines)
 }
 
-async fn start_server(
-    network: &Network,
-    pool: &PoolHandle,
-    registrar: &TransportAddress,
-    keys: &KeyRing,
-) -> anyhow::Result<(PoolElementId, AbortHandle)> {
-    let element = PoolElement::start(network, pool, [registrar])?;
-    let identifier = element.registered().await?;
-    let config = ServiceConfig::new(Seal::new(pool.clone(), keys.clone()));
-    let serve = element.serve(config, || Painter, pending::<()>(), Duration::ZERO);
-    Ok((identifier, spawn_mortal(network, serve)))
+async fn start_server(pool: &TestPool, keys: &KeyRing) -> anyhow::Result<TestServer> {
+    let config = ServiceConfig::new(Seal::new(POOL.parse()?, keys.clone()));
+    let serve = async |element: PoolElement| {
+        element.serve(config, || Painter, pending::<()>(), Duration::ZERO).await;
+    };
+    Ok(pool.server(serve).await)
 }

@@ -12,36 +12,30 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use futures::future::AbortHandle;
 use rserpool::cookie::{KeyRing, Lineage, Seal};
-use rserpool::{
-    ElementEvent, ElementSession, Network, PoolElement, PoolElementId, PoolHandle, PoolUser, Ppid,
-    Session, SessionEvent, TransportAddress,
-};
-use rserpool_examples::{spawn_mortal, start_registrar};
+use rserpool::testing::{TestPool, TestServer};
+use rserpool::{ElementEvent, ElementSession, PoolElement, Ppid, Session, SessionEvent};
+
+const POOL: &str = "NotesPool";
 
 fn main() -> anyhow::Result<()> {
-    rserpool_examples::run(notes)
+    rserpool_examples::run_with_pool(POOL.parse()?, notes)
 }
 
-async fn notes(network: Network) -> anyhow::Result<()> {
-    let registrar = start_registrar(&network)?;
-    let at = registrar.local_address();
-    let pool: PoolHandle = "NotesPool".parse()?;
+async fn notes(pool: TestPool) -> anyhow::Result<()> {
     let keys = KeyRing::generate();
     let mut servers = Vec::new();
     for _ in 0..2 {
-        let seal = Seal::new(pool.clone(), keys.clone());
-        servers.push(start_server(&network, &pool, at, seal).await?);
+        let seal = Seal::new(POOL.parse()?, keys.clone());
+        servers.push(start_server(&pool, seal).await);
     }
 
-    let user = PoolUser::new(&network, [at.clone()])?;
-    let mut session = user.open(pool).await?;
+    let mut session = pool.user().open(POOL).await?;
     for command in ["set bread 2", "set milk 1", "get bread", "die", "set milk 3", "get milk"] {
         if command == "die" {
             let serving = session.element();
             println!("-- the server dies");
-            servers.iter().filter(|(it, _)| Some(*it) == serving).for_each(|(_, it)| it.abort());
+            servers.retain(|server| Some(server.identifier()) != serving);
             continue;
         }
         println!("{command:12} -> {}", ask(&mut session, command).await?);
@@ -70,18 +64,14 @@ async fn ask(session: &mut Session, command: &'static str) -> anyhow::Result<Str
     }
 }
 
-async fn start_server(
-    network: &Network,
-    pool: &PoolHandle,
-    registrar: &TransportAddress,
-    seal: Seal,
-) -> anyhow::Result<(PoolElementId, AbortHandle)> {
-    let element = PoolElement::start(network, pool, [registrar])?;
-    let identifier = element.registered().await?;
+/// Starts a server, which crashes when it is dropped.
+async fn start_server(pool: &TestPool, seal: Seal) -> TestServer {
     let seal = Arc::new(seal);
     let serve = move |session, _| serve(session, Arc::clone(&seal));
-    let server = element.serve_sessions(serve, pending::<()>(), Duration::ZERO);
-    Ok((identifier, spawn_mortal(network, server)))
+    pool.server(async |element: PoolElement| {
+        element.serve_sessions(serve, pending::<()>(), Duration::ZERO).await;
+    })
+    .await
 }
 
 /// Serves one session until the client closes it.

@@ -63,7 +63,7 @@ async fn policies(network: Network) -> anyhow::Result<()> {
     let registrar = Registrar::start(&network, ["127.0.0.1:0"], config)?;
     let at = registrar.local_address();
     let hunt = HuntConfig::new([at.clone()]);
-    let user = PoolUser::with_config(&network, hunt, UserConfig::default().policies(policies))?;
+    let user = PoolUser::with_config(&network, UserConfig::new(hunt).policies(policies))?;
 
     let pool: PoolHandle = "CheapPool".parse()?;
     let say = |cost, time| PolicyParameters::new(Cheapest.policy_type(), &[cost, time]);

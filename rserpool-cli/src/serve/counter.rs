@@ -13,11 +13,11 @@ pub(super) struct Counter(u64);
 impl Service for Counter {
     async fn handle(&mut self, _request: Bytes) -> Bytes {
         self.0 = self.0.wrapping_add(1);
-        self.save().into()
+        Bytes::copy_from_slice(&self.0.to_be_bytes())
     }
 
-    fn save(&self) -> Vec<u8> {
-        self.0.to_be_bytes().to_vec()
+    fn save(&self) -> Result<Vec<u8>, InvalidState> {
+        Ok(self.0.to_be_bytes().to_vec())
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<(), InvalidState> {

@@ -48,6 +48,9 @@ pub enum RequestFailure {
     /// executed.
     #[error("no reply until the request's deadline")]
     DeadlinePassed,
+    /// The service could not save its state after the request.
+    #[error("the service could not save its state after the request")]
+    StateNotSaved,
     /// A reason that this implementation does not know; contains its number.
     #[error("the request failed: unknown reason {0}")]
     Other(u8),
@@ -75,6 +78,7 @@ impl RequestFailure {
                 out.put_u64(limit);
             }
             Self::DeadlinePassed => out.put_u8(5),
+            Self::StateNotSaved => out.put_u8(6),
             Self::Other(number) => out.put_u8(number),
         }
     }
@@ -93,6 +97,7 @@ impl RequestFailure {
                 limit: bytes.try_get_u64().ok()?,
             },
             5 => Self::DeadlinePassed,
+            6 => Self::StateNotSaved,
             number => Self::Other(number),
         })
     }

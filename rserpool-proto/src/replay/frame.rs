@@ -250,6 +250,7 @@ mod tests {
             Frame::Acknowledgement { epoch, acknowledged },
             Frame::Answer { epoch, number, answer: Answer::Reply(Bytes::new()) },
             failure(RequestFailure::Panicked),
+            failure(RequestFailure::StateNotSaved),
             failure(RequestFailure::Crashed { servers: 3 }),
             failure(RequestFailure::ReplyTooLong { length: 70_000, limit: 65_000 }),
             failure(RequestFailure::StateTooLong { length: 70_000, limit: 65_000 }),

@@ -318,17 +318,17 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Returns an error if the reply or the state is too long. The caller then has to return the
+    /// Returns the error of `save`, or an error if the reply or the state is too long. The caller then has to return the
     /// service to its state before the request, and to call [`Self::fail`].
     pub fn finish(
         &mut self,
         reply: Bytes,
-        save: impl FnOnce() -> Bytes,
+        save: impl FnOnce() -> Result<Bytes, RequestFailure>,
     ) -> Result<Option<Bytes>, RequestFailure> {
         let ServerConfig { checkpoint_every, room, max_reply } = self.config;
         let most = room.saturating_sub(CHECKPOINT_HEADER + 4);
         let is_due = self.since_checkpoint + 1 >= checkpoint_every;
-        let state = is_due.then(save);
+        let state = is_due.then(save).transpose()?;
         let state_length = state.as_ref().map_or(0, Bytes::len);
         if state_length > self.max_state() {
             let (length, limit) = (state_length as u64, self.max_state() as u64);

@@ -51,7 +51,7 @@ pub fn new_element(seed: u64) -> Element {
 /// Creates a user that looks for these registrars.
 #[must_use]
 pub fn new_user(registrars: &[NodeId]) -> User {
-    User::new(hunt(registrars), UserConfig::default(), 5)
+    User::new(UserConfig::new(hunt(registrars)), 5)
 }
 
 /// Resolves the pool in no virtual time, and returns the identifiers of the elements in the order

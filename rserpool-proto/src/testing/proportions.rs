@@ -170,7 +170,7 @@ impl Case {
         let users: Vec<_> = (0..audience.users)
             .map(|user| {
                 let seed = seed << 32 | u64::from(user);
-                world.user(User::new(hunt(&[registrar]), UserConfig::default(), seed))
+                world.user(User::new(UserConfig::new(hunt(&[registrar])), seed))
             })
             .collect();
         world.run(Duration::ZERO);

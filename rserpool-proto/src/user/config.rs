@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use crate::HuntConfig;
 use crate::policy::Policies;
 
 /// The settings of a pool user.
 #[derive(Debug, Clone)]
 pub struct UserConfig {
+    pub(super) hunt: HuntConfig,
     pub(super) policies: Policies,
     /// `None` to use the value of the compatibility profile.
     pub(super) request_timeout: Option<Duration>,
@@ -15,9 +17,12 @@ pub struct UserConfig {
     pub(super) items: u32,
 }
 
-impl Default for UserConfig {
-    fn default() -> Self {
+impl UserConfig {
+    /// Returns the default settings of a user that looks for its registrar as `hunt` sets.
+    #[must_use]
+    pub fn new(hunt: HuntConfig) -> Self {
         Self {
+            hunt,
             policies: Policies::default(),
             request_timeout: None,
             max_request_retransmit: 2,
@@ -25,9 +30,13 @@ impl Default for UserConfig {
             items: 32,
         }
     }
-}
 
-impl UserConfig {
+    /// Returns the configuration of the search for a registrar.
+    #[must_use]
+    pub fn hunt_config(&self) -> &HuntConfig {
+        &self.hunt
+    }
+
     /// Sets the number of elements that a resolution asks for, unless its options specify one.
     /// Default: 32. Not from the RFCs: leaves enough elements when one fails, and shows that an
     /// answer with fewer elements has all elements of the pool. With

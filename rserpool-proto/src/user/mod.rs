@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::{
-    Compatibility, ConnectionEvent, ConnectionId, Footprint, Hunt, HuntConfig, HuntProgress,
-    Incompatible, Machine, Outbox, Output, Received, Timers, receive,
+    Compatibility, ConnectionEvent, ConnectionId, Footprint, Hunt, HuntProgress, Incompatible,
+    Machine, Outbox, Output, Received, Timers, receive,
 };
 use crate::policy::RandomSource;
 use crate::wire::asap::{Body, EndpointUnreachable, HandleResolution, Resolved};
@@ -177,11 +177,11 @@ fn list(addresses: &[TransportAddress]) -> String {
 }
 
 impl User {
-    /// Creates a pool user that has no registrar yet and searches for one as `hunt` configures.
-    /// `seed` determines its random choices.
+    /// Creates a pool user that has no registrar yet and searches for one. `seed` determines its
+    /// random choices.
     #[must_use]
-    pub fn new(hunt: HuntConfig, config: UserConfig, seed: u64) -> Self {
-        let profile = hunt.profile();
+    pub fn new(config: UserConfig, seed: u64) -> Self {
+        let profile = config.hunt.profile();
         Self {
             home: None,
             next_request: 0,
@@ -191,7 +191,7 @@ impl User {
             subscriptions: Subscriptions::default(),
             reports: VecDeque::new(),
             home_since: None,
-            hunt: Hunt::new(hunt),
+            hunt: Hunt::new(config.hunt.clone()),
             profile,
             rng: RandomSource::from_seed(seed),
             timers: Timers::new(),

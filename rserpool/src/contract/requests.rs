@@ -21,6 +21,7 @@ use crate::{
 struct Obedient {
     count: u64,
     padding: usize,
+    is_spoiled: bool,
     network: Network,
     server: AbortHandle,
 }
@@ -39,6 +40,8 @@ const TAKE: u8 = 3;
 const REPLY: u8 = 4;
 /// Add this many bytes to the state.
 const GROW: u8 = 5;
+/// Fail to save the state from now on.
+const SPOIL: u8 = 6;
 
 impl Service for Obedient {
     async fn handle(&mut self, request: Bytes) -> Bytes {
@@ -55,15 +58,19 @@ impl Service for Obedient {
             TAKE => pause(&self.network, number.into()).await,
             REPLY => reply.resize(number as usize, 0),
             GROW => self.padding += number as usize,
+            SPOIL => self.is_spoiled = true,
             _ => {}
         }
         reply.into()
     }
 
-    fn save(&self) -> Vec<u8> {
+    fn save(&self) -> Result<Vec<u8>, InvalidState> {
+        if self.is_spoiled {
+            return Err(InvalidState::new("spoiled, as requested"));
+        }
         let mut state = self.count.to_be_bytes().to_vec();
         state.resize(8 + self.padding, 0);
-        state
+        Ok(state)
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<(), InvalidState> {
@@ -71,6 +78,7 @@ impl Service for Obedient {
             state.split_at_checked(8).ok_or_else(|| InvalidState::new("short"))?;
         self.count = u64::from_be_bytes(count.try_into()?);
         self.padding = padding.len();
+        self.is_spoiled = false;
         Ok(())
     }
 }
@@ -102,6 +110,7 @@ fn start_server(
         let new = move || Obedient {
             count: 0,
             padding: 0,
+            is_spoiled: false,
             network: clock.clone(),
             server: server.clone(),
         };
@@ -138,6 +147,7 @@ pub async fn a_request_that_panics_or_crashes_servers_fails_alone(network: Netwo
     assert_eq!(count(client.request(order(COUNT, 0)).await), 1);
     assert_eq!(failed(client.request(order(PANIC, 0)).await), RequestFailure::Panicked);
     assert_eq!(count(client.request(order(COUNT, 0)).await), 2, "the panic left no trace");
+    assert_eq!(failed(client.request(order(SPOIL, 0)).await), RequestFailure::StateNotSaved);
     let crashed = RequestFailure::Crashed { servers: 3 };
     assert_eq!(failed(client.request(order(CRASH, 0)).await), crashed);
     assert_eq!(count(client.request(order(COUNT, 0)).await), 3);

@@ -569,8 +569,8 @@ pub async fn no_registrar_and_no_pool_are_errors_that_say_so(network: Network) {
     registrar.shutdown().await.expect("it runs");
     let hunt = HuntConfig::new([address.clone()]);
     let config =
-        UserConfig::default().request_timeout(Duration::from_millis(50)).max_request_retransmit(1);
-    let user = PoolUser::with_config(&network, hunt, config);
+        UserConfig::new(hunt).request_timeout(Duration::from_millis(50)).max_request_retransmit(1);
+    let user = PoolUser::with_config(&network, config);
     let error = user.expect("a dialler").open(pool()).await.expect_err("nobody is there");
     assert_eq!(error.to_string(), format!("no registrar answered at {address}"));
 }

@@ -15,14 +15,14 @@ use super::{InvalidState, Service};
 /// # struct Echo;
 /// # impl Service for Echo {
 /// #     async fn handle(&mut self, request: Bytes) -> Bytes { request }
-/// #     fn save(&self) -> Vec<u8> { Vec::new() }
+/// #     fn save(&self) -> Result<Vec<u8>, InvalidState> { Ok(Vec::new()) }
 /// #     fn restore(&mut self, _: &[u8]) -> Result<(), InvalidState> { Ok(()) }
 /// # }
 /// # #[derive(Default)]
 /// # struct Upper(Echo);
 /// # impl Service for Upper {
 /// #     async fn handle(&mut self, request: Bytes) -> Bytes { request.to_ascii_uppercase().into() }
-/// #     fn save(&self) -> Vec<u8> { Vec::new() }
+/// #     fn save(&self) -> Result<Vec<u8>, InvalidState> { Ok(Vec::new()) }
 /// #     fn restore(&mut self, _: &[u8]) -> Result<(), InvalidState> { Ok(()) }
 /// # }
 /// fn named(name: &str) -> Option<BoxService> {
@@ -43,7 +43,11 @@ pub trait DynService: Send + 'static {
     fn handle_boxed(&mut self, request: Bytes) -> BoxFuture<'_, Bytes>;
 
     /// Returns the state, as [`Service::save`] does.
-    fn save_boxed(&self) -> Vec<u8>;
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the state cannot be saved.
+    fn save_boxed(&self) -> Result<Vec<u8>, InvalidState>;
 
     /// Restores a state, as [`Service::restore`] does.
     ///
@@ -61,7 +65,7 @@ impl<S: Service> DynService for S {
         self.handle(request).boxed()
     }
 
-    fn save_boxed(&self) -> Vec<u8> {
+    fn save_boxed(&self) -> Result<Vec<u8>, InvalidState> {
         self.save()
     }
 
@@ -75,7 +79,7 @@ impl Service for BoxService {
         (**self).handle_boxed(request).await
     }
 
-    fn save(&self) -> Vec<u8> {
+    fn save(&self) -> Result<Vec<u8>, InvalidState> {
         (**self).save_boxed()
     }
 

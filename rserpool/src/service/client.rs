@@ -38,7 +38,7 @@ const MAX_WAITING: usize = 32;
 /// # struct Echo;
 /// # impl Service for Echo {
 /// #     async fn handle(&mut self, request: Bytes) -> Bytes { request }
-/// #     fn save(&self) -> Vec<u8> { Vec::new() }
+/// #     fn save(&self) -> Result<Vec<u8>, InvalidState> { Ok(Vec::new()) }
 /// #     fn restore(&mut self, _: &[u8]) -> Result<(), InvalidState> { Ok(()) }
 /// # }
 /// # #[tokio::main(flavor = "current_thread")]

@@ -41,8 +41,8 @@ use served::Served;
 ///         self.0.to_string().into()
 ///     }
 ///
-///     fn save(&self) -> Vec<u8> {
-///         self.0.to_be_bytes().to_vec()
+///     fn save(&self) -> Result<Vec<u8>, InvalidState> {
+///         Ok(self.0.to_be_bytes().to_vec())
 ///     }
 ///
 ///     fn restore(&mut self, state: &[u8]) -> Result<(), InvalidState> {
@@ -62,7 +62,13 @@ pub trait Service: Send + 'static {
     /// Returns the state. It is sealed and sent to the client, and restored by another server.
     /// It has to fit a cookie, together with one reply: less than 64 KiB. A request after which it
     /// does not is undone and fails.
-    fn save(&self) -> Vec<u8>;
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the state cannot be saved. The request is then undone and fails with
+    /// [`RequestFailure::StateNotSaved`](rserpool_proto::replay::RequestFailure::StateNotSaved),
+    /// and the server logs the reason.
+    fn save(&self) -> Result<Vec<u8>, InvalidState>;
 
     /// Restores a state that [`Self::save`] returned, perhaps in an older or newer version of the
     /// program.
@@ -73,10 +79,10 @@ pub trait Service: Send + 'static {
     fn restore(&mut self, state: &[u8]) -> Result<(), InvalidState>;
 }
 
-/// Error of [`Service::restore`]: the service cannot continue from this state. Its source is the
-/// reason.
+/// Error of [`Service::save`] and [`Service::restore`]: there is no state to continue from. Its
+/// source is the reason.
 #[derive(Debug, thiserror::Error)]
-#[error("the service cannot restore this state")]
+#[error("the state is not valid")]
 pub struct InvalidState(#[source] Box<dyn Error + Send + Sync>);
 
 impl InvalidState {

@@ -43,7 +43,7 @@ use crate::transport::SendError;
 /// # struct Echo;
 /// # impl Service for Echo {
 /// #     async fn handle(&mut self, request: Bytes) -> Bytes { request }
-/// #     fn save(&self) -> Vec<u8> { Vec::new() }
+/// #     fn save(&self) -> Result<Vec<u8>, InvalidState> { Ok(Vec::new()) }
 /// #     fn restore(&mut self, _: &[u8]) -> Result<(), InvalidState> { Ok(()) }
 /// # }
 /// # let element = PoolElement::start(&network, "EchoPool", registrar.local_addresses())?;

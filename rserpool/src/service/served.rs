@@ -55,9 +55,9 @@ enum Ended {
     Cookie(#[from] TooLong),
     #[error("a cookie arrived after the first message")]
     LateCookie,
-    #[error("the service cannot return to its own state")]
+    #[error("the service cannot save or restore its own state")]
     State(#[from] InvalidState),
-    #[error("the service panicked while it returned to an earlier state")]
+    #[error("the service panicked while it saved or restored its own state")]
     Panicked,
 }
 
@@ -98,15 +98,14 @@ impl<S: Service> Served<S> {
             room: config.seal.room(REACH_LENGTH, session.max_cookie_length()),
             max_reply: max_message.saturating_sub(Frame::REPLY_HEADER),
         });
-        let initial = Bytes::from(service.save());
         Self {
             session,
             config,
             machine,
             lineage: Lineage::new(),
             service,
-            saved: initial.clone(),
-            initial,
+            saved: Bytes::new(),
+            initial: Bytes::new(),
             since: Vec::new(),
         }
     }
@@ -128,6 +127,8 @@ impl<S: Service> Served<S> {
     }
 
     async fn serve(&mut self, mut stopping: Stopping) -> Result<(), Ended> {
+        self.initial = self.save()?;
+        self.saved = self.initial.clone();
         let mut is_first = true;
         for step in 1_u32.. {
             if step.is_multiple_of(BUDGET) {
@@ -208,9 +209,16 @@ impl<S: Service> Served<S> {
     async fn execute(&mut self, request: Bytes) -> Result<(), Ended> {
         let (service, body) = (&mut self.service, request.clone());
         let handled = AssertUnwindSafe(async move { service.handle(body).await });
+        let mut cause = None;
         let handled = match handled.catch_unwind().await {
             Ok(reply) => {
-                let save = || self.service.save().into();
+                let save = || match self.service.save() {
+                    Ok(state) => Ok(state.into()),
+                    Err(error) => {
+                        cause = std::error::Error::source(&error).map(ToString::to_string);
+                        Err(RequestFailure::StateNotSaved)
+                    }
+                };
                 catch_unwind(AssertUnwindSafe(|| self.machine.finish(reply, save)))
             }
             Err(panic) => Err(panic),
@@ -235,7 +243,7 @@ impl<S: Service> Served<S> {
             let peer = self.session.peer();
             let number = self.machine.present().0;
             warn_limited!(
-                self.session.now(), peer.host(), "request failed", %peer, number, error = %failure
+                self.session.now(), peer.host(), "request failed", %peer, number, error = %failure, cause
             );
         }
         self.return_to_saved().await?;
@@ -264,10 +272,14 @@ impl<S: Service> Served<S> {
         Ok(())
     }
 
+    fn save(&self) -> Result<Bytes, Ended> {
+        let saved = catch_unwind(AssertUnwindSafe(|| self.service.save()));
+        Ok(saved.map_err(|_| Ended::Panicked)??.into())
+    }
+
     /// Fails the present request.
     fn fail(&mut self, failure: RequestFailure) -> Result<(), Ended> {
-        let saved = catch_unwind(AssertUnwindSafe(|| self.service.save()));
-        self.saved = saved.map_err(|_| Ended::Panicked)?.into();
+        self.saved = self.save()?;
         self.since.clear();
         self.machine.fail(failure, self.saved.clone());
         Ok(())

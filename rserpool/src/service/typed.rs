@@ -153,7 +153,7 @@ impl Codec for Postcard {
 
 /// A [`TypedService`] as a [`Service`].
 ///
-/// If the reply or the state cannot be encoded, the request fails as if the service had panicked.
+/// If the reply cannot be encoded, the request fails as if the service had panicked.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Typed<S>(S);
 
@@ -183,8 +183,8 @@ impl<S: TypedService> Service for Typed<S> {
         [&[kind][..], &content].concat().into()
     }
 
-    fn save(&self) -> Vec<u8> {
-        encoded::<S, _>(&self.0)
+    fn save(&self) -> Result<Vec<u8>, InvalidState> {
+        S::Codec::encode(&self.0).map_err(InvalidState::new)
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<(), InvalidState> {
@@ -343,7 +343,7 @@ mod tests {
         assert_eq!(handle(encoded(""))[0], ERROR);
         assert_eq!(handle(vec![0xff])[0], UNREADABLE);
         let mut next = Typed::<Last<C>>::default();
-        next.restore(&service.save()).unwrap();
+        next.restore(&service.save().unwrap()).unwrap();
         assert_eq!(next.0.text, "two");
         let refused = next.restore(&[0xff]).unwrap_err();
         assert!(refused.source().is_some(), "it says why");

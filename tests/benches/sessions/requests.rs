@@ -17,8 +17,8 @@ impl Service for Counter {
         self.0.to_be_bytes().to_vec().into()
     }
 
-    fn save(&self) -> Vec<u8> {
-        self.0.to_be_bytes().to_vec()
+    fn save(&self) -> Result<Vec<u8>, InvalidState> {
+        Ok(self.0.to_be_bytes().to_vec())
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<(), InvalidState> {

@@ -172,8 +172,8 @@ impl Cluster {
             Role::Element(Box::new(self.element(host, seed)))
         } else {
             let timeout = Compatibility::default().request_timeout();
-            let config = UserConfig::default().request_timeout(timeout);
-            Role::User(Box::new(User::new(self.hunt(), config, seed)))
+            let config = UserConfig::new(self.hunt()).request_timeout(timeout);
+            Role::User(Box::new(User::new(config, seed)))
         };
         let skew = self.plan.skew;
         let speed = self.rng.random_range(1_000_000 - skew..=1_000_000 + skew);
