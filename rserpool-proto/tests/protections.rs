@@ -6,14 +6,17 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rserpool_proto::registrar::{Event as Told, Limits, RegistrarConfig};
+use rserpool_proto::registrar::{
+    AccessRole, AccessRules, AddressRange, Event as Told, Limits, RegistrarConfig,
+};
 use rserpool_proto::testing::by_hand::{registration, send_asap, take_asap};
 use rserpool_proto::testing::world::{Event, World, address};
 use rserpool_proto::wire::asap::{
-    Body, EndpointKeepAliveAck, EndpointUnreachable, HandleResolution, Resolved,
+    Body, Deregistration, EndpointKeepAliveAck, EndpointUnreachable, HandleResolution, Resolved,
 };
 use rserpool_proto::wire::{
-    ErrorCause, PoolElementId, Ppid, RegistrarId, RegistrationLife, TransportAddress, UserMessage,
+    ErrorCause, OperationError, PoolElementId, Ppid, RegistrarId, RegistrationLife,
+    TransportAddress, UserMessage,
 };
 use rserpool_proto::{ConnectionEvent, Machine, Output, Registrar, element};
 
@@ -66,6 +69,84 @@ fn a_host_that_asks_too_often_is_refused_and_others_are_not() {
     ));
     world.run(SECOND * 5);
     assert_eq!(world.with_registrar(node).footprint().counted_hosts, 0);
+}
+
+fn only(role: AccessRole, host: usize) -> AccessRules {
+    AccessRules::default().allow(role, [AddressRange::from(address(host).host())])
+}
+
+#[test]
+fn hosts_do_only_what_the_access_rules_allow_their_role() {
+    let [element, user, peer, stranger] = [7, 8, 9, 10];
+    let rules = only(AccessRole::Element, element)
+        .allow(AccessRole::User, [address(user).host().into()])
+        .allow(AccessRole::Peer, [address(peer).host().into()]);
+    let mut world = World::default();
+    let node = world.registrar(Registrar::new(config().access(rules), 1));
+    let denied = |world: &World, role| world.with_registrar(node).denials(role);
+
+    // Connections of hosts without any role are closed before they can send.
+    for (host, protocol) in [(stranger, Ppid::ASAP), (peer, Ppid::ASAP), (user, Ppid::ENRP)] {
+        let on = world.connect_from(host, protocol, node);
+        assert!(!world.is_open(on), "{host}");
+    }
+    let on = world.connect_from(peer, Ppid::ENRP, node);
+    assert!(world.is_open(on));
+    let counts = [AccessRole::Element, AccessRole::User, AccessRole::Peer];
+    assert_eq!(counts.map(|role| denied(&world, role)), [2, 2, 1]);
+
+    // Others are refused what their role does not include.
+    let from_element = world.connect_from(element, Ppid::ASAP, node);
+    let from_user = world.connect_from(user, Ppid::ASAP, node);
+    let mut elsewhere = registration("Pool", 2);
+    elsewhere.pool_element.user_transport = address(user).into();
+    send_asap(&mut world, from_user, elsewhere);
+    let mut here = registration("Pool", 1);
+    here.pool_element.user_transport = address(element).into();
+    send_asap(&mut world, from_element, here);
+    let security = Some(OperationError::from(ErrorCause::Security));
+    let answers = [take_asap(&mut world, from_user), take_asap(&mut world, from_element)];
+    for (answers, expected) in answers.iter().zip([security.clone(), None]) {
+        let Some(Body::RegistrationResponse(response)) = answers.first() else {
+            panic!("{answers:?}");
+        };
+        assert_eq!((response.reject, &response.error), (expected.is_some(), &expected));
+    }
+    for subscribe in [false, true] {
+        let request = HandleResolution { subscribe, ..resolution() };
+        send_asap(&mut world, from_element, request.clone());
+        send_asap(&mut world, from_user, request);
+        let results = [from_element, from_user].map(|on| match take_asap(&mut world, on).pop() {
+            Some(Body::HandleResolutionResponse(response)) => response.result,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(results[0], Resolved::Error(ErrorCause::Security.into()));
+        assert!(matches!(results[1], Resolved::Pool { .. }), "{results:?}");
+    }
+    // An element does not report others, and a user does not deregister them.
+    let (pool_handle, identifier) = (resolution().pool_handle, PoolElementId(1));
+    let report = EndpointUnreachable { pool_handle: pool_handle.clone(), identifier };
+    send_asap(&mut world, from_element, report);
+    assert!(take_asap(&mut world, from_element).is_empty(), "it is not asked");
+    send_asap(&mut world, from_user, Deregistration { pool_handle, identifier });
+    let answer = take_asap(&mut world, from_user);
+    let Some(Body::DeregistrationResponse(response)) = answer.first() else { panic!("{answer:?}") };
+    assert_eq!(response.error, security);
+    assert_eq!(world.elements(node), 1);
+    assert_eq!(counts.map(|role| denied(&world, role)), [4, 5, 1]);
+}
+
+#[test]
+fn a_registrar_connects_only_to_peers_that_the_rules_allow() {
+    for (host, dials) in [(0, true), (50, false)] {
+        let rules = only(AccessRole::Peer, host);
+        let config = config().enrp(address(1)).peers([address(0)]).access(rules);
+        let mut world = World::default();
+        let node = world.registrar(Registrar::new(config, 2));
+        world.run(SECOND * 5);
+        let denials = world.with_registrar(node).denials(AccessRole::Peer);
+        assert_eq!(denials == 0, dials, "{denials}");
+    }
 }
 
 #[test]

@@ -182,7 +182,9 @@ pub use rserpool_proto as proto;
 pub use rserpool_proto::element::{Departure, ElementConfig};
 #[cfg(feature = "registrar")]
 #[doc(inline)]
-pub use rserpool_proto::registrar::{Limits, RegistrarConfig};
+pub use rserpool_proto::registrar::{
+    AccessRole, AccessRules, AddressRange, Limits, RegistrarConfig,
+};
 #[doc(inline)]
 pub use rserpool_proto::replay::{RefusalReason, RequestFailure, RequestNumber, RequestOptions};
 #[doc(inline)]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures::channel::mpsc;
 use futures::future::{Either, select};
 use rserpool_proto::Machine;
-use rserpool_proto::registrar::{self, RegistrarConfig};
+use rserpool_proto::registrar::{self, AccessRole, RegistrarConfig};
 use rserpool_proto::wire::parameter::Addresses;
 use rserpool_proto::wire::{Ppid, RegistrarId, TransportAddress, TransportProtocol};
 
@@ -280,6 +280,7 @@ impl Role for RegistrarRole {
                     stretch
                 );
             }
+            Event::Denied(role, host) => denied(now, role, host),
             Event::LimitHit(limit, host) => {
                 // Each kind of limit is logged separately.
                 limit_hit(now, limit, host);
@@ -310,6 +311,16 @@ impl Role for RegistrarRole {
     }
 }
 
+fn denied(now: Instant, role: AccessRole, host: IpAddr) {
+    // Each role is logged separately.
+    let kind = match role {
+        AccessRole::Peer => "denied by the access rules: not a peer",
+        AccessRole::Element => "denied by the access rules: not an element",
+        AccessRole::User => "denied by the access rules: not a user",
+    };
+    warn_about(now, kind, host);
+}
+
 fn limit_hit(now: Instant, limit: registrar::Limit, host: IpAddr) {
     use registrar::Limit;
     let kind = match limit {
@@ -323,6 +334,11 @@ fn limit_hit(now: Instant, limit: registrar::Limit, host: IpAddr) {
         Limit::Dials => "limit of named addresses reached",
         Limit::Peers => "limit of peers reached",
     };
+    warn_about(now, kind, host);
+}
+
+/// Logs a warning about a host, at most once a minute for each kind.
+fn warn_about(now: Instant, kind: &'static str, host: IpAddr) {
     if let Some(left_out) = log::admit(now, kind, host) {
         let again = (left_out > 0).then_some(left_out);
         tracing::warn!(%host, again, "{kind}");

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use super::Limits;
+use super::{AccessRules, Limits};
 use crate::Compatibility;
 use crate::policy::Policies;
 use crate::wire::{RegistrarId, TransportAddress};
@@ -15,6 +15,7 @@ pub struct RegistrarConfig {
     pub(super) identifier: RegistrarId,
     pub(super) policies: Policies,
     pub(super) limits: Limits,
+    pub(super) access: AccessRules,
     pub(super) default_items: u32,
     pub(super) max_items: u32,
     pub(super) max_increment: Option<usize>,
@@ -54,6 +55,7 @@ impl Default for RegistrarConfig {
             identifier: RegistrarId(0),
             policies: Policies::default(),
             limits: Limits::default(),
+            access: AccessRules::default(),
             default_items: 32,
             max_items: 128,
             max_increment: None,
@@ -99,6 +101,14 @@ impl RegistrarConfig {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Sets the hosts that may use the registrar, for each role. Default: all. Configured peers need
+    /// a rule, too, if there are any for peers.
+    #[must_use]
+    pub fn access(mut self, rules: AccessRules) -> Self {
+        self.access = rules;
         self
     }
 

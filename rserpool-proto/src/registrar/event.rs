@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::Limit;
+use super::{AccessRole, Limit};
 use crate::wire::{PoolElementId, PoolHandle, RegistrarId, TransportAddress, asap};
 
 /// An event of a registrar, for logs and statistics.
@@ -56,6 +56,8 @@ pub enum Event {
         /// The factor.
         stretch: u32,
     },
+    /// The access rules do not allow a host this role. It was refused a connection or a request.
+    Denied(AccessRole, IpAddr),
     /// A host reached a limit.
     LimitHit(Limit, IpAddr),
     /// There were too many connections, so the registrar closed some: those that were silent for

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::membership::{Client, Custody, KeepAlive, Origin, Watch};
 use super::shares::Limit;
-use super::{Registrar, RemovalReason, Timer};
+use super::{AccessRole, Registrar, RemovalReason, Timer};
 use crate::handlespace::ElementKey;
 use crate::wire::asap::{EndpointKeepAlive, EndpointKeepAliveAck, EndpointUnreachable};
 use crate::wire::{Ppid, TransportAddress};
@@ -341,6 +341,9 @@ impl Registrar {
         report: &EndpointUnreachable,
     ) {
         let Some(host) = self.connections.get(&from).map(|client| client.host) else { return };
+        if !self.grants(host, &[AccessRole::User]) {
+            return;
+        }
         let found = self.handlespace.find(&report.pool_handle, report.identifier);
         let Some(key) = found.filter(|_| self.allows(now, host, Limit::Reports)) else { return };
         let max_reports = self.config.max_bad_pe_reports;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::peers::Link;
 use super::shares::Limit;
-use super::{Event, Registrar, Timer};
+use super::{AccessRole, Event, Registrar, Timer};
 use crate::wire::{Ppid, RegistrarId, TransportAddress};
 use crate::{ConnectionEvent, ConnectionId};
 
@@ -33,6 +33,10 @@ impl Registrar {
     pub(super) fn accept_link(&mut self, now: Instant, address: TransportAddress) -> ConnectionId {
         let connection = self.out.name_connection();
         let host = address.host();
+        if !self.grants(host, &[AccessRole::Peer]) {
+            self.out.abort(connection);
+            return connection;
+        }
         #[allow(clippy::iter_over_hash_type, reason = "they are counted")]
         let same = self.peers.links.values().filter(|link| link.address.host() == host).count();
         if same >= MAX_LINKS_OF_HOST || self.peers.links.len() >= MAX_LINKS {
@@ -95,7 +99,10 @@ impl Registrar {
 
     fn make_link(&mut self, now: Instant, address: &TransportAddress, origin: LinkOrigin) {
         let full = self.peers.links.len() >= MAX_LINKS && !self.is_configured(address);
-        if self.peers.is_dialled(address) || full {
+        if self.peers.is_dialled(address)
+            || full
+            || !self.grants(address.host(), &[AccessRole::Peer])
+        {
             return;
         }
         let connection = self.out.connect(Ppid::ENRP, address.clone());

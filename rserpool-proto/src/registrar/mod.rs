@@ -1,5 +1,6 @@
 //! The registrar: ASAP as the server (RFC 5352 section 3), and ENRP (RFC 5353).
 
+mod access;
 mod announce;
 mod config;
 mod dials;
@@ -40,6 +41,7 @@ use crate::wire::{
     ErrorCause, PoolElement, PoolHandle, Ppid, RegistrarId, TransportAddress, UserMessage, asap,
     asap::Body, enrp::UpdateAction,
 };
+use access::Denials;
 use announce::Announcements;
 use dials::Dials;
 use leave::Leaving;
@@ -53,6 +55,7 @@ use shares::Shares;
 use stall::Stall;
 use subscription::Subscriptions;
 
+pub use access::{AccessRole, AccessRules, AddressRange, InvalidAddressRange};
 pub use config::RegistrarConfig;
 pub use event::{ElementName, Event, RemovalReason};
 pub use shares::{Limit, Limits};
@@ -81,6 +84,7 @@ pub struct Registrar {
     /// Resolutions of unknown pools that wait until this registrar is ready.
     deferred: Vec<(ConnectionId, asap::HandleResolution)>,
     shares: Shares,
+    denials: Denials,
     /// The elements whose addresses have host or link scope. They are not told to hosts farther
     /// away.
     near: BTreeMap<ElementKey, Scope>,
@@ -153,6 +157,7 @@ impl Registrar {
             ready: false,
             deferred: Vec::new(),
             shares: Shares::default(),
+            denials: Denials::default(),
             near: BTreeMap::new(),
             subscriptions: Subscriptions::default(),
             leaving: Leaving::No,
@@ -478,7 +483,8 @@ impl Machine for Registrar {
         }
         let connection = self.out.name_connection();
         let client = Client::new(now, address, Origin::Accepted);
-        if self.takes_connection(client.host) {
+        let granted = self.grants(client.host, &[AccessRole::Element, AccessRole::User]);
+        if granted && self.takes_connection(client.host) {
             self.connections.insert(connection, client);
         } else {
             self.out.abort(connection);
@@ -517,6 +523,9 @@ impl Machine for Registrar {
     ) {
         self.out.begin();
         if message.ppid == Ppid::ENRP {
+            if !self.grants(source.host(), &[AccessRole::Peer]) {
+                return;
+            }
             return self.handle_multicast_presence(now, &source, &message);
         }
         if let Some(announce) = announcement(&message)

@@ -7,7 +7,7 @@ use super::keep_alive::REPORT_PAUSE;
 use super::membership::{Charge, Custody, KeepAlive, Membership, Origin, Watch};
 use super::scope::Scope;
 use super::shares::Limit;
-use super::{ElementName, Event, Registrar, RemovalReason, Timer};
+use super::{AccessRole, ElementName, Event, Registrar, RemovalReason, Timer};
 use crate::ConnectionId;
 use crate::handlespace::{Element, ElementKey, Refused};
 use crate::wire::{
@@ -48,6 +48,9 @@ impl Registrar {
         let (host, peer) = (client.host, client.address.clone());
         let (handle, identifier) =
             (&registration.pool_handle, registration.pool_element.identifier);
+        if !self.grants(host, &[AccessRole::Element]) {
+            return self.refuse(from, handle, identifier, ErrorCause::Security);
+        }
         if !self.allows(now, host, Limit::Registrations) {
             return self.refuse(from, handle, identifier, ErrorCause::LackOfResources);
         }
@@ -357,9 +360,12 @@ impl Registrar {
         deregistration: asap::Deregistration,
     ) {
         let asap::Deregistration { pool_handle, identifier } = deregistration;
+        let Some(host) = self.connections.get(&from).map(|client| client.host) else { return };
+        let granted = self.grants(host, &[AccessRole::Element]);
         // An unknown element counts as deregistered (RFC 5352 section 3.2).
         let found = self.handlespace.find(&pool_handle, identifier);
-        let owned = found.is_none_or(|key| matches!(self.standing(key, from), Standing::Owner));
+        let owned =
+            granted && found.is_none_or(|key| matches!(self.standing(key, from), Standing::Owner));
         let error = (!owned).then(|| ErrorCause::Security.into());
         self.out.send(from, asap::DeregistrationResponse { pool_handle, identifier, error });
         if let Some(key) = found.filter(|_| owned) {

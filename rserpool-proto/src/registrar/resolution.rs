@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::Registrar;
 use super::scope::Scope;
 use super::shares::Limit;
+use super::{AccessRole, Registrar};
 use crate::ConnectionId;
 use crate::handlespace::{Element, ElementKey};
 use crate::policy::Wanted;
@@ -20,6 +20,10 @@ impl Registrar {
         request: HandleResolution,
     ) {
         let Some(host) = self.connections.get(&from).map(|client| client.host) else { return };
+        if !self.grants(host, &[AccessRole::User]) {
+            let result = Resolved::Error(ErrorCause::Security.into());
+            return self.answer(from, request.pool_handle, result);
+        }
         if !self.allows(now, host, Limit::Resolutions) {
             let result = Resolved::Error(ErrorCause::LackOfResources.into());
             return self.answer(from, request.pool_handle, result);

@@ -1,5 +1,6 @@
 //! `rserpool registrar`.
 
+mod access;
 mod limits;
 mod rule;
 mod selection;
@@ -19,6 +20,7 @@ use rserpool::{
 use serde_json::json;
 
 use crate::options::{self, CompatibilityOption, TransportOption};
+use access::AccessOptions;
 use limits::LimitOptions;
 use selection::SelectionOptions;
 use timers::TimerOptions;
@@ -51,6 +53,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     timers: TimerOptions,
     #[command(flatten)]
+    access: AccessOptions,
+    #[command(flatten)]
     limits: LimitOptions,
     #[command(flatten)]
     compatibility: CompatibilityOption,
@@ -81,7 +85,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let profile = arguments.compatibility.profile;
     let mut config = RegistrarConfig::default().compatibility(profile);
     config = arguments.limits.apply(arguments.timers.apply(config));
-    config = arguments.selection.apply(config)?;
+    config = arguments.selection.apply(arguments.access.apply(config))?;
     if !arguments.no_announce && !first.ip().is_loopback() {
         config = config.announce([]).multicast_presence();
     }
