@@ -1,4 +1,5 @@
-//! A transport over Unix sockets: a pool of processes on one host, whose files say who may connect.
+//! A transport over Unix sockets, for pools of processes on one host. The permissions of the socket
+//! files control which processes may connect.
 
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -12,8 +13,8 @@ use rserpool::proto::wire::TransportAddress;
 use rserpool::runtime::Runtime;
 use rserpool::transport::{Connection, Endpoint, Purpose, StreamConnection, Transport};
 
-/// The number of this transport in the addresses of elements. Numbers of protocols are those of RFC
-/// 5354, of which DCCP with a service code of one's own is free for private use.
+/// Protocol of this transport in the addresses of elements. RFC 5354 numbers the protocols, and has
+/// no number for Unix sockets. DCCP with an application's own service code is free for private use.
 const PROTOCOL: TransportProtocol =
     TransportProtocol::Dccp { service_code: u32::from_be_bytes(*b"UNIX") };
 
@@ -42,7 +43,7 @@ impl UnixSockets {
             let address = TransportAddress { port, protocol: PROTOCOL, ..address.clone() };
             let path = self.path(&address);
             if !any && path.exists() && UnixStream::connect(&path).is_err() {
-                // Nobody listens there any more.
+                // No process listens on this socket any more.
                 std::fs::remove_file(&path)?;
             }
             match UnixListener::bind(path) {
@@ -91,7 +92,7 @@ impl Endpoint for UnixEndpoint {
     fn connect(&mut self, to: &TransportAddress) -> Box<dyn Connection> {
         let path = self.transport.path(to);
         let local = TransportAddress { port: 0, ..to.clone() };
-        // smol's stream, like that of any runtime, shuts the socket down when it is closed.
+        // Closing the stream of smol also shuts the socket down, as in other runtimes.
         let connect = smol::net::unix::UnixStream::connect(path);
         Box::new(StreamConnection::connecting(self.purpose, local, to.clone(), connect))
     }

@@ -56,7 +56,7 @@ fuzz_target!(|data: &[u8]| {
     while client.poll_message(now).is_some() {}
 });
 
-/// Has the server handle a message, and the client receive what comes of it.
+/// Passes a message to the server, executes its actions, and passes its messages to the client.
 fn serve(server: &mut Server, client: &mut Client, message: Bytes) {
     let now = Instant::now();
     if server.handle_message(message).is_err() {

@@ -1,5 +1,6 @@
-//! Plays the protocols with state machines as the bytes of a fuzzer say: messages that are well
-//! formed in structure and hostile in content, rubbish, connections that come and go, and time.
+//! Drives the state machines of the protocols with the bytes of a fuzzer. The bytes select messages
+//! that are well formed in structure but hostile in content, arbitrary bytes, connections that open
+//! and close, and the passage of time.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -181,7 +182,8 @@ pub fn enrp(u: &mut Unstructured<'_>) -> Result<enrp::Message> {
     })
 }
 
-/// A message of `protocol`, or rubbish. Its length may leave out the last padding.
+/// Returns a message of `protocol`, or arbitrary bytes. An unknown parameter may follow the
+/// message.
 pub fn message(u: &mut Unstructured<'_>, protocol: Ppid) -> Result<UserMessage> {
     let encoded = match u.int_in_range(0..=9)? {
         0 => Ok(Bytes::from(<Vec<u8>>::arbitrary(u)?)),
@@ -190,7 +192,7 @@ pub fn message(u: &mut Unstructured<'_>, protocol: Ppid) -> Result<UserMessage> 
     };
     let mut payload = encoded.map(Vec::from).unwrap_or_default();
     if u.ratio(1, 8)? && payload.len() > 4 {
-        // What comes behind is unknown, and says that it may be skipped.
+        // Append a parameter of unknown type. The high bits of the type say that it may be skipped.
         payload.extend_from_slice(&[0xc0, 0xff, 0, 4]);
         if let Ok(length) = u16::try_from(payload.len()) {
             payload[2..4].copy_from_slice(&length.to_be_bytes());
@@ -201,15 +203,15 @@ pub fn message(u: &mut Unstructured<'_>, protocol: Ppid) -> Result<UserMessage> 
 
 /// Feeds fuzzed inputs to a state machine, with connections and a clock that the input controls.
 pub struct Player<M> {
-    /// The machine.
+    /// The state machine under test.
     pub machine: M,
-    /// Its time.
+    /// The current time of the state machine.
     pub now: Instant,
     connections: Vec<(ConnectionId, Ppid, bool)>,
 }
 
 impl<M: Machine> Player<M> {
-    /// Starts a machine.
+    /// Starts `machine`, and returns a player for it.
     pub fn new(mut machine: M) -> Self {
         let now = Instant::now();
         machine.start(now);
@@ -218,7 +220,7 @@ impl<M: Machine> Player<M> {
         player
     }
 
-    /// Does what the machine wants done. It must want an end of it.
+    /// Handles the pending outputs of the state machine. Panics if it produces outputs without end.
     pub fn drain(&mut self) {
         let mut outputs = 0;
         while let Some(output) = self.machine.poll_output() {
@@ -237,7 +239,7 @@ impl<M: Machine> Player<M> {
         }
     }
 
-    /// Does the next thing.
+    /// Performs the next action that the input selects.
     pub fn step(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         match u.int_in_range(0..=11)? {
             0 => {

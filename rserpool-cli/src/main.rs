@@ -23,8 +23,8 @@ macro_rules! notify {
     };
 }
 
-/// The allocator of the program. It returns memory that a peak or an attack needed to the system
-/// within seconds; the allocator of glibc keeps half of it.
+/// The allocator of the program. After a peak or an attack, it returns the freed memory to the
+/// system within seconds. The allocator of glibc keeps half of it.
 #[cfg(unix)]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -95,8 +95,8 @@ fn run(command: Command) -> ExitCode {
     let result = match command {
         Command::Decode(arguments) => decode::run(&arguments),
         Command::Keys(arguments) => commands::keys::run(&arguments),
-        // These programs have one task each, which a runtime with more threads would only move
-        // between them.
+        // The registrar and the benchmarks consist of one task each. A runtime with several threads
+        // would only move that task between its threads.
         Command::Registrar(arguments) => on_one_thread(commands::registrar::run(*arguments)),
         Command::Serve(arguments) => block_on(serve::run(arguments)),
         Command::Client(arguments) => block_on(client::run(arguments)),

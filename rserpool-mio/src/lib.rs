@@ -1,9 +1,10 @@
 //! Runs [`rserpool`] on a thread and a [mio](https://docs.rs/mio) reactor of its own.
 //!
 //! [`MioRuntime`] is for programs that consist of one task, such as a registrar. It reads the clock
-//! once in each turn of its loop. General runtimes read it several times, for their own statistics;
-//! where that is a system call, it costs a registrar more than anything else. The runtime executes
-//! only the tasks of `rserpool`: a program awaits its handles with any executor.
+//! once in each turn of its loop. General runtimes read the clock several times in each turn, for
+//! their own statistics. Where reading the clock is a system call, it is the largest cost of a
+//! registrar. The runtime executes only the tasks of `rserpool`: a program awaits its handles with
+//! any executor.
 //!
 //! ```
 //! use rserpool::Network;
@@ -115,7 +116,7 @@ impl MioRuntime {
         });
         let runtime = Arc::clone(&shared);
         std::thread::Builder::new().name("rserpool".to_owned()).spawn(move || {
-            // If only its thread stopped, the process would still accept connections.
+            // If a panic stopped only this thread, the process would still accept connections.
             let Err(reason) = catch_unwind(AssertUnwindSafe(|| run(&runtime, poll)));
             tracing::error!("the runtime panicked");
             drop(reason);

@@ -104,7 +104,8 @@ impl RegisteredSocket for MioSocket {
                         Ordering::Acquire,
                     );
                 }
-                // Only the end of the stream is left, which the next call finds.
+                // The other end has closed this direction: try once more, to read the end of the
+                // stream.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if std::mem::replace(&mut again, true) {
                         return Poll::Pending;

@@ -1,10 +1,11 @@
-//! Measures one dependent access to memory, for comparison with structures that do little else.
+//! Measures the time of one dependent memory access, for comparison with data structures whose
+//! operations consist of little else.
 
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
-/// Memory of 192 bytes for each of a number of elements, in which each place contains the number of
-/// the next one.
+/// An array with an entry of 192 bytes for each element. Each entry contains the index of the next
+/// one to read.
 pub struct Yardstick {
     places: Vec<[u32; 48]>,
     at: u32,
@@ -21,7 +22,7 @@ impl Yardstick {
         Self { places, at: 0 }
     }
 
-    /// Does `count` reads, each of a place that the one before named.
+    /// Does `count` dependent reads: each entry contains the index of the next one.
     pub fn look(&mut self, count: usize) -> u32 {
         for _ in 0..count {
             self.at = self.places[self.at as usize][0];

@@ -27,7 +27,7 @@ const RSPLIB_MAX_HANDLE: usize = 32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Compatibility {
-    /// All of them, as far as one behaviour suits all. This is the default.
+    /// All implementations, as far as one behaviour suits all of them. This is the default.
     #[default]
     All,
     /// rsplib 3, in an operational scope with registrars of rsplib. Operations that would crash or
@@ -64,9 +64,9 @@ impl Compatibility {
     /// All profiles.
     pub const ALL: [Self; 3] = [Self::All, Self::Rsplib, Self::Rfc];
 
-    /// Returns the lifetime of a registration as an element sends it. RFC 5354 section 3.10 has
-    /// seconds. rsplib has milliseconds, and its registrars drop elements of other registrars after
-    /// that time.
+    /// Returns the lifetime of a registration as an element sends it: in seconds (RFC 5354 section
+    /// 3.10) or, with [`Self::Rsplib`], in milliseconds. Registrars of rsplib read milliseconds,
+    /// and drop elements of other registrars after that time.
     #[must_use]
     pub fn registration_life(self, lifetime: Duration) -> RegistrationLife {
         match self {
@@ -78,10 +78,10 @@ impl Compatibility {
     }
 
     /// Returns the lifetime of a registration as registrars send it to each other: in milliseconds,
-    /// except with [`Self::Rfc`]. A registrar of rsplib reads milliseconds, drops the element after
-    /// that time, and asks for it again with each presence. A registrar that reads seconds keeps
-    /// the element for longer after a takeover. But it asks the element whether it is alive, and
-    /// elements of this crate then register again.
+    /// except with [`Self::Rfc`]. A registrar of rsplib reads milliseconds. It drops the element
+    /// after that time, and downloads it again after each presence message. A registrar that reads
+    /// seconds keeps the element for longer after a takeover. But it sends the element a
+    /// keep-alive, and elements of this crate then register again.
     #[must_use]
     pub fn told_registration_life(self, lifetime: Duration) -> RegistrationLife {
         match self {
@@ -91,8 +91,8 @@ impl Compatibility {
     }
 
     /// Returns the lifetime of a registration that carries `life`; `None` if it does not expire.
-    /// With [`Self::Rsplib`], a number below 1000 is taken for seconds: no element registers for
-    /// less than a second, and the element may use another profile.
+    /// With [`Self::Rsplib`], `life` is in milliseconds, but a number below 1000 counts as seconds:
+    /// no element registers for less than a second, and the element may use another profile.
     #[must_use]
     pub fn lifetime(self, life: RegistrationLife) -> Option<Duration> {
         match self {
@@ -126,9 +126,9 @@ impl Compatibility {
     }
 
     /// Returns the port of a registrar whose announcement has no transport parameters and came from
-    /// the port `source`: the registered port (RFC 5352 section 3.6), or, as in rsplib, `source`.
-    /// The registrars of this crate announce from their ASAP port, so both are right if that is the
-    /// registered one.
+    /// the port `source`: `source`, as in rsplib, or with [`Self::Rfc`] the registered port (RFC
+    /// 5352 section 3.6). The registrars of this crate announce from their ASAP port. If that is
+    /// the registered port, it is the result with each profile.
     #[must_use]
     pub fn announced_port(self, source: u16) -> u16 {
         match self {
@@ -152,8 +152,8 @@ impl Compatibility {
         if self == Self::Rfc { usize::MAX } else { 1 }
     }
 
-    /// Returns whether a keep-alive names its element, since one association may serve several. RFC
-    /// 5352 section 2.2.7 has no parameter for that; rsplib does.
+    /// Returns whether a keep-alive contains the identifier of its element, since one association
+    /// may serve several elements. RFC 5352 section 2.2.7 has no parameter for it; rsplib has one.
     #[must_use]
     pub fn keep_alive_names_element(self) -> bool {
         self != Self::Rfc
@@ -196,8 +196,9 @@ impl Compatibility {
         Duration::from_secs(if self == Self::Rfc { 30 } else { 5 })
     }
 
-    /// Returns the timers of registrars among each other: PEER-HEARTBEAT-CYCLE, MAX-TIME-LAST-HEARD
-    /// and MAX-TIME-NO-RESPONSE of RFC 5353 section 4.2, or shorter times (not from the RFCs).
+    /// Returns the timers with which registrars supervise each other: PEER-HEARTBEAT-CYCLE,
+    /// MAX-TIME-LAST-HEARD and MAX-TIME-NO-RESPONSE of RFC 5353 section 4.2, or shorter times (not
+    /// from the RFCs).
     #[must_use]
     pub fn heartbeat(self) -> [Duration; 3] {
         let seconds = if self == Self::Rfc { [30.0, 61.0, 5.0] } else { [2.0, 3.0, 1.5] };
@@ -205,8 +206,9 @@ impl Compatibility {
     }
 
     /// Returns the number of elements of an answer to a resolution that count as selected, or
-    /// `None` if the policy decides. RFC 5356 section 5.2.2 degrades (counts as more loaded) all
-    /// elements of an answer. If an answer has the whole pool, all degrade alike, and their order
+    /// `None` if the policy decides. With [`Self::Rfc`], Least Used with Degradation counts all
+    /// elements of an answer as more loaded (RFC 5356 section 5.2.2). The other profiles do not: if
+    /// an answer contains the whole pool, all loads increase alike, and the order of the elements
     /// does not change.
     #[must_use]
     pub fn max_increment(self, policy: PolicyType) -> Option<usize> {
@@ -226,9 +228,9 @@ impl Compatibility {
         }
     }
 
-    /// Returns whether the registrar `ours` yields to `other` if both want to take over the same
-    /// dead registrar: to the larger identifier (RFC 5353 section 3.5.1), or, as in rsplib, to the
-    /// smaller.
+    /// Returns whether the registrar `ours` yields to `other` if both want to take over the
+    /// elements of the same dead registrar. The registrar with the smaller identifier yields (RFC
+    /// 5353 section 3.5.1). With [`Self::Rsplib`], the one with the larger identifier does.
     #[must_use]
     pub fn yields(self, ours: RegistrarId, other: RegistrarId) -> bool {
         match self {

@@ -15,8 +15,8 @@ const MAX_ATTEMPTS: usize = 3;
 /// The time that an attempt may take while other addresses are waiting. Not from the RFCs.
 const TURN: Duration = Duration::from_secs(1);
 
-/// The longest pause between rounds during [`AT_FIRST`]. Not from the RFCs: a registrar may be
-/// about to restart, and it waits for its elements.
+/// The longest pause between rounds during [`AT_FIRST`]. Not from the RFCs: short, since a
+/// registrar that restarts waits only a few seconds for its elements to register again.
 const MAX_PAUSE_AT_FIRST: Duration = Duration::from_secs(1);
 
 /// The duration of the first phase of a search, with short pauses.
@@ -81,8 +81,9 @@ impl HuntConfig {
     }
 
     /// Sets the pause after all registrars refused the connection. Each further pause is twice as
-    /// long, up to T5-Serverhunt, but to at most 1 s in the first minute. Default: 250 ms. Not from
-    /// the RFCs: a registrar that restarts waits for its elements.
+    /// long, up to 1 s in the first minute and up to T5-Serverhunt after that. Default: 250 ms. Not
+    /// from the RFCs: short, since a registrar that restarts waits only a few seconds for its
+    /// elements to register again.
     #[must_use]
     pub fn retry_delay(mut self, delay: Duration) -> Self {
         self.retry_delay = delay;
@@ -270,9 +271,9 @@ impl Hunt {
         self.deadline = Some(now + wait);
     }
 
-    /// Handles that a registrar accepted a connection: it becomes the home registrar, and the other
-    /// attempts are aborted. Returns its address, or `None` if the connection was not an attempt of
-    /// this hunt.
+    /// Handles a connection that a registrar accepted: the registrar becomes the home registrar,
+    /// and the other attempts are aborted. Returns the registrar's address, or `None` if the
+    /// connection was not an attempt of this hunt.
     pub(crate) fn handle_established<E>(
         &mut self,
         now: Instant,

@@ -29,16 +29,16 @@ pub enum ConnectionEvent {
         /// The remote addresses.
         peer: TransportAddress,
     },
-    /// The peer closed the connection in good order. The last event.
+    /// The peer closed the connection in good order. This is the last event of the connection.
     Closed,
-    /// The connection broke, or could not be made. The last event.
+    /// The connection broke, or could not be made. This is the last event of the connection.
     Lost,
     /// The remote host refused the connection, since nothing listens there. This is the last event
     /// of the connection.
     Refused,
-    /// The connection could not even be attempted: this host lacks something for it, descriptors
-    /// for instance, or already has an association with that endpoint. This tells nothing about the
-    /// remote end. It is the last event of the connection.
+    /// The connection could not even be attempted: this host lacks a resource, such as a file
+    /// descriptor, or already has an association with that endpoint. The remote end may be
+    /// reachable or not. This is the last event of the connection.
     Impossible,
 }
 
@@ -95,7 +95,8 @@ pub struct Footprint {
     pub subscriptions: usize,
     /// Hosts whose requests are counted against a rate limit.
     pub counted_hosts: usize,
-    /// Elements of peers that do not fit the pool of their handle and are kept beside it.
+    /// Elements of peers that cannot join the pool with their handle, because it has another policy
+    /// or transport, and that are kept separately.
     pub rivals: usize,
 }
 

@@ -18,13 +18,14 @@ const MAX_QUOTED: usize = 4096;
 pub(crate) enum Received<B> {
     /// A message to process.
     Message(B),
-    /// The message is not to be processed, for this reason. The sender was told where the RFC asks
-    /// for it.
+    /// The message is not to be processed, for this reason. An error was reported to the sender if
+    /// the RFC requires a report.
     Refused(String),
 }
 
 /// The fields of a registration that are needed to refuse it, because it cannot be decoded or must
-/// not be processed. A response refuses it, and not an error message (RFC 5352 section 3.1).
+/// not be processed. The registrar refuses it by a registration response, not by an error message
+/// (RFC 5352 section 3.1).
 #[derive(Debug)]
 pub(crate) struct BadRegistration {
     pub(crate) pool_handle: PoolHandle,
@@ -134,9 +135,9 @@ pub(crate) fn announcement(message: &UserMessage) -> Option<asap::ServerAnnounce
     Some(announce)
 }
 
-/// Decodes a message, and returns the errors to report: bytes that are no message, and unknown
+/// Decodes a message, and returns the errors to report: bytes that are not a message, and unknown
 /// types of messages and parameters (RFC 5354 sections 3 and 4). `unknown` returns `None` for a
-/// body of known type; for one of unknown type, it returns whether its sender asks for a report.
+/// body of known type. For a body of unknown type, it returns whether the sender asks for a report.
 fn inspect<B: Body>(
     protocol: Ppid,
     error_type: u8,

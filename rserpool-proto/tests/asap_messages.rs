@@ -257,7 +257,7 @@ fn a_registrar_has_as_long_to_answer_as_the_profile_says() {
 fn a_connection_ends_the_search_and_a_failure_moves_it_on() {
     let mut user = Watched::new(new_user(&[0, 1, 2, 3, 4]));
     assert_eq!(user.dialled.len(), 3);
-    // The first fails, and a fourth is tried in its place.
+    // The first attempt fails, and a fourth registrar is dialled in its place.
     let failed = user.dialled[0];
     user.lose(failed);
     assert_eq!(user.dialled.len(), 3);
@@ -390,7 +390,7 @@ fn a_registrar_that_announces_itself_is_tried_beside_those_that_hang() {
         announce(&mut user, host);
         assert_eq!(user.dialled.len(), attempts, "host {host}");
     }
-    // The fourth address has its turn after a second.
+    // After a second, the first attempt is given up, to make room for the fourth address.
     let first = user.dialled[0];
     user.run(SECOND);
     assert!(user.closed.contains(&first));

@@ -220,7 +220,7 @@ fn what_one_registrar_knows_all_know() {
     for node in [one, two, three] {
         assert_eq!(world.homes(node), [(12, 2)]);
     }
-    // Keep-alives, renewals and heartbeats do not change that.
+    // Keep-alives, renewals and heartbeats do not change the elements or their home registrars.
     world.run(SECOND * 300);
     for node in [one, two, three] {
         assert_eq!(world.homes(node), [(12, 2)]);
@@ -344,8 +344,8 @@ fn an_element_that_started_anew_registers_with_who_knows_it() {
     }
 }
 
-/// Tests that an element stays if, after a takeover, the connection that its new home made to it
-/// breaks before it answers: it may only have moved.
+/// Tests that an element stays registered if its new home registrar connects to it after a
+/// takeover, and the connection breaks before the element answers. The element may only have moved.
 #[test]
 fn a_connection_that_breaks_after_a_takeover_is_no_death() {
     let mut world = World::default();
@@ -373,8 +373,9 @@ fn a_connection_that_breaks_after_a_takeover_is_no_death() {
     assert_eq!(world.homes(two), [(7, 2)]);
 }
 
-/// Tests a takeover of an element while the registrar waits for its answer, since a user reported
-/// the element. It stays if it is alive, regardless of the report.
+/// Tests the takeover of an element that a user has reported, while the registrar that received the
+/// report waits for the element's answer. The element stays if it is alive, regardless of the
+/// report.
 #[test]
 fn an_element_that_is_being_asked_is_taken_over() {
     for lives in [true, false] {
@@ -481,7 +482,7 @@ fn an_element_that_came_back_to_its_home_with_another_policy_is_taken_in() {
             ..registration("Pool", 1).pool_element
         },
     };
-    // The registrar did not receive the removal of the element in between.
+    // The home registrar adds the element twice. The removal in between did not arrive.
     for policy in ["RoundRobin", "LeastUsed:7"] {
         send_enrp(&mut world, home, add(policy));
         let registrar = world.with_registrar(node);

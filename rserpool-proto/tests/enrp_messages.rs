@@ -521,8 +521,8 @@ fn an_element_that_is_connected_is_not_given_away_by_a_table() {
         })
         .collect();
     assert_eq!(told, [OURS]);
-    // The peer, which has the larger identifier, claims the element. If it insists, it has to tell
-    // the element.
+    // The peer, which has the larger identifier, claims the element again. The registrar gives way,
+    // and the peer has to notify the element.
     update(&mut world, mentor, 98, UpdateAction::Add, 7);
     assert_eq!(world.homes(node), [(7, 98)]);
 }

@@ -274,8 +274,8 @@ fn elements_without_a_weight_are_better_than_nobody() {
             firsts[list[0] as usize] += 1;
         }
         assert!(firsts.iter().all(|count| (70..130).contains(count)), "{policy}: {firsts:?}");
-        // An element that gets a weight is selected alone, and is one of the others again when its
-        // weight is 0.
+        // An element that gets a weight is the only one that is selected. When its weight is 0
+        // again, all elements are selected again.
         let (name, _) = policy.split_once(':').unwrap();
         pool.update(Member(1), &format!("{name}:1").parse().unwrap());
         assert_eq!(select(&mut *pool, 3, rng), [1], "{policy}");

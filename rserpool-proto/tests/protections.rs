@@ -1,5 +1,5 @@
-//! Tests that a registrar does not believe false claims of other hosts, and that it removes no
-//! element because it was itself late.
+//! Tests that a registrar does not believe false claims of other hosts, and does not remove
+//! elements because of its own delays.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -322,8 +322,8 @@ fn addresses_that_lead_elsewhere_are_told_to_nobody_elsewhere() {
     assert_eq!(world.requests, asked, "no handle table was asked for");
 }
 
-/// Tests that a download is complete although elements in pools with long names fill pages, and
-/// other elements are not told to the peer.
+/// Tests that a peer downloads all elements that it may receive, although long pool handles fill
+/// pages, and the registrar omits elements that the peer may not receive.
 #[test]
 fn pages_have_all_that_a_peer_is_told_of() {
     let mut world = World::default();
@@ -391,8 +391,9 @@ fn an_element_that_accepts_and_drops_connections_is_removed() {
     assert_eq!(registrar.elements(), 0);
 }
 
-/// Tests that a report to another registrar than the home does not remove an element without an
-/// ASAP endpoint, which only its home registrar can ask.
+/// Tests that a report does not remove an element without an ASAP endpoint if it is sent to a
+/// registrar other than the home registrar. Only the home registrar can send the element a
+/// keep-alive.
 #[test]
 fn a_report_elsewhere_removes_nothing() {
     let mut world = World::default();
@@ -441,8 +442,9 @@ fn an_element_that_answers_is_asked_once_a_second_however_many_report_it() {
     assert_eq!(asked.iter().sum::<usize>(), 2, "{asked:?}");
 }
 
-/// Tests that the registrar that receives a report asks the element, even if its home is another
-/// registrar, and offers it in its turn again after the answer.
+/// Tests that a registrar that receives a report sends the element a keep-alive, even if the home
+/// of the element is another registrar. After the answer, the registrar offers the element again in
+/// turn.
 #[test]
 fn an_element_of_another_registrar_that_was_reported_but_answers_is_offered_again() {
     let mut world = World::default();

@@ -492,7 +492,8 @@ fn under_the_profile_of_rsplib_nothing_is_sent_that_ends_it() {
     assert!(world.take_events(element).iter().any(incompatible));
     assert!(world.with_element(element, |element, _| element.is_registered()));
 
-    // The registrar refuses it, too, since it would tell its peers.
+    // The registrar also refuses a registration with the long handle, since it would tell its
+    // peers.
     let on = world.connect(registrar);
     let mut other = registration(7);
     other.pool_handle = long;
@@ -622,8 +623,8 @@ fn a_registration_that_cannot_be_read_is_refused_as_a_registration() {
             other => panic!("{other:?}"),
         }
     };
-    // Its policy is of an unknown type of parameter, once to be reported and once not; its user
-    // transport has no address; there is something behind it.
+    // In turn: the policy has a parameter type that is unknown, first one to be reported and then
+    // one that is not; the user transport has no address; a parameter follows the pool element.
     let policy = element + 16 + 16;
     for (at, bytes) in [(policy, [0x40, 0x77]), (policy, [0, 0x77])] {
         let mut bad = good.to_vec();

@@ -64,7 +64,7 @@ impl Scene {
         }
     }
 
-    /// Sends an update of a peer about an element of its own.
+    /// Sends an update from the peer `home` about an element whose home registrar is that peer.
     fn tell(&mut self, home: u32, action: UpdateAction, identifier: u32, policy: &str) {
         let registration = registration("Pool", identifier);
         let update = HandleUpdate {
@@ -100,7 +100,8 @@ fn the_pool_with_more_elements_stays_and_those_of_the_other_are_told() {
     for identifier in 1..=2 {
         assert!(scene.register(identifier, "RoundRobin"));
     }
-    // A single element does not replace two, whatever the numbers of policies and of registrars.
+    // A pool of one element does not replace a pool of two, whatever the numbers of their policies
+    // and the identifiers of their registrars.
     for policy in ["Random", "LeastUsed:0"] {
         scene.tell(99, UpdateAction::Add, 11, policy);
         assert_eq!(scene.pool(), (vec![1, 2], "RoundRobin".to_owned()));
@@ -149,7 +150,8 @@ fn what_was_kept_beside_a_pool_takes_its_place() {
     scene.tell(1, UpdateAction::Add, 11, "Random");
     scene.tell(1, UpdateAction::Add, 12, "Random");
     scene.tell(99, UpdateAction::Add, 21, "LeastUsed:0");
-    // An element that its registrar deletes while it is kept beside the pool does not come back.
+    // Element 13 does not fit the pool, and is kept beside it. Its registrar deletes it there, so
+    // the element does not appear later.
     scene.tell(1, UpdateAction::Add, 13, "Random");
     scene.tell(1, UpdateAction::Delete, 13, "Random");
     assert_eq!(scene.pool(), (vec![1, 2, 3], "RoundRobin".to_owned()));
@@ -168,8 +170,8 @@ fn what_was_kept_beside_a_pool_takes_its_place() {
     assert_eq!(scene.pool(), (vec![21], "LeastUsed:0".to_owned()));
 }
 
-/// Tests that the elements of a peer that do not fit their pool take a bounded amount of memory,
-/// however many it announces.
+/// Tests that elements of a peer whose policy differs from that of their pool use a bounded amount
+/// of memory, however many of them the peer announces.
 #[test]
 fn so_many_are_kept_beside_a_pool_and_no_more() {
     let mut scene = Scene::new(&[1]);

@@ -289,7 +289,7 @@ fn a_business_card_decides_who_is_tried_first() {
     );
     assert_eq!(fixture.outputs(), []);
     fixture.lost(1);
-    // Element 9 does not exist, 1 has just failed, and 2 was not named.
+    // Element 9 on the card does not exist, 1 has just failed, and 2 is not on the card.
     assert_eq!(fixture.resolved(&[1, 2, 3, 4]), [connect(2, 4)]);
     assert_eq!(fixture.lost(2), [Output::Report(PoolElementId(4)), connect(3, 3)]);
     assert_eq!(fixture.lost(3), [Output::Report(PoolElementId(3)), connect(4, 2)]);
@@ -465,11 +465,12 @@ fn what_is_unknown_on_the_control_channel_is_answered_as_its_high_bits_ask() {
             _ => None,
         })
     };
-    // Messages of unknown type: 01 asks for a report, 00 does not.
+    // Messages of unknown type: the high bits 01 ask for a report, 00 do not.
     let unknown = ErrorCause::UnrecognizedMessage(Bytes::from_static(b"\x42\0\0\x04"));
     assert_eq!(told(b"\x42\0\0\x04"), Some(unknown));
     assert_eq!(told(b"\x3e\0\0\x04"), None);
-    // A cookie with an unknown parameter behind it: 11 goes on and reports, 00 stops and does not.
+    // A cookie and then a parameter of unknown type: with the high bits 11, the receiver continues
+    // and reports it; with 00, the receiver stops and does not report it.
     let cookie = |session: &Session| session.cookie().cloned();
     let unknown = ErrorCause::UnrecognizedParameter(Bytes::from_static(b"\xc0\xff\0\x04"));
     assert_eq!(told(b"\x0b\0\0\x10\0\x0d\0\x05\x01\0\0\0\xc0\xff\0\x04"), Some(unknown));

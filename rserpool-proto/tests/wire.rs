@@ -397,9 +397,10 @@ fn the_reserved_field_of_other_transports_is_read_as_the_transport_use() {
 #[test]
 fn unknown_parameters_stay_where_they_were() {
     for text in [
-        // Before and after the pool handle, two at once, one of odd length.
+        // Unknown parameters before and after the pool handle: two in a row, one of odd length.
         "0500 0024 80ff 0008 61626364 c0ff 0005 61 000000 0009 0007 466f6f 00 80fe 0006 6162 0000",
-        // Nested: last in an SCTP transport, first and last in the pool element, after it.
+        // Unknown parameters at the end of a nested SCTP transport, at the beginning and the end of
+        // the pool element, and after it.
         "0100 004c 0009 0007 466f6f 00 000a 003c 00000001 00000000 0000003c c001 0005 aa 000000
          0004 0018 1234 0001 0001 0008 0a630001 8001 0008 00000001 0008 0008 00000001
          8002 0004 8003 0004",

@@ -22,7 +22,7 @@ use futures::future::BoxFuture;
 use rserpool::runtime::{Interest, RegisteredSocket, Runtime, Socket, Timer};
 use smol::{Async, Executor};
 
-/// smol's reactor, with its global executor or another one.
+/// A runtime on smol's reactor. Its tasks run on smol's global executor, or on another one.
 #[derive(Debug, Clone, Default)]
 pub struct SmolRuntime {
     executor: Option<Arc<Executor<'static>>>,

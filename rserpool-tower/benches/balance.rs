@@ -1,9 +1,9 @@
 //! Compares the balancing of requests by a pool's policy with that of tower's `p2c`.
 //!
-//! Three HTTP servers in this process, one of which takes three times as long for a request as the
-//! others. Requests arrive at random times (Poisson) at 60 % of what the servers can do together. Each
-//! way of balancing has its own pool and its own servers, and all are measured in turn in each round.
-//! Prints the times from a request's arrival to its response, over all rounds.
+//! Starts three HTTP servers in this process. One of them takes three times as long for a request
+//! as the others. Requests arrive at random times (Poisson), at 60 % of the total capacity of the
+//! servers. Each way of balancing has its own pool and its own servers, and all are measured in
+//! turn in each round. Prints the times from a request's arrival to its response, over all rounds.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -54,8 +54,8 @@ fn exponential(rng: &mut StdRng, mean: f64) -> Duration {
     Duration::from_secs_f64(-mean * (1.0 - rng.random::<f64>()).ln())
 }
 
-/// A server that answers each request after a random time. Its load is the share of its slots in use,
-/// or above 1 the requests that wait.
+/// A server that answers each request after a random time. Its load is the number of its requests
+/// in relation to its slots, and is above 1 while requests wait for a slot.
 struct Server {
     mean: Duration,
     slots: Semaphore,
@@ -77,7 +77,8 @@ impl Server {
         Response::new(Full::default())
     }
 
-    /// Reports the load to the pool, on a scale on which 1.0 is four times as many requests as slots.
+    /// Reports the load to the pool. The reported load is 1.0 at four times as many requests as
+    /// slots.
     async fn report(&self) {
         if let Some(control) = &self.control {
             let load = self.present.load(Relaxed) as f64 / (4 * SLOTS) as f64;
@@ -211,7 +212,8 @@ async fn main() -> Result<(), BoxError> {
         Ok([names[0].parse()?, names[1].parse()?, names[2].parse()?])
     };
     let weights = ["WeightedRoundRobin:3", "WeightedRoundRobin:3", "WeightedRoundRobin:1"];
-    // Each request raises the load as the server reports it.
+    // Each selection raises the load by 1/32, as each request raises the load that the server
+    // reports.
     let degradation = "LeastUsedDegradation:0:0x08000000";
     let mut ways = Vec::new();
     let mut elements = Vec::new();

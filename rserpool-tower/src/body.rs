@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 
 use hyper::body::{Body, Frame, SizeHint};
 
-/// A body that is taken out of its [`Slot`] when it is first read. As long as it is not, it can be
-/// given to another request.
+/// A body that is taken out of its [`Slot`] when it is first read. Until then, the [`Slot`] can
+/// give it to another request.
 pub(crate) struct Reclaimable<B>(State<B>);
 
 enum State<B> {
@@ -15,7 +15,7 @@ enum State<B> {
     Taken(Pin<Box<B>>),
 }
 
-/// The place of a body that was not read yet.
+/// Shared place that contains a body until it is first read.
 pub(crate) struct Slot<B>(Arc<Mutex<Option<Pin<Box<B>>>>>);
 
 impl<B> Slot<B> {

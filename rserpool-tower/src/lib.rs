@@ -2,14 +2,14 @@
 //! [`tower::Service`] uses the servers of a pool according to the pool's policy, and continues with
 //! another one when a server crashes.
 //!
-//! | | what for |
+//! | item | use |
 //! |---|---|
-//! | [`PoolConnector`] | where a client takes a connector: hyper's, tonic's. Each connection goes to the element that the policy selects |
-//! | [`PoolHttp`] | HTTP and gRPC: each request goes to the element that the policy selects |
-//! | [`PoolService`] | the same for any other protocol |
-//! | [`RequestService`] | a replicated service of the pool: each request is executed exactly once |
-//! | [`PoolDiscover`] | tower's own balancers, which want to be told who is there |
-//! | `balance_channel` (feature `tonic`) | a channel of tonic, which balances by itself over the elements of the pool |
+//! | [`PoolConnector`] | connector for hyper, tonic: the policy selects an element per connection |
+//! | [`PoolHttp`] | client for HTTP and gRPC: the policy selects an element per request |
+//! | [`PoolService`] | client for any other protocol: the policy selects an element per request |
+//! | [`RequestService`] | client of a replicated service: each request is executed exactly once |
+//! | [`PoolDiscover`] | stream of the pool's changes for tower's own balancers |
+//! | `balance_channel` (feature `tonic`) | tonic channel that balances over the elements itself |
 //!
 //! The following gRPC client uses a pool; two lines differ from a client that does not:
 //!

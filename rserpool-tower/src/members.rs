@@ -34,7 +34,8 @@ pub(crate) struct Members {
     seen: Arc<Mutex<Seen>>,
 }
 
-/// Knowledge of a pool besides the registrar's answers.
+/// State of a pool that is kept between requests, in addition to the cached answers of the
+/// registrar.
 #[derive(Default)]
 struct Seen {
     subscription: Option<Subscription>,
@@ -78,9 +79,9 @@ impl Members {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the elements to try, in order. Elements that left the pool since the registrar's answer
-    /// are left out, and those that could not be reached come last. If none of a cached answer is
-    /// left, the registrar is asked.
+    /// Returns the elements to try, in order. Elements that left the pool since the registrar's
+    /// answer are left out, and those that could not be reached come last. If no element of a
+    /// cached answer remains, asks the registrar.
     pub(crate) async fn candidates(&self) -> Result<Vec<Candidate>, ResolveError> {
         if self.seen().subscription.is_none()
             && let Ok(subscription) = self.user.subscribe(&self.pool).await
@@ -100,7 +101,8 @@ impl Members {
                 let mut seen = self.seen();
                 seen.is_adaptive = elements.iter().any(|it| it.policy.with_load(0.0).is_some());
                 let present = seen.present();
-                // An answer that the registrar just gave is newer than what the subscription has told.
+                // An answer that the registrar just gave is newer than the state of the
+                // subscription.
                 if let Some(present) = present.filter(|_| !max_age.is_zero()) {
                     candidates.retain(|candidate| present.contains(&candidate.element));
                 }
@@ -127,7 +129,8 @@ impl Members {
 }
 
 impl Seen {
-    /// Returns the elements that are in the pool now; `None` as long as the registrar has not told.
+    /// Returns the elements that are in the pool now; `None` as long as the subscription knows
+    /// none.
     fn present(&mut self) -> Option<BTreeSet<PoolElementId>> {
         let subscription = self.subscription.as_mut()?;
         let mut cx = Context::from_waker(Waker::noop());

@@ -1,4 +1,4 @@
-//! A limit on the requests under way, which holds callers up in `poll_ready`.
+//! A limit on the requests under way: `poll_ready` is pending while the limit is reached.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};

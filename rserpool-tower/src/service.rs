@@ -19,11 +19,11 @@ use super::permits::Permits;
 const MAX_KEPT: usize = 1024;
 
 /// Sends each request to the element that the pool's policy selects. `M` makes a service from the
-/// element's address, which is kept for further requests. If the service cannot be made or does not
+/// element's address. The service is kept for further requests. If it cannot be made or does not
 /// become ready, the element is reported to the registrar, and the next one is tried.
 ///
-/// A request that fails later is lost: call [`Self::resend`] if it is `Clone`. For HTTP,
-/// [`PoolHttp`](crate::PoolHttp) needs no `Clone`.
+/// A request that fails later is lost. If requests are `Clone`, call [`Self::resend`] to send them
+/// to the next element. For HTTP, [`PoolHttp`](crate::PoolHttp) does not need `Clone`.
 pub struct PoolService<M, S> {
     members: Members,
     make: M,
@@ -95,7 +95,7 @@ impl<M, S> PoolService<M, S> {
         self
     }
 
-    /// Sends requests that failed to the next element.
+    /// Returns a service that sends a failed request again, to the next element.
     #[must_use]
     pub fn resend(self, what: Resend) -> ResendService<M, S> {
         ResendService { service: self, what }

@@ -69,7 +69,7 @@ impl Killable {
         self.process.kill().unwrap();
     }
 
-    /// Has the server leave the pool, and stop when its grace is over.
+    /// Makes the server leave the pool, and exit after [`GRACE`].
     fn leave(mut self) {
         drop(self.process.stdin.take());
         std::thread::spawn(move || {
@@ -277,7 +277,7 @@ fn disturbances() -> (u32, Duration) {
     (number, Duration::from_millis(600))
 }
 
-/// Kills servers and has others leave in turn, and replaces each. Then sets `over`.
+/// Kills servers and makes others leave the pool, in turn, and replaces each. Then sets `over`.
 async fn disturb(registrar: &Registrar, kind: &'static str, over: &AtomicBool) {
     let mut servers = Vec::new();
     for _ in 0..3 {
@@ -297,8 +297,9 @@ async fn disturb(registrar: &Registrar, kind: &'static str, over: &AtomicBool) {
     over.store(true, Relaxed);
 }
 
-/// Sends 200 requests a second until `over`. A request may fail only if it was sent to a server that
-/// was then killed. Returns the number of requests, and of those that failed so.
+/// Sends 200 requests a second until `over` is set. A request may fail only if it was sent to a
+/// server that was then killed. Returns the number of requests, and the number of those that
+/// failed.
 async fn load<F>(over: &AtomicBool, request: impl Fn() -> F) -> (usize, usize)
 where
     F: Future<Output = Result<(), BoxError>> + Send + 'static,
@@ -330,7 +331,7 @@ where
     (sent, failed)
 }
 
-/// Wraps an error of a response whose beginning was received.
+/// Wraps an error that occurred after the beginning of the response was received.
 fn failed(error: impl Into<BoxError>) -> PoolServiceError {
     PoolServiceError::Failed(error.into())
 }
@@ -375,7 +376,7 @@ async fn grpc_calls_fail_only_at_servers_that_were_killed_meanwhile() {
             let request = HealthCheckRequest { service: String::new() };
             let response = client.check(request.clone()).await?;
             assert_eq!(response.into_inner().status, 1);
-            // A stream of the server.
+            // A call whose response is a stream.
             let mut stream = client.watch(request).await?.into_inner();
             let first = stream.message().await.map_err(failed)?;
             assert_eq!(first.unwrap().status, 1);

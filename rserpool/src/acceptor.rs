@@ -24,7 +24,7 @@ use crate::timer::LazyTimer;
 use crate::transport::{Connection, Endpoint, Event, is_shortage};
 
 /// Maximum time from accepting a connection to the pool user's first message. Not from the RFCs:
-/// this project's pool users send one at once.
+/// this project's pool users send their first message at once.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Maximum number of connections over which nothing was received yet. Not from the RFCs. Beyond it,
@@ -136,7 +136,8 @@ impl Acceptor {
     fn admit(&mut self, accepted: io::Result<Box<dyn Connection>>) {
         let now = self.network.now();
         match accepted {
-            // Over TCP, all pool users are of this project, and send the first message.
+            // Over TCP, all pool users use this project's implementation, which sends the first
+            // message.
             Ok(connection) if connection.peer().protocol != TransportProtocol::Sctp => {
                 if self.silent.len() >= MAX_SILENT {
                     self.dismiss(now, 1);

@@ -9,7 +9,7 @@ use rserpool_proto::wire::{
 /// A value that names a transport address: a [`TransportAddress`], a [`SocketAddr`], or a string
 /// such as `"192.0.2.1:3863"`, `"sctp:192.0.2.1:3863"` or `"sctp:[192.0.2.1,2001:db8::1]:3863"`.
 ///
-/// Socket addresses, and strings that name no protocol, are of the network's transport protocol.
+/// A socket address, or a string that names no protocol, gets the network's transport protocol.
 ///
 /// ```
 /// use rserpool::{IntoAddress, TransportProtocol};

@@ -18,17 +18,17 @@ use crate::turns::Turns;
 /// Maximum time that a closed connection may take to write its remaining data.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Connections, by the names that their state machine gave them. The task polls connections until
-/// none is queued. So an operation of the task on a connection queues the connection, but need not
-/// wake the task.
+/// The connections of a task, by the identifiers that the state machine gave them. An operation on
+/// a connection queues the connection, but need not wake the task: the task polls connections until
+/// none is queued.
 #[derive(Debug)]
 pub(crate) struct Connections {
     slots: Slab<Slot>,
     names: HashMap<ConnectionId, usize>,
     woken: Arc<Woken>,
-    /// Closed connections that still send their last data: the time at which each is dropped, its
-    /// slot, and the generation of that. The earliest come first; one whose generation is out of
-    /// date has been removed already.
+    /// Closed connections that still send their last data: the time at which each is dropped, the
+    /// index of its slot, and the slot's generation, in the order of the times. If the slot has
+    /// another generation now, the connection has been removed already.
     lingering: VecDeque<(Instant, usize, u64)>,
     generation: u64,
 }

@@ -23,7 +23,8 @@ use crate::transport::{Connection, Event, Purpose, SendError};
 pub struct Dump {
     /// Identifier of the registrar.
     pub registrar: RegistrarId,
-    /// The PE checksum that the registrar reports: over the elements whose home registrar it is.
+    /// The PE checksum that the registrar reports. It covers the elements whose home registrar is
+    /// this one.
     pub checksum: Option<PeChecksum>,
     /// The other registrars that this registrar knows.
     pub peers: Vec<ServerInformation>,

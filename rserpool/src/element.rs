@@ -197,8 +197,8 @@ impl PoolElement {
         &self.network
     }
 
-    /// Returns the address on which the element accepts sessions, as it is bound. The addresses
-    /// that it registers may be more specific.
+    /// Returns the local address to which the socket for sessions is bound. The addresses that the
+    /// element registers may be more specific.
     #[must_use]
     pub fn user_transport(&self) -> &TransportAddress {
         &self.user_transport
@@ -254,7 +254,7 @@ impl PoolElement {
         }
     }
 
-    /// Deregisters the element, and returns how it left. Without a registrar's confirmation, the
+    /// Deregisters the element, and returns the outcome. Without a registrar's confirmation, the
     /// registration remains until it expires.
     ///
     /// # Cancel safety
@@ -277,10 +277,10 @@ impl Drop for PoolElement {
 }
 
 impl PoolElementBuilder {
-    /// Sets the address on which to accept sessions, and connections from registrars. Default over
-    /// TCP: any port of the local address that reaches the configured registrars, if that is a
-    /// single one; otherwise any port of all addresses, and the element registers the address from
-    /// which it reaches its registrar.
+    /// Sets the address on which to accept sessions, and connections from registrars. Default: any
+    /// port of all addresses, in which case the element registers the address from which it reaches
+    /// its registrar. Over TCP, if the configured registrars are all reached from one local
+    /// address, the default is any port of that address.
     #[must_use]
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = Some(address);
@@ -296,8 +296,8 @@ impl PoolElementBuilder {
         self
     }
 
-    /// Adds an address on which to accept sessions, with the same port. Default: none. Only SCTP has
-    /// several addresses; an association continues over another when one fails.
+    /// Adds an address on which to accept sessions, with the same port. Default: none. Only SCTP
+    /// supports several addresses. If one fails, an association continues over another.
     #[must_use]
     pub fn also_at(mut self, address: IpAddr) -> Self {
         self.also_at.push(address);
@@ -379,8 +379,9 @@ impl PoolElementBuilder {
     }
 }
 
-/// Returns the local address from which all configured registrars are reached, if it is a single
-/// one and registrars are not discovered. `None` over SCTP, which can use all addresses.
+/// Returns the local address from which this host reaches the configured registrars. Returns `None`
+/// if there are several such addresses, if registrars are discovered by multicast, or over SCTP,
+/// which can use all addresses.
 fn facing(network: &Network, hunt: &HuntConfig) -> Option<SocketAddr> {
     if network.protocol() == TransportProtocol::Sctp || hunt.listens() {
         return None;

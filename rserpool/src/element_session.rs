@@ -137,8 +137,8 @@ impl ElementSession {
                 Event::Message(message) => {
                     let (incoming, answer) = classify(message);
                     if let Some(answer) = answer {
-                        // A peer that does not read its answers, and so leaves no room for another,
-                        // gets none.
+                        // If there is no room for the answer, the peer does not read its answers,
+                        // and this one is dropped.
                         let _ = self.line.connection().send(answer);
                     }
                     match incoming {

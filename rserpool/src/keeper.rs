@@ -45,7 +45,8 @@ struct Signal {
     busy: AtomicBool,
     /// True if this line is in the keeper's list of busy lines.
     listed: AtomicBool,
-    /// True if the pool user sends heartbeats. Pool users that do not might not know the replies.
+    /// True if the pool user sends heartbeats. Other pool users are sent no replies, because they
+    /// might not know these messages.
     asked: AtomicBool,
     task: AtomicWaker,
     keeper: Arc<Keeper>,
@@ -105,7 +106,8 @@ impl Line {
                 line: line.clone(),
                 busy: AtomicBool::new(false),
                 listed: AtomicBool::new(false),
-                // Over TCP, all pool users are of this project and send heartbeats.
+                // Over TCP, all pool users use this project's implementation, which sends
+                // heartbeats.
                 asked: AtomicBool::new(connection.peer().protocol != TransportProtocol::Sctp),
                 task: AtomicWaker::new(),
                 keeper: Arc::clone(keeper),
@@ -134,7 +136,7 @@ impl Line {
         cx: &mut Context<'_>,
         poll: impl FnOnce(&mut dyn Connection, &mut Context<'_>) -> Poll<R>,
     ) -> Poll<R> {
-        // Before the poll, so that an event which arrives meanwhile is not forgotten.
+        // Clear the flag before the poll, so that an event that arrives during the poll can set it.
         self.signal.busy.store(false, Ordering::Release);
         let polled = self.poll_busy(cx, poll);
         if polled.is_ready() {
@@ -143,8 +145,9 @@ impl Line {
         polled
     }
 
-    /// Polls the connection for the application, which counts as busy meanwhile. All polls register
-    /// the line's waker: a connection has room for one, which the keeper must not take away.
+    /// Polls the connection for the application, which still counts as busy. A connection stores a
+    /// single waker. So all polls, those of the keeper included, register the line's waker, which
+    /// wakes the application.
     pub(crate) fn poll_busy<R>(
         &self,
         cx: &mut Context<'_>,

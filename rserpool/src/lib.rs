@@ -123,8 +123,8 @@
 //! | `serde` | no | `serde::Serialize` for the types of [`proto::wire`] |
 //! | `contract` | no | the `contract` module: tests for runtimes and transports of other crates |
 
-// Other crates have to use a wildcard for this crate's non-exhaustive enums; inside, a missing
-// variant is to be noticed.
+// Other crates have to use a wildcard for this crate's non-exhaustive enums. Within this crate, the
+// lint reports wildcards, so that the compiler reports a match that lacks a new variant.
 #![warn(clippy::wildcard_enum_match_arm)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -16,9 +16,9 @@ pub use futures::future::BoxFuture;
 /// A non-blocking socket.
 ///
 /// Runtimes register its descriptor, which `AsFd` and `AsRawFd` return (on Windows `AsSocket` and
-/// `AsRawSocket`); they need not know what it is connected to. A custom transport converts its
-/// sockets from an `OwnedFd` (on Windows `OwnedSocket`), into which those of the standard library
-/// convert. They must be in non-blocking mode.
+/// `AsRawSocket`). They need not know the type of the socket. A custom transport creates this type
+/// from an `OwnedFd` (on Windows `OwnedSocket`), into which the sockets of the standard library
+/// convert. The descriptor must be in non-blocking mode.
 #[derive(Debug)]
 pub struct Socket(socket2::Socket);
 

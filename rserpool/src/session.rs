@@ -166,7 +166,8 @@ impl Session {
         !self.events.is_empty() || self.end.is_some()
     }
 
-    /// Returns whether the serving element, like all others, has refused the session before.
+    /// Returns whether the serving element has refused the session before. In that case, all other
+    /// elements of the pool have refused it, too.
     #[cfg(feature = "service")]
     pub(crate) fn has_refused(&self) -> bool {
         self.machine.has_refused()
@@ -281,8 +282,9 @@ impl Session {
     /// session, once there is room. From the start of a failover until the application has received
     /// [`Event::FailoverCompleted`], the message is dropped at once.
     ///
-    /// While this waits, up to 64 events are buffered. Further ones hold it up until events are
-    /// received. So a program in which each end sends before it receives should use
+    /// While this waits, up to 64 events are buffered. If the buffer is full, the session handles
+    /// no further events until the application receives some, and this method may have to wait
+    /// until then. So a program in which each end sends before it receives should use
     /// [`Self::try_send`], or [`Self::split`] the session.
     ///
     /// # Errors
@@ -352,7 +354,8 @@ impl Session {
         }
     }
 
-    /// Queues a message for [`Self::poll_queued`], which has to be ready before.
+    /// Queues a message for [`Self::poll_queued`]. Call this only after [`Self::poll_queued`] was
+    /// ready.
     pub(crate) fn queue(&mut self, message: UserMessage) -> Result<(), SessionSendError> {
         self.queued = Some(data(message)?);
         Ok(())
@@ -412,8 +415,8 @@ impl Session {
         }
     }
 
-    /// Has the task woken in time if a message that was sent made the deadline earlier. The caller
-    /// may wait for something else next.
+    /// Updates the timer after a message was sent, which may have made the deadline earlier. So the
+    /// task is woken at the new deadline even if the caller waits for something else next.
     fn arm(&mut self, cx: &mut Context<'_>) {
         let deadline = self.machine.poll_timeout();
         if self.timer.deadline() != deadline

@@ -33,7 +33,7 @@ pub struct SessionReceiver(Half);
 struct Shared {
     session: Mutex<Session>,
     tasks: Arc<Tasks>,
-    /// A waker of both tasks. Whatever happens to the session may concern either.
+    /// Wakes the tasks of both halves, because any event of the session may concern either half.
     waker: Waker,
 }
 

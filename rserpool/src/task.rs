@@ -36,9 +36,9 @@ const BYTES: usize = 64 * 1024;
 /// Pause in accepting connections after accepting failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Maximum delay of timers while there is input to read. So input that arrived before a deadline is
-/// handled before the timer. If there is more input than the task can read in that time, it informs
-/// the state machine.
+/// Maximum delay of timers while there is input to read. The delay lets the task handle input that
+/// arrived before a deadline before the timer. After this delay, the timer fires even if there is
+/// more input.
 const TIMER_SLACK: Duration = Duration::from_millis(200);
 
 /// The part of a task that differs between registrar, element and pool user.

@@ -34,7 +34,7 @@ impl<T: Clone> Publisher<T> {
         Self(Arc::new(Mutex::new(shared)))
     }
 
-    /// Returns an observer. Its first [`Watch::changed`] returns the value as it is.
+    /// Returns an observer. Its first [`Watch::changed`] returns the current value.
     pub(crate) fn watch(&self) -> Watch<T> {
         Watch { shared: self.0.clone(), seen: 0 }
     }
@@ -77,13 +77,13 @@ impl<T: Clone> Watch<T> {
                 if shared.is_final {
                     return None;
                 }
-                // Those whose futures were dropped, so that their number is bounded.
+                // Remove the senders to futures that were dropped, so that their number is bounded.
                 shared.waiting.retain(|waiting| !waiting.is_canceled());
                 let (changed, wait) = oneshot::channel();
                 shared.waiting.push(changed);
                 wait
             };
-            // A dropped sender says it as well.
+            // A dropped sender also means that the value may have changed.
             let _ = wait.await;
         }
     }

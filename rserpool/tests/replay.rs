@@ -36,7 +36,8 @@ enum Down {
     Data(Bytes),
 }
 
-/// A request: its number, the length of the reply, and what it does to its server.
+/// Effect of a request on its server. A request consists of its number, the length of the reply,
+/// and its effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Effect {
     Nothing,
@@ -53,9 +54,9 @@ fn request_body(number: u64, reply: u32, effect: Effect) -> Bytes {
     [&number.to_be_bytes()[..], &reply.to_be_bytes(), &[effect]].concat().into()
 }
 
-/// A server process with one session. Its service records each request with a random number, the
-/// mark, and replies with that mark and some padding. So the test notices a reply whose mark the
-/// next servers do not know.
+/// A server process with one session. For each request, its service records a random number, the
+/// mark, and replies with the mark and some padding. The test thereby detects a reply whose mark is
+/// missing in the state of the next servers.
 #[derive(Debug)]
 struct Process {
     machine: Server,
@@ -155,7 +156,7 @@ impl Process {
     }
 }
 
-/// A run: how often servers send checkpoints, and what its requests are like.
+/// Parameters of a run: the interval between checkpoints of a server, and the kinds of requests.
 #[derive(Debug, Clone, Copy)]
 struct Run {
     checkpoint_every: u32,
@@ -288,8 +289,8 @@ fn run(seed: u64, run: Run) -> Outcome {
         }
         up.extend(std::iter::from_fn(|| end.client.poll_message(now)));
         if dies {
-            // On a crash, some of the messages on their way to the client still arrive: all of them
-            // where the number of crashes is checked.
+            // After a crash, only some of the messages in flight to the client arrive. If the
+            // number of crashes is checked, all of them arrive.
             if !run.poison {
                 down.truncate(rng.random_range(0..=down.len()));
             }

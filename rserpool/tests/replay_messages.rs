@@ -1,4 +1,4 @@
-//! Tests checkpoint and replay message by message: what hostile ends send, limits and deadlines.
+//! Tests checkpoint and replay message by message: messages of hostile ends, limits and deadlines.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::time::{Duration, Instant};
@@ -30,7 +30,8 @@ fn refusal(epoch: u32, reason: RefusalReason) -> Vec<Action> {
     vec![Action::Send(Frame::Refusal { epoch: Epoch(epoch), reason }.encode())]
 }
 
-/// Passes a message to a server whose requests are answered with nothing. Returns the other actions.
+/// Passes a message to a server that answers each request with an empty reply. Returns the server's
+/// other actions.
 fn serve(server: &mut Server, message: Bytes) -> Vec<Action> {
     server.handle_message(message).unwrap();
     let mut actions = Vec::new();
@@ -48,7 +49,7 @@ fn messages(client: &mut Client) -> Vec<Bytes> {
     std::iter::from_fn(|| client.poll_message(instant())).collect()
 }
 
-/// Passes what a server sends to the client. Returns the events.
+/// Passes the messages among a server's actions to the client. Returns the client's events.
 fn hear(client: &mut Client, actions: Vec<Action>, checkpoint: Option<&[u8]>) -> Vec<ClientEvent> {
     for action in actions {
         if let Action::Send(message) = action {
@@ -183,7 +184,7 @@ fn a_reply_or_state_that_never_fits_fails_its_request_alone() {
     assert_eq!(long, Err(RequestFailure::ReplyTooLong { length: 900, limit: 788 }));
     let long = server.finish(Bytes::new(), || Ok(vec![0; 972].into()));
     assert_eq!(long, Err(RequestFailure::StateTooLong { length: 972, limit: 971 }));
-    // The longest state leaves room for the failure.
+    // A checkpoint with the longest state still has room for the failure.
     server.fail(RequestFailure::Panicked, vec![0; 971].into());
     let Some(Action::Checkpoint { rest, .. }) = server.poll_action() else { panic!() };
     assert_eq!(rest.len(), 1000);
@@ -217,7 +218,8 @@ fn a_request_fails_at_its_deadline_and_a_late_server_is_left() {
         assert_eq!(client.poll_event(), Some(ClientEvent::FailOver));
         client.handle_left();
     }
-    // It counts as crashed, so the next server is to fail it. Its deadline passes before that.
+    // The request counts as one that crashed its servers, so the client asks the next server to
+    // fail it. The deadline of the request passes before the server does so.
     client.handle_connected(now + seconds(9), None);
     let sent = messages(&mut client);
     assert!(matches!(
@@ -270,7 +272,8 @@ fn an_announced_request_is_blamed_alone() {
     submit(&mut client, RequestOptions::default());
     assert_eq!(messages(&mut client).len(), 1);
     for _ in 0..5 {
-        // The request is marked after the first crash, and then the server is lost before it begins.
+        // After the first crash, the client marks the request to be announced. Each further server
+        // is lost before it begins the request.
         client.handle_lost();
         client.handle_connected(instant(), None);
         let sent = messages(&mut client);
@@ -285,7 +288,7 @@ fn a_damaged_progress_is_refused() {
     submit(&mut client, RequestOptions::default());
     let stored = client.progress().encode();
     assert_eq!(Progress::decode(stored.clone()), Ok(client.progress()));
-    // Without any request, it is whole.
+    // The first 28 bytes are complete by themselves: they are a progress without any request.
     for length in (0..stored.len()).filter(|length| *length != 28) {
         assert!(Progress::decode(stored.slice(..length)).is_err(), "{length} bytes");
     }

@@ -37,8 +37,8 @@ const TASKS: u32 = 64;
 /// A request that crashes the server that executes it.
 const POISON: u32 = u32::MAX;
 
-/// Service that counts the requests of each task. It replies with the number of the request of that
-/// task, and the number of all requests.
+/// Service that counts requests. It replies with the number of requests of the same task so far,
+/// and with the number of requests of all tasks.
 struct Tally([u32; TASKS as usize]);
 
 impl Service for Tally {
@@ -109,7 +109,7 @@ impl Drop for Server {
     }
 }
 
-/// Servers of which `SERVERS` run: each that ends is replaced.
+/// The servers. `SERVERS` of them run at a time: each server that exits is replaced.
 struct Servers {
     over: Arc<AtomicBool>,
     ended: Arc<AtomicU32>,
@@ -172,14 +172,14 @@ fn request(task: u32) -> Bytes {
     task.to_be_bytes().to_vec().into()
 }
 
-/// Returns the number of the request of its task, and of all requests.
+/// Reads a reply of [`Tally`]: the number of requests of the task, and of all tasks.
 fn counts(reply: &Bytes) -> (u32, u32) {
     let number = |at: usize| u32::from_be_bytes(reply[at..at + 4].try_into().unwrap());
     (number(0), number(4))
 }
 
-/// Sends the requests of a task until the servers were killed often enough. Checks that none is lost
-/// or executed twice. Returns how many there were.
+/// Sends the requests of a task until the servers were killed often enough. Checks that no request
+/// is lost or executed twice. Returns the number of requests.
 async fn send(client: RequestClient, task: u32, servers: &Servers, kills: u32) -> u32 {
     let mut sent = 0;
     let mut last = 0;

@@ -1,4 +1,4 @@
-//! Tests of the kit for tests.
+//! Tests of the module `rserpool::testing`, with which programs test their services.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::future::pending;
@@ -45,8 +45,8 @@ async fn is_there(pool: &TestPool, server: &TestServer) -> bool {
     elements.iter().any(|element| element.identifier == server.identifier())
 }
 
-/// Disturbs the server of a session in the way of `disturb`, three times. Returns the times that the
-/// session took to go on.
+/// Disturbs the server of a session three times, by calling `disturb`. Returns the times after
+/// which the session continued.
 async fn go_on(pool: &TestPool, disturb: impl Fn(&TestServer)) -> Vec<Duration> {
     let network: &Network = pool.network();
     let mut servers = Vec::new();
@@ -65,7 +65,7 @@ async fn go_on(pool: &TestPool, disturb: impl Fn(&TestServer)) -> Vec<Duration> 
         ask(&mut session).await;
         times.push(network.runtime().now() - begin);
         assert_ne!(session.element(), serving);
-        // The registrar finds out, too.
+        // The registrar also detects the failure, and removes the server.
         network.sleep(Duration::from_secs(15)).await;
         assert!(!is_there(pool, &server).await);
     }
@@ -102,7 +102,8 @@ impl Service for Echo {
     }
 }
 
-/// Requests wait for nothing but their reply, so that only the session's timer helps them.
+/// Tests clients that only wait for their replies. Only the session's timer can then detect that
+/// the server is paused.
 #[tokio::test(start_paused = true)]
 async fn requests_to_a_paused_server_go_on_in_time() {
     let pool = TestPool::start(TokioRuntime::current(), POOL);

@@ -1,6 +1,6 @@
-//! A counter that survives crashes of its servers without code for that. The service defines its
-//! state; the framework moves it from one server to the next, so that each request counts exactly
-//! once.
+//! A counter that survives crashes of its servers, with no code for failover. The service defines
+//! its state; the framework moves it from one server to the next, so that each request counts
+//! exactly once.
 //!
 //! ```sh
 //! cargo run -p rserpool-examples --bin counter -- --runtime smol

@@ -1,5 +1,5 @@
-//! Runs a registrar, two servers and a client in one program. The server of the client crashes, and
-//! the other server continues where it stopped.
+//! Runs a registrar, two servers and a client in one program. The server that the client uses
+//! crashes, and the other server continues where the first one stopped.
 //!
 //! ```sh
 //! cargo run -p rserpool-examples --bin failover -- --runtime smol

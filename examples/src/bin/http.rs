@@ -5,7 +5,7 @@
 //! cargo run -p rserpool-examples --bin http -- --runtime smol
 //! ```
 //!
-//! hyper itself runs on tokio, on whichever runtime the pool runs.
+//! hyper itself always runs on tokio, even if the pool runs on another runtime.
 
 use std::convert::Infallible;
 

@@ -54,7 +54,8 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Stores the checkpoint. A new file takes the place of the old one, so that it is always whole.
+/// Stores the checkpoint. A new file replaces the old one atomically, so the file is always
+/// complete.
 async fn store(ledger: &TypedClient<Ledger>) -> anyhow::Result<()> {
     let checkpoint = ledger.inner().checkpoint().await.context("the client has stopped")?;
     let new = tempfile::NamedTempFile::new_in(".")?;

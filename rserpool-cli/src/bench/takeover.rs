@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 ///
 /// Starts two registrars, and registers elements with the first, all at one address. Kills it with
 /// SIGKILL once the second knows them, too. An element counts as taken over when the new registrar
-/// has told it so.
+/// has notified it of the takeover.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Number of elements
@@ -200,7 +200,8 @@ impl ElementHost {
             }
             for index in (0..self.connections.len()).rev() {
                 let Poll::Ready(event) = self.connections[index].poll_event(cx) else { continue };
-                // The answer is written when the connection is polled.
+                // Poll again: an answer that is queued below is written when its connection is
+                // polled.
                 cx.waker().wake_by_ref();
                 let established = matches!(event, Event::Established { .. });
                 match event {

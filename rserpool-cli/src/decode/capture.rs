@@ -109,10 +109,11 @@ pub(crate) fn read(
     }
 }
 
-/// Tells whether the next block of a pcapng file states a length that no block has.
+/// Returns true if the length field of the next block of a pcapng file is less than [`MIN_BLOCK`].
 ///
-/// The parser subtracts from this length what every block has. The byte order does not matter: in
-/// the other one, such a length is beyond [`MAX_BLOCK`].
+/// The parser subtracts the length of a block's fixed fields from this length, which must not
+/// underflow. The byte order need not be known: a length that is too short in one byte order is
+/// beyond [`MAX_BLOCK`] in the other one.
 fn shorter_than_a_block(data: &[u8]) -> bool {
     let length = data.get(4..8).and_then(|length| <[u8; 4]>::try_from(length).ok());
     length.is_some_and(|length| {

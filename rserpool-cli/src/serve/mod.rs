@@ -124,7 +124,7 @@ impl Service {
             Self::Chargen => chargen::serve(session).await,
             Self::Calcapp => calcapp::serve(session, &processor).await,
             Self::Pingpong => pingpong::serve(session).await,
-            // The framework serves this one, see `counter`.
+            // The framework serves the sessions of this service: see the module `counter`.
             Self::Counter => Ok(()),
         };
         match result {

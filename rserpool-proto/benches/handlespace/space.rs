@@ -13,8 +13,8 @@ use rserpool_proto::wire::{
 
 pub const LIFETIME: Duration = Duration::from_secs(100);
 
-/// The fields that distinguish an element from the others; all else is as in a message just
-/// decoded.
+/// The fields in which elements differ. All other fields are equal, and are those of a message that
+/// was just decoded.
 #[derive(Clone, Copy)]
 pub struct Name {
     pool: u32,

@@ -1,5 +1,5 @@
-//! Cache misses of each operation on the handlespace, counted by valgrind, which simulates the
-//! caches: many machines do not report those of theirs.
+//! Counts the cache misses of each operation on the handlespace. The caches are simulated by
+//! valgrind, since many machines do not report the misses of their own caches.
 //!
 //!     cargo bench -p rserpool --bench misses [-- --quick]
 #![allow(

@@ -134,9 +134,9 @@ impl ElementConfig {
         self
     }
 
-    /// Sets the number of registrations without an answer after which the element reports that
-    /// there is no registrar, MAX-REG-ATTEMPT. Default: 2 (RFC 5352 section 7.3). The element
-    /// continues to try.
+    /// Sets MAX-REG-ATTEMPT, the number of unanswered registrations after which the element reports
+    /// that there is no registrar. Default: 2 (RFC 5352 section 7.3). The element continues to
+    /// register.
     #[must_use]
     pub fn max_registration_attempts(mut self, attempts: u32) -> Self {
         self.max_registration_attempts = attempts;

@@ -137,10 +137,10 @@ pub enum Event {
         /// Address of the home registrar.
         registrar: TransportAddress,
     },
-    /// The registrar rejected the registration. This event comes at once, or after 14 seconds if
-    /// another element has the configured identifier. The element tries again, since the pool may
-    /// change. If the registration cannot be encoded, the event comes too, but the element tries
-    /// again only after [`Element::set_policy`].
+    /// The registrar rejected the registration, or the registration cannot be encoded. If another
+    /// element has the configured identifier, the event is reported only after 14 seconds. The
+    /// element tries again after a rejection, since the pool may change. If the registration cannot
+    /// be encoded, the element tries again only after [`Element::set_policy`].
     Rejected(OperationError),
     /// The registrar lacks resources for the registration, or refused a deregistration. After a
     /// refused registration, the element tries again.

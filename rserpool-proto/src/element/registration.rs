@@ -137,7 +137,7 @@ impl Element {
             return self.register_later(now);
         }
         if error.causes.contains(&ErrorCause::LackOfResources) {
-            // The resources may become available at any time.
+            // The element tries again, since the registrar may have the resources at any time.
             self.out.event(Event::Refused(error));
             return self.register_later(now);
         }

@@ -40,8 +40,8 @@ impl Checksum {
     }
 
     /// Returns the checksum that rsplib computes on a little-endian machine. Its sum has 32 bits
-    /// and drops what exceeds them, which makes a difference with more than some thousands of
-    /// elements.
+    /// and drops the carry, so it differs from that of the RFC if there are more than a few
+    /// thousand elements.
     #[must_use]
     pub fn rsplib_value(self) -> PeChecksum {
         PeChecksum(fold(self.0 & u64::from(u32::MAX)).swap_bytes())

@@ -4,10 +4,10 @@ use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
 
-/// A hash table with linear probing and eight slots in a cache line. In a large table, each look-up
-/// waits for memory once; a table that keeps its control bytes apart waits twice. Values are found
-/// by tags, and are never `u32::MAX`. Several values may have the same tag; the `is_it` argument of
-/// the methods tells them apart.
+/// A hash table with linear probing and eight slots in a cache line. In a large table, a look-up
+/// costs one cache miss; in a table with separate control bytes, it costs two. Each value is stored
+/// with a tag, by which it is found. No value is `u32::MAX`. Several values may have the same tag;
+/// the `is_it` argument of the methods tells them apart.
 #[derive(Debug, Default)]
 pub(super) struct Index<H> {
     /// A power of two slots, or none; at least an eighth of them is vacant.
@@ -129,8 +129,8 @@ impl<H: Home> Index<H> {
         }
     }
 
-    /// Removes the value with this tag for which `is_it` is true. Moves up those values that would
-    /// not be found beyond a vacant slot.
+    /// Removes the value with this tag for which `is_it` is true. A search ends at a vacant slot,
+    /// so values that it would no longer reach are moved into the vacated slot.
     pub(super) fn remove(&mut self, tag: u32, is_it: impl Fn(u32) -> bool) {
         if self.slots.is_empty() {
             return;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::ElementKey;
 
-/// The length of a slot of the timer wheel: 2 to the power of this in nanoseconds, about 34 ms.
+/// The length of a slot of the timer wheel, as a power of two: 2^25 nanoseconds, about 34 ms.
 const TICK: u32 = 25;
 
 /// The number of slots of the timer wheel, which together span about 137 seconds.

@@ -2,8 +2,8 @@
 //!
 //! Elements are stored in one arena, in the encoding that registrars and pool users receive, and
 //! are referred to by an [`ElementKey`]. Looking up a pool or an element is O(1) expected, as are
-//! changes of an element's home registrar and lifetime. Everything else costs what the pool's
-//! policy costs.
+//! changes of an element's home registrar and lifetime. The cost of all other operations depends on
+//! the pool's policy.
 
 mod checksum;
 mod index;
@@ -103,19 +103,20 @@ impl<T> Element<T> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refused {
-    /// The pool has another policy; one of its elements is `with`.
+    /// The element's policy differs from that of the pool, which contains the element `with`.
     #[error("the pool has another policy")]
     InconsistentPolicy {
         /// An element of the pool with which the refused element is inconsistent.
         with: ElementKey,
     },
-    /// The pool has another transport protocol; one of its elements is `with`.
+    /// The element's transport protocol differs from that of the pool, which contains the element
+    /// `with`.
     #[error("the pool has another transport protocol")]
     InconsistentTransport {
         /// An element of the pool with which the refused element is inconsistent.
         with: ElementKey,
     },
-    /// The element and the pool differ in whether there is a control channel.
+    /// The element has a control channel and the elements of the pool have none, or the reverse.
     #[error("the pool has another control channel configuration")]
     InconsistentDataControl,
     /// The policy cannot work with the element's parameters.
@@ -417,7 +418,7 @@ impl<T> Handlespace<T> {
         self.elements.capacity() > 4096 && self.elements.len() < self.elements.capacity() / 4
     }
 
-    /// Releases memory that is not needed: all behind the last element in the arena.
+    /// Releases unused memory, such as the part of the arena behind its last element.
     pub fn shrink(&mut self) {
         self.elements.shrink_to_fit();
         self.pools.shrink_to_fit();

@@ -7,8 +7,8 @@ use roaring::RoaringBitmap;
 use super::{Checksum, ElementKey, HashMap};
 use crate::wire::{PoolElementId, PoolHandle, RegistrarId};
 
-/// The elements of each home registrar and their checksum. The sets of elements take a few bits for
-/// each.
+/// The elements of each home registrar and their checksum. The sets take a few bits of memory for
+/// each element.
 #[derive(Debug, Default)]
 pub(super) struct Owners(HashMap<RegistrarId, Owned>);
 

@@ -1,9 +1,10 @@
-//! The policies of rsplib beyond RFC 5356: combinations of the adaptive ones, and those that take
-//! an element's distance into account.
+//! The policies of rsplib beyond RFC 5356: combinations of the adaptive policies, and policies that
+//! take an element's distance into account.
 //!
 //! The distance is half of the round-trip time between the element and its home registrar, in
-//! milliseconds and coarsely rounded; the home registrar sets it. The delay penalty factor (DPF) is
-//! the load, or the weight, that a millisecond of distance counts for.
+//! milliseconds and coarsely rounded. The home registrar measures it. The delay penalty factor
+//! (DPF) is the amount that is added to the load, or subtracted from the weight, for each
+//! millisecond of distance.
 
 use super::{Order, Weight};
 use crate::wire::{PolicyParameters, PolicyType};
@@ -49,7 +50,7 @@ impl Order for PriorityLeastUsedDegradation {
     }
 }
 
-/// Draws elements at random, in proportion to the load that each could still take after the
+/// Draws elements at random, in proportion to the unused capacity that each would have after the
 /// selection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RandomizedPriorityLeastUsed;
@@ -69,8 +70,8 @@ impl Weight for RandomizedPriorityLeastUsed {
     }
 }
 
-/// Draws elements at random, in proportion to the load that each can still take. Each selection
-/// subtracts the element's load degradation until it registers again.
+/// Draws elements at random, in proportion to their unused capacity. Each selection subtracts the
+/// element's load degradation from its unused capacity until it registers again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RandomizedLeastUsedDegradation;
 
@@ -116,8 +117,8 @@ impl Weight for RandomizedPriorityLeastUsedDegradation {
     }
 }
 
-/// Draws elements at random, in proportion to the weight less the penalty for the distance. The
-/// penalty reduces a weight other than 0 to 1 at the least.
+/// Draws elements at random, in proportion to their weights minus the penalty for the distance. The
+/// penalty does not reduce a weight below 1; a weight of 0 remains 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WeightedRandomDpf;
 

@@ -62,8 +62,7 @@ impl Order for PriorityLeastUsed {
     }
 }
 
-/// Draws elements at random, in proportion to the load that each can still take (RFC 5356 section
-/// 5.4).
+/// Draws elements at random, in proportion to their unused capacity (RFC 5356 section 5.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RandomizedLeastUsed;
 

@@ -115,17 +115,18 @@ pub trait Selector: fmt::Debug + Send {
     fn select(&mut self, wanted: Wanted, rng: &mut RandomSource, selected: &mut Vec<Member>);
 
     /// Prepares the selector of a pool user for selections that follow a registrar's answer. Before
-    /// this call, all elements of the answer were inserted in its `order`. The pool user uses the
-    /// answer itself unchanged; the next selection shall return what comes after it. A `complete`
-    /// answer has all elements of the pool. In any other answer, the registrar has chosen the
-    /// elements by their weights, which must not count again. Default: does nothing; the selector
-    /// then uses the parameters alone, as if it had not selected yet.
+    /// this call, all elements of the answer were inserted in the `order` of the answer. The pool
+    /// user first uses the answer unchanged, so the next selection has to return the elements that
+    /// come after that. If `complete` is true, the answer contains all elements of the pool.
+    /// Otherwise the registrar has already chosen the elements by their weights, which must not
+    /// count again. Default: does nothing; the selector then uses the parameters alone, as if it
+    /// had not selected yet.
     fn resume(&mut self, order: &[Member], complete: bool, rng: &mut RandomSource) {
         let _ = (order, complete, rng);
     }
 }
 
-/// The request of a selection: the number of elements, and the pool user that asks.
+/// A request for a selection: the number of elements, and the pool user that asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Wanted {
@@ -175,7 +176,7 @@ impl Wanted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidPolicy {
-    /// There are fewer values than the policy has.
+    /// The parameters contain fewer values than the policy needs.
     #[error("too few policy values: {needed} needed, {given} given")]
     MissingValues {
         /// The number of 32-bit words that the policy needs.

@@ -3,7 +3,7 @@
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
-/// A generator of random numbers, which follow from its seed.
+/// A generator of pseudo-random numbers, which are determined by its seed.
 #[derive(Debug)]
 pub struct RandomSource(StdRng);
 
@@ -25,7 +25,7 @@ impl RandomSource {
         self.0.next_u64()
     }
 
-    /// Returns a number below `bound`, all with the same probability; 0 if `bound` is 0.
+    /// Returns a uniformly distributed random number below `bound`, or 0 if `bound` is 0.
     ///
     /// ```
     /// let mut source = rserpool_proto::policy::RandomSource::from_seed(7);

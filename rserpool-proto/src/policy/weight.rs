@@ -28,7 +28,8 @@ pub trait Weight: fmt::Debug + Send + Sync + 'static {
     fn weight(&self, parameters: &PolicyParameters) -> u32;
 
     /// Returns the amount that each selection subtracts from the element's weight until it
-    /// registers again. Degradation reduces a weight other than 0 to 1 at the least. Default: 0.
+    /// registers again. Degradation does not reduce a weight below 1; a weight of 0 remains 0.
+    /// Default: 0.
     fn degradation(&self, _parameters: &PolicyParameters) -> u32 {
         0
     }
@@ -129,12 +130,12 @@ impl<W> WeightSelector<W> {
 /// Members with weights; draws members in proportion to their weights.
 ///
 /// Members whose weights are between the same two powers of two form a class. A draw chooses a
-/// class in proportion to the sum of its weights, and then any member of the class. That member
-/// counts with a probability of its weight divided by the largest weight possible in the class,
-/// which is at least one half; otherwise another member of the class is tried. So the draws are
-/// exact, and need fewer than two tries on average. (After Y. Matias, J. S. Vitter and W.-C. Ni,
-/// "Dynamic generation of discrete random variates", 1993. One level suffices, since there are at
-/// most 33 classes.)
+/// class in proportion to the sum of its weights, and then any member of the class. The member is
+/// accepted with a probability of at least one half: its weight divided by the largest weight
+/// possible in the class. Otherwise another member of the class is tried. So the draws are exact,
+/// and need fewer than two tries on average. (After Y. Matias, J. S. Vitter and W.-C. Ni, "Dynamic
+/// generation of discrete random variates", 1993. One level suffices, since there are at most 33
+/// classes.)
 #[derive(Debug, Default)]
 struct Sampler {
     /// The weight of each member and its position in its class, indexed by member number.

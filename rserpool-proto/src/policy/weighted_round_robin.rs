@@ -57,7 +57,7 @@ struct Entry {
 
 /// The position of an entry in the list: its round, and its place in the round as a multiple of
 /// 1/2^33. The entries of an element of weight w are at 1/2w, 3/2w, 5/2w ... The position is stored
-/// in two halves so that it has the alignment of the data beside it.
+/// as two 32-bit halves, so that it needs no padding beside other 32-bit values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 struct Position {
     high: u32,

@@ -33,7 +33,8 @@ pub struct RegistrarConfig {
     pub(super) enrp: Option<TransportAddress>,
     pub(super) peers: Vec<TransportAddress>,
     pub(super) multicast_presence: bool,
-    /// The configured times between registrars. `None`: the compatibility profile decides.
+    /// The configured timers with which registrars supervise each other. `None`: the compatibility
+    /// profile decides.
     heartbeat_cycle: Option<Duration>,
     max_time_last_heard: Option<Duration>,
     max_time_no_response: Option<Duration>,
@@ -41,7 +42,7 @@ pub struct RegistrarConfig {
     pub(super) takeover_expiry: Duration,
 }
 
-/// The timers of registrars among each other (RFC 5353 section 4.2).
+/// The timers with which registrars supervise each other (RFC 5353 section 4.2).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Heartbeat {
     pub(super) cycle: Duration,
@@ -112,10 +113,10 @@ impl RegistrarConfig {
         self
     }
 
-    /// Sets the number of elements of an answer that count as selected, whatever their policy says:
-    /// rsplib's MaxIncrement. Default: none, which leaves it to the policy. The built-in policies
-    /// count 1; in the profile of the RFCs, all elements of an answer degrade where RFC 5356
-    /// section 5.2.2 says so.
+    /// Sets the number of elements of an answer that count as selected, for all policies
+    /// (MaxIncrement in rsplib). Default: none, so that each policy decides. The built-in policies
+    /// count one element. With [`Compatibility::Rfc`], Least Used with Degradation counts all
+    /// elements of an answer (RFC 5356 section 5.2.2).
     #[must_use]
     pub fn max_increment(mut self, elements: Option<usize>) -> Self {
         self.max_increment = elements;
@@ -179,9 +180,9 @@ impl RegistrarConfig {
         self
     }
 
-    /// Sets the time after its start for which a registrar defers its answers about unknown pools.
-    /// It ends early if other registrars tell of elements. Default: 3 s. Not from the RFCs:
-    /// elements that lost their registrar look for another at least once a second.
+    /// Sets the time for which the registrar, after its start, defers its answers about unknown
+    /// pools. The time ends early if other registrars announce elements. Default: 3 s. Not from the
+    /// RFCs: elements that lost their registrar look for another at least once a second.
     #[must_use]
     pub fn ready_after(mut self, time: Duration) -> Self {
         self.ready_after = time;
@@ -276,8 +277,8 @@ impl RegistrarConfig {
         self
     }
 
-    /// Returns the timers of registrars among each other, configured or from the compatibility
-    /// profile.
+    /// Returns the timers with which registrars supervise each other: those configured, or those of
+    /// the compatibility profile.
     pub(super) fn heartbeat(&self) -> Heartbeat {
         let [cycle, last_heard, no_response] = self.compatibility.heartbeat();
         Heartbeat {

@@ -10,8 +10,8 @@ use crate::ConnectionId;
 use crate::handlespace::ElementKey;
 use crate::wire::TransportAddress;
 
-/// The maximum number of connections to elements in the making, in total and to one host. Not from
-/// the RFCs.
+/// The maximum number of connections to elements that are being made at a time, in total and to one
+/// host. Not from the RFCs.
 const MAX: usize = 256;
 const MAX_OF_HOST: usize = 64;
 
@@ -22,7 +22,8 @@ pub(super) struct Dials {
     of_host: HashMap<IpAddr, usize>,
     waiting: BTreeMap<IpAddr, BTreeSet<ElementKey>>,
     waits_at: HashMap<ElementKey, IpAddr>,
-    /// The host of the element that was dialled last: the next host in order comes next.
+    /// The host of the element that was dialled last. The host after it, in the order of addresses,
+    /// is served next.
     last: Option<IpAddr>,
 }
 
@@ -42,7 +43,7 @@ impl Dials {
         }
     }
 
-    /// Removes a connection in the making, which is established now or has failed.
+    /// Removes a connection that is no longer being made, because it is established or has failed.
     pub(super) fn end(&mut self, address: &TransportAddress) {
         if self.made.remove(address).is_none() {
             return;

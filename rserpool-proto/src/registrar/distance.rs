@@ -9,8 +9,9 @@ use crate::handlespace::ElementKey;
 use crate::wire::{PolicyParameters, PolicyValue, PoolElement};
 
 impl Registrar {
-    /// Sets the distance in the values of an element that registers to the last measured one, until
-    /// it is measured again. Returns whether the element's policy has a distance.
+    /// Replaces the distance in a registration by the last one that was measured for the element,
+    /// if any, until the distance is measured again. Returns whether the element's policy has a
+    /// distance.
     pub(super) fn keep_distance(
         &self,
         present: Option<ElementKey>,

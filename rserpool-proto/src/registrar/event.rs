@@ -32,8 +32,8 @@ pub enum Event {
     PeerSilent(TransportAddress),
     /// Another registrar is considered dead, and its elements are to be taken over.
     PeerDead(RegistrarId),
-    /// An element has an address of host or link scope only, so it is not told to other hosts or
-    /// links. Only registrars with a global address report this.
+    /// An element has only addresses of host or link scope, so the registrar does not send them to
+    /// other hosts or links. Only registrars with a global address report this.
     Near(ElementName, TransportAddress),
     /// The registrar has joined: it has downloaded the handlespace from another registrar, or found
     /// no other.
@@ -60,8 +60,8 @@ pub enum Event {
     Denied(AccessRole, IpAddr),
     /// A host reached a limit.
     LimitHit(Limit, IpAddr),
-    /// There were too many connections, so the registrar closed some: those that were silent for
-    /// the longest time, of the host with the most silent ones.
+    /// There were too many connections, so the registrar closed some of the host with the most
+    /// silent connections: those that were silent for the longest time.
     Crowded {
         /// The host.
         host: IpAddr,

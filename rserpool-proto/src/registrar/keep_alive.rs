@@ -20,8 +20,8 @@ const DIAL_PAUSE: Duration = Duration::from_millis(200);
 /// 2.14.3).
 pub(super) const REPORT_PAUSE: Duration = Duration::from_secs(1);
 
-/// The time that is left to an element for its answer once more hosts than MAX-BAD-PE-REPORT have
-/// reported it.
+/// The time that an element has to answer a keep-alive after the number of hosts that reported it
+/// exceeded MAX-BAD-PE-REPORT.
 const REPORTED_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Registrar {
@@ -143,8 +143,9 @@ impl Registrar {
     }
 
     /// Handles an error from a client that has not answered keep-alives. If those keep-alives named
-    /// their elements, which RFC 5352 section 2.2.7 does not provide for, they and all later ones
-    /// are sent in the form of the RFC. Returns whether they named their elements.
+    /// their elements, which RFC 5352 section 2.2.7 does not provide for, sends them again without
+    /// the names, and omits the names from all later keep-alives. Returns whether the unanswered
+    /// keep-alives named their elements.
     pub(super) fn ask_strictly(&mut self, now: Instant, connection: ConnectionId) -> bool {
         let named = self.config.compatibility.keep_alive_names_element();
         let Some(client) = self.connections.get_mut(&connection) else { return false };
@@ -330,10 +331,10 @@ impl Registrar {
     }
 
     /// Handles a user's report that it could not reach an element. The registrar that receives the
-    /// report asks the element at once, and offers it to users after others until it answers.
-    /// Nothing else follows from a report, since an element that answers stays (RFC 5352 section
-    /// 3.5). But if more hosts than MAX-BAD-PE-REPORT report the element, it has less time to
-    /// answer.
+    /// report sends the element a keep-alive at once, and offers the element to users after others
+    /// until it answers. A report has no other effect, since an element that answers is not removed
+    /// (RFC 5352 section 3.5). But if more hosts than MAX-BAD-PE-REPORT report the element, it has
+    /// less time to answer.
     pub(super) fn handle_unreachable(
         &mut self,
         now: Instant,
@@ -380,8 +381,8 @@ impl Registrar {
         }
     }
 
-    /// Ends the inquiry about an element of another registrar, which this registrar asked because
-    /// of a report. Closes the connection if it was made for the inquiry.
+    /// Ends an inquiry: a keep-alive that this registrar sent, because of a report, to an element
+    /// of another registrar. Closes the connection if it was made for the inquiry.
     fn end_inquiry(&mut self, key: ElementKey) {
         self.timers.cancel(Timer::KeepAlive(key));
         self.dials.forget(key);

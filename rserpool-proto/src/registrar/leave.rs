@@ -21,8 +21,8 @@ const MAX_SUGGESTED: usize = 256;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leaving {
     No,
-    /// Other registrars are asked to take over the elements, so far up to this key in the order of
-    /// keys.
+    /// Other registrars are being asked to take over the elements, in the order of their keys.
+    /// Contains the key of the last element for which one was asked.
     HandingOver(Option<ElementKey>),
     Done,
 }
@@ -68,7 +68,7 @@ impl Registrar {
         }
     }
 
-    /// Handles that another registrar became the home of an element: suggests the next takeover.
+    /// Suggests the next takeover, after another registrar became the home of an element.
     pub(super) fn handle_handed_over(&mut self) {
         self.suggest_takeovers(1);
         self.leave_if_alone();

@@ -142,7 +142,7 @@ impl Registrar {
         }
     }
 
-    /// Handles that a link to another registrar was closed, or could not be made.
+    /// Handles a link to another registrar that was closed or could not be made.
     pub(super) fn handle_link_over(
         &mut self,
         now: Instant,
@@ -194,8 +194,8 @@ impl Registrar {
         }
     }
 
-    /// Reports that a configured peer does not accept connections; not again until it has accepted
-    /// one.
+    /// Reports that a configured peer does not accept connections. Does not repeat the report until
+    /// the peer has accepted one.
     fn note_silent(&mut self, address: &TransportAddress) {
         let silent = &mut self.peers.silent;
         if self.config.peers.contains(address) && !silent.contains(address) {

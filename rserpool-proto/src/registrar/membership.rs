@@ -8,14 +8,14 @@ use crate::ConnectionId;
 use crate::handlespace::ElementKey;
 use crate::wire::{RegistrarId, TransportAddress};
 
-/// The host whose limits an element counts for, and its size in bytes.
+/// The host against whose limits an element counts, and the size of the element in bytes.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Charge(pub(super) Option<(IpAddr, u32)>);
 
 /// The registrar's state for an element.
 #[derive(Debug)]
 pub(super) struct Membership {
-    /// The connection to its ASAP endpoint; none while there is no connection.
+    /// The connection to the element's ASAP endpoint, if there is one.
     pub(super) connection: Option<ConnectionId>,
     pub(super) watch: Watch,
     pub(super) charge: Charge,
@@ -118,7 +118,8 @@ impl Membership {
 /// The other end of an ASAP connection: pool elements, a pool user, or both.
 #[derive(Debug)]
 pub(super) struct Client {
-    /// The host whose limits the connection counts for. It stays the same if the addresses change.
+    /// The host against whose limits the connection counts. It stays the same if the addresses
+    /// change.
     pub(super) host: IpAddr,
     pub(super) address: TransportAddress,
     pub(super) origin: Origin,

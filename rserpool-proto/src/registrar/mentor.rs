@@ -139,9 +139,9 @@ impl Registrar {
         self.start_announcing(now);
     }
 
-    /// Makes the registrar ready: it answers that unknown pools do not exist, also to resolutions
-    /// that waited. By now, the elements have had time to register, or other registrars told of
-    /// them.
+    /// Makes the registrar ready: it now answers resolutions of unknown pools, including those that
+    /// waited, with the error that the pool does not exist. By now, the elements have had time to
+    /// register, or other registrars have announced them.
     pub(super) fn become_ready(&mut self, now: Instant) {
         if std::mem::replace(&mut self.ready, true) {
             return;

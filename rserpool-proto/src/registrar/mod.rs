@@ -68,13 +68,13 @@ pub struct Registrar {
     handlespace: Handlespace<Membership>,
     connections: HashMap<ConnectionId, Client>,
     dials: Dials,
-    /// For each element, the other connection over which its host tried to register it again while
-    /// its own is still open.
+    /// For each element, the waiting registration that its host sent over another connection while
+    /// the element's own connection still counts as open.
     claimants: HashMap<ElementKey, Claimant>,
     announcements: Announcements,
     peers: Peers,
-    /// Elements that peers announced and that cannot join the pool of their handle, since it has
-    /// another policy or transport. They are kept in case that pool ends.
+    /// Elements that peers announced but that cannot join the pool with their handle, since the
+    /// pool has another policy or transport. They are kept in case that pool is removed.
     rivals: Rivals,
     joining: Joining,
     mentor_is_slow: bool,
@@ -85,8 +85,8 @@ pub struct Registrar {
     deferred: Vec<(ConnectionId, asap::HandleResolution)>,
     shares: Shares,
     denials: Denials,
-    /// The elements whose addresses have host or link scope. They are not told to hosts farther
-    /// away.
+    /// The elements whose addresses have host or link scope. They are not sent to hosts outside of
+    /// that scope.
     near: BTreeMap<ElementKey, Scope>,
     subscriptions: Subscriptions,
     leaving: Leaving,
@@ -328,7 +328,8 @@ impl Registrar {
         }
     }
 
-    /// Forgets an element, its timers and its claim on a connection.
+    /// Removes an element, cancels its timers, and refuses a waiting registration of it over
+    /// another connection.
     fn remove(&mut self, key: ElementKey, reason: RemovalReason) {
         // An element that deregistered received the response already.
         if reason != RemovalReason::Deregistered {
@@ -405,8 +406,8 @@ impl Registrar {
         self.out.abort(connection);
     }
 
-    /// Finishes the handling of an input: resumes work that was deferred, replaces pools that
-    /// became empty by kept rivals, and notifies subscribers.
+    /// Finishes the handling of an input: recreates pools that became empty from the rivals that
+    /// were kept for them, resumes work that was deferred, and notifies subscribers.
     fn conclude(&mut self, now: Instant) {
         for handle in std::mem::take(&mut self.vacated) {
             if self.handlespace.is_unknown(&handle) {

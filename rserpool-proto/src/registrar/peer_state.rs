@@ -70,7 +70,7 @@ impl PeerState {
     }
 
     /// Ends the suspicion that the peer is dead, because a message was received from it. Returns
-    /// whether there was one.
+    /// whether the peer was suspected.
     pub(super) fn hear(&mut self) -> bool {
         let suspected = self.0 == State::Suspected;
         if suspected {
@@ -121,8 +121,8 @@ impl PeerState {
         }
     }
 
-    /// Records that `peer` agrees to the takeover or can no longer be asked. Returns whether no
-    /// agreement is missing any more. Ignores a peer that was not asked.
+    /// Records that `peer` agrees to the takeover or can no longer be asked. Returns true if this
+    /// was the last missing agreement. Ignores a peer that was not asked.
     pub(super) fn agree(&mut self, peer: RegistrarId) -> bool {
         match &mut self.0 {
             State::TakingOver { pending, .. } => pending.remove(&peer) && pending.is_empty(),

@@ -225,7 +225,8 @@ impl Registrar {
             self.report_link(from, format!("changed its identifier to {}", route.sender));
             return false;
         }
-        // A registrar that connects may use any identifier except that of one at another address.
+        // A registrar that connects may use any identifier except that of a known registrar at
+        // another address.
         let known = self.peers.known.get(&route.sender);
         let elsewhere = known
             .and_then(|peer| peer.transport.as_ref())
@@ -296,8 +297,9 @@ impl Registrar {
         true
     }
 
-    /// Returns whether there is room for another peer of this host. If the list is full, removes a
-    /// peer of the host that has the most, provided that this host has clearly fewer.
+    /// Returns whether the peer list has room for another peer of `host`. If the list is full,
+    /// removes a peer of the host that has the most peers, provided that `host` has at least two
+    /// fewer.
     fn make_room_for_peer(&mut self, now: Instant, host: Option<IpAddr>) -> bool {
         let mut hosts: BTreeMap<Option<IpAddr>, Vec<RegistrarId>> = BTreeMap::new();
         for (identifier, peer) in &self.peers.known {

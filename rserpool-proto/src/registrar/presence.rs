@@ -13,8 +13,8 @@ use crate::wire::enrp::{self, Body, Presence};
 use crate::wire::{Ppid, RegistrarId, ServerInformation, TransportAddress, UserMessage};
 
 impl Registrar {
-    /// Creates an ENRP_PRESENCE message to the registrar `receiver` on a host, or for multicast if
-    /// there is no host.
+    /// Creates an ENRP_PRESENCE message to the registrar `receiver` on the host `to`, or for
+    /// multicast if `to` is `None`.
     fn presence(
         &self,
         to: Option<IpAddr>,

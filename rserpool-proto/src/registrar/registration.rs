@@ -19,9 +19,10 @@ use crate::wire::{
 /// it over another one. Without an answer, the new registration is accepted.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A registration that an element's host sent over another connection, while the one over which the
-/// element registered still counts as open. This registrar asks over the old connection: if the
-/// element answers, the claim (this registration) is refused; otherwise it is accepted.
+/// A claim: a registration that an element's host sent over another connection, while the
+/// connection over which the element registered still counts as open. This registrar sends a
+/// keep-alive over the old connection. If the element answers it, the claim is refused; otherwise
+/// the claim is accepted.
 #[derive(Debug)]
 pub(super) struct Claimant {
     from: ConnectionId,

@@ -132,8 +132,9 @@ impl Rivals {
 }
 
 impl Registrar {
-    /// Keeps an element of a peer that does not fit its pool beside it. Replaces the pool if the
-    /// elements of that kind are stronger: more, or equally many with a larger home registrar.
+    /// Keeps a rival: an element of a peer that does not fit its pool. Replaces the pool by the
+    /// rivals of the same kind (policy and transport) if there are more of them than elements in
+    /// the pool, or equally many and one of their home registrars has the largest identifier.
     pub(super) fn add_rival(&mut self, now: Instant, handle: &PoolHandle, value: PoolElement) {
         // An element that would not be accepted does not count.
         if self.handlespace.could_take(handle, &value).is_err() {

@@ -10,7 +10,8 @@ use super::{Event, Registrar, Timer};
 use crate::handlespace::ElementKey;
 use crate::wire::{PoolElement, PoolHandle, quote};
 
-/// Burst of a rate: a host may use the allowance of this time at once.
+/// The burst size of a rate limit, as a time: a host may send the requests allowed in this time at
+/// once.
 const WINDOW: Duration = Duration::from_secs(1);
 
 /// The number of connections that are closed at a time when there are too many.
@@ -120,16 +121,16 @@ impl Limits {
         self
     }
 
-    /// Sets the maximum size of the elements of one host in bytes, as parameters with their
-    /// handles. Default: 128 MiB.
+    /// Sets the maximum size of the elements of one host in bytes. Each element counts with its
+    /// encoded parameter and its pool handle. Default: 128 MiB.
     #[must_use]
     pub fn bytes_per_host(mut self, bytes: usize) -> Self {
         self.bytes_per_host = bytes;
         self
     }
 
-    /// Sets the maximum size of all elements in bytes, as parameters with their handles. Default:
-    /// 256 MiB.
+    /// Sets the maximum size of all elements in bytes. Each element counts with its encoded
+    /// parameter and its pool handle. Default: 256 MiB.
     #[must_use]
     pub fn bytes(mut self, bytes: usize) -> Self {
         self.bytes = bytes;
@@ -247,8 +248,8 @@ impl Shares {
         self.credit(host, |share| share.subscriptions -= count);
     }
 
-    /// Takes an element off the account of its host: the element was removed, or counts for another
-    /// host now.
+    /// Stops counting an element against the limits of its host: the element was removed, or counts
+    /// for another host now.
     pub(super) fn discharge(&mut self, charge: Charge) {
         let Some((host, bytes)) = charge.0 else { return };
         let bytes = bytes as usize;
@@ -339,8 +340,8 @@ impl Registrar {
     }
 
     /// Returns whether the limits of this host and of all hosts allow an element with these values.
-    /// At `present` is the element to be updated, if any: an update that does not need more than
-    /// before is always allowed.
+    /// `present` is the key of the element to be updated, if any. An update that does not increase
+    /// the usage of the host is always allowed.
     pub(super) fn has_room(
         &mut self,
         host: IpAddr,
@@ -356,8 +357,7 @@ impl Registrar {
         !full
     }
 
-    /// Returns whether an element with these values would count for more on the account of `host`
-    /// than it does now.
+    /// Returns whether an update of the element to these values would increase the usage of `host`.
     fn pays_more(
         &self,
         key: ElementKey,
@@ -371,7 +371,7 @@ impl Registrar {
         payer != host || size > paid as usize + 3
     }
 
-    /// Puts an element, which is new or has other values, on the account of `host`.
+    /// Counts an element, which is new or has other values, against the limits of `host`.
     pub(super) fn recharge(&mut self, key: ElementKey, host: IpAddr) {
         let Some(handle) = self.handlespace.handle_of(key).map(|handle| handle.as_bytes().len())
         else {
@@ -395,9 +395,9 @@ impl Registrar {
         self.shares.discharge(old);
     }
 
-    /// Closes the connections that were silent for the longest time and serve no element, of the
-    /// host that has the most of those. Called when there are too many connections, or no
-    /// descriptors for more.
+    /// Closes connections when there are too many, or no descriptors for more. Considers only
+    /// connections that serve no element. Closes those that were silent for the longest time, of
+    /// the host that has the most of them.
     pub(super) fn close_silent(&mut self, now: Instant) {
         let clients = self
             .connections

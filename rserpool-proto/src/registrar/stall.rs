@@ -1,9 +1,9 @@
-//! Reaction of the registrar to its own delay, after its machine was suspended or overloaded.
+//! Reaction of the registrar to its own delay, after its host was suspended or overloaded.
 //!
-//! Some deadlines of elements and peers have then passed although their messages arrived in time
-//! and have yet to be read. So no element or peer is considered dead because of the delay. A driver
-//! reads all available input before it calls [`handle_timeout`](crate::Machine::handle_timeout),
-//! unless that call is late already.
+//! After a delay, deadlines of elements and peers may have passed although their messages arrived
+//! in time and are still unread. So no element or peer is considered dead because of the delay. A
+//! driver reads all available input before it calls
+//! [`handle_timeout`](crate::Machine::handle_timeout), unless that call is late already.
 
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ const MEMORY: Duration = Duration::from_secs(30);
 const MAX_STRETCH: u32 = 16;
 const RECOVERY: Duration = Duration::from_secs(10);
 
-/// The registrar's delay.
+/// Records the delays of the registrar, and the reaction to them.
 #[derive(Debug)]
 pub(super) struct Stall {
     /// End of the time for reading the input that arrived during the delay.
@@ -82,8 +82,8 @@ impl Registrar {
         self.stall.catching_up.is_some_and(|until| now < until)
     }
 
-    /// Postpones the expiry of a registration while this registrar is late or catching up: it may
-    /// have been renewed.
+    /// Postpones the expiry of a registration while this registrar is late or catching up, since a
+    /// renewal may have arrived that is still unread.
     pub(super) fn postpone_expiry(&mut self, now: Instant, key: ElementKey) {
         let time = 2 * self.config.keep_alive_timeout;
         self.handlespace.set_lifetime(key, now, Some(time));

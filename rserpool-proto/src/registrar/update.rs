@@ -96,8 +96,8 @@ impl Registrar {
         self.handlespace.get(key).map(Element::home_registrar)
     }
 
-    /// Adds or updates an element that a peer announced, and counts it on the account of `host`.
-    /// Returns the element's key if its values are now those that the peer announced.
+    /// Adds or updates an element that a peer announced, and counts it against the limits of
+    /// `host`. Returns the element's key if its values are now those that the peer announced.
     pub(super) fn take_in(
         &mut self,
         now: Instant,
@@ -188,8 +188,9 @@ impl Registrar {
 
     /// Returns whether this registrar remains the home of an element although `other` announces
     /// that the element has registered there. It does if the element registered here so recently
-    /// that the order of the two registrations is unknown. Only one of the two registrars must
-    /// yield; if both did, only the next audit (comparison of checksums) would show it.
+    /// that the order of the two registrations is unknown, and if this registrar has the larger
+    /// identifier, so that exactly one of the two yields. If both yielded, only the next audit
+    /// (comparison of checksums) would show it.
     fn insists(&self, now: Instant, key: ElementKey, other: RegistrarId) -> bool {
         let Some(Watch::Home(custody)) = self.handlespace.get(key).map(|it| &it.state.watch) else {
             return false;
@@ -238,9 +239,9 @@ impl Registrar {
         client.is_some_and(|client| client.origin == Origin::Accepted)
     }
 
-    /// Handles that the home registrar of an element, a peer, does not have the element any more.
-    /// Removes the element, unless it is still connected to this registrar: then it believes that
-    /// its home is this registrar, which becomes it.
+    /// Handles an element that its home registrar, a peer, does not have any more. Removes the
+    /// element, unless it has a connection to this registrar: the element then believes that this
+    /// registrar is its home, so this registrar becomes the home.
     pub(super) fn remove_of_another(&mut self, now: Instant, key: ElementKey) {
         if self.has_own_connection(key) && self.leaving == Leaving::No {
             self.handlespace.set_home(key, self.config.identifier);
@@ -268,8 +269,8 @@ impl Registrar {
         let Some(entry) = self.peers.known.get(&peer) else { return };
         let same = known == checksum && !entry.stale;
         if same {
-            // The checksums are equal, so the peer does not have the elements that are kept beside
-            // their pools as its own.
+            // The checksums are equal, so the peer is no longer the home of any rival (element that
+            // is kept beside its pool).
             self.rivals.forget_home(peer);
         }
         if same || entry.download.is_some() || !self.knows_others() {

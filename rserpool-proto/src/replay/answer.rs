@@ -21,18 +21,19 @@ pub enum RequestFailure {
     /// The service panicked while it executed the request.
     #[error("the service panicked")]
     Panicked,
-    /// Servers crashed while they executed the request, so that no other one was given it.
+    /// Servers crashed while they executed the request, so it was not executed by another one.
     #[error("{servers} servers crashed while they executed the request")]
     Crashed {
         /// The number of servers that crashed, or were left because they took too long.
         servers: u32,
     },
-    /// The reply is longer than a message, or does not fit a checkpoint beside the state.
+    /// The reply is longer than a message, or does not fit into a checkpoint together with the
+    /// state.
     #[error("the reply of {length} bytes is too long: at most {limit} can be sent")]
     ReplyTooLong {
         /// The length of the reply in bytes.
         length: u64,
-        /// The maximum length in bytes, beside the present state.
+        /// The maximum length in bytes, given the size of the present state.
         limit: u64,
     },
     /// The state after the request does not fit a checkpoint.
@@ -103,7 +104,7 @@ impl RequestFailure {
     }
 }
 
-/// The mark of a failure in the encoded length of an answer.
+/// The bit in the encoded length of an answer that marks the answer as a failure.
 const FAILED: u32 = 1 << 31;
 
 impl Answer {

@@ -13,8 +13,9 @@ use super::{
     RequestNumber, RequestOptions, WINDOW, window_size,
 };
 
-/// The total size of received answers, in bytes, after which the client acknowledges them without a
-/// request. Not from the RFCs: a quarter of a checkpoint, so that servers need not wait.
+/// The total size of received answers, in bytes, after which the client sends a separate
+/// acknowledgement and does not wait for its next request. Not from the RFCs: a quarter of a
+/// checkpoint, so that servers need not wait.
 const ACKNOWLEDGE_AFTER: usize = 16 * 1024;
 
 /// The settings of a [`Client`].
@@ -23,7 +24,7 @@ const ACKNOWLEDGE_AFTER: usize = 16 * 1024;
 pub struct ClientConfig {
     /// The maximum number of unanswered requests.
     pub limit: usize,
-    /// The number of servers that may crash while they execute a request, from 1 on. After that,
+    /// The number of servers, at least 1, that may crash while they execute a request. After that,
     /// the request fails.
     pub max_crashes: u32,
 }
@@ -41,12 +42,12 @@ pub struct Client {
     /// The number of the last answered request. Requests are answered in order.
     acknowledged: u64,
     /// The number of requests that were answered in earlier epochs, before the session last started
-    /// afresh. The request numbers that the application sees are larger by this than those of the
-    /// present epoch.
+    /// afresh. It is added to the request numbers of the present epoch to obtain those that the
+    /// application sees.
     before: u64,
     /// The connection to the present server; `None` during a failover.
     stay: Option<Stay>,
-    /// True if the present server took longer for a request than that allows.
+    /// True if the present server took longer for a request than the options of the request allow.
     is_late: bool,
     /// True if a request with a deadline was submitted.
     has_deadlines: bool,
@@ -97,12 +98,12 @@ pub enum ClientEvent {
     /// The deadline of this request has passed ([`RequestOptions::deadline`]). Its answer will be
     /// [`Self::AnsweredLate`].
     DeadlinePassed(RequestNumber),
-    /// The server answered this request after its deadline. There may be room for another one.
+    /// The server answered this request after its deadline. There may be room for another request.
     AnsweredLate(RequestNumber),
     /// The server refuses to continue this epoch of the session.
     Refused(RefusalReason),
-    /// The server takes longer for a request than [`RequestOptions::fail_over_after`] allows: leave
-    /// it for another one.
+    /// The server takes longer for a request than [`RequestOptions::fail_over_after`] allows. The
+    /// session has to fail over to another server.
     FailOver,
 }
 
@@ -176,8 +177,9 @@ impl Client {
         self.kept.get(usize::try_from(index).ok()?)
     }
 
-    /// Records that a server serves the session, and has received its cookie if there is one.
-    /// `checkpoint` is the unencrypted part of that. All kept requests are sent to the server.
+    /// Records that a server serves the session, and has received the session's cookie if there is
+    /// one. `checkpoint` is the unencrypted part of the cookie. All kept requests are sent to the
+    /// server.
     pub fn handle_connected(&mut self, now: Instant, checkpoint: Option<&[u8]>) {
         self.forget(checkpoint);
         let before = self.first() - 1;
@@ -193,13 +195,14 @@ impl Client {
         });
     }
 
-    /// Records that the server was lost, or left because it was late
-    /// ([`RequestOptions::fail_over_after`]). The request that it was executing is held responsible.
+    /// Records that the server was lost, or was left because it was late
+    /// ([`RequestOptions::fail_over_after`]). Counts a crash for the request that the server was
+    /// executing.
     pub fn handle_lost(&mut self) {
         let Some(stay) = self.stay.take() else { return };
         let (first, oldest) = (self.first(), self.acknowledged + 1);
-        // A server announces the requests that are suspected already. Without that, the oldest
-        // unanswered one is the most likely.
+        // A server announces the execution of requests that are already suspected. Without an
+        // announcement, the oldest unanswered request is the most likely cause.
         let begun = stay.begun.filter(|begun| *begun > stay.answered);
         for (number, kept) in (first..=stay.sent).zip(&mut self.kept) {
             let executed = match (begun, kept.suspect) {
@@ -314,7 +317,8 @@ impl Client {
         checkpoint: Option<&[u8]>,
     ) {
         self.leave_window(now, number, &answer);
-        // Servers answer in order, so others are repeated, or of a server that makes them up.
+        // Servers answer in order, so any other answer is a repeated one, or comes from a faulty
+        // server.
         let is_next = number == self.acknowledged + 1;
         let Some(kept) = self.find(number).filter(|_| is_next) else { return };
         let is_given_up = kept.deadlines.is_over;

@@ -11,19 +11,19 @@ pub struct RequestOptions {
 
 impl RequestOptions {
     /// Sets the time after which the request fails if it is not answered, counted from its
-    /// submission. A request that waits for room in the session is not submitted yet. It may be
-    /// executed nevertheless, and requests behind it still wait for it. Default: none.
+    /// submission. A request that waits for room in the session is not submitted yet. A request
+    /// that failed at its deadline may be executed nevertheless, and later requests still wait for
+    /// it. Default: none.
     #[must_use]
     pub fn deadline(mut self, time: Duration) -> Self {
         self.deadline = Some(time);
         self
     }
 
-    /// Sets the time that one server may take for the request, once it is sent and all earlier ones are
-    /// answered.
-    /// After that, the session fails over to another server, which executes the request again. The
-    /// server that was left counts as one that crashed. Default: no limit, as long as the server
-    /// responds to heartbeats.
+    /// Sets the time that one server may take for the request, once the request is sent and all
+    /// earlier ones are answered. After that, the session fails over to another server, which
+    /// executes the request again. The server that was left counts as one that crashed. Default: no
+    /// limit, as long as the server responds to heartbeats.
     #[must_use]
     pub fn fail_over_after(mut self, time: Duration) -> Self {
         self.fail_over_after = Some(time);
@@ -36,7 +36,7 @@ impl RequestOptions {
 pub(super) struct Deadlines {
     /// The time at which the request fails.
     pub(super) fails_at: Option<Instant>,
-    /// True once that time has passed.
+    /// True once the time `fails_at` has passed.
     pub(super) is_over: bool,
     /// The time that one server may take.
     pub(super) at_server: Option<Duration>,

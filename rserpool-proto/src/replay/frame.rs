@@ -92,7 +92,7 @@ pub enum Frame {
     },
 }
 
-/// Error of [`Frame::decode`]: the message is none of this protocol.
+/// Error of [`Frame::decode`]: the bytes are not a message of this protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("cannot decode the message: not of the protocol of requests and replies")]
 #[non_exhaustive]

@@ -1,40 +1,45 @@
 //! Checkpoint and replay: requests and replies over a session. To the client, each request is
 //! answered exactly once, even if servers crash.
 //!
-//! The client numbers its requests and keeps each until it is answered. The server executes them in
-//! order. After a request, and before its reply, it sends a *checkpoint* as the session's cookie.
-//! The checkpoint contains the server's state, the number of the last request in that state, and
-//! the replies that the client has not yet acknowledged. When the server crashes, the client sends
-//! the checkpoint to the next server, and then all requests that it keeps. The next server answers
-//! the requests that were executed from the checkpoint and executes the others. The client drops
-//! replies that it has already received.
+//! The client numbers its requests. It keeps each request until the request is answered and
+//! included in a checkpoint. The server executes the requests in order. After it executes a
+//! request, and before it replies, the server sends a *checkpoint* as the session's cookie. The
+//! checkpoint contains the server's state, the number of the last request that the state reflects,
+//! and the replies that the client has not yet acknowledged. When the server crashes, the client
+//! sends the checkpoint to the next server, followed by all requests that it keeps. If a request
+//! was executed before the checkpoint, the next server repeats the reply that the checkpoint
+//! contains. It executes the other requests. The client drops replies that it has already received.
 //!
-//! A server may send its checkpoint less often than after each request. The next server then
-//! executes the requests since the last checkpoint again, on the same state. If its replies differ
-//! from the earlier ones, the client may have received a reply that the state does not reflect. So
-//! rarer checkpoints are only for services whose replies follow from state and request alone.
+//! A server may send checkpoints less often than after each request. The next server then executes
+//! the requests since the last checkpoint again, starting from the state in that checkpoint. If its
+//! replies differ from those of the first execution, the client may have received a reply that the
+//! state does not reflect. Less frequent checkpoints are therefore only for services whose replies
+//! depend on nothing but the state and the request.
 //!
-//! All answers that the client has not acknowledged have to fit the checkpoint, beside the state. If
-//! an answer does not fit, the server keeps it back and asks the client to acknowledge the earlier
-//! ones. Meanwhile, further requests wait at the server, up to [`WINDOW`] bytes. If an answer or a
-//! state does not even fit alone, the server fails that request and returns to the state before it.
+//! All answers that the client has not acknowledged have to fit into the checkpoint, together with
+//! the state. If an answer does not fit, the server holds it back and asks the client to
+//! acknowledge earlier answers. Meanwhile, further requests wait at the server, up to [`WINDOW`]
+//! bytes. If an answer or a state would not fit even without earlier answers, the server fails that
+//! request and restores the state from before the request.
 //!
-//! A request may crash its server. After a crash, the client marks the requests that it sends again,
-//! and the server announces each before it executes it. So the client knows which request was being
-//! executed at the next crash. After a number of crashes it has the request failed instead of
-//! executed. Such failures are answers: they are numbered, and kept in checkpoints.
+//! A request may crash its server. After a crash, the client marks the requests that it sends
+//! again, and the server announces each marked request before it executes it. At the next crash,
+//! the client therefore knows which request was being executed. After a configured number of
+//! crashes, the client asks the server to fail that request instead of executing it. Such failures
+//! are answers: they are numbered, and stored in checkpoints.
 //!
-//! If a checkpoint is refused or lost, the session is over, unless the client allows it to start
-//! afresh. The client then begins a new *epoch* of the session, for which the server creates a new
-//! state, and sends the unanswered requests again under new numbers.
+//! If a checkpoint is refused or lost, the session ends, unless the client allows it to start from
+//! the initial state. In that case, the client begins a new *epoch* of the session, and the server
+//! creates a new state for this epoch. The client then sends the unanswered requests again, with
+//! new numbers.
 //!
-//! | file | what is in it |
+//! | file | contents |
 //! |---|---|
-//! | `frame.rs` | how requests and replies look in the session's messages |
-//! | `answer.rs` | answers to requests, and the place of unacknowledged ones in a checkpoint |
+//! | `frame.rs` | the encoding of requests and replies in the session's messages |
+//! | `answer.rs` | answers to requests, and their encoding in a checkpoint while unacknowledged |
 //! | `client.rs` | the client's side |
-//! | `deadline.rs` | limits of the time that a request may take |
-//! | `progress.rs` | the client's side, as it is stored |
+//! | `deadline.rs` | time limits of requests |
+//! | `progress.rs` | the client's state in the form in which it is stored |
 //! | `server.rs` | the server's side |
 
 mod answer;
@@ -51,15 +56,16 @@ pub use frame::{Epoch, Frame, InvalidFrame, RequestNumber};
 pub use progress::Progress;
 pub use server::{Action, InvalidCheckpoint, REACH_LENGTH, Server, ServerConfig, ServerError};
 
-/// The maximum number of requests between two checkpoints of a server. A client that keeps more
-/// answered requests than this submits no further ones.
+/// The maximum number of requests between two checkpoints of a server. A client keeps answered
+/// requests that no checkpoint includes yet. While it keeps more than this number, it submits no
+/// further requests.
 pub const MAX_CHECKPOINT_INTERVAL: u32 = 64;
 
-/// The maximum total size, in bytes, of the requests of one session that wait at the server. A single
-/// request may be larger. Not from the RFCs.
+/// The maximum total size, in bytes, of the requests of one session that wait at the server. A
+/// single request may be larger. Not from the RFCs.
 pub const WINDOW: usize = 256 * 1024;
 
-/// The size, in bytes, that a request of `length` bytes takes of the [`WINDOW`].
+/// Returns the number of bytes of the [`WINDOW`] that a request of `length` bytes occupies.
 fn window_size(length: usize) -> usize {
     length + 64
 }

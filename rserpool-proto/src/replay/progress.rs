@@ -4,7 +4,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::{Epoch, InvalidCheckpoint};
 
-/// The numbers of a stored session are below this, so that they can be added to.
+/// The exclusive upper bound of the request numbers in a stored session, so that later additions to
+/// them cannot overflow.
 const MAX_NUMBER: u64 = 1 << 62;
 
 /// The progress of a client, with which another [`Client`](super::Client) can continue the session.
@@ -63,7 +64,8 @@ impl Progress {
         let Self { before, first, acknowledged, .. } = progress;
         let next = first.checked_add(progress.requests.len() as u64);
         let valid = next.is_some_and(|next| {
-            // Answered requests are forgotten, others are not.
+            // The client discards only answered requests, so the first stored request is at most
+            // the first unanswered one.
             (1..=acknowledged.saturating_add(1)).contains(&first)
                 && acknowledged < next
                 && next.checked_add(before).is_some_and(|last| last < MAX_NUMBER)

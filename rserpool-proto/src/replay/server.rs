@@ -10,20 +10,20 @@ use super::{
     window_size,
 };
 
-/// Size of what a checkpoint contains besides answers and state, in bytes.
+/// The size, in bytes, of the encrypted part of a checkpoint without the answers and the state.
 const CHECKPOINT_HEADER: usize = 8;
 
-/// Size of a failure in a checkpoint, in bytes. Each state has to leave room for one, so that a
-/// request can always be failed.
+/// The maximum size, in bytes, of a request's failure in a checkpoint. Each state has to leave room
+/// for one failure, so that the server can always fail the next request.
 const FAILURE_SIZE: usize = 4 + RequestFailure::MAX_LENGTH;
 
 /// The settings of a [`Server`].
 #[derive(Debug, Clone, Copy)]
 #[allow(clippy::exhaustive_structs, reason = "whoever runs a server has to set all of them")]
 pub struct ServerConfig {
-    /// The number of requests after which a checkpoint is due, from 1 on.
+    /// The number of requests after which a checkpoint is due; at least 1.
     pub checkpoint_every: u32,
-    /// The maximum size in bytes of the part of a checkpoint that is not in clear.
+    /// The maximum size, in bytes, of the encrypted part of a checkpoint, before encryption.
     pub room: usize,
     /// The maximum length of a reply in bytes.
     pub max_reply: usize,
@@ -34,7 +34,7 @@ pub struct ServerConfig {
 #[derive(Debug)]
 pub struct Server {
     config: ServerConfig,
-    /// `None` before the first request.
+    /// The current epoch; `None` before the first request.
     epoch: Option<Epoch>,
     /// The epoch that this server refused.
     refused: Option<Epoch>,
@@ -48,10 +48,10 @@ pub struct Server {
     answers: Unacknowledged,
     /// The number of requests answered since the last checkpoint.
     since_checkpoint: u32,
-    /// The requests after `done` and the present one.
+    /// The requests that wait for execution, which follow `done` and `present` in order.
     queue: VecDeque<Queued>,
     queue_size: usize,
-    /// The request after `done`, if the server is busy with it.
+    /// The request after `done`, if its execution has begun and its answer has not been sent.
     present: Option<Present>,
     /// True if the client was asked for an acknowledgement and has not sent one since.
     solicited: bool,
@@ -75,7 +75,8 @@ enum Work {
 enum Present {
     /// The service executes the request.
     Executing,
-    /// The answer waits for room in the checkpoint with this state.
+    /// The request was executed, and its answer waits until it fits into a checkpoint with this
+    /// state.
     Held { answer: Answer, state: Bytes },
 }
 
@@ -87,7 +88,7 @@ pub(super) struct Reach {
     pub(super) number: RequestNumber,
 }
 
-/// Length of the part of a checkpoint in clear, in bytes.
+/// The length, in bytes, of the unencrypted part of a checkpoint.
 pub const REACH_LENGTH: usize = 12;
 
 impl Reach {
@@ -105,8 +106,8 @@ impl Reach {
     }
 }
 
-/// The next step of a server. The steps are taken one after another, each when the one before it is
-/// complete.
+/// The next step for the driver of a [`Server`]. The driver completes each step before it takes the
+/// next one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "whoever runs a server has to do each of them")]
 pub enum Action {
@@ -192,7 +193,7 @@ impl Server {
         Ok((server, rest))
     }
 
-    /// Handles a message from the client. [`Self::poll_action`] then returns what to do.
+    /// Handles a message from the client. [`Self::poll_action`] then returns the next steps.
     ///
     /// # Errors
     ///
@@ -312,14 +313,15 @@ impl Server {
         RequestNumber(self.done + 1)
     }
 
-    /// Records that the present request was executed with this reply. `save` returns the state of the
-    /// service, and is called if a checkpoint is due. [`Self::poll_action`] then returns the
+    /// Records that the present request was executed with this reply. If a checkpoint is due, calls
+    /// `save`, which returns the state of the service. [`Self::poll_action`] then returns the
     /// checkpoint, and after it the reply. Returns the state if a checkpoint was due.
     ///
     /// # Errors
     ///
-    /// Returns the error of `save`, or an error if the reply or the state is too long. The caller then has to return the
-    /// service to its state before the request, and to call [`Self::fail`].
+    /// Returns the error of `save`, or an error if the reply or the state is too long. The caller
+    /// then has to restore the state of the service from before the request, and to call
+    /// [`Self::fail`].
     pub fn finish(
         &mut self,
         reply: Bytes,
@@ -339,7 +341,8 @@ impl Server {
             let (length, limit) = (reply.len() as u64, limit as u64);
             return Err(RequestFailure::ReplyTooLong { length, limit });
         }
-        // A copy, because the reply may be a part of a large message.
+        // Copies the reply, because it may be a slice of a large message, which would stay in
+        // memory.
         let answer = Answer::Reply(Bytes::copy_from_slice(&reply));
         match &state {
             Some(state) => self.hold(answer, state.clone()),
@@ -351,9 +354,9 @@ impl Server {
         Ok(state)
     }
 
-    /// Records that the present request failed, and that `state` is the state of the service, as if
-    /// the request had not been sent. [`Self::poll_action`] then returns a checkpoint, and after it
-    /// the failure. If even this state does not fit a checkpoint, the session is refused.
+    /// Records that the present request failed; `state` is the state of the service without the
+    /// request. [`Self::poll_action`] then returns a checkpoint, and after it the failure. If this
+    /// state does not fit into a checkpoint, the server refuses the session.
     pub fn fail(&mut self, failure: RequestFailure, state: Bytes) {
         if state.len() > self.max_state() {
             return self.refuse(self.epoch.unwrap_or(Epoch(0)), RefusalReason::StateTooLarge);
@@ -371,8 +374,8 @@ impl Server {
         self.release();
     }
 
-    /// Sends the answer that is held back and its checkpoint, if they have room. Otherwise, asks the
-    /// client to acknowledge earlier answers.
+    /// Sends the checkpoint and the answer that are held back, if the checkpoint has room for the
+    /// answer. Otherwise, asks the client to acknowledge earlier answers.
     fn release(&mut self) {
         let Some(Present::Held { answer, state }) = &self.present else { return };
         let size = CHECKPOINT_HEADER + self.answers.size() + answer.size() + state.len();

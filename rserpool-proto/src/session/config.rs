@@ -50,8 +50,8 @@ impl SessionConfig {
         self
     }
 
-    /// Sets the cookie that the first element receives, as from an element that crashed: the state
-    /// of an earlier session that is to be continued. Default: none.
+    /// Sets the cookie to send to the first element, as after a failover. It contains the state of
+    /// an earlier session, which the first element continues. Default: none.
     #[must_use]
     pub fn cookie(mut self, cookie: impl Into<Option<Bytes>>) -> Self {
         self.cookie = cookie.into();
@@ -67,16 +67,16 @@ impl SessionConfig {
     }
 
     /// Sets the time without a message from the element after which the session sends a heartbeat,
-    /// which the element's program has to answer. If the application has sent a message since, the
-    /// session waits 300 ms at most. Default: 5 s. Not from the RFCs: chosen to notice a program
-    /// that hangs within seconds at little cost.
+    /// which the element's program has to answer. While the application waits for an answer to a
+    /// message, this time is at most 300 ms. Default: 5 s. Not from the RFCs: chosen to detect a
+    /// program that hangs within seconds at little cost.
     ///
     /// An element that does not respond within 2 s, or twice the interval if that is less, is
     /// reported as unreachable, and the session fails over. While the application of an element is
-    /// busy, the element responds every 250 ms; so choose less than 250 ms only for elements that
-    /// answer quickly. Elements of other implementations do not answer heartbeats. For these, the
-    /// session relies on the transport's own failure detection, whose interval this method sets as
-    /// well.
+    /// busy, the element responds every 250 ms. Intervals below 250 ms are therefore suitable only
+    /// for elements that answer quickly. Elements of other implementations do not answer
+    /// heartbeats. For these, the session relies on the failure detection of the transport. This
+    /// method also sets the interval of the transport's heartbeats.
     #[must_use]
     pub fn heartbeat(mut self, interval: Duration) -> Self {
         self.heartbeat = interval.max(Duration::from_millis(10));

@@ -1,4 +1,5 @@
-//! The control channel of a session (RFC 5352 section 3.8): ASAP messages among the data.
+//! The control channel of a session (RFC 5352 section 3.8): ASAP messages on the connection that
+//! also carries the application's data.
 
 use bytes::Bytes;
 
@@ -6,7 +7,7 @@ use crate::receive::{Received, receive_control};
 use crate::wire::asap::{self, Body, BusinessCard, SessionHeartbeat};
 use crate::wire::{Ppid, UserMessage};
 
-/// A message that was received in a session, by its kind.
+/// A message that was received in a session, as classified by [`classify`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "drivers handle each")]
 pub enum Incoming {

@@ -51,8 +51,8 @@ pub enum Event {
     /// A message was received.
     Message(UserMessage),
     /// A message was not delivered: the limit of its [`Reliability`](crate::wire::Reliability) was
-    /// reached, or the connection was lost (RFC 5352 section 6.8). Contains what the transport
-    /// still had of the message.
+    /// reached, or the connection was lost (RFC 5352 section 6.8). Contains the bytes of the
+    /// message that the transport still had.
     NotDelivered(UserMessage),
     /// The session lost the element that served it. That element may or may not have processed
     /// messages that it did not answer. If failovers are not automatic, the session waits for the
@@ -61,9 +61,9 @@ pub enum Event {
         /// The element that was lost.
         from: PoolElementId,
     },
-    /// Another element serves the session. It has received the last cookie, if there is one, and
-    /// nothing else. The application has to send again what it sent before this event and the
-    /// earlier element did not answer.
+    /// The session is connected to an element again. This element has received the last cookie, if
+    /// there is one, and no other data. The application has to repeat the messages that it sent
+    /// before this event and that the earlier element did not answer.
     FailoverCompleted {
         /// The element that was lost.
         from: PoolElementId,
@@ -91,12 +91,12 @@ pub enum SessionError {
     /// the pool but accepts no connection, the session fails with [`SessionError::NoElement`].
     #[error("cannot reach element {0} of the pool")]
     NotReached(PoolElementId),
-    /// The pool's elements are served over a transport protocol that is not used here.
+    /// The pool's elements use only transport protocols that this session does not use.
     #[error("the pool is served over {offered}, not over {}", either(.ours))]
     OtherTransport {
         /// The transport of the pool's first element.
         offered: UserTransport,
-        /// The transport protocols that are used here.
+        /// The transport protocols that this session uses.
         ours: Vec<TransportProtocol>,
     },
     /// A transport cannot be used, for example for want of file descriptors.

@@ -2,16 +2,18 @@
 //!
 //! A connection shows only that the kernel of the other host works. So a session that receives
 //! nothing for a while sends a heartbeat, which the element's program has to answer. Elements of
-//! other implementations do not answer. If such an element owes the application an answer, the
-//! registrar is asked whether it is still in the pool, since the registrar's keep-alives notice a
-//! program that hangs. Otherwise, it is left to the failure detection of the transport.
+//! other implementations do not answer heartbeats. While the application waits for an answer of
+//! such an element, the session asks the registrar whether the element is still in the pool,
+//! because the registrar's keep-alives detect a program that hangs. Otherwise, the session relies
+//! on the failure detection of the transport.
 
 use std::time::{Duration, Instant};
 
 use super::SessionConfig;
 
-/// The time without a message from the element, after the application sent one, until the session
-/// sends a heartbeat. Not from the RFCs: together with the timeout, it is less than 3 s.
+/// The maximum time that the application waits for an answer before the session sends a heartbeat.
+/// Not from the RFCs: with the timeout of at most 2 s, the session detects a hanging program in
+/// less than 3 s.
 const SOON: Duration = Duration::from_millis(300);
 
 /// The intervals of heartbeats.
@@ -96,7 +98,7 @@ impl Liveness {
         Some(self.deadline.unwrap_or(soon.map_or(idle, |soon| soon.min(idle))))
     }
 
-    /// Returns whether the registrar was asked about the element, and had not answered before.
+    /// Returns whether an inquiry to the registrar about the element is pending, and clears it.
     pub(super) fn take_inquiry(&mut self) -> bool {
         std::mem::take(&mut self.inquires)
     }

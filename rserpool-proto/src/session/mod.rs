@@ -42,9 +42,9 @@ pub struct Session {
     known: Vec<PoolElement>,
     /// The elements to fail over to first, as recommended by the one that served last.
     preferred: Vec<PoolElementId>,
-    /// The elements that failed since one last served the session.
+    /// The elements that failed since the session last received a message from an element.
     failed: Vec<PoolElementId>,
-    /// The elements that refused the session since one last accepted it.
+    /// The elements that refused the session since an element last accepted it.
     refused: Vec<PoolElementId>,
     connections: u64,
     has_misbehaved: bool,
@@ -198,8 +198,9 @@ impl Session {
     }
 
     /// Leaves the element that serves the session for another one, for example because the element
-    /// refuses the work. Other than after a failure, the element is not reported as unreachable. If
-    /// failovers are not automatic, this starts the failover for which the session waits.
+    /// refuses a request. Unlike after a failure, the session does not report the element as
+    /// unreachable. If failovers are not automatic, this method starts the failover for which the
+    /// session waits.
     pub fn fail_over(&mut self, now: Instant) {
         self.begin();
         if matches!(self.state, State::Suspended) {
@@ -281,8 +282,9 @@ impl Session {
         }
         let elements = match result {
             Ok(elements) => elements,
-            // A pool that never existed is a mistake; one that disappeared may return. While no
-            // registrar answers, the elements known before may still be alive.
+            // If no element has served the session yet, an unknown pool is an error. If one has,
+            // the pool may exist again later. While no registrar answers, the elements of the last
+            // resolution may still be alive.
             Err(ResolveError::UnknownPool(_)) if self.last.is_some() => Vec::new(),
             Err(_) if self.last.is_some() => std::mem::take(&mut self.known),
             Err(error) => return self.fail(error.into()),
@@ -322,8 +324,8 @@ impl Session {
         self.try_next(now, candidates);
     }
 
-    /// Handles the registrar's answer about an element that owes an answer. If the registrar has
-    /// removed it, and has others, the session leaves it.
+    /// Handles the registrar's answer to the inquiry about the element that serves the session. If
+    /// the registrar has removed this element and the pool has others, the session fails over.
     fn handle_inquiry(&mut self, now: Instant, result: &Result<Vec<PoolElement>, ResolveError>) {
         let State::Connected { connection, element, since, proven, .. } = self.state else {
             return;
@@ -406,8 +408,8 @@ impl Session {
         }
     }
 
-    /// Records that the session is without an element from now on. If the last element was
-    /// connected for less than the connect timeout, the earlier time remains.
+    /// Records that the session has been without an element since `now`. If the last element was
+    /// connected for less than the connect timeout, keeps the time recorded by the failover before.
     fn begin_failover(&mut self, now: Instant, connected_since: Instant) {
         if now >= connected_since + self.config.connect_timeout {
             self.without_since = Some(now);
@@ -426,7 +428,7 @@ impl Session {
             .address()
             .is_some_and(|address| address.usage == TransportUse::DATA_PLUS_CONTROL);
         if let (true, Some(cookie)) = (control, &self.cookie) {
-            // The first message, before any data (RFC 5352 section 3.8).
+            // The cookie echo is the first message, before any data (RFC 5352 section 3.8).
             let cookie = Cookie(cookie.clone());
             match asap::Message::from(asap::CookieEcho { cookie }).encode() {
                 Ok(payload) => {
@@ -436,7 +438,7 @@ impl Session {
                 Err(error) => tracing::error!(%error, "cannot encode the cookie echo"),
             }
         }
-        // Over TCP, the element has been greeted by a heartbeat already.
+        // Over TCP, the session has already sent a heartbeat to the element as its greeting.
         if control
             && greeting(element).is_none()
             && let Some(message) = control::heartbeat_message(false)
@@ -474,7 +476,8 @@ impl Session {
 
     /// Returns options with which the pool is resolved by a registrar and not from the cache.
     fn resolve_options(&self) -> ResolveOptions {
-        // The chosen element may be any of the pool, so all are requested.
+        // If the configuration sets the first element, a partial answer might not contain it, so
+        // the session requests all elements.
         let all = self.config.element.filter(|_| self.last.is_none()).map(|_| u32::MAX);
         ResolveOptions { items: all.or(self.config.items), ..ResolveOptions::default() }
     }
@@ -503,7 +506,7 @@ impl Session {
             self.wake_by(next);
         }
         if matches!(incoming, Incoming::HeartbeatReply) {
-            // The element's program responds, which does not show that its service works.
+            // The answer shows that the element's program responds, but not that its service works.
             return;
         }
         match &mut self.state {
@@ -524,7 +527,8 @@ impl Session {
         }
         match incoming {
             Incoming::Data(message) => self.out.push_back(Output::Event(Event::Message(message))),
-            // A copy, because the cookie may be kept for long.
+            // Copies the cookie, because it may be kept for long, and a slice would keep the whole
+            // message in memory.
             Incoming::Cookie(cookie) => self.cookie = Some(Bytes::copy_from_slice(&cookie)),
             Incoming::BusinessCard(card) => {
                 let order = card.elements.iter().map(|element| element.identifier);

@@ -184,9 +184,10 @@ impl Adversary {
             false => self.victim(),
         };
         let life = [-1, 0, 1, 90, i32::MAX, i32::MIN];
-        // A registrar gives a handle and an identifier to the first element that registers them
-        // over ASAP, which cannot be prevented without permissions. So the adversary registers
-        // names that honest elements may want only from a foreign address.
+        // The first element that registers a pool handle and an identifier over ASAP gets them.
+        // Without permissions, registrars cannot prevent an adversary from being the first. For
+        // names that honest elements may use, the adversary therefore never registers its own
+        // address, but a foreign one.
         let foreign = std::net::IpAddr::from([10, 1, 2, 3]);
         let mut somewhere = self.address.clone();
         match self.rng.random_range(0..5) {

@@ -1,4 +1,5 @@
-//! Single ASAP and ENRP messages to a machine, from a host at 10.0.0.99 on which no machine runs.
+//! Functions with which a test exchanges single ASAP and ENRP messages with a state machine. The
+//! test sends from the address 10.0.0.99, at which no state machine runs.
 
 use crate::ConnectionId;
 use crate::wire::{

@@ -54,8 +54,8 @@ pub fn new_user(registrars: &[NodeId]) -> User {
     User::new(UserConfig::new(hunt(registrars)), 5)
 }
 
-/// Resolves the pool in no virtual time, and returns the identifiers of the elements in the order
-/// of the answer.
+/// Resolves the pool without advancing the virtual time, and returns the identifiers of the
+/// elements in the order of the answer.
 ///
 /// # Errors
 ///

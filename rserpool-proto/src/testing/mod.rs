@@ -2,12 +2,12 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | [`world`] | machines on hosts, with messages delivered in order and a clock that tests move |
+//! | [`world`] | state machines on hosts, with ordered delivery and a clock that tests advance |
 //! | [`by_hand`] | single messages, sent and read by a test |
 //! | [`echo_pool`] | a registrar, elements and users of one pool |
 //! | [`simulation`] | a cluster with a random plan of faults, and the rules that must hold |
-//! | [`adversary`] | hosts that speak ASAP or ENRP and do what they like |
-//! | [`proportions`] | what each policy should give each server, and what it does give |
+//! | [`adversary`] | hosts that send arbitrary ASAP or ENRP messages |
+//! | [`proportions`] | the expected and the measured share of each server under each policy |
 
 #![allow(clippy::exhaustive_structs, reason = "tests are released with the crate")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "tests look at single variants")]

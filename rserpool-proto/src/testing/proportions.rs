@@ -16,12 +16,12 @@ use crate::testing::world::World;
 /// The number of sessions, divided among the users.
 pub const SESSIONS: u32 = 1000;
 
-/// A policy, the values of three servers, and the parts of the sessions that they should have.
+/// A policy, its values for three servers, and the expected shares of the servers in the sessions.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
     /// The policy and values of each server.
     pub servers: [&'static str; 3],
-    /// Expected parts of the sessions, in any unit.
+    /// The expected shares of the servers in the sessions, relative to each other.
     pub parts: [f64; 3],
 }
 
@@ -120,11 +120,12 @@ pub const CASES: [Case; 16] = [
 pub struct Audience {
     /// The number of users.
     pub users: u32,
-    /// True if each user takes the servers for all of its sessions from one cached answer.
+    /// True if each user resolves the pool once and selects the servers for all of its sessions
+    /// from the cached answer.
     pub cached: bool,
 }
 
-/// The audiences of the table.
+/// The groups of pool users for which [`table`] has a column.
 pub const AUDIENCES: [Audience; 4] = [
     Audience { users: 1, cached: false },
     Audience { users: 30, cached: false },

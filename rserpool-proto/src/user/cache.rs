@@ -14,9 +14,9 @@ pub(super) struct Cache {
     entries: BTreeMap<PoolHandle, Entry>,
 }
 
-/// A registrar's answer in the cache. The first use returns it unchanged, because the registrar has
-/// already selected and knows what other users received. For later uses, the policy selects,
-/// starting where the answer left off.
+/// A registrar's answer in the cache. The first use returns the answer unchanged, because the
+/// registrar has selected its elements already, and takes other users into account. For later uses,
+/// the policy selects, beginning with the elements that follow those of the answer.
 #[derive(Debug)]
 pub(super) struct Entry {
     resolved: Instant,

@@ -18,7 +18,8 @@ pub struct UserConfig {
 }
 
 impl UserConfig {
-    /// Returns the default settings of a user that looks for its registrar as `hunt` sets.
+    /// Returns the default settings of a user that searches for its registrar with the
+    /// configuration `hunt`.
     #[must_use]
     pub fn new(hunt: HuntConfig) -> Self {
         Self {
@@ -38,8 +39,8 @@ impl UserConfig {
     }
 
     /// Sets the number of elements that a resolution asks for, unless its options specify one.
-    /// Default: 32. Not from the RFCs: leaves enough elements when one fails, and shows that an
-    /// answer with fewer elements has all elements of the pool. With
+    /// Default: 32. Not from the RFCs: an answer of this size leaves other elements to try when one
+    /// fails. An answer with fewer elements is known to contain the whole pool. With
     /// [`Compatibility::Rfc`](crate::Compatibility::Rfc), requests cannot contain the number.
     #[must_use]
     pub fn items(mut self, items: u32) -> Self {

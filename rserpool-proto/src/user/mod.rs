@@ -289,8 +289,8 @@ impl User {
         }
     }
 
-    /// Returns the time at which the home registrar was found, if it is so recent that it may not
-    /// know all elements yet.
+    /// Returns the time at which the connection to the home registrar was established, if this is
+    /// so recent that the registrar may not know all elements yet.
     fn fresh_since(&self, now: Instant) -> Option<Instant> {
         self.home_since.filter(|since| now < *since + GRACE)
     }
@@ -382,8 +382,8 @@ impl User {
         }
     }
 
-    /// Handles the expiry of T1-ENRPrequest: looks for another registrar and asks that, up to
-    /// MAX-REQUEST-RETRANSMIT times (RFC 5352 section 3.7.2).
+    /// Handles the expiry of T1-ENRPrequest: searches for another registrar and repeats the query
+    /// there, up to MAX-REQUEST-RETRANSMIT times (RFC 5352 section 3.7.2).
     fn handle_request_timeout(&mut self, now: Instant, id: QueryId) {
         let Some(query) = self.queries.get_mut(&id) else { return };
         query.attempts += 1;

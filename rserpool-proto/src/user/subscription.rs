@@ -9,20 +9,21 @@ use crate::wire::asap::{HandleResolution, HandleResolutionResponse, Resolved};
 use crate::wire::parameter::ItemCount;
 use crate::wire::{ErrorCause, PoolElement, PoolElementId, PoolHandle};
 
-/// The time after which the user asks again a registrar that does not report changes of a
-/// subscribed pool. Not from the RFCs.
+/// The interval at which the user resolves a subscribed pool, if the registrar does not report its
+/// changes. Not from the RFCs.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The time after which the user asks again for a subscribed pool, if there is no such pool or if
-/// the registrar has not answered. Not from the RFCs.
+/// The interval at which the user resolves a subscribed pool, if there is no such pool or if the
+/// registrar has not answered. Not from the RFCs.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The time after which the user asks again a registrar that reports changes of a subscribed pool:
-/// the registrar may have stopped working, which nothing else would show. Not from the RFCs.
+/// The interval at which the user resolves a subscribed pool, if the registrar reports its changes.
+/// Without these requests, the user would not notice that the registrar has stopped working. Not
+/// from the RFCs.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The subscriptions of a pool user. `told` has those whose changes the home registrar reports at
-/// present. The user polls the registrar for the others.
+/// The subscriptions of a pool user. `told` contains the subscriptions whose changes the home
+/// registrar reports at present. For the others, the user polls the registrar.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
     next: u64,
@@ -31,8 +32,8 @@ pub(super) struct Subscriptions {
     told: BTreeSet<SubscriptionId>,
     /// The last state reported for each subscription, so that only changes are reported.
     seen: BTreeMap<SubscriptionId, Vec<PoolElement>>,
-    /// Those elements in `seen` that an earlier home registrar reported and the present one has
-    /// not.
+    /// The elements in `seen` that an earlier home registrar reported, but the present one has not
+    /// reported yet.
     unconfirmed: BTreeMap<SubscriptionId, BTreeSet<PoolElementId>>,
     /// The time since which the user has waited for the home registrar's answer to a subscription.
     waiting_since: Option<Instant>,
@@ -54,8 +55,9 @@ impl Subscriptions {
 
 impl User {
     /// Subscribes to a pool: [`Event::PoolChanged`] reports its current elements and every change.
-    /// The subscription continues at other home registrars, and while there is no such pool. The
-    /// user asks a registrar that does not offer subscriptions (rsplib's) every 5 seconds instead.
+    /// The subscription continues when the home registrar changes, and while there is no such pool.
+    /// If the registrar does not offer subscriptions (rsplib's does not), the user resolves the
+    /// pool every 5 seconds instead.
     ///
     /// # Errors
     ///
@@ -163,8 +165,8 @@ impl User {
                 true
             }
             Resolved::Error(error) => {
-                // A registrar reports no changes of a pool that does not exist, not even that it
-                // exists again.
+                // A registrar accepts no subscription to a pool that does not exist. It does not
+                // even report that the pool exists again.
                 self.subscriptions.told.remove(&id);
                 self.timers.set(Timer::Subscription(id), now + RETRY_INTERVAL);
                 if error.causes.contains(&ErrorCause::UnknownPoolHandle)

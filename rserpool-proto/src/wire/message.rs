@@ -9,8 +9,9 @@ use super::{
     DecodeError, DecodeErrorKind, EncodeError, ErrorCause, Placeholder, Reader, Writer, padded,
 };
 
-/// The maximum number of unknown parameters of a message that are reported. Not from the RFCs,
-/// which require a report of all: a message may have ten thousand.
+/// The maximum number of unknown parameters of a message to report. Not from the RFCs, which
+/// require a report of all of them: limited because a message may have ten thousand unknown
+/// parameters.
 const MAX_REPORTED: usize = 32;
 
 /// Body of a message of one protocol: [`asap::Body`](super::asap::Body) or

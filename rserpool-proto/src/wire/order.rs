@@ -1,5 +1,5 @@
 //! Reordering of messages whose parameters are not in the order of the RFCs, or that contain known
-//! parameters without a meaning there.
+//! parameters that do not belong in the message.
 //!
 //! This crate reorders only messages that it cannot decode directly. RFC 5354 section 3 has no rule
 //! for the order of parameters. So this crate accepts every unambiguous order, and sends the order

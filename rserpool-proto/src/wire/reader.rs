@@ -22,7 +22,8 @@ pub(crate) struct Reader<'a> {
     depth: u8,
 }
 
-/// A type-length-value triple: its number and its range, without padding.
+/// A type-length-value triple: the number of its type, and its range in the message without
+/// padding.
 #[derive(Debug, Clone, Copy)]
 struct Tlv {
     number: u16,

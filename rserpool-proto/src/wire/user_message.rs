@@ -40,14 +40,15 @@ pub struct UserMessage {
     pub ppid: Ppid,
     /// The SCTP stream; ASAP and ENRP use 0. TCP has only one.
     pub stream: u16,
-    /// True if the message may overtake earlier ones, where the transport supports that.
+    /// True to let the message overtake earlier ones, if the transport supports that.
     pub unordered: bool,
-    /// The effort to deliver the message, where the transport can give up. A received message is
-    /// [`Reliability::Full`].
+    /// The limit after which the transport drops the message instead of retransmitting it. Received
+    /// messages have [`Reliability::Full`].
     pub reliability: Reliability,
 }
 
-/// The effort to deliver a message (RFC 3758, RFC 7496). Over TCP all messages are delivered.
+/// The limit after which SCTP drops a message instead of retransmitting it (RFC 3758, RFC 7496).
+/// TCP ignores it and delivers all messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Reliability {

@@ -20,8 +20,9 @@ use crate::{
     PoolUser, Registrar, RequestConfig, RequestEvent, SentToAll, Session, SessionClosed, dump,
 };
 
-/// Makes the future again and again, polls it once more each time, with pauses, and drops it, until
-/// it is ready. So it is dropped at each of its await points.
+/// Creates a future, polls it up to four times with pauses in between, and drops it. Repeats this
+/// with new futures until one is ready. The number of polls changes with each future, so that
+/// futures are dropped at different await points.
 macro_rules! impatiently {
     ($network:expr, $future:expr) => {{
         let mut polls = 0;

@@ -28,8 +28,8 @@ async fn registered(watch: &mut ElementWatch) -> ElementState {
     }
 }
 
-/// Checks that the watch of an element tells when and where it is registered, when it is no longer,
-/// and the reason, up to its departure.
+/// Checks that the watch of an element reports the registration with its time and registrar, the
+/// loss of the registration, a refusal with its reason, and the departure.
 pub async fn the_state_of_an_element_is_observed(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let at = registrar.local_address().clone();
@@ -63,7 +63,7 @@ pub async fn the_state_of_an_element_is_observed(network: Network) {
     registrar.shutdown().await.expect("it runs");
     let state = watch.changed().await.expect("it runs");
     assert!(matches!(state, ElementState::Joining { refusal: None, .. }), "{state:?}");
-    // The old one may still be closing its port.
+    // The old registrar may still be closing its port.
     let _registrar = loop {
         match Registrar::start(&network, [&at], RegistrarConfig::default()) {
             Ok(registrar) => break registrar,

@@ -49,7 +49,7 @@ pub async fn halves_of_a_session_work_in_two_tasks(network: Network) {
     let refused = sender.send(Ppid::ASAP, b"control".as_slice()).await;
     assert!(matches!(refused, Err(SessionSendError::Message(_))), "{refused:?}");
 
-    // The receiving half alone fails over.
+    // The session fails over while only the receiving half is used.
     let other = start_counter(&network, registrar.local_address()).await;
     drop(counter.stop);
     loop {
@@ -89,7 +89,7 @@ pub async fn what_has_no_room_is_returned_and_a_sink_closes(network: Network) {
         assert!(sent < 10_000, "there is always room");
     };
     assert_eq!(returned, large);
-    // Only now does the other end read.
+    // The other end starts to read only now.
     network.runtime().spawn(Box::pin(serve_counter(accepted)));
     let mut seen = 0;
     while seen < sent {

@@ -1,4 +1,4 @@
-//! Tests that the registrar's selection reaches pool users by every way of using a pool.
+//! Tests that the registrar's selection of elements takes effect for each way of using a pool.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +17,8 @@ use crate::{
     ElementEvent, InvalidState, Network, PoolElement, RequestConfig, Service, ServiceConfig,
 };
 
-/// A multiple of the sum of the weights 1, 2 and 3.
+/// Number of selections for each way of using a pool: a multiple of the sum of the weights 1, 2
+/// and 3.
 const TIMES: usize = 60;
 
 struct Echo;

@@ -51,7 +51,7 @@ pub(super) struct Running {
     identifier: PoolElementId,
     epoch: AbortHandle,
     stop: Option<oneshot::Sender<()>>,
-    /// Receives how the server stopped.
+    /// Receives the outcome when the server has stopped.
     stopped: oneshot::Receiver<ServeOutcome>,
 }
 
@@ -391,7 +391,7 @@ pub async fn clones_of_a_client_share_its_session(network: Network) {
     let expected: Vec<_> = (1..=(TASKS * REQUESTS) as u64).collect();
     assert_eq!(counts, expected);
 
-    // The session fails over while nobody asks, and continues.
+    // The session fails over although no request is pending, and continues.
     for server in servers.drain(..) {
         server.epoch.abort();
     }

@@ -17,7 +17,8 @@ use crate::{
     RequestEvent, Service, ServiceConfig,
 };
 
-/// Test service that does what a request says, and replies with the number of requests so far.
+/// Test service that executes the command in each request, and replies with the number of requests
+/// so far.
 struct Obedient {
     count: u64,
     padding: usize,
@@ -26,7 +27,7 @@ struct Obedient {
     server: AbortHandle,
 }
 
-/// A request: what to do, and its number.
+/// Returns a request with a command and the command's argument.
 fn order(what: u8, number: u32) -> Bytes {
     [&[what][..], &number.to_be_bytes()].concat().into()
 }
@@ -34,13 +35,13 @@ fn order(what: u8, number: u32) -> Bytes {
 const COUNT: u8 = 0;
 const PANIC: u8 = 1;
 const CRASH: u8 = 2;
-/// Take this many milliseconds.
+/// Command: take the given number of milliseconds to reply.
 const TAKE: u8 = 3;
-/// Reply with this many bytes.
+/// Command: reply with the given number of bytes.
 const REPLY: u8 = 4;
-/// Add this many bytes to the state.
+/// Command: add the given number of bytes to the state.
 const GROW: u8 = 5;
-/// Fail to save the state from now on.
+/// Command: fail to save the state from now on.
 const SPOIL: u8 = 6;
 
 impl Service for Obedient {
@@ -153,7 +154,7 @@ pub async fn a_request_that_panics_or_crashes_servers_fails_alone(network: Netwo
     assert_eq!(count(client.request(order(COUNT, 0)).await), 3);
     assert_eq!(*crashes.lock().unwrap_or_else(PoisonError::into_inner), 3);
 
-    // The same among others that are on their way.
+    // Send such requests among others, all at the same time.
     let orders = (0..30).map(|number| match number {
         10 => order(PANIC, 0),
         20 | 24 => order(CRASH, 0),
@@ -186,11 +187,11 @@ pub async fn a_request_that_takes_too_long_is_moved_or_given_up(network: Network
     let deadline = RequestOptions::default().deadline(Duration::from_millis(100));
     let given_up = session.request_with(order(TAKE, 400), deadline).await;
     assert_eq!(failed(given_up), RequestFailure::DeadlinePassed);
-    // It is executed nevertheless.
+    // The server executes the request although its deadline has passed.
     assert_eq!(count(session.request(order(COUNT, 0)).await), 3);
     assert_eq!(session.element(), server);
 
-    // A request that was given up takes the room of the next one until it is answered.
+    // A request whose deadline has passed counts against the limit until it is answered.
     let full = RequestConfig::default().limit(1);
     let mut small = user.open_requests(pool(), full.clone()).await.expect("a server");
     let given_up = small.request_with(order(TAKE, 300), deadline).await;
@@ -214,7 +215,7 @@ pub async fn a_request_that_takes_too_long_is_moved_or_given_up(network: Network
         event => panic!("{event:?}"),
     }
 
-    // Long enough for no server.
+    // Each server takes longer than the limit for this request, so the session fails over from all.
     let late = RequestOptions::default().fail_over_after(Duration::from_millis(150));
     let number = session.submit_with(order(TAKE, 5000), late).expect("room");
     let mut failovers = 0;
@@ -233,7 +234,7 @@ pub async fn a_request_that_takes_too_long_is_moved_or_given_up(network: Network
     assert_eq!(count(session.request(order(COUNT, 0)).await), 4);
 }
 
-/// Checks that many more replies may be on their way than fit a checkpoint together.
+/// Checks that the replies that are on their way at a time may exceed the size of a checkpoint.
 pub async fn many_more_replies_than_fit_a_checkpoint_are_on_their_way(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let at = registrar.local_address();
@@ -244,7 +245,7 @@ pub async fn many_more_replies_than_fit_a_checkpoint_are_on_their_way(network: N
     }
 }
 
-/// Has `limit` replies of this length on their way at a time.
+/// Submits `limit` requests at once, and receives a reply of `length` bytes to each.
 async fn exchange(user: &PoolUser, limit: usize, length: u32, network: &Network) {
     let config = RequestConfig::default().limit(limit);
     let mut session = user.open_requests(pool(), config).await.expect("a server");
@@ -318,7 +319,7 @@ pub async fn a_session_is_resumed_from_its_checkpoint(network: Network) {
     }
     assert_eq!(count(session.request(order(COUNT, 0)).await), 5);
 
-    // A client that tasks share gives its checkpoint, too.
+    // The client that tasks share also resumes from a checkpoint, and returns its own.
     let config = RequestConfig::default().resume(session.checkpoint());
     session.close().await;
     let client = user.request_client(pool(), config).await.expect("a server");

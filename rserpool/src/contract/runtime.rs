@@ -33,8 +33,8 @@ pub async fn timers_fire_in_time_and_can_be_reset(network: Network) {
     late.as_mut().await;
 }
 
-/// Checks that tasks run to completion although nobody holds them, and wake each other across
-/// threads.
+/// Checks that tasks run to completion although there are no handles to them, and wake each other
+/// across threads.
 pub async fn tasks_run_and_wake_each_other(network: Network) {
     let (sender, mut receiver) = mpsc::channel(1);
     for number in 0..100_u32 {

@@ -288,8 +288,8 @@ pub async fn data_are_not_sent_as_control(network: Network) {
     assert_eq!(next(&mut session).await.0, 1);
 }
 
-/// Checks that an element handles an unknown message on the control channel as the high bits of its
-/// type ask, and that the session continues.
+/// Checks that an element handles an unknown message on the control channel as the two high bits of
+/// the message type require, and that the session continues.
 pub async fn what_is_unknown_on_a_control_channel_is_answered(network: Network) {
     let registrar = start_registrar(&network, &any_address(&network));
     let _counter = start_counter(&network, registrar.local_address()).await;
@@ -509,7 +509,7 @@ pub async fn a_registrar_restart_is_survived(network: Network) {
     assert_eq!(next(&mut session).await.0, 1);
     registrar.shutdown().await.expect("it runs");
     assert_eq!(next(&mut session).await.0, 2);
-    // The old one may still be closing its port.
+    // The old registrar may still be closing its port.
     let registrar = loop {
         let config = RegistrarConfig::default().identifier(RegistrarId(2));
         match Registrar::start(&network, [&address], config) {

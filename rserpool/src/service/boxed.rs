@@ -1,4 +1,4 @@
-//! Services of different types behind one.
+//! A type that holds services of different types.
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -6,8 +6,8 @@ use futures::future::BoxFuture;
 
 use super::{InvalidState, Service};
 
-/// A [`Service`] whose type is known only at run time. [`Service`] itself is not dyn-compatible. Every
-/// service is a `DynService`, and a [`BoxService`] is a service again.
+/// A [`Service`] whose type is known only at run time. [`Service`] itself is not dyn-compatible.
+/// Every [`Service`] implements `DynService`, and a [`BoxService`] implements [`Service`].
 ///
 /// ```
 /// # use rserpool::{BoxService, Bytes, InvalidState, Service};

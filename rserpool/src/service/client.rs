@@ -83,7 +83,7 @@ struct Request {
     reply: oneshot::Sender<Result<Bytes, RequestError>>,
 }
 
-/// A command for the task that does not wait for earlier requests.
+/// A command for the client's task. The task executes it before requests that wait.
 #[derive(Debug)]
 enum Command {
     Checkpoint(oneshot::Sender<Checkpoint>),
@@ -113,7 +113,8 @@ impl RequestClient {
             match poll_fn(|cx| task.poll(cx)).await {
                 None => task.session.close().await,
                 Some(error) => {
-                    // Set before the callers are told: they read it.
+                    // Set `end` before the senders in `task` are dropped: that wakes the callers,
+                    // which read `end`.
                     let checkpoint = task.session.checkpoint();
                     let _ = end.set(End { error, checkpoint });
                 }
@@ -275,7 +276,7 @@ impl Task {
             match self.session.submit_with(body, options) {
                 Ok(number) => self.waiting.push_back((number, reply)),
                 Err(SubmitError::NoRoom(body)) => {
-                    // A reply makes room, and then this is called again.
+                    // A reply makes room, and then this function is called again.
                     self.held = Some(Request { body, options, reply });
                     return Poll::Pending;
                 }

@@ -53,15 +53,15 @@ use served::Served;
 /// ```
 pub trait Service: Send + 'static {
     /// Handles a request and returns the reply. Effects other than on the service's own state may
-    /// be repeated by another server, if this one crashes before the reply is out.
+    /// be repeated by another server, if this one crashes before the reply is sent.
     ///
     /// If this panics, the service returns to its state before the request, and the client receives
     /// [`RequestFailure::Panicked`](rserpool_proto::replay::RequestFailure::Panicked).
     fn handle(&mut self, request: Bytes) -> impl Future<Output = Bytes> + Send;
 
     /// Returns the state. It is sealed and sent to the client, and restored by another server.
-    /// It has to fit a cookie, together with one reply: less than 64 KiB. A request after which it
-    /// does not is undone and fails.
+    /// It has to fit a cookie, together with one reply: less than 64 KiB. A request that makes the
+    /// state too large for that is undone and fails.
     ///
     /// # Errors
     ///
@@ -137,7 +137,7 @@ impl PoolElement {
     /// the element leaves the pool, and each session moves to another server as soon as its current
     /// request is done, which may take `grace`.
     ///
-    /// Returns how the element left, and how many sessions were cut off.
+    /// Returns the outcome of the deregistration, and the number of sessions that were aborted.
     ///
     /// # Cancel safety
     ///

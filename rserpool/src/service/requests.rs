@@ -73,7 +73,8 @@ pub struct RequestSession {
     /// The error with which the requests ended the session; `None` while it lasts, or if the
     /// underlying session reports its own end.
     over: Option<RequestError>,
-    /// The time at which a server first refused the session, since one last answered a request.
+    /// The time at which a server first refused the session since the last answer to a request;
+    /// `None` if no server has refused it since then.
     refused_since: Option<Instant>,
 }
 
@@ -232,7 +233,8 @@ pub enum RequestError {
     /// The request failed. The session continues without it.
     #[error("the request failed")]
     Failed(#[from] RequestFailure),
-    /// The task of the [`RequestClient`](crate::RequestClient) has stopped: its runtime has.
+    /// The task of the [`RequestClient`](crate::RequestClient) has stopped, because its runtime has
+    /// stopped.
     #[error("the client's task has stopped")]
     Stopped,
 }
@@ -295,8 +297,9 @@ impl RequestSession {
 
     /// Returns the checkpoint from which the session can be continued ([`RequestConfig::resume`]),
     /// also after it is over, and in another process. It contains the unanswered requests, and the
-    /// state of the service, sealed. To be answered exactly once also when this process crashes,
-    /// store it after each reply, since an earlier checkpoint takes the session back.
+    /// state of the service, sealed. For requests to be answered exactly once even if this process
+    /// crashes, store the checkpoint after each reply: with an earlier checkpoint, the session
+    /// returns to an earlier state.
     #[must_use]
     pub fn checkpoint(&self) -> Checkpoint {
         Checkpoint { cookie: self.session.cookie().cloned(), progress: self.client.progress() }
@@ -434,7 +437,8 @@ impl RequestSession {
                 Poll::Ready(Ok(event)) => self.handle_event(event),
                 Poll::Ready(Err(closed)) => self.over = Some(closed.into()),
                 Poll::Pending if self.poll_write(cx).is_ready() => {}
-                // After all that was received is read: a delay of this program is not the server's.
+                // Check the deadline only after all received data is read, so that a delay of this
+                // program does not count against the server.
                 Poll::Pending if self.poll_deadline(cx).is_pending() => return Poll::Pending,
                 Poll::Pending => {}
             }
@@ -459,7 +463,7 @@ impl RequestSession {
                 return Poll::Pending;
             }
             match self.session.poll_send(cx, &mut self.unsent) {
-                // If the session is failing over, it takes no message and drops it.
+                // During a failover, the session accepts no message, and drops this one.
                 Poll::Ready(Ok(())) => self.unsent = None,
                 Poll::Ready(Err(error)) => {
                     self.over = Some(match error {

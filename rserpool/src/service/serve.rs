@@ -71,9 +71,9 @@ impl PoolElement {
     /// element leaves the pool, notifies the sessions by their [`Stopping`], and gives them `grace`
     /// to finish. The remaining sessions are aborted, and their pool users fail over.
     ///
-    /// Returns how the element left, and how many sessions were aborted. The wait for the registrar's
-    /// confirmation is at least 2 s. If the element's task stops by itself, that has the same effect
-    /// as `stop`.
+    /// Returns the outcome of the deregistration, and the number of sessions that were aborted. The
+    /// wait for the registrar's confirmation is at least 2 s. If the element's task stops by
+    /// itself, that has the same effect as `stop`.
     ///
     /// # Cancel safety
     ///

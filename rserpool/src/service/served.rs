@@ -134,7 +134,8 @@ impl<S: Service> Served<S> {
             if step.is_multiple_of(BUDGET) {
                 yield_now().await;
             }
-            // Before the next request is announced, so that it is not held responsible for the stop.
+            // Stop before the next request is announced. Otherwise the client would count the end
+            // of this server as a crash that the request caused.
             if self.machine.begins_request() && (&mut stopping).now_or_never().is_some() {
                 return Ok(());
             }

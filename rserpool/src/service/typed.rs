@@ -165,10 +165,11 @@ impl<S: TypedService> Typed<S> {
     }
 }
 
-/// The first byte of a reply: what follows.
+/// First byte of a reply, which gives the kind of the rest: here, the encoded reply of the service.
 const REPLY: u8 = 0;
 const ERROR: u8 = 1;
-/// The text of the error with which the request could not be decoded.
+/// First byte of a reply whose rest is the text of an error: the service could not decode the
+/// request.
 const UNREADABLE: u8 = 2;
 
 impl<S: TypedService> Service for Typed<S> {

@@ -74,7 +74,7 @@ pub struct TestPool {
     handle: PoolHandle,
 }
 
-/// A server of a [`TestPool`]. It is killed when this is dropped.
+/// A server of a [`TestPool`]. The server is killed when this handle is dropped.
 #[derive(Debug)]
 pub struct TestServer {
     gate: Arc<Gate>,
@@ -176,7 +176,8 @@ impl TestServer {
         self.identifier
     }
 
-    /// Kills the server: its tasks end where they are, and its connections break.
+    /// Kills the server: its tasks are dropped at their current await points, and its connections
+    /// break.
     pub fn kill(&self) {
         self.gate.kill();
     }

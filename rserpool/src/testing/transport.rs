@@ -87,7 +87,7 @@ struct GatedConnection {
 }
 
 impl GatedConnection {
-    /// Ready once the server is not cut off, and what was held is sent.
+    /// Sends the held messages. Ready once the server is not cut off and no message is held.
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.waker.register(cx.waker());
         if self.gate.is_cut_off() {

@@ -225,8 +225,8 @@ pub enum Event {
         /// True if the path works.
         up: bool,
     },
-    /// The local or the peer's addresses of the established connection changed (RFC 5061). A local
-    /// change may not be reported: [`Paths::local`] returns it.
+    /// The local or the peer's addresses of the established connection changed (RFC 5061). Changes
+    /// of the local addresses are not always reported; [`Paths::local`] returns the current ones.
     Addresses {
         /// The local end.
         local: TransportAddress,

@@ -31,9 +31,9 @@ pub async fn once(session: &mut Session, ppid: Ppid, payload: Bytes) {
     while !matches!(session.recv().await.unwrap(), Event::Message(_)) {}
 }
 
-/// Returns the medians of echoes a second, measured in turn: of a session, and of a bare
-/// connection. `server` serves the bare connection on a listener, and `client` returns its rate for
-/// messages of `size` bytes.
+/// Returns the median rates of a session and of a bare connection, in echoes a second. The two are
+/// measured in turn. `server` serves the bare connection on a listener, and `client` returns the
+/// rate of the bare connection for messages of `size` bytes.
 pub async fn compare<S, C>(
     network: &Network,
     rounds: usize,

@@ -110,8 +110,8 @@ fn main() -> io::Result<()> {
 #[derive(Debug, Default)]
 struct Seen {
     answers: u64,
-    /// Number of answers that there is no such pool, and of elements that were missing in an
-    /// answer.
+    /// Number of answers that there is no such pool. `missing` is the number of elements that were
+    /// missing in an answer.
     unknown: u64,
     missing: u64,
     missing_elements: BTreeSet<usize>,

@@ -31,7 +31,7 @@ pub(super) struct LimitOptions {
     /// Elements that one host may report as unreachable each second
     #[arg(long, value_name = "N", default_value_t = 100)]
     max_reports: u32,
-    /// Hosts that must report an element as unreachable until it has only a second left to answer
+    /// Hosts that may report an element as unreachable; if more do, it has only a second to answer
     #[arg(long, value_name = "N", default_value_t = 3)]
     max_bad_pe_reports: usize,
     /// Registrations of one host each second

@@ -16,8 +16,8 @@ use rserpool::{PolicyParameters, PolicyType};
 
 /// Maximum length of a rule in bytes.
 const MAX_LENGTH: usize = 1000;
-/// Factor from values to sort keys: three decimal places count in an order. Values beyond 9e15 are
-/// equal.
+/// Factor by which a rule's values are multiplied to form sort keys: the order takes three decimal
+/// places into account. Values beyond 9e15 are equal.
 const SCALE: f64 = 1000.0;
 /// Maximum number of words of an element's policy that a rule may use.
 const MAX_WORDS: usize = 64;

@@ -34,7 +34,7 @@ pub(super) struct TimerOptions {
     /// --compatibility rfc 61]
     #[arg(long, value_name = "SECONDS", value_parser = interval)]
     max_time_last_heard: Option<Duration>,
-    /// Time that it may take to answer the probe: MAX-TIME-NO-RESPONSE [default: 1.5, with
+    /// Time that a probed registrar may take to answer: MAX-TIME-NO-RESPONSE [default: 1.5, with
     /// --compatibility rfc 5]
     #[arg(long, value_name = "SECONDS", value_parser = interval)]
     max_time_no_response: Option<Duration>,
@@ -44,7 +44,7 @@ pub(super) struct TimerOptions {
     /// Time that other registrars may take to agree to a takeover
     #[arg(long, value_name = "SECONDS", value_parser = interval, default_value = "5")]
     takeover_expiry: Duration,
-    /// Time in which a registrar that started alone does not report that a pool does not exist
+    /// Time for which a registrar that started without peers defers answers about unknown pools
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "3")]
     ready_after: Duration,
     /// Time that a registrar which connects may take to identify itself

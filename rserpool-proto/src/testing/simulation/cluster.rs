@@ -23,7 +23,7 @@ use crate::testing::adversary::Adversary;
 use crate::testing::event::Event;
 use crate::testing::role::Role;
 
-/// All hosts of a simulation, and what the simulator has observed of them.
+/// All hosts of a simulation, and the observations of the simulator about them.
 #[derive(Debug)]
 pub(super) struct Cluster {
     pub(super) plan: Plan,
@@ -34,12 +34,13 @@ pub(super) struct Cluster {
     pub(super) elements: BTreeMap<HostId, Member>,
     pub(super) users: Vec<HostId>,
     pub(super) adversaries: Vec<HostId>,
-    /// Requests of users and their times; forgotten only with the user.
+    /// The times of the users' unanswered requests. The simulator also removes a request when its
+    /// user is killed or its host loses power.
     pub(super) asked: BTreeMap<(HostId, RequestId), Duration>,
-    /// The last answer for each user and pool.
+    /// The answers to the users' requests.
     pub(super) answers: BTreeMap<(HostId, RequestId), Result<Vec<PoolElement>, ResolveError>>,
-    /// Pairs of a registrar and an element that the registrar has, or had, while neither of the two
-    /// hosts was disturbed.
+    /// Pairs of a registrar and an element that the registrar has known at some time since the last
+    /// fault that disturbed one of the two hosts.
     pub(super) present: BTreeSet<(HostId, HostId)>,
     /// The time since which an element is missing at a registrar although neither of the two hosts
     /// was disturbed.
@@ -196,7 +197,7 @@ impl Cluster {
         let identifier = RegistrarId(u32::try_from(number).expect("28 bits"));
         let address = self.address(host);
         let peers = self.well_known().iter().filter(|other| **other != host);
-        // The rules presuppose the timers of the default profile, whatever the profile of the run.
+        // The rules assume the timers of the default profile, so these are used with every profile.
         let [cycle, last_heard, no_response] = Compatibility::default().heartbeat();
         let mut config = RegistrarConfig::default()
             .identifier(identifier)
@@ -342,7 +343,8 @@ impl Cluster {
         }
     }
 
-    /// Makes a registrar leave in good order. Returns false if there is none.
+    /// Makes a random registrar leave the other registrars gracefully. Returns false if no
+    /// registrar is running.
     pub(super) fn registrar_leaves(&mut self) -> bool {
         let running = self.registrars.iter().filter(|host| self.network.is_running(**host));
         let Some(host) = running.copied().choose(&mut self.rng) else { return false };
@@ -369,7 +371,8 @@ impl Cluster {
         self.told.retain(|(user, _), _| *user != host);
     }
 
-    /// Simulates the ordinary life of a pool: loads change, elements leave, users ask and report.
+    /// Simulates one ordinary operation: a load changes, an element leaves, or users resolve pools
+    /// or report elements.
     pub(super) fn work(&mut self) {
         match self.rng.random_range(0..8) {
             0 | 1 => self.change_policy(),

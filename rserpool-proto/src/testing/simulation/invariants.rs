@@ -13,12 +13,12 @@ use super::network::HostId;
 use crate::testing::adversary;
 use crate::testing::role::Role;
 
-/// The time without disturbance after which a host counts as steady. It is longer than the time
-/// until everything is in order again.
+/// The time without a fault after which a host counts as steady. It is longer than the 45 s within
+/// which the cluster has to recover from faults.
 const STEADY: Duration = Duration::from_secs(60);
 
-/// The maximum time that a steady element may be missing at a steady registrar: the time to ask the
-/// element, which may include connecting to it.
+/// The maximum time that a steady element may be missing at a steady registrar. In this time, the
+/// registrar asks the element whether it is alive, and may have to connect to it first.
 const MISSING: Duration = Duration::from_millis(1500);
 
 /// A part of a partitioned network: hosts that reach each other.
@@ -107,7 +107,7 @@ impl Cluster {
                     return Err(format!("{} has a wrong checksum of {home}", name(host)));
                 }
             }
-            // Elements of adversaries may be known or not.
+            // The registrars need not agree on the elements of adversaries.
             known.retain(|(_, identifier), _| !adversary::is_own(*identifier));
             let found: BTreeMap<_, _> =
                 known.iter().map(|(key, element)| (key.clone(), element.policy.clone())).collect();
@@ -154,8 +154,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Checks a rule that holds at all times: a steady element that a steady registrar has is not
-    /// missing there for longer than it takes to ask it.
+    /// Checks a rule that holds at all times: once a steady registrar knows a steady element, the
+    /// element is missing at that registrar for less than [`MISSING`].
     pub(super) fn check_steady(&mut self) {
         let now = self.network.now();
         let since = now.saturating_sub(STEADY);
@@ -248,7 +248,8 @@ impl Cluster {
     /// Checks that only its home registrar sends keep-alives to each element.
     pub(super) fn check_keep_alives(&self) -> Result<(), String> {
         if self.plan.adversary.is_some() {
-            // Other registrars ask as well, once elements are reported.
+            // Adversaries report elements as unreachable. Registrars other than the home registrar
+            // then send keep-alives, too.
             return Ok(());
         }
         for part in self.parts() {

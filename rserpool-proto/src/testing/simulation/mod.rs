@@ -35,10 +35,10 @@ pub struct Outcome {
     pub tally: Tally,
 }
 
-/// The maximum time after the last fault until everything is in order.
+/// The maximum time after the last fault until all registrars agree.
 const BOUND: Duration = Duration::from_secs(45);
 
-/// The maximum time until everything is in order after adversaries sent ENRP messages. The checksum
+/// The maximum time until all registrars agree after adversaries sent ENRP messages. The checksum
 /// does not cover the values of an element, so wrong values stay until the element renews its
 /// registration.
 const BOUND_AFTER_ENRP: Duration = Duration::from_secs(120);
@@ -47,11 +47,11 @@ const BOUND_AFTER_ENRP: Duration = Duration::from_secs(120);
 /// error of its clock.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Time within which all registrars learn of a change when nothing is wrong.
+/// Time within which all registrars learn of a change if there are no faults.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Time within which users receive an answer. They may have to look for a registrar first, some in
-/// another part of the network.
+/// Time within which users receive an answer. A user may have to search for a registrar first, and
+/// some of the configured registrars may be in another part of the network.
 const FOUND: Duration = Duration::from_secs(3);
 
 /// Runs the simulation that `seed` determines. If `adversary` is given, some hosts send arbitrary
@@ -132,8 +132,8 @@ fn disturb(cluster: &mut Cluster) {
     }
 }
 
-/// Ends the faults, and checks that everything is in order within the bound. Dead hosts may stay
-/// dead, and the network may stay partitioned.
+/// Ends the faults, and checks that all registrars agree and all users are answered within the
+/// bound. Some hosts may stay without a process, and the network may stay partitioned.
 fn settle(cluster: &mut Cluster) -> Result<(), String> {
     cluster.network.mend();
     let believed = cluster.plan.adversary == Some(Ppid::ENRP);
@@ -183,7 +183,7 @@ const HANDLE_TABLE_REQUEST: (u32, u8) = (Ppid::ENRP.0, 2);
 /// table again.
 fn observe(cluster: &mut Cluster) -> Result<(), String> {
     if cluster.plan.quarrel {
-        // Elements that were refused try again at any time, and may have become acceptable.
+        // Elements that a registrar refused register again at any time, and may then be accepted.
         return Ok(());
     }
     let asked = |cluster: &Cluster| {
@@ -213,7 +213,7 @@ fn observe(cluster: &mut Cluster) -> Result<(), String> {
         return Err(format!("{more} handle tables were requested without a fault"));
     }
     if cluster.rng.random_bool(0.3) {
-        // The elements of the registrar that leaves have another home registrar within that time.
+        // After a registrar leaves, its elements have another home registrar within `FOUND`.
         cluster.registrar_leaves();
         cluster.run(FOUND);
         stop_if_violated(cluster)?;

@@ -59,7 +59,7 @@ pub(super) enum Fault {
     Partition,
     /// All packets get through again.
     Mend,
-    /// A registrar leaves in good order.
+    /// A registrar leaves the other registrars gracefully.
     Leave,
 }
 
@@ -130,8 +130,8 @@ pub(super) struct Plan {
     pub(super) elements: usize,
     pub(super) users: usize,
     pub(super) pools: Vec<Selection>,
-    /// True if elements of one pool have policies of different kinds. A pool accepts only one kind,
-    /// and each registrar may have accepted another.
+    /// True if elements of one pool have policies of different kinds. A registrar accepts only one
+    /// kind in a pool, and different registrars may have accepted different kinds.
     pub(super) quarrel: bool,
     pub(super) weather: Weather,
     /// The protocol of the hosts that send arbitrary messages, if there are any.
@@ -163,7 +163,8 @@ impl Plan {
             _ => Compatibility::All,
         };
         let pools = (0..rng.random_range(1..=3)).map(|_| Selection::draw(rng)).collect();
-        // A mixture of few kinds of faults finds errors that a mixture of all kinds hides.
+        // Each run has only some kinds of faults, because some errors do not show when all kinds
+        // are mixed.
         let mut faults: Vec<_> = Fault::ALL.into_iter().filter(|_| rng.random_bool(0.6)).collect();
         if faults.is_empty() {
             faults.push(Fault::Kill);

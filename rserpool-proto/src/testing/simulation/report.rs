@@ -18,7 +18,7 @@ pub struct Tally {
     pub(super) settled: Vec<Duration>,
     /// The numbers of registrars, elements and users, summed over the runs.
     pub(super) sizes: [u64; 3],
-    /// The number of runs of each kind.
+    /// The number of runs with each property, such as a transport or a way of discovery.
     pub(super) kinds: BTreeMap<String, u64>,
 }
 

@@ -10,7 +10,7 @@ use super::{DecodeError, FLAG, Format, Reader, Writer, placeholder};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct SessionHeartbeat {
-    /// True if this is the answer, false if it is the request.
+    /// True for an answer, false for a request.
     pub reply: bool,
 }
 

@@ -82,7 +82,7 @@ pub enum Resolved {
         /// The elements, in the order of selection.
         elements: Vec<PoolElement>,
     },
-    /// No elements, and the reason.
+    /// The reason why the registrar returned no elements.
     Error(OperationError),
 }
 

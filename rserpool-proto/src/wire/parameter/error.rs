@@ -36,7 +36,7 @@ pub enum ErrorCause {
     LackOfResources,
     /// The pool has another transport; contains that transport's parameter.
     InconsistentTransport(Bytes),
-    /// The element and the pool differ in whether there is a control channel.
+    /// Either the element or the pool has a control channel, but not both.
     InconsistentDataControl,
     /// There is no such pool.
     UnknownPoolHandle,

@@ -13,7 +13,8 @@ use crate::wire::{DecodeError, Reader, Writer, placeholder};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PolicyType(pub u32);
 
-/// The meaning of a value of a policy. Its `Display` is the name in JSON and in expressions.
+/// The meaning of a value of a policy. `Display` writes the name that the value has in JSON and in
+/// policy expressions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PolicyValue {
@@ -63,8 +64,8 @@ macro_rules! policies {
                 }
             }
 
-            /// Returns the meanings of the policy's values, in the order of their words on the wire;
-            /// `None` if the policy is unknown.
+            /// Returns the meanings of the policy's values, in the order of their words on the
+            /// wire. Returns `None` if the policy is unknown.
             #[must_use]
             pub fn values(self) -> Option<&'static [PolicyValue]> {
                 match self {

@@ -10,7 +10,8 @@ use smallvec::SmallVec;
 use super::{Parameter, ParameterType};
 use crate::wire::{DecodeError, Reader, Writer, placeholder};
 
-/// The IP addresses of one endpoint; more than one only over SCTP. Derefs to a slice.
+/// The IP addresses of one endpoint. Only SCTP endpoints have more than one. Dereferences to a
+/// slice.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "serde", serde(transparent))]

@@ -24,8 +24,8 @@ pub struct KeyRing {
 pub(super) struct Key {
     /// Name in the key file.
     name: u32,
-    /// Number that cookies carry. It follows from the key, so that two keys with one name are told
-    /// apart.
+    /// Number that identifies the key in cookies. It is derived from the key, so that two keys with
+    /// the same name can be told apart.
     pub(super) fingerprint: u32,
     pub(super) cipher: XChaCha20Poly1305,
 }
@@ -83,8 +83,8 @@ impl KeyRing {
     }
 
     /// Reads a ring from text. Each line has a key: its name, a colon, and 64 hexadecimal digits.
-    /// The name is a number for people; cookies carry a fingerprint of the key. Empty lines and lines that begin with `#` are
-    /// ignored.
+    /// The name is a number for people; cookies carry a fingerprint of the key. Empty lines and
+    /// lines that begin with `#` are ignored.
     ///
     /// # Errors
     ///

@@ -446,8 +446,8 @@ impl Connection for SctpConnection {
 
 /// Returns the maximum length of a message, and the number of streams.
 fn send_limits(socket: &Socket, association: AssociationId, max: usize) -> (usize, u16) {
-    // The kernel takes a message as a whole, so it has to fit the send buffer. The reported size of
-    // that is twice the usable one.
+    // The kernel takes a message as a whole, so it has to fit the send buffer. The reported buffer
+    // size is twice the usable size.
     let longest = max.min(socket.send_buffer_size().unwrap_or(usize::MAX) / 2);
     (longest, options::streams(socket, association).unwrap_or(u16::MAX))
 }

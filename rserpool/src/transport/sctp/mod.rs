@@ -104,8 +104,9 @@ impl Sctp {
         self
     }
 
-    /// Sets the interval at which an idle path is probed, besides the retransmission timeout.
-    /// Default: 1 s, where RFC 9260 section 16 has 30 s: a dead path is noticed in seconds.
+    /// Sets the interval at which an idle path is probed, to which the retransmission timeout is
+    /// added. Default: 1 s, where RFC 9260 section 16 has 30 s, so that a dead path is noticed in
+    /// seconds.
     #[must_use]
     pub fn heartbeat(mut self, interval: Duration) -> Self {
         self.timing.heartbeat = interval;

@@ -15,11 +15,13 @@ const SHUTDOWN: u16 = 0x8005;
 const PARTIAL_DELIVERY: u16 = 0x8006;
 const AUTHENTICATION: u16 = 0x8008;
 
-/// Offset of the fields of `struct sctp_paddr_change`, after a `struct sockaddr_storage`.
+/// Offsets of fields of `struct sctp_paddr_change`: the address, which is a
+/// `struct sockaddr_storage`, and the state, which follows it.
 const PATH_ADDRESS: usize = 8;
 const PATH_STATE: usize = PATH_ADDRESS + 128;
 
-/// Offset of the fields of `struct sctp_send_failed`: a `struct sctp_sndrcvinfo`, and the data.
+/// Offsets of fields of `struct sctp_send_failed`: those in its `struct sctp_sndrcvinfo`, and the
+/// data, which comes last.
 const FAILED_STREAM: usize = 12;
 const FAILED_FLAGS: usize = 16;
 const FAILED_PPID: usize = 20;

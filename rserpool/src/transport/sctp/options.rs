@@ -61,7 +61,7 @@ pub(super) fn configure(socket: &Socket, timing: &Timing, streams: u16) -> io::R
         [timing.rto_initial, timing.rto_max, timing.rto_min].map(milliseconds);
     sys::set_option(socket, RTO_INFO, &[any, initial, max, min].concat())?;
 
-    // Set the defaults of future associations, which 0 stands for.
+    // The association identifier 0 sets the defaults of future associations.
     set_budget(socket, 0, timing.association_max_retransmissions)?;
     set_path_budget(socket, 0, timing.path_max_retransmissions)?;
     set_heartbeat(socket, 0, timing.heartbeat)?;

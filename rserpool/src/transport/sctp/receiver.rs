@@ -46,9 +46,9 @@ impl Receiver {
         Self { batch: sys::BATCH, pieces: VecDeque::new(), in_notification: false, error: None }
     }
 
-    /// Creates a receiver for a one-to-many socket, which reads one piece at a time. What follows
-    /// the notification of a new association stays in the socket, and moves along when the
-    /// association is peeled off.
+    /// Creates a receiver for a one-to-many socket, which reads one piece at a time. Data that
+    /// follows the notification of a new association then stays in the socket, and moves to the new
+    /// socket when the association is peeled off.
     pub(super) fn one_by_one() -> Self {
         Self { batch: 1, ..Self::new() }
     }

@@ -102,9 +102,10 @@ impl Framing {
         }))
     }
 
-    /// Returns the event at the end of the stream. A session has to be closed first; otherwise it
-    /// was broken. Where it ends in the middle of an ASAP or ENRP message, the receiver gets the rest,
-    /// to find out what the peer did wrong.
+    /// Returns the event at the end of the stream. In a session, a stream that ends without the
+    /// closing frame is broken, which is an error. If the stream ends in the middle of an ASAP or
+    /// ENRP message, returns the incomplete message, so that the receiver can report the peer's
+    /// mistake.
     pub(in crate::transport) fn end_of_stream(self, incoming: &mut BytesMut) -> io::Result<Event> {
         match self {
             Self::SelfDelimiting(_) if incoming.is_empty() => Ok(Event::Closed),

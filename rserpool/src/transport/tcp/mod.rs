@@ -125,7 +125,7 @@ fn local_address(socket: &Socket) -> io::Result<TransportAddress> {
 }
 
 fn internet_address(address: SockAddr) -> io::Result<TransportAddress> {
-    // A socket of IPv6 has IPv4 peers as mapped addresses.
+    // An IPv6 socket reports IPv4 addresses as IPv4-mapped IPv6 addresses.
     address
         .as_socket()
         .map(|address| SocketAddr::new(address.ip().to_canonical(), address.port()))
@@ -208,7 +208,8 @@ impl Endpoint for TcpEndpoint {
         }))?;
         let (socket, peer) = accepted.expect("set when the operation succeeds");
         socket.set_nonblocking(true)?;
-        // A connection that was reset meanwhile may refuse; its first event reports that.
+        // Setting the options may fail if the connection was reset meanwhile. The first event
+        // reports the reset.
         let _ = configure(&socket);
         let peer = internet_address(peer)?;
         let io = self.runtime.register(runtime::Socket::new(socket))?;

@@ -47,7 +47,7 @@ pub(super) struct End {
     pub(super) open: bool,
     /// True if the kernel of this end gave the connection up; the process may not have noticed yet.
     pub(super) broken: bool,
-    /// True if a notification to this end, that the other end is closed, is on the way.
+    /// True if this end has been sent a notification that the other end is closed.
     pub(super) told: bool,
     /// The time at which the last item that was sent to this end arrives.
     pub(super) arrival: Duration,
@@ -180,8 +180,8 @@ impl Network {
         }
     }
 
-    /// Notifies the open ends between two hosts whose other end is closed, as soon as a packet
-    /// between these hosts arrives again.
+    /// Notifies each open end of a connection between two hosts if the other end is closed. Called
+    /// when packets between these hosts arrive again.
     fn tell_orphans(&mut self, hosts: (HostId, HostId)) {
         for link in self.between(hosts) {
             for side in [Side::Dialler, Side::Acceptor] {
@@ -219,8 +219,8 @@ impl Network {
         let Some(end) = link.end_mut(to).filter(|end| end.open && !end.broken) else { return };
         if from.is_some_and(|from| self.deaf.contains(&(from, end.host))) {
             match item {
-                // The loss of a connection is not retransmitted; the first packet that arrives
-                // again has the same effect.
+                // A reset of the connection is not retransmitted. The first later packet that
+                // arrives at the closed end triggers another one.
                 Item::Over(ConnectionEvent::Lost) => {}
                 item => end.backlog.push_back(item),
             }

@@ -31,16 +31,16 @@ pub(super) type HostId = usize;
 pub(super) struct Weather {
     /// The time that a packet takes.
     pub(super) latency: Range<Duration>,
-    /// The time without a packet after which an end gives a connection up.
+    /// The time without a packet after which an end closes a connection as lost.
     pub(super) silence: Range<Duration>,
-    /// The time that a connection may take to be made.
+    /// The maximum time to establish a connection.
     pub(super) connecting: Duration,
     /// Delay of a retransmission after packets get through again.
     pub(super) retransmission: Duration,
     /// Probability that a multicast packet is lost, and that it is duplicated.
     pub(super) loss: f64,
     pub(super) duplication: f64,
-    /// Maximum delay of a multicast packet, by which later ones overtake it.
+    /// Maximum additional delay of a multicast packet, which lets later packets overtake it.
     pub(super) disorder: Duration,
 }
 
@@ -70,7 +70,7 @@ pub(super) struct Process {
     pub(super) role: Role,
     clock: Clock,
     pub(super) paused: bool,
-    /// True if it has nothing left to do.
+    /// True if the machine has deregistered or left, so that its process can end.
     finished: bool,
     /// Input that the kernel holds while the host is paused.
     inbox: VecDeque<Incoming>,
@@ -98,8 +98,8 @@ enum Occurrence {
         source: TransportAddress,
         message: UserMessage,
     },
-    /// A check whether an end of a connection has received nothing since this time, and so gives
-    /// the connection up.
+    /// The timeout of an end of a connection: if this end has received nothing since `since`, it
+    /// closes the connection as lost.
     Silence {
         link: LinkId,
         side: Side,
@@ -112,7 +112,7 @@ enum Occurrence {
 pub(super) struct Traffic {
     /// The number of messages of each protocol and type.
     pub(super) messages: BTreeMap<(u32, u8), u64>,
-    /// Pairs of sender and receiver of keep-alives since the last query.
+    /// Pairs of sender and receiver of keep-alives since the set was last cleared.
     pub(super) keep_alives: BTreeSet<(HostId, HostId)>,
     pub(super) steps: u64,
 }
@@ -137,7 +137,8 @@ pub(super) struct Network {
     deaf: BTreeSet<(HostId, HostId)>,
     /// The time at which a cut last began or ended.
     pub(super) parted: Duration,
-    /// Pairs of hosts of which at least one does not reach the other, and the time since when.
+    /// Pairs of hosts that do not reach each other in both directions, with the start time of that
+    /// state.
     apart: BTreeMap<(HostId, HostId), Duration>,
     pub(super) traffic: Traffic,
     pub(super) trace: Trace,
@@ -397,7 +398,7 @@ impl Network {
         self.settle(id);
     }
 
-    /// Performs the outputs of a machine, and checks how much it holds.
+    /// Performs the outputs of a machine, and checks the number of outputs and of connections.
     fn settle(&mut self, id: HostId) {
         let mut outputs = 0;
         while let Some(process) = &mut self.hosts[id].process
@@ -463,7 +464,7 @@ impl Network {
                 self.transmit(link, side.other(), Item::Over(event));
                 self.shut(link, side);
             }
-            // The transports of the simulation do not support these.
+            // The simulated transports neither measure round-trip times nor change addresses.
             Output::Measure(_) | Output::Addresses(_) => {}
             Output::Announce(message) => self.announce(id, &message),
             Output::Event(event) => {
