@@ -6,6 +6,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
 use super::{Compatibility, ConnectionId, Outbox, announcement};
+use crate::timers::bounded;
 use crate::wire::{Ppid, RegistrarId, TransportAddress, TransportProtocol, UserMessage};
 
 /// The maximum number of connections that a hunt (search for a registrar) makes at a time (RFC 5352
@@ -68,7 +69,7 @@ impl HuntConfig {
     /// Default: 10 s and 60 s (RFC 5352 section 7).
     #[must_use]
     pub fn server_hunt_timeout(mut self, first: Duration, max: Duration) -> Self {
-        (self.server_hunt, self.server_hunt_max) = (first, max);
+        (self.server_hunt, self.server_hunt_max) = (bounded(first), bounded(max));
         self
     }
 
@@ -76,7 +77,7 @@ impl HuntConfig {
     /// section 7.1).
     #[must_use]
     pub fn announcement_lifetime(mut self, lifetime: Duration) -> Self {
-        self.outdate = lifetime;
+        self.outdate = bounded(lifetime);
         self
     }
 
@@ -86,7 +87,7 @@ impl HuntConfig {
     /// elements to register again.
     #[must_use]
     pub fn retry_delay(mut self, delay: Duration) -> Self {
-        self.retry_delay = delay;
+        self.retry_delay = bounded(delay);
         self
     }
 

@@ -2,7 +2,16 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// The longest time that a setting may have: ten years, so that adding it to an instant does not
+/// overflow.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// Returns `time`, or ten years if that is less.
+pub(crate) fn bounded(time: Duration) -> Duration {
+    time.min(LONGEST)
+}
 
 /// A set of timers with at most one deadline for each key, in an ordered queue. Every operation is
 /// O(log n).

@@ -419,6 +419,31 @@ fn an_element_that_answers_no_heartbeat_is_left_to_the_transport_and_the_registr
 }
 
 #[test]
+fn the_last_element_of_a_pool_is_left_when_the_registrar_has_removed_it() {
+    let mut session = Session::new(SessionConfig::default(), [TransportProtocol::Sctp]);
+    let now = World::default().now();
+    let drain =
+        |session: &mut Session| std::iter::from_fn(|| session.poll_output()).collect::<Vec<_>>();
+    session.start(now);
+    drain(&mut session);
+    let address = TransportAddress::sctp(([127, 0, 0, 1], 1).into());
+    let user_transport = address.clone().with_usage(TransportUse::DATA_PLUS_CONTROL).into();
+    session.handle_resolution(now, Ok(vec![PoolElement { user_transport, ..element(1) }]));
+    drain(&mut session);
+    let established = ConnectionEvent::Established { local: address.clone(), peer: address };
+    session.handle_connection(now, ConnectionId(1), &established);
+    drain(&mut session);
+    session.handle_sent(now);
+    session.handle_timeout(now + Duration::from_millis(2300));
+    drain(&mut session);
+    let unknown = ResolveError::UnknownPool("Pool".parse().unwrap());
+    session.handle_resolution(now + Duration::from_millis(2300), Err(unknown));
+    let outputs = drain(&mut session);
+    let started = event(Event::FailoverStarted { from: PoolElementId(1) });
+    assert_eq!(outputs[..2], [Output::Close { connection: ConnectionId(1), abort: true }, started]);
+}
+
+#[test]
 fn elements_of_the_preferred_transport_come_first_and_others_after_them() {
     let over_sctp = |number: u8| {
         let address = TransportAddress::sctp(([127, 0, 0, 1], u16::from(number)).into());

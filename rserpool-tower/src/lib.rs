@@ -21,7 +21,7 @@
 //!
 //! # async fn client() -> Result<(), Box<dyn std::error::Error>> {
 //! let network = Network::new(TokioRuntime::current(), Tcp::new());
-//! let user = PoolUser::new(&network, ["127.0.0.1:3863".parse().map(rserpool::TransportAddress::tcp)?])?;
+//! let user = PoolUser::new(&network, ["127.0.0.1:3863"])?;
 //! let connector = PoolConnector::new(user, "GreeterPool".parse()?);
 //! let channel = tonic::transport::Endpoint::from_static("http://GreeterPool")
 //!     .connect_with_connector_lazy(connector);

@@ -15,6 +15,7 @@ use rserpool_proto::wire::{
 };
 
 use crate::runtime::Runtime;
+use crate::timer::after;
 use crate::transport::multicast::Multicast;
 use crate::transport::{Endpoint, Purpose, Transport};
 
@@ -90,7 +91,7 @@ impl Network {
     ///
     /// If the future is dropped, there is no effect.
     pub async fn sleep(&self, duration: Duration) {
-        self.runtime.timer(self.now() + duration).await;
+        self.runtime.timer(after(self.now(), duration)).await;
     }
 
     /// Awaits `future` for `duration` at most, then drops it.
@@ -119,7 +120,7 @@ impl Network {
         duration: Duration,
         future: F,
     ) -> Result<F::Output, Elapsed> {
-        match select(pin!(future), self.runtime.timer(self.now() + duration)).await {
+        match select(pin!(future), self.runtime.timer(after(self.now(), duration))).await {
             Either::Left((output, _)) => Ok(output),
             Either::Right(_) => Err(Elapsed),
         }

@@ -4,9 +4,17 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::runtime::{Runtime, Timer};
+
+/// The longest time to wait: ten years, so that adding it to an instant does not overflow.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// Returns the instant after a time, or after ten years if that is earlier.
+pub(crate) fn after(now: Instant, time: Duration) -> Instant {
+    now + time.min(LONGEST)
+}
 
 /// A timer that is created when it is first needed.
 #[derive(Default)]

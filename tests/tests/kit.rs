@@ -5,12 +5,13 @@ use std::future::pending;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use rserpool::cookie::{KeyRing, Seal};
 use rserpool::testing::{TestPool, TestServer};
 use rserpool::{
-    ElementEvent, InvalidState, Network, PoolElement, Ppid, RequestConfig, ResolveOptions, Service,
-    ServiceConfig, Session, SessionEvent,
+    ElementEvent, InvalidState, Network, PoolElement, Ppid, RequestConfig, RequestError,
+    RequestFailure, RequestOptions, ResolveOptions, Service, ServiceConfig, Session, SessionConfig,
+    SessionEvent,
 };
 use rserpool_smol::SmolRuntime;
 use rserpool_tokio::TokioRuntime;
@@ -90,6 +91,9 @@ struct Echo;
 
 impl Service for Echo {
     async fn handle(&mut self, request: Bytes) -> Bytes {
+        if request == "hang" {
+            pending::<()>().await;
+        }
         request
     }
 
@@ -102,6 +106,16 @@ impl Service for Echo {
     }
 }
 
+/// Returns a server of [`Echo`].
+fn serve_echo(ring: &KeyRing) -> impl FnOnce(PoolElement) -> BoxFuture<'static, ()> + use<> {
+    let config = ServiceConfig::new(Seal::new(POOL.parse().unwrap(), ring.clone()));
+    move |element| {
+        Box::pin(async move {
+            element.serve(config, || Echo, pending::<()>(), Duration::ZERO).await;
+        })
+    }
+}
+
 /// Tests clients that only wait for their replies. Only the session's timer can then detect that
 /// the server is paused.
 #[tokio::test(start_paused = true)]
@@ -111,11 +125,7 @@ async fn requests_to_a_paused_server_go_on_in_time() {
     let ring = KeyRing::generate();
     let mut servers = Vec::new();
     for _ in 0..3 {
-        let config = ServiceConfig::new(Seal::new(POOL.parse().unwrap(), ring.clone()));
-        let serve = async move |element: PoolElement| {
-            element.serve(config, || Echo, pending::<()>(), Duration::ZERO).await;
-        };
-        servers.push(pool.server(serve).await);
+        servers.push(pool.server(serve_echo(&ring)).await);
     }
     let mut clients = Vec::new();
     for _ in 0..9 {
@@ -136,6 +146,88 @@ async fn requests_to_a_paused_server_go_on_in_time() {
     let times = join_all(requests).await;
     assert!(times.iter().any(|time| *time > Duration::from_secs(1)), "{times:?}");
     assert!(times.iter().all(|time| *time < Duration::from_secs(3)), "{times:?}");
+}
+
+/// Serves echoes in tasks that the kit does not know.
+async fn echo_in_tasks(mut element: PoolElement) {
+    while let Ok(mut session) = element.accept().await {
+        tokio::spawn(async move {
+            while let Ok(event) = session.recv().await {
+                if let ElementEvent::Message(message) = event {
+                    let _ = session.send(message.ppid, message.payload).await;
+                }
+            }
+        });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_in_tasks_of_their_own_are_killed_and_paused_with_their_server() {
+    for (disturb, within) in [(TestServer::kill as fn(&_), 1), (TestServer::pause, 4)] {
+        let pool = TestPool::start(TokioRuntime::current(), POOL);
+        let servers = [pool.server(echo_in_tasks).await, pool.server(echo_in_tasks).await];
+        let mut session = pool.user().open(POOL).await.unwrap();
+        ask(&mut session).await;
+        let serving = session.element();
+        let server = servers.iter().find(|server| Some(server.identifier()) == serving);
+        disturb(server.unwrap());
+        let begin = pool.network().runtime().now();
+        ask(&mut session).await;
+        assert_ne!(session.element(), serving);
+        let time = pool.network().runtime().now() - begin;
+        assert!(time < Duration::from_secs(within), "{time:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_servers_all_hang_ends_with_an_error() {
+    for servers in [1, 2] {
+        let pool = TestPool::start(TokioRuntime::current(), POOL);
+        let ring = KeyRing::generate();
+        let mut paused = Vec::new();
+        for _ in 0..servers {
+            paused.push(pool.server(serve_echo(&ring)).await);
+        }
+        let client = pool.user().request_client(POOL, RequestConfig::default()).await.unwrap();
+        client.request("before").await.unwrap();
+        paused.iter().for_each(TestServer::pause);
+        let begin = pool.network().runtime().now();
+        let error = client.request("while they are paused").await.unwrap_err();
+        let time = pool.network().runtime().now() - begin;
+        assert!(matches!(error, RequestError::Session(_)), "{error:?}");
+        assert!(time < Duration::from_secs(90), "{time:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_past_its_deadline_does_not_hold_up_the_next_server() {
+    let pool = TestPool::start(TokioRuntime::current(), POOL);
+    let ring = KeyRing::generate();
+    let _servers = [pool.server(serve_echo(&ring)).await, pool.server(serve_echo(&ring)).await];
+    let client = pool.user().request_client(POOL, RequestConfig::default()).await.unwrap();
+    let options = RequestOptions::default().deadline(Duration::from_secs(1));
+    let late = client.request_with("hang", options).await;
+    assert_eq!(late, Err(RequestError::Failed(RequestFailure::DeadlinePassed)));
+    client.fail_over().await;
+    assert_eq!(client.request("next").await.unwrap(), "next");
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_may_be_longer_than_any_clock_goes() {
+    let pool = TestPool::start(TokioRuntime::current(), POOL);
+    let _server = pool.server(echo).await;
+    let config = SessionConfig::default()
+        .heartbeat(Duration::MAX)
+        .connect_timeout(Duration::MAX)
+        .retry_delay(Duration::MAX)
+        .max_age(Duration::MAX)
+        .give_up_after(Duration::MAX);
+    let mut session = pool.user().open_with(POOL, config).await.unwrap();
+    ask(&mut session).await;
+    let network = pool.network();
+    assert_eq!(network.timeout(Duration::MAX, async { 1 }).await, Ok(1));
+    let sleep = network.timeout(Duration::from_secs(1), network.sleep(Duration::MAX));
+    assert!(sleep.await.is_err());
 }
 
 #[tokio::test(start_paused = true)]

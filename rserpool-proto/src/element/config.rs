@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::HuntConfig;
+use crate::timers::bounded;
 use crate::wire::{PolicyParameters, PoolElementId, PoolHandle, TransportAddress, UserTransport};
 
 /// The settings of a pool element.
@@ -84,7 +85,7 @@ impl ElementConfig {
     /// lifetime.
     #[must_use]
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
-        self.lifetime = lifetime;
+        self.lifetime = bounded(lifetime);
         self
     }
 
@@ -93,7 +94,7 @@ impl ElementConfig {
     /// [`Compatibility::Rfc`](crate::Compatibility::Rfc) 30 s (RFC 5352 section 7.1).
     #[must_use]
     pub fn registration_timeout(mut self, timeout: Duration) -> Self {
-        self.registration_timeout = Some(timeout);
+        self.registration_timeout = Some(bounded(timeout));
         self
     }
 
@@ -101,7 +102,7 @@ impl ElementConfig {
     /// Default: as [`Self::registration_timeout`].
     #[must_use]
     pub fn deregistration_timeout(mut self, timeout: Duration) -> Self {
-        self.deregistration_timeout = Some(timeout);
+        self.deregistration_timeout = Some(bounded(timeout));
         self
     }
 
@@ -130,7 +131,7 @@ impl ElementConfig {
     /// Not from the RFCs: bounds the traffic of an element whose load changes all the time.
     #[must_use]
     pub fn load_interval(mut self, interval: Duration) -> Self {
-        self.load_interval = interval;
+        self.load_interval = bounded(interval);
         self
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{AccessRules, Limits};
 use crate::Compatibility;
 use crate::policy::Policies;
+use crate::timers::bounded;
 use crate::wire::{RegistrarId, TransportAddress};
 
 /// The settings of a registrar.
@@ -127,7 +128,7 @@ impl RegistrarConfig {
     /// factor. Default: 50 ms (rsplib).
     #[must_use]
     pub fn distance_step(mut self, step: Duration) -> Self {
-        self.distance_step = step;
+        self.distance_step = bounded(step);
         self
     }
 
@@ -157,17 +158,17 @@ impl RegistrarConfig {
     }
 
     /// Sets the time between two keep-alives to an element, which is varied by 50 % (RFC 5352
-    /// section 3.5). Default: 5 s (rsplib).
+    /// section 3.5). At least 10 ms. Default: 5 s (rsplib).
     #[must_use]
     pub fn keep_alive_interval(mut self, interval: Duration) -> Self {
-        self.keep_alive_interval = interval;
+        self.keep_alive_interval = bounded(interval).max(Duration::from_millis(10));
         self
     }
 
     /// Sets the time within which an element has to answer a keep-alive. Default: 5 s (rsplib).
     #[must_use]
     pub fn keep_alive_timeout(mut self, timeout: Duration) -> Self {
-        self.keep_alive_timeout = timeout;
+        self.keep_alive_timeout = bounded(timeout);
         self
     }
 
@@ -176,7 +177,7 @@ impl RegistrarConfig {
     /// Elements and users may be silent; see [`Limits`].
     #[must_use]
     pub fn first_message_timeout(mut self, timeout: Duration) -> Self {
-        self.first_message_timeout = timeout;
+        self.first_message_timeout = bounded(timeout);
         self
     }
 
@@ -185,7 +186,7 @@ impl RegistrarConfig {
     /// RFCs: elements that lost their registrar look for another at least once a second.
     #[must_use]
     pub fn ready_after(mut self, time: Duration) -> Self {
-        self.ready_after = time;
+        self.ready_after = bounded(time);
         self
     }
 
@@ -239,7 +240,7 @@ impl RegistrarConfig {
     /// connection.
     #[must_use]
     pub fn heartbeat_cycle(mut self, cycle: Duration) -> Self {
-        self.heartbeat_cycle = Some(cycle);
+        self.heartbeat_cycle = Some(bounded(cycle));
         self
     }
 
@@ -248,7 +249,7 @@ impl RegistrarConfig {
     /// [`Compatibility::Rfc`] 61 s (RFC 5353 section 4.2).
     #[must_use]
     pub fn max_time_last_heard(mut self, time: Duration) -> Self {
-        self.max_time_last_heard = Some(time);
+        self.max_time_last_heard = Some(bounded(time));
         self
     }
 
@@ -257,7 +258,7 @@ impl RegistrarConfig {
     /// within seconds; with [`Compatibility::Rfc`] 5 s (RFC 5353 section 4.2).
     #[must_use]
     pub fn max_time_no_response(mut self, time: Duration) -> Self {
-        self.max_time_no_response = Some(time);
+        self.max_time_no_response = Some(bounded(time));
         self
     }
 
@@ -265,7 +266,7 @@ impl RegistrarConfig {
     /// (rsplib).
     #[must_use]
     pub fn mentor_discovery(mut self, time: Duration) -> Self {
-        self.mentor_discovery = time;
+        self.mentor_discovery = bounded(time);
         self
     }
 
@@ -273,7 +274,7 @@ impl RegistrarConfig {
     /// takeover. Default: 5 s (rsplib).
     #[must_use]
     pub fn takeover_expiry(mut self, time: Duration) -> Self {
-        self.takeover_expiry = time;
+        self.takeover_expiry = bounded(time);
         self
     }
 
@@ -311,7 +312,7 @@ impl RegistrarConfig {
     /// of registrars that announce themselves. Default: 1 s (RFC 5352 section 7.1).
     #[must_use]
     pub fn announce_interval(mut self, interval: Duration) -> Self {
-        self.announce_interval = interval;
+        self.announce_interval = bounded(interval);
         self
     }
 
@@ -319,7 +320,7 @@ impl RegistrarConfig {
     /// Default: 5 s (RFC 5352 section 7.1).
     #[must_use]
     pub fn announce_outdate(mut self, time: Duration) -> Self {
-        self.announce_outdate = time;
+        self.announce_outdate = bounded(time);
         self
     }
 

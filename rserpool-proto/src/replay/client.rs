@@ -239,7 +239,9 @@ impl Client {
             return Some(Frame::Acknowledgement { epoch, acknowledged }.encode());
         };
         let number = RequestNumber(number);
-        let message = if number.0 > self.acknowledged && self.is_abandoned(kept) {
+        let message = if number.0 > self.acknowledged
+            && (self.is_abandoned(kept) || kept.deadlines.is_over)
+        {
             let servers = kept.crashes;
             Frame::Abandonment { epoch, number, acknowledged, servers }
         } else {

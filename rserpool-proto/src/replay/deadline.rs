@@ -22,11 +22,11 @@ impl RequestOptions {
 
     /// Sets the time that one server may take for the request, once the request is sent and all
     /// earlier ones are answered. After that, the session fails over to another server, which
-    /// executes the request again. The server that was left counts as one that crashed. Default: no
-    /// limit, as long as the server responds to heartbeats.
+    /// executes the request again. The server that was left counts as one that crashed. At least 1 ms.
+    /// Default: no limit, as long as the server responds to heartbeats.
     #[must_use]
     pub fn fail_over_after(mut self, time: Duration) -> Self {
-        self.fail_over_after = Some(time);
+        self.fail_over_after = Some(time.max(Duration::from_millis(1)));
         self
     }
 }

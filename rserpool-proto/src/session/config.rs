@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::timers::bounded;
 use crate::wire::{PoolElementId, TransportProtocol};
 
 /// The settings of a session.
@@ -68,7 +69,7 @@ impl SessionConfig {
 
     /// Sets the time without a message from the element after which the session sends a heartbeat,
     /// which the element's program has to answer. While the application waits for an answer to a
-    /// message, this time is at most 300 ms. Default: 5 s. Not from the RFCs: chosen to detect a
+    /// message, this time is at most 300 ms. At least 10 ms. Default: 5 s. Not from the RFCs: chosen to detect a
     /// program that hangs within seconds at little cost.
     ///
     /// An element that does not respond within 2 s, or twice the interval if that is less, is
@@ -79,8 +80,8 @@ impl SessionConfig {
     /// method also sets the interval of the transport's heartbeats.
     #[must_use]
     pub fn heartbeat(mut self, interval: Duration) -> Self {
-        self.heartbeat = interval.max(Duration::from_millis(10));
-        self.transport_heartbeat = Some(interval);
+        self.heartbeat = bounded(interval).max(Duration::from_millis(10));
+        self.transport_heartbeat = Some(bounded(interval));
         self
     }
 
@@ -93,7 +94,7 @@ impl SessionConfig {
     /// Default: 5 s (rsplib).
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
+        self.connect_timeout = bounded(timeout);
         self
     }
 
@@ -101,7 +102,7 @@ impl SessionConfig {
     /// connection. Default: 100 ms. Not from the RFCs; rsplib has 250 ms.
     #[must_use]
     pub fn retry_delay(mut self, delay: Duration) -> Self {
-        self.retry_delay = delay;
+        self.retry_delay = bounded(delay);
         self
     }
 
@@ -128,7 +129,7 @@ impl SessionConfig {
     /// RFC has 30 s. A failover always asks the registrar.
     #[must_use]
     pub fn max_age(mut self, age: Duration) -> Self {
-        self.max_age = age;
+        self.max_age = bounded(age);
         self
     }
 
@@ -136,7 +137,7 @@ impl SessionConfig {
     /// from the RFCs.
     #[must_use]
     pub fn give_up_after(mut self, duration: Duration) -> Self {
-        self.give_up_after = duration;
+        self.give_up_after = bounded(duration);
         self
     }
 }

@@ -330,9 +330,12 @@ impl Session {
         let State::Connected { connection, element, since, proven, .. } = self.state else {
             return;
         };
-        let is_removed = result.as_ref().is_ok_and(|elements| {
-            !elements.is_empty() && elements.iter().all(|other| other.identifier != element)
-        });
+        let is_removed = match result {
+            Ok(elements) => {
+                !elements.is_empty() && elements.iter().all(|other| other.identifier != element)
+            }
+            Err(error) => matches!(error, ResolveError::UnknownPool(_)),
+        };
         if is_removed {
             self.out.push_back(Output::Close { connection, abort: true });
             self.lost(now, element, since, proven);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::HuntConfig;
 use crate::policy::Policies;
+use crate::timers::bounded;
 
 /// The settings of a pool user.
 #[derive(Debug, Clone)]
@@ -59,7 +60,7 @@ impl UserConfig {
     /// with [`Compatibility::Rfc`](crate::Compatibility::Rfc), 15 s (RFC 5352 section 7.1).
     #[must_use]
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.request_timeout = Some(timeout);
+        self.request_timeout = Some(bounded(timeout));
         self
     }
 

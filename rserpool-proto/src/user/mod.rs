@@ -106,7 +106,7 @@ impl ResolveOptions {
     }
 
     /// Sets the maximum age of a cached answer: stale_cache_value (RFC 5352 section 7.2). Default:
-    /// zero, which always asks the registrar.
+    /// zero, which always asks the registrar. If no registrar answers, an older answer is used.
     #[must_use]
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = age;
@@ -161,7 +161,7 @@ pub enum ResolveError {
     /// The compatibility profile forbids the pool handle: nothing was sent.
     #[error(transparent)]
     Incompatible(#[from] Incompatible),
-    /// No registrar answered in time.
+    /// No registrar answered in time, and the cache has no answer.
     #[error("no registrar answered at {}", list(.0))]
     NoRegistrar(Vec<TransportAddress>),
     /// The pool user's task has stopped.
@@ -388,12 +388,33 @@ impl User {
         let Some(query) = self.queries.get_mut(&id) else { return };
         query.attempts += 1;
         if query.attempts > self.config.max_request_retransmit {
-            let registrars = self.hunt.registrars().to_vec();
-            self.finish(id, |_| Err(ResolveError::NoRegistrar(registrars.clone())));
+            self.finish_without_registrar(now, id);
         } else {
             self.timers.set(Timer::Request(id), now + self.request_timeout());
         }
         self.leave_home(now);
+    }
+
+    /// Finishes a query with the last answer in the cache, however old: while no registrar answers,
+    /// its elements may still be alive.
+    fn finish_without_registrar(&mut self, now: Instant, id: QueryId) {
+        let Some(handle) = self.queries.get(&id).map(|query| query.handle.clone()) else { return };
+        let error = ResolveError::NoRegistrar(self.hunt.registrars().to_vec());
+        self.finish(id, |user| {
+            user.cache.recall(&handle, now, &mut user.rng).ok_or_else(|| error.clone())
+        });
+    }
+
+    /// Handles that no registrar accepts a connection: queries of pools that are in the cache do not
+    /// wait longer.
+    fn handle_no_registrar(&mut self, now: Instant) {
+        self.out.event(Event::NoRegistrar);
+        let known = |query: &Query| self.cache.has(&query.handle);
+        let queries = self.queries.iter().filter(|(_, query)| known(query));
+        let ids: Vec<_> = queries.map(|(id, _)| *id).collect();
+        for id in ids {
+            self.finish_without_registrar(now, id);
+        }
     }
 
     /// Leaves a home registrar that does not answer.
@@ -481,7 +502,7 @@ impl Machine for User {
             | ConnectionEvent::Impossible => {
                 match self.hunt.handle_failed(now, connection, &mut self.out) {
                     HuntProgress::GoesOn => {}
-                    HuntProgress::NobodyFound => self.out.event(Event::NoRegistrar),
+                    HuntProgress::NobodyFound => self.handle_no_registrar(now),
                     HuntProgress::NotOurs if self.home == Some(connection) => {
                         self.home = None;
                         self.lose_home(now);

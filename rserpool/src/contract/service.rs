@@ -509,6 +509,8 @@ pub async fn a_registrar_restart_is_survived(network: Network) {
     assert_eq!(next(&mut session).await.0, 1);
     registrar.shutdown().await.expect("it runs");
     assert_eq!(next(&mut session).await.0, 2);
+    let mut other = user.open(pool()).await.expect("the user remembers the element");
+    assert_eq!(next(&mut other).await.0, 1);
     // The old registrar may still be closing its port.
     let registrar = loop {
         let config = RegistrarConfig::default().identifier(RegistrarId(2));

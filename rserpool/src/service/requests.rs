@@ -116,7 +116,9 @@ impl RequestConfig {
         self
     }
 
-    /// Sets the payload protocol identifier of the service. Default: 0, unspecified.
+    /// Sets the payload protocol identifier of the service. It must be that of
+    /// [`ServiceConfig::ppid`](crate::ServiceConfig::ppid): servers ignore other messages, and log
+    /// them. Default: 0, unspecified.
     #[must_use]
     pub fn ppid(mut self, ppid: Ppid) -> Self {
         self.ppid = ppid;
@@ -148,7 +150,8 @@ impl RequestConfig {
     }
 
     /// Continues an earlier session from its checkpoint, perhaps in another process. Requests that
-    /// were not answered then are sent to the server, and their replies are the first events.
+    /// were not answered then are sent to the server. Their replies are the first events of a
+    /// [`RequestSession`]; a [`RequestClient`](crate::RequestClient) drops them.
     /// Default: a new session.
     #[must_use]
     pub fn resume(mut self, checkpoint: Checkpoint) -> Self {
@@ -231,7 +234,7 @@ pub enum RequestError {
     #[error(transparent)]
     Request(SendError),
     /// The request failed. The session continues without it.
-    #[error("the request failed")]
+    #[error(transparent)]
     Failed(#[from] RequestFailure),
     /// The task of the [`RequestClient`](crate::RequestClient) has stopped, because its runtime has
     /// stopped.

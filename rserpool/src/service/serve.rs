@@ -15,7 +15,7 @@ use rserpool_proto::element::Departure;
 use crate::Stopped;
 use crate::element::PoolElement;
 use crate::element_session::ElementSession;
-use crate::timer::LazyTimer;
+use crate::timer::{LazyTimer, after};
 
 /// Maximum number of sessions that an element serves at a time. Not from the RFCs. Further ones
 /// wait to be accepted.
@@ -118,7 +118,7 @@ impl PoolElement {
                 drop(guard);
             }));
         }
-        let deadline = network.now() + grace;
+        let deadline = after(network.now(), grace);
         let left_by = deadline.max(network.now() + LEAVE_TIMEOUT);
         let (mut grace_timer, mut leave_timer) = (LazyTimer::default(), LazyTimer::default());
         let mut leave = pin!(self.leave().fuse());

@@ -156,9 +156,15 @@ impl<S: Service> Served<S> {
                 ElementEvent::Message(message) if message.ppid == self.config.ppid => {
                     self.machine.handle_message(message.payload)?;
                 }
-                ElementEvent::Message(_)
-                | ElementEvent::BusinessCard(_)
-                | ElementEvent::NotDelivered(_) => {}
+                ElementEvent::Message(message) => {
+                    let (peer, ppid) = (self.session.peer(), message.ppid);
+                    warn_limited!(
+                        self.session.now(), peer.host(),
+                        "message of another protocol ignored: the client has another PPID",
+                        %peer, %ppid, expected = %self.config.ppid
+                    );
+                }
+                ElementEvent::BusinessCard(_) | ElementEvent::NotDelivered(_) => {}
             }
             is_first = false;
         }

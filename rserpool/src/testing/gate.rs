@@ -11,6 +11,7 @@ use std::time::Instant;
 use futures::task::AtomicWaker;
 
 use crate::runtime::{BoxFuture, RegisteredSocket, Runtime, Socket, Timer};
+use crate::transport::Connection;
 
 /// The state of a server, and all that waits for it to change.
 #[derive(Default)]
@@ -24,7 +25,11 @@ struct State {
     paused: bool,
     cut_off: bool,
     waiting: Vec<Weak<AtomicWaker>>,
+    connections: Vec<Weak<Breakable>>,
 }
+
+/// A connection of the server: `None` once it is broken.
+pub(super) type Breakable = Mutex<Option<Box<dyn Connection>>>;
 
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -55,7 +60,15 @@ impl Gate {
     }
 
     pub(super) fn kill(&self) {
-        self.change(|state| state.dead = true);
+        let connections = {
+            let mut state = self.state();
+            state.dead = true;
+            std::mem::take(&mut state.connections)
+        };
+        for connection in connections.iter().filter_map(Weak::upgrade) {
+            connection.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+        self.change(|_| {});
     }
 
     pub(super) fn pause(&self) {
@@ -76,6 +89,22 @@ impl Gate {
 
     pub(super) fn is_cut_off(&self) -> bool {
         self.state().cut_off
+    }
+
+    /// Returns whether the connections of the server carry nothing at present.
+    pub(super) fn holds_connections(&self) -> bool {
+        let State { paused, cut_off, .. } = &*self.state();
+        *paused || *cut_off
+    }
+
+    /// Returns a connection that breaks when the server is killed, whichever task has it.
+    pub(super) fn breakable(&self, connection: Box<dyn Connection>) -> Arc<Breakable> {
+        let mut state = self.state();
+        let connection = (!state.dead).then_some(connection);
+        let breakable = Arc::new(Mutex::new(connection));
+        state.connections.retain(|connection| connection.strong_count() > 0);
+        state.connections.push(Arc::downgrade(&breakable));
+        breakable
     }
 
     /// Returns a waker that is woken with each change of the state.

@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 
 use futures::task::AtomicWaker;
 use rserpool_proto::wire::{TransportAddress, TransportProtocol, UserMessage};
 
-use super::gate::Gate;
+use super::gate::{Breakable, Gate};
 use crate::runtime::Runtime;
 use crate::transport::{Connection, Endpoint, Event, Memory, Purpose, SendError, Transport};
 
@@ -54,7 +54,9 @@ struct GatedEndpoint {
 impl GatedEndpoint {
     fn wrap(&self, inner: Box<dyn Connection>) -> Box<dyn Connection> {
         let (gate, waker) = (Arc::clone(&self.gate), self.gate.waker());
-        Box::new(GatedConnection { inner, gate, waker, held: VecDeque::new() })
+        let peer = inner.peer().clone();
+        let inner = gate.breakable(inner);
+        Box::new(GatedConnection { inner, peer, gate, waker, held: VecDeque::new() })
     }
 }
 
@@ -79,7 +81,8 @@ impl Endpoint for GatedEndpoint {
 
 #[derive(Debug)]
 struct GatedConnection {
-    inner: Box<dyn Connection>,
+    inner: Arc<Breakable>,
+    peer: TransportAddress,
     gate: Arc<Gate>,
     waker: Arc<AtomicWaker>,
     /// The messages sent while the server was cut off.
@@ -87,16 +90,24 @@ struct GatedConnection {
 }
 
 impl GatedConnection {
-    /// Sends the held messages. Ready once the server is not cut off and no message is held.
+    fn inner(&self) -> MutexGuard<'_, Option<Box<dyn Connection>>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends the held messages. Ready once the server is neither paused nor cut off and no message is
+    /// held.
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.waker.register(cx.waker());
-        if self.gate.is_cut_off() {
+        if self.gate.holds_connections() {
             return Poll::Pending;
         }
-        while !self.held.is_empty() && self.inner.poll_ready(cx).is_ready() {
+        let inner = Arc::clone(&self.inner);
+        let mut inner = inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(inner) = &mut *inner else { return Poll::Ready(()) };
+        while !self.held.is_empty() && inner.poll_ready(cx).is_ready() {
             if let Some(message) = self.held.pop_front() {
                 // If the connection is lost, the next event reports that.
-                let _ = self.inner.send(message);
+                let _ = inner.send(message);
             }
         }
         if self.held.is_empty() { Poll::Ready(()) } else { Poll::Pending }
@@ -105,26 +116,34 @@ impl GatedConnection {
 
 impl Connection for GatedConnection {
     fn peer(&self) -> &TransportAddress {
-        self.inner.peer()
+        &self.peer
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if self.poll_open(cx).is_pending() && self.gate.is_cut_off() {
+        if self.poll_open(cx).is_pending() && self.gate.holds_connections() {
             return Poll::Pending;
         }
-        self.inner.poll_event(cx)
+        let event = match &mut *self.inner() {
+            Some(inner) => ready!(inner.poll_event(cx)),
+            None => Event::Lost(io::ErrorKind::ConnectionReset.into()),
+        };
+        if let Event::Established { peer, .. } = &event {
+            self.peer = peer.clone();
+        }
+        Poll::Ready(event)
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.poll_open(cx) {
-            Poll::Ready(()) => self.inner.poll_ready(cx),
-            Poll::Pending => Poll::Pending,
-        }
+        ready!(self.poll_open(cx));
+        self.inner().as_mut().map_or(Poll::Ready(()), |inner| inner.poll_ready(cx))
     }
 
     fn send(&mut self, message: UserMessage) -> Result<(), SendError> {
-        if !self.gate.is_cut_off() && self.held.is_empty() {
-            return self.inner.send(message);
+        if !self.gate.holds_connections() && self.held.is_empty() {
+            return match &mut *self.inner() {
+                Some(inner) => inner.send(message),
+                None => Err(SendError::NotConnected),
+            };
         }
         if self.held.len() >= MAX_HELD {
             return Err(SendError::Full);
@@ -134,13 +153,11 @@ impl Connection for GatedConnection {
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.poll_open(cx) {
-            Poll::Ready(()) => self.inner.poll_close(cx),
-            Poll::Pending => Poll::Pending,
-        }
+        ready!(self.poll_open(cx));
+        self.inner().as_mut().map_or(Poll::Ready(()), |inner| inner.poll_close(cx))
     }
 
     fn max_message_size(&mut self) -> usize {
-        self.inner.max_message_size()
+        self.inner().as_mut().map_or(usize::MAX, |inner| inner.max_message_size())
     }
 }

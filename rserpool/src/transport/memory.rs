@@ -18,6 +18,9 @@ use crate::runtime::Runtime;
 /// accepted.
 const CAPACITY: usize = 64;
 
+/// Maximum length of a message, in bytes: the default of the other transports.
+const MAX_MESSAGE_SIZE: usize = 1024 * 1024;
+
 /// A network within the process. Endpoints reach each other if they were opened on clones of the
 /// same `Memory`. It behaves like SCTP; an endpoint may be opened at any IP address.
 #[derive(Clone, Default)]
@@ -238,10 +241,18 @@ impl Connection for MemoryConnection {
     }
 
     fn send(&mut self, message: UserMessage) -> Result<(), SendError> {
+        let (length, limit) = (message.payload.len(), MAX_MESSAGE_SIZE);
+        if length > limit {
+            return Err(SendError::TooLong { length, limit });
+        }
         let outgoing = self.outgoing.as_mut().ok_or(SendError::NotConnected)?;
         outgoing.try_send(Parcel::Message(message)).map_err(|error| {
             if error.is_full() { SendError::Full } else { SendError::NotConnected }
         })
+    }
+
+    fn max_message_size(&mut self) -> usize {
+        MAX_MESSAGE_SIZE
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
