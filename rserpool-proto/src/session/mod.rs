@@ -412,7 +412,7 @@ impl Session {
     }
 
     /// Records that the session has been without an element since `now`. If the last element was
-    /// connected for less than the connect timeout, keeps the time recorded by the failover before.
+    /// connected for less than the connect timeout, keeps the start time of the previous failover.
     fn begin_failover(&mut self, now: Instant, connected_since: Instant) {
         if now >= connected_since + self.config.connect_timeout {
             self.without_since = Some(now);

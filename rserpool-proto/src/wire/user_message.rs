@@ -42,13 +42,13 @@ pub struct UserMessage {
     pub stream: u16,
     /// True to let the message overtake earlier ones, if the transport supports that.
     pub unordered: bool,
-    /// The limit after which the transport drops the message instead of retransmitting it. Received
-    /// messages have [`Reliability::Full`].
+    /// The limit, if any, after which the transport drops the message instead of retransmitting it.
+    /// Received messages have [`Reliability::Full`].
     pub reliability: Reliability,
 }
 
-/// The limit after which SCTP drops a message instead of retransmitting it (RFC 3758, RFC 7496).
-/// TCP ignores it and delivers all messages.
+/// The limit, if any, after which SCTP drops a message instead of retransmitting it (RFC 3758, RFC
+/// 7496). Over TCP, all messages are delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Reliability {
