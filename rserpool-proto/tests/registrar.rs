@@ -446,9 +446,11 @@ fn the_cache_answers_until_it_is_stale_and_turns_by_itself() {
     world.run(SECOND * 11);
     let renewed = resolve_with(&mut world, user, &options).unwrap();
     assert_eq!(renewed.len(), 3, "a stale entry leads to a new resolution");
-    // Without a registrar, the last answer is better than none.
+    // Without a registrar, a request gets the last answer if it allows that, and others wait.
     world.kill(registrar);
     world.run(SECOND * 11);
+    world.with_user(user, |user, now| user.resolve(now, handle(), &options));
+    let options = options.allow_stale(true);
     world.with_user(user, |user, now| user.resolve(now, handle(), &options));
     world.run(SECOND);
     let resolved = |event: Event| match event {

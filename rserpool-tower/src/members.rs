@@ -89,7 +89,7 @@ impl Members {
             self.seen().subscription = Some(subscription);
         }
         for max_age in [self.max_age(), Duration::ZERO] {
-            let options = ResolveOptions::default().max_age(max_age);
+            let options = ResolveOptions::default().max_age(max_age).allow_stale(true);
             let elements = self.user.resolve(&self.pool, options).await?;
             let candidates = elements.iter().filter_map(|element| {
                 // Elements that do not serve over TCP may serve other users.

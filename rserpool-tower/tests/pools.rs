@@ -26,7 +26,6 @@ use rserpool::{
 use rserpool_tokio::TokioRuntime;
 use rserpool_tower::{
     PoolConnector, PoolDiscover, PoolHttp, PoolService, PoolServiceError, RequestService, Resend,
-    balance_channel,
 };
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
@@ -500,6 +499,7 @@ async fn a_request_is_not_sent_twice_unless_it_may() {
     assert!(error.to_string().starts_with("the request failed"), "{error}");
 }
 
+#[cfg(feature = "tonic")]
 #[tokio::test]
 async fn balancers_hear_of_servers_that_come_and_go() {
     let network = network();
@@ -507,7 +507,8 @@ async fn balancers_hear_of_servers_that_come_and_go() {
     let mut servers = vec![start(&registrar, "grpc").await];
     let user = new_user(&network, &registrar);
     let subscription = user.subscribe(pool()).await.expect("the user runs");
-    let mut client = HealthClient::new(balance_channel(subscription, |endpoint| endpoint));
+    let mut client =
+        HealthClient::new(rserpool_tower::balance_channel(subscription, |endpoint| endpoint));
     for _ in 0..3 {
         let request = HealthCheckRequest { service: String::new() };
         assert_eq!(client.check(request).await.unwrap().into_inner().status, 1);

@@ -119,6 +119,9 @@ impl Element {
             Some(home) if keep_alive.home => {
                 self.out.event(Event::HomeChanged(keep_alive.registrar));
                 let old = std::mem::replace(&mut home.connection, from);
+                if let Some(accepted) = self.accepted.get(&from) {
+                    home.peer = accepted.peer.clone();
+                }
                 home.registrar = Some(keep_alive.registrar);
                 self.forget(old);
                 self.out.close(old);

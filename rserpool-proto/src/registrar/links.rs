@@ -97,16 +97,22 @@ impl Registrar {
         }
     }
 
-    fn make_link(&mut self, now: Instant, address: &TransportAddress, origin: LinkOrigin) {
+    /// Connects to a peer at those of its addresses that the rules allow. Returns false if there are
+    /// none.
+    fn make_link(&mut self, now: Instant, address: &TransportAddress, origin: LinkOrigin) -> bool {
+        let mut allowed = address.clone();
+        allowed.addresses.retain(|at| self.config.access.allows(AccessRole::Peer, *at));
+        if allowed.addresses.is_empty() {
+            return self.grants(address.host(), &[AccessRole::Peer]);
+        }
+        let address = &allowed;
         let full = self.peers.links.len() >= MAX_LINKS && !self.is_configured(address);
-        if self.peers.is_dialled(address)
-            || full
-            || !self.grants(address.host(), &[AccessRole::Peer])
-        {
-            return;
+        if self.peers.is_dialled(address) || full {
+            return true;
         }
         let connection = self.out.connect(Ppid::ENRP, address.clone());
         self.add_link(now, connection, address.clone(), origin);
+        true
     }
 
     /// Returns whether an address is on the host of a configured peer.
@@ -188,7 +194,7 @@ impl Registrar {
             // If the peer's process was killed, its host refuses the new connection, and the peer
             // is known to be dead. If the peer is alive, it may not have noticed yet that the old
             // connection is closed; it sends over the new one from then on.
-            Some(address) if again => self.make_link(now, &address, LinkOrigin::Dialled),
+            Some(address) if again && self.make_link(now, &address, LinkOrigin::Dialled) => {}
             _ if lost => self.handle_peer_dead(now, identifier),
             _ => {}
         }

@@ -524,13 +524,11 @@ impl Machine for Registrar {
     ) {
         self.out.begin();
         if message.ppid == Ppid::ENRP {
-            if !self.grants(source.host(), &[AccessRole::Peer]) {
-                return;
-            }
             return self.handle_multicast_presence(now, &source, &message);
         }
         if let Some(announce) = announcement(&message)
             && announce.registrar != self.config.identifier
+            && self.grants(source.host(), &[AccessRole::Peer])
         {
             self.announcements.heard(now, announce.registrar);
         }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use rand::RngExt;
 
 use super::peer_state::TimerAction;
-use super::{Registrar, Timer};
+use super::{AccessRole, Registrar, Timer};
 use crate::ConnectionId;
 use crate::compatibility::ENRP_PORT;
 use crate::wire::enrp::{self, Body, Presence};
@@ -115,6 +115,9 @@ impl Registrar {
         let sender = presence.route.sender;
         let ours = self.config.identifier;
         if self.config.enrp.is_none() || [ours, RegistrarId(0)].contains(&sender) {
+            return;
+        }
+        if !self.grants(source.host(), &[AccessRole::Peer]) {
             return;
         }
         if self.peers.known.contains_key(&sender) {

@@ -206,7 +206,12 @@ impl Server {
                 self.enqueue(epoch, number, acknowledged, queued)
             }
             Frame::Abandonment { epoch, number, acknowledged, servers } => {
-                let work = Work::Fail(RequestFailure::Crashed { servers });
+                // Without crashes, the client gave the request up at its deadline.
+                let failure = match servers {
+                    0 => RequestFailure::DeadlinePassed,
+                    servers => RequestFailure::Crashed { servers },
+                };
+                let work = Work::Fail(failure);
                 let queued = Queued { size: window_size(0), announce: false, work };
                 self.enqueue(epoch, number, acknowledged, queued)
             }
@@ -424,6 +429,11 @@ impl Server {
     /// that follow, until the client begins another epoch of the session.
     pub fn refuse_checkpoint(&mut self, reason: RefusalReason) {
         *self = Self { unknown: reason, ..Self::new(self.config) };
+    }
+
+    /// Refuses to continue the session, because the service has no state that it can save.
+    pub fn refuse_state(&mut self) {
+        self.refuse(self.epoch.unwrap_or(Epoch(0)), RefusalReason::StateRejected);
     }
 
     fn refuse(&mut self, epoch: Epoch, reason: RefusalReason) {

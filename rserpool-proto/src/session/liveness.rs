@@ -47,6 +47,8 @@ pub(super) struct Liveness {
     deadline: Option<Instant>,
     /// True if the registrar was asked about the element.
     inquires: bool,
+    /// True if the registrar then said that there is no such pool.
+    is_pool_unknown: bool,
 }
 
 /// The action to take when the time of [`Liveness::next`] is reached.
@@ -68,6 +70,7 @@ impl Liveness {
             expecting_since: None,
             deadline: None,
             inquires: false,
+            is_pool_unknown: false,
         }
     }
 
@@ -77,6 +80,7 @@ impl Liveness {
         self.answers |= answer;
         self.last_heard = now;
         self.deadline = None;
+        self.is_pool_unknown = false;
         // The answer to a heartbeat does not show that the element has processed the application's
         // message, so the session keeps waiting for data. But the program responds, so the next
         // heartbeat is due only after an interval.
@@ -101,6 +105,13 @@ impl Liveness {
     /// Returns whether an inquiry to the registrar about the element is pending, and clears it.
     pub(super) fn take_inquiry(&mut self) -> bool {
         std::mem::take(&mut self.inquires)
+    }
+
+    /// Records that the registrar knows no such pool. Returns whether it said so before, without a
+    /// message from the element since: a single answer may be that of a registrar that has just
+    /// started.
+    pub(super) fn pool_is_unknown(&mut self) -> bool {
+        std::mem::replace(&mut self.is_pool_unknown, true)
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant, times: &Times) -> Action {

@@ -128,8 +128,8 @@ impl Session {
     pub fn start(&mut self, now: Instant) {
         self.begin();
         self.without_since = Some(now);
-        let ResolveOptions { items, .. } = self.resolve_options();
-        self.out.push_back(Output::Resolve(ResolveOptions { items, max_age: self.config.max_age }));
+        let options = self.resolve_options().max_age(self.config.max_age).allow_stale(true);
+        self.out.push_back(Output::Resolve(options));
     }
 
     /// Returns whether an element serves the session, so that [`Self::send`] sends a message.
@@ -324,17 +324,21 @@ impl Session {
         self.try_next(now, candidates);
     }
 
-    /// Handles the registrar's answer to the inquiry about the element that serves the session. If
-    /// the registrar has removed this element and the pool has others, the session fails over.
+    /// Handles the registrar's answer about an element that has not answered the application. The
+    /// session leaves the element if the registrar has others but not this one, or if it has said twice
+    /// that there is no such pool.
     fn handle_inquiry(&mut self, now: Instant, result: &Result<Vec<PoolElement>, ResolveError>) {
-        let State::Connected { connection, element, since, proven, .. } = self.state else {
+        let State::Connected { connection, element, since, proven, liveness } = &mut self.state
+        else {
             return;
         };
+        let (connection, element, since, proven) = (*connection, *element, *since, *proven);
         let is_removed = match result {
             Ok(elements) => {
                 !elements.is_empty() && elements.iter().all(|other| other.identifier != element)
             }
-            Err(error) => matches!(error, ResolveError::UnknownPool(_)),
+            Err(ResolveError::UnknownPool(_)) => liveness.pool_is_unknown(),
+            Err(_) => false,
         };
         if is_removed {
             self.out.push_back(Output::Close { connection, abort: true });
@@ -482,7 +486,8 @@ impl Session {
         // If the configuration sets the first element, a partial answer might not contain it, so
         // the session requests all elements.
         let all = self.config.element.filter(|_| self.last.is_none()).map(|_| u32::MAX);
-        ResolveOptions { items: all.or(self.config.items), ..ResolveOptions::default() }
+        let items = all.or(self.config.items);
+        ResolveOptions { items, ..ResolveOptions::default() }
     }
 
     fn fail(&mut self, error: SessionError) {

@@ -111,10 +111,6 @@ impl Cache {
         Some(entry.select(rng)).filter(|selected| !selected.is_empty())
     }
 
-    pub(super) fn has(&self, handle: &PoolHandle) -> bool {
-        self.entries.contains_key(handle)
-    }
-
     pub(super) fn remove(&mut self, handle: &PoolHandle, identifier: PoolElementId) {
         let Some(entry) = self.entries.get_mut(handle) else { return };
         for (member, slot) in (0..).map(Member).zip(&mut entry.elements) {

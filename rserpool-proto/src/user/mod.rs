@@ -55,6 +55,8 @@ pub struct User {
     /// The time at which the connection to the home registrar was established. Soon after that
     /// time, the registrar may not know all elements.
     home_since: Option<Instant>,
+    /// True if no registrar accepted a connection in the last round of the search.
+    is_alone: bool,
     hunt: Hunt,
     rng: RandomSource,
     timers: Timers<Timer>,
@@ -75,8 +77,16 @@ struct QueryId(u64);
 struct Query {
     handle: PoolHandle,
     items: Option<ItemCount>,
-    requests: Vec<RequestId>,
+    requests: Vec<Request>,
     attempts: u32,
+}
+
+/// A request that waits for the answer to a query.
+#[derive(Debug, Clone, Copy)]
+struct Request {
+    id: RequestId,
+    /// True if an older answer in the cache will do while no registrar answers.
+    allow_stale: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,6 +104,7 @@ enum Timer {
 pub struct ResolveOptions {
     pub(crate) items: Option<u32>,
     pub(crate) max_age: Duration,
+    pub(crate) allow_stale: bool,
 }
 
 impl ResolveOptions {
@@ -106,10 +117,17 @@ impl ResolveOptions {
     }
 
     /// Sets the maximum age of a cached answer: stale_cache_value (RFC 5352 section 7.2). Default:
-    /// zero, which always asks the registrar. If no registrar answers, an older answer is used.
+    /// zero, which always asks the registrar.
     #[must_use]
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = age;
+        self
+    }
+
+    /// Sets whether an older answer in the cache is used while no registrar answers. Default: no.
+    #[must_use]
+    pub fn allow_stale(mut self, yes: bool) -> Self {
+        self.allow_stale = yes;
         self
     }
 }
@@ -161,7 +179,7 @@ pub enum ResolveError {
     /// The compatibility profile forbids the pool handle: nothing was sent.
     #[error(transparent)]
     Incompatible(#[from] Incompatible),
-    /// No registrar answered in time, and the cache has no answer.
+    /// No registrar answered in time.
     #[error("no registrar answered at {}", list(.0))]
     NoRegistrar(Vec<TransportAddress>),
     /// The pool user's task has stopped.
@@ -191,6 +209,7 @@ impl User {
             subscriptions: Subscriptions::default(),
             reports: VecDeque::new(),
             home_since: None,
+            is_alone: false,
             hunt: Hunt::new(config.hunt.clone()),
             profile,
             rng: RandomSource::from_seed(seed),
@@ -237,15 +256,24 @@ impl User {
             self.out.event(Event::Resolved { request, result: Ok(elements) });
             return request;
         }
+        if options.allow_stale
+            && self.is_alone
+            && let Some(elements) = self.cache.recall(&handle, now, &mut self.rng)
+        {
+            self.out.event(Event::Resolved { request, result: Ok(elements) });
+            self.need_home(now);
+            return request;
+        }
+        let waiting = Request { id: request, allow_stale: options.allow_stale };
         let items = ItemCount(options.items.unwrap_or(self.config.items));
         let items = self.profile.sends_item_count().then_some(items);
         if let Some(query) = self.by_handle.get(&handle).and_then(|id| self.queries.get_mut(id)) {
-            query.requests.push(request);
+            query.requests.push(waiting);
             return request;
         }
         let id = QueryId(request.0);
         self.by_handle.insert(handle.clone(), id);
-        let query = Query { handle, items, requests: vec![request], attempts: 0 };
+        let query = Query { handle, items, requests: vec![waiting], attempts: 0 };
         self.queries.insert(id, query);
         self.need_home(now);
         self.send_query(id);
@@ -333,7 +361,7 @@ impl User {
         let Some(query) = self.queries.remove(&id) else { return };
         self.by_handle.remove(&query.handle);
         self.timers.cancel(Timer::Request(id));
-        for request in query.requests {
+        for Request { id: request, .. } in query.requests {
             let result = result(self);
             self.out.event(Event::Resolved { request, result });
         }
@@ -388,32 +416,44 @@ impl User {
         let Some(query) = self.queries.get_mut(&id) else { return };
         query.attempts += 1;
         if query.attempts > self.config.max_request_retransmit {
-            self.finish_without_registrar(now, id);
+            let registrars = self.hunt.registrars().to_vec();
+            self.answer_stale(now, id);
+            self.finish(id, |_| Err(ResolveError::NoRegistrar(registrars.clone())));
         } else {
             self.timers.set(Timer::Request(id), now + self.request_timeout());
         }
         self.leave_home(now);
     }
 
-    /// Finishes a query with the last answer in the cache, however old: while no registrar answers,
-    /// its elements may still be alive.
-    fn finish_without_registrar(&mut self, now: Instant, id: QueryId) {
-        let Some(handle) = self.queries.get(&id).map(|query| query.handle.clone()) else { return };
-        let error = ResolveError::NoRegistrar(self.hunt.registrars().to_vec());
-        self.finish(id, |user| {
-            user.cache.recall(&handle, now, &mut user.rng).ok_or_else(|| error.clone())
-        });
+    /// Answers those requests of a query that take an older answer from the cache, if there is one.
+    /// The others go on.
+    fn answer_stale(&mut self, now: Instant, id: QueryId) {
+        let Some(query) = self.queries.get_mut(&id) else { return };
+        let requests = std::mem::take(&mut query.requests);
+        for request in requests {
+            let stale =
+                request.allow_stale.then(|| self.cache.recall(&query.handle, now, &mut self.rng));
+            match stale.flatten() {
+                Some(elements) => {
+                    self.out.event(Event::Resolved { request: request.id, result: Ok(elements) });
+                }
+                None => query.requests.push(request),
+            }
+        }
+        if query.requests.is_empty() {
+            self.by_handle.remove(&query.handle);
+            self.queries.remove(&id);
+            self.timers.cancel(Timer::Request(id));
+        }
     }
 
-    /// Handles that no registrar accepts a connection: queries of pools that are in the cache do not
-    /// wait longer.
+    /// Handles that no registrar accepts a connection: requests that take an older answer from the
+    /// cache do not wait longer.
     fn handle_no_registrar(&mut self, now: Instant) {
+        self.is_alone = true;
         self.out.event(Event::NoRegistrar);
-        let known = |query: &Query| self.cache.has(&query.handle);
-        let queries = self.queries.iter().filter(|(_, query)| known(query));
-        let ids: Vec<_> = queries.map(|(id, _)| *id).collect();
-        for id in ids {
-            self.finish_without_registrar(now, id);
+        for id in self.queries.keys().copied().collect::<Vec<_>>() {
+            self.answer_stale(now, id);
         }
     }
 
@@ -482,6 +522,7 @@ impl Machine for User {
                     return;
                 }
                 self.home = Some(connection);
+                self.is_alone = false;
                 self.home_since = Some(now);
                 self.timers.set(Timer::Idle, now + IDLE_TIMEOUT);
                 self.subscriptions.forget_wait();

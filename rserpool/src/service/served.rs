@@ -286,7 +286,18 @@ impl<S: Service> Served<S> {
 
     /// Fails the present request.
     fn fail(&mut self, failure: RequestFailure) -> Result<(), Ended> {
-        self.saved = self.save()?;
+        // With several requests for each checkpoint, an earlier one may have made the state one that
+        // cannot be saved.
+        let state = match self.save() {
+            Err(error @ Ended::State(_)) => {
+                let (peer, host) = (self.session.peer(), self.session.peer().host());
+                warn_limited!(self.session.now(), host, "session refused", %peer, %error);
+                self.machine.refuse_state();
+                return Ok(());
+            }
+            state => state?,
+        };
+        self.saved = state;
         self.since.clear();
         self.machine.fail(failure, self.saved.clone());
         Ok(())

@@ -66,7 +66,8 @@ impl Gate {
             std::mem::take(&mut state.connections)
         };
         for connection in connections.iter().filter_map(Weak::upgrade) {
-            connection.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let broken = connection.lock().unwrap_or_else(PoisonError::into_inner).take();
+            drop(broken);
         }
         self.change(|_| {});
     }
@@ -93,8 +94,8 @@ impl Gate {
 
     /// Returns whether the connections of the server carry nothing at present.
     pub(super) fn holds_connections(&self) -> bool {
-        let State { paused, cut_off, .. } = &*self.state();
-        *paused || *cut_off
+        let State { dead, paused, cut_off, .. } = &*self.state();
+        !dead && (*paused || *cut_off)
     }
 
     /// Returns a connection that breaks when the server is killed, whichever task has it.
