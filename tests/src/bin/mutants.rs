@@ -6,6 +6,8 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use clap::Parser;
 use rserpool_tests::mutants::{self, Mutant};
@@ -29,7 +31,7 @@ fn main() -> io::Result<ExitCode> {
     for mutant in mutants::all().filter(|mutant| mutant.name.contains(&arguments.name)) {
         let outcome = copy.try_out(&mutant)?;
         writeln!(io::stdout(), "{}: {outcome}", mutant.name)?;
-        missed += u32::from(outcome != "found");
+        missed += u32::from(!outcome.starts_with("found"));
     }
     Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -68,19 +70,21 @@ impl Copy {
             return Ok("DOES NOT FIT the code any more");
         };
         fs::write(&path, changed)?;
-        let outcome = if !self.cargo(mutant, true)? {
-            "DOES NOT COMPILE"
-        } else if self.cargo(mutant, false)? {
-            "NOT FOUND"
-        } else {
-            "found"
+        let outcome = match self.cargo(mutant, true)? {
+            Outcome::Passed => match self.cargo(mutant, false)? {
+                Outcome::Passed => "NOT FOUND",
+                Outcome::Failed => "found",
+                Outcome::TimedOut => "found, since a test did not end",
+            },
+            Outcome::Failed => "DOES NOT COMPILE",
+            Outcome::TimedOut => "DOES NOT END its build",
         };
         fs::write(&path, original)?;
         Ok(outcome)
     }
 
-    /// Builds or runs the tests of a mutant. Returns whether that succeeded.
-    fn cargo(&self, mutant: &Mutant, build_only: bool) -> io::Result<bool> {
+    /// Builds or runs the tests of a mutant.
+    fn cargo(&self, mutant: &Mutant, build_only: bool) -> io::Result<Outcome> {
         let mut command = Command::new(env!("CARGO"));
         command.args(["test", "-q", "--locked"]).current_dir(&self.code);
         match mutant.test.as_str() {
@@ -93,7 +97,43 @@ impl Copy {
         };
         command.args(build_only.then_some("--no-run"));
         command.env("CARGO_TARGET_DIR", &self.target).env("RUSTFLAGS", "-Awarnings");
-        let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
-        Ok(quiet.status()?.success())
+        let limit = if build_only { Duration::MAX } else { LIMIT };
+        run(command.stdout(Stdio::null()).stderr(Stdio::null()), limit)
     }
 }
+
+/// Outcome of a command.
+enum Outcome {
+    Passed,
+    Failed,
+    /// The command was killed at its time limit.
+    TimedOut,
+}
+
+/// Time for the tests of one mutant. The longest of them take less than half a minute.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Runs a command, and kills it with its children when the time is over: some faults make a test
+/// wait for ever.
+fn run(command: &mut Command, limit: Duration) -> io::Result<Outcome> {
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(command, 0);
+    let mut process = command.spawn()?;
+    let mut waited = Duration::ZERO;
+    loop {
+        if let Some(status) = process.try_wait()? {
+            return Ok(if status.success() { Outcome::Passed } else { Outcome::Failed });
+        }
+        if waited >= limit {
+            let group = format!("-{}", process.id());
+            Command::new("kill").args(["-KILL", "--", &group]).status()?;
+            process.wait()?;
+            return Ok(Outcome::TimedOut);
+        }
+        thread::sleep(PAUSE);
+        waited += PAUSE;
+    }
+}
+
+/// Time between two looks at a process.
+const PAUSE: Duration = Duration::from_millis(100);
