@@ -327,8 +327,6 @@ where
             failed += 1;
         }
     }
-    // A server that ends takes with it the few requests that it has at that time.
-    assert!(failed * 20 <= sent, "{failed} of {sent} failed");
     (sent, failed)
 }
 
@@ -361,6 +359,7 @@ async fn http_requests_fail_only_at_servers_that_were_killed_meanwhile() {
     let (_, (sent, failed)) =
         tokio::join!(disturb(&registrar, "http", &over), load(&over, request));
     println!("{sent} HTTP requests, {failed} failed at servers that were killed");
+    assert!(failed <= disturbances().0 as usize, "{failed} of {sent} failed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -385,6 +384,8 @@ async fn requests_over_kept_connections_fail_only_when_their_servers_end() {
     let (_, (sent, failed)) =
         tokio::join!(disturb(&registrar, "http", &over), load(&over, request));
     println!("{sent} HTTP requests over a connector, {failed} failed at servers that ended");
+    // A server that ends, killed or not, takes with it the requests on all connections to it.
+    assert!(failed * 20 <= sent, "{failed} of {sent} failed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -410,6 +411,7 @@ async fn grpc_calls_fail_only_at_servers_that_were_killed_meanwhile() {
     let (_, (sent, failed)) =
         tokio::join!(disturb(&registrar, "grpc", &over), load(&over, request));
     println!("{sent} gRPC calls, {failed} failed at servers that were killed");
+    assert!(failed <= 2 * disturbances().0 as usize, "{failed} of {sent} failed");
 }
 
 #[tokio::test]

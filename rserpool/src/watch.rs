@@ -44,18 +44,25 @@ impl<T: Clone> Publisher<T> {
     }
 
     pub(crate) fn set(&self, value: T) {
-        let mut shared = lock(&self.0);
-        shared.value = value;
-        shared.version += 1;
-        shared.waiting.clear();
+        let waiting = {
+            let mut shared = lock(&self.0);
+            shared.value = value;
+            shared.version += 1;
+            std::mem::take(&mut shared.waiting)
+        };
+        // Wakes the observers, some of which may read the value at once.
+        drop(waiting);
     }
 }
 
 impl<T> Drop for Publisher<T> {
     fn drop(&mut self) {
-        let mut shared = lock(&self.0);
-        shared.is_final = true;
-        shared.waiting.clear();
+        let waiting = {
+            let mut shared = lock(&self.0);
+            shared.is_final = true;
+            std::mem::take(&mut shared.waiting)
+        };
+        drop(waiting);
     }
 }
 
