@@ -13,10 +13,12 @@ use rserpool_proto::testing::by_hand::{registration, send_asap, take_asap};
 use rserpool_proto::testing::world::{Event, World, address};
 use rserpool_proto::wire::asap::{
     Body, Deregistration, EndpointKeepAliveAck, EndpointUnreachable, HandleResolution, Resolved,
+    ServerAnnounce,
 };
+use rserpool_proto::wire::enrp::{Presence, Route};
 use rserpool_proto::wire::{
     ErrorCause, OperationError, PoolElementId, Ppid, RegistrarId, RegistrationLife,
-    TransportAddress, UserMessage,
+    ServerInformation, TransportAddress, UserMessage, asap, enrp,
 };
 use rserpool_proto::{ConnectionEvent, Machine, Output, Registrar, element};
 
@@ -150,6 +152,43 @@ fn a_registrar_connects_only_to_peers_that_the_rules_allow() {
 }
 
 #[test]
+fn announcements_of_hosts_that_are_no_peers_have_no_effect() {
+    let own = address(0);
+    let mut world = World::default();
+    // The registrar itself is not among the peers that it allows.
+    let config = config().enrp(own.clone()).announce([own.clone()]).multicast_presence();
+    let node = world.registrar(Registrar::new(config.access(only(AccessRole::Peer, 1)), 1));
+    let mut hear = |sender: u32, source: TransportAddress| {
+        let registrar = RegistrarId(sender);
+        let server = Some(ServerInformation { registrar, transport: source.clone() });
+        let route = Route { sender: registrar, receiver: RegistrarId(0) };
+        let presence = Presence { reply_required: false, route, checksum: None, server };
+        let announce = ServerAnnounce { registrar, transports: Vec::new() };
+        let enrp = enrp::Message::from(presence).encode().unwrap();
+        let asap = asap::Message::from(announce).encode().unwrap();
+        world.with_registrar_mut(node, |registrar, now| {
+            registrar.handle_announcement(now, source.clone(), UserMessage::new(Ppid::ENRP, enrp));
+        });
+        world.with_registrar_mut(node, |registrar, now| {
+            registrar.handle_announcement(now, source, UserMessage::new(Ppid::ASAP, asap));
+        });
+        world.run(Duration::ZERO);
+        world.with_registrar(node).denials(AccessRole::Peer)
+    };
+    assert_eq!(hear(1, own), 0, "its own announcements come back to it");
+    for sender in 2..12 {
+        assert_eq!(hear(sender, address(2)), 2 * u64::from(sender - 1));
+    }
+    assert_eq!(hear(12, address(1)), 20);
+    // Only one of the others counts: so the registrar announces itself every two seconds.
+    world.announced.clear();
+    world.run(SECOND * 8);
+    let announced = world.announced.iter().filter(|(.., message)| message.ppid == Ppid::ASAP);
+    let announced = announced.count();
+    assert!((3..=5).contains(&announced), "{announced}");
+}
+
+#[test]
 fn a_host_that_reports_too_often_is_not_heard() {
     let mut world = World::default();
     let limits = config().limits(Limits::default().reports(2)).max_bad_pe_reports(5);
@@ -216,8 +255,7 @@ fn after_standing_still(pause: Duration) -> (Vec<u8>, bool) {
     let mut registrar = Registrar::new(config(), 1);
     registrar.start(now);
     let on = registrar.accept(now, Ppid::ASAP, address(99));
-    let payload =
-        rserpool_proto::wire::asap::Message::from(registration("Pool", 7)).encode().unwrap();
+    let payload = asap::Message::from(registration("Pool", 7)).encode().unwrap();
     registrar.handle_message(now, on, UserMessage::new(Ppid::ASAP, payload));
     while registrar.poll_output().is_some() {}
     // Run until the first keep-alive.
@@ -367,8 +405,7 @@ fn an_element_that_accepts_and_drops_connections_is_removed() {
     dialled(&mut registrar);
     let on = registrar.accept(now, Ppid::ASAP, address(99));
     dialled(&mut registrar);
-    let payload =
-        rserpool_proto::wire::asap::Message::from(registration("Pool", 7)).encode().unwrap();
+    let payload = asap::Message::from(registration("Pool", 7)).encode().unwrap();
     registrar.handle_message(now, on, UserMessage::new(Ppid::ASAP, payload));
     dialled(&mut registrar);
     registrar.handle_connection(now, on, ConnectionEvent::Lost);

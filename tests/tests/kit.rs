@@ -8,10 +8,11 @@ use bytes::Bytes;
 use futures::future::{BoxFuture, join_all};
 use rserpool::cookie::{KeyRing, Seal};
 use rserpool::testing::{TestPool, TestServer};
+use rserpool::transport::SendError;
 use rserpool::{
-    ElementEvent, InvalidState, Network, PoolElement, Ppid, RequestConfig, RequestError,
-    RequestFailure, RequestOptions, ResolveOptions, Service, ServiceConfig, Session, SessionConfig,
-    SessionEvent,
+    ElementEvent, InvalidState, Network, PoolElement, Ppid, RefusalReason, RequestConfig,
+    RequestError, RequestFailure, RequestOptions, ResolveOptions, Service, ServiceConfig, Session,
+    SessionConfig, SessionEvent,
 };
 use rserpool_smol::SmolRuntime;
 use rserpool_tokio::TokioRuntime;
@@ -210,6 +211,58 @@ async fn a_request_past_its_deadline_does_not_hold_up_the_next_server() {
     assert_eq!(late, Err(RequestError::Failed(RequestFailure::DeadlinePassed)));
     client.fail_over().await;
     assert_eq!(client.request("next").await.unwrap(), "next");
+}
+
+/// A service whose state cannot be saved after the request "spoil".
+#[derive(Default)]
+struct Spoiled(bool);
+
+impl Service for Spoiled {
+    async fn handle(&mut self, request: Bytes) -> Bytes {
+        self.0 |= request == "spoil";
+        request
+    }
+
+    fn save(&self) -> Result<Vec<u8>, InvalidState> {
+        if self.0 { Err(InvalidState::new("spoiled")) } else { Ok(Vec::new()) }
+    }
+
+    fn restore(&mut self, _: &[u8]) -> Result<(), InvalidState> {
+        self.0 = false;
+        Ok(())
+    }
+}
+
+/// With several requests for each checkpoint, the state is found to be spoiled only later.
+#[tokio::test(start_paused = true)]
+async fn a_state_that_an_earlier_request_spoiled_ends_the_session_with_the_reason() {
+    let pool = TestPool::start(TokioRuntime::current(), POOL);
+    let ring = KeyRing::generate();
+    let mut servers = Vec::new();
+    for _ in 0..2 {
+        let seal = Seal::new(POOL.parse().unwrap(), ring.clone());
+        let config = ServiceConfig::new(seal).checkpoint_every(3);
+        let serve = async |element: PoolElement| {
+            element.serve(config, Spoiled::default, pending::<()>(), Duration::ZERO).await;
+        };
+        servers.push(pool.server(serve).await);
+    }
+    let client = pool.user().request_client(POOL, RequestConfig::default()).await.unwrap();
+    for request in ["one", "spoil"] {
+        assert_eq!(client.request(request).await.unwrap(), request);
+    }
+    let refused = client.request("three").await;
+    assert_eq!(refused, Err(RequestError::Refused(RefusalReason::StateRejected)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_in_memory_are_as_long_as_over_other_transports() {
+    let pool = TestPool::start(TokioRuntime::current(), POOL);
+    let _server = pool.server(serve_echo(&KeyRing::generate())).await;
+    let client = pool.user().request_client(POOL, RequestConfig::default()).await.unwrap();
+    let long = client.request(vec![0; 1024 * 1024]).await;
+    assert!(matches!(long, Err(RequestError::Request(SendError::TooLong { .. }))), "{long:?}");
+    assert_eq!(client.request("short").await.unwrap(), "short");
 }
 
 #[tokio::test(start_paused = true)]

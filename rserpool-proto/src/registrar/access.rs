@@ -14,7 +14,7 @@ pub struct AddressRange(IpNet);
 
 /// Error of parsing an [`AddressRange`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no range of addresses, such as 10.0.0.0/8 or 2001:db8::1")]
+#[error("cannot parse {0:?} as a range of addresses, such as 10.0.0.0/8 or 2001:db8::1")]
 pub struct InvalidAddressRange(String);
 
 impl AddressRange {

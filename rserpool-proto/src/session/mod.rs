@@ -1,6 +1,7 @@
 //! A pool user's session with a pool: it outlives the elements that serve it (RFC 5352
 //! sections 3.5 and 3.8).
 
+mod candidates;
 mod config;
 mod control;
 mod event;
@@ -289,39 +290,10 @@ impl Session {
             Err(_) if self.last.is_some() => std::mem::take(&mut self.known),
             Err(error) => return self.fail(error.into()),
         };
-        let protocols = &self.protocols;
-        let rank = |element: &PoolElement| {
-            let address = element.user_transport.address()?;
-            protocols.iter().position(|protocol| *protocol == address.protocol)
-        };
-        let (mut usable, other): (Vec<_>, Vec<_>) =
-            elements.into_iter().partition(|element| rank(element).is_some());
-        if let (true, Some(other)) = (usable.is_empty(), other.first()) {
-            let (offered, ours) = (other.user_transport.clone(), protocols.clone());
-            return self.fail(SessionError::OtherTransport { offered, ours });
+        match self.candidates(elements) {
+            Ok(candidates) => self.try_next(now, candidates),
+            Err(error) => self.fail(error),
         }
-        usable.sort_by_key(rank);
-        self.known.clone_from(&usable);
-        if let (Some(chosen), None) = (self.config.element, self.last) {
-            usable.retain(|element| element.identifier == chosen);
-            if usable.is_empty() {
-                return self.fail(SessionError::NotReached(chosen));
-            }
-        }
-        // Elements that failed recently come last: they may be alive after all.
-        let last_resort = |element: &PoolElement| {
-            self.failed.contains(&element.identifier) || self.refused.contains(&element.identifier)
-        };
-        let (mut failed, mut candidates): (VecDeque<_>, VecDeque<_>) =
-            usable.into_iter().partition(last_resort);
-        failed.make_contiguous().sort_by_key(|element| self.refused.contains(&element.identifier));
-        let place = |element: &PoolElement| {
-            let preferred = self.preferred.iter();
-            preferred.enumerate().find(|(_, id)| **id == element.identifier).map(|(at, _)| at)
-        };
-        candidates.make_contiguous().sort_by_key(|element| place(element).unwrap_or(usize::MAX));
-        candidates.extend(failed);
-        self.try_next(now, candidates);
     }
 
     /// Handles the registrar's answer about an element that has not answered the application. The

@@ -67,7 +67,8 @@ pub trait Service: Send + 'static {
     ///
     /// Returns an error if the state cannot be saved. The request is then undone and fails with
     /// [`RequestFailure::StateNotSaved`](rserpool_proto::replay::RequestFailure::StateNotSaved),
-    /// and the server logs the reason.
+    /// and the server logs the reason. If that does not help, because an earlier request since the
+    /// last checkpoint is the cause ([`ServiceConfig::checkpoint_every`]), the session is refused.
     fn save(&self) -> Result<Vec<u8>, InvalidState>;
 
     /// Restores a state that [`Self::save`] returned, perhaps in an older or newer version of the
