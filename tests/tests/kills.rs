@@ -325,7 +325,10 @@ fn requests_that_abort_their_servers() {
         while servers.ended.load(Relaxed) < 3 * poisonous {
             network.sleep(Duration::from_millis(20)).await;
         }
-        assert_eq!(servers.ended.load(Relaxed), 3 * poisonous);
+        // If replies to earlier requests were lost with the first server, its crash counts for the
+        // oldest of these, and the poisonous request crashes one server more.
+        let ended = servers.ended.load(Relaxed);
+        assert!((3 * poisonous..=4 * poisonous).contains(&ended), "{ended} for {poisonous}");
         while user.resolve(POOL, Default::default()).await.unwrap().len() < 3 {
             network.sleep(Duration::from_millis(20)).await;
         }

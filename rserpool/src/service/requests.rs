@@ -136,6 +136,9 @@ impl RequestConfig {
     /// Sets the number of servers that may crash while they execute a request. After that, the
     /// request fails with [`RequestFailure::Crashed`], and the session continues without it.
     /// Default: 3. Not from the RFCs: so that a request that crashes servers does not end the pool.
+    ///
+    /// With several requests on their way, the first crash counts for the oldest one without a reply,
+    /// so that the request may crash one server more. After that, servers announce what they execute.
     #[must_use]
     pub fn max_crashes(mut self, servers: u32) -> Self {
         self.client.max_crashes = servers.max(1);
