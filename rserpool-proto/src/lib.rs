@@ -36,6 +36,7 @@ pub mod element;
 #[cfg(feature = "registrar")]
 pub mod handlespace;
 mod hunt;
+mod identity;
 mod machine;
 mod outbox;
 pub mod policy;
@@ -53,6 +54,7 @@ pub mod wire;
 pub use compatibility::{Compatibility, Incompatible, UnknownProfile};
 pub use element::Element;
 pub use hunt::HuntConfig;
+pub use identity::{Identity, InvalidPattern, Pattern};
 pub use machine::{ConnectionEvent, ConnectionId, Footprint, Machine, Output};
 #[cfg(feature = "registrar")]
 pub use registrar::Registrar;

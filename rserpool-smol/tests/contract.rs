@@ -1,12 +1,30 @@
 //! Runs the contract suite on smol.
 
 use rserpool::Network;
-use rserpool::transport::{Memory, Tcp};
+use rserpool::contract::tls_over as tls;
+use rserpool::transport::{Memory, Tcp, Tls, Transport};
 use rserpool_smol::SmolRuntime;
+
+fn tls_over(inner: impl Transport) -> Tls {
+    tls(inner, rustls::crypto::ring::default_provider())
+}
 
 mod tcp {
     use super::*;
     rserpool::contract_suite!(smol::block_on, Network::new(SmolRuntime::new(), Tcp::new()));
+}
+
+mod tls {
+    use super::*;
+    rserpool::contract_suite!(
+        smol::block_on,
+        Network::new(SmolRuntime::new(), tls_over(Tcp::new()))
+    );
+    rserpool::contract_suite! {
+        cases: [] smol::block_on, Network::new(SmolRuntime::new(), tls_over(Tcp::new())),
+        both_ends_are_identified,
+        handshakes_fail_alone,
+    }
 }
 
 mod memory {

@@ -3,12 +3,17 @@
 use std::future::Future;
 
 use rserpool::Network;
-use rserpool::transport::{Memory, Tcp};
+use rserpool::contract::tls_over as tls;
+use rserpool::transport::{Memory, Tcp, Tls, Transport};
 use rserpool_tokio::TokioRuntime;
 
 fn multi_thread(test: impl Future<Output = ()>) {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(2).enable_all().build().expect("a runtime").block_on(test);
+}
+
+fn tls_over(inner: impl Transport) -> Tls {
+    tls(inner, rustls::crypto::ring::default_provider())
 }
 
 fn current_thread(test: impl Future<Output = ()>) {
@@ -24,6 +29,28 @@ mod tcp {
 mod memory {
     use super::*;
     rserpool::contract_suite!(multi_thread, Network::new(TokioRuntime::current(), Memory::new()));
+}
+
+mod tls {
+    use super::*;
+    rserpool::contract_suite!(
+        multi_thread,
+        Network::new(TokioRuntime::current(), tls_over(Tcp::new()))
+    );
+    rserpool::contract_suite! {
+        cases: [] multi_thread, Network::new(TokioRuntime::current(), tls_over(Tcp::new())),
+        both_ends_are_identified,
+        handshakes_fail_alone,
+    }
+}
+
+/// TLS over a transport that keeps message boundaries, as over SCTP.
+mod tls_over_messages {
+    use super::*;
+    rserpool::contract_suite!(
+        tls: [] current_thread,
+        Network::new(TokioRuntime::current(), tls_over(Memory::new()))
+    );
 }
 
 mod tcp_on_one_thread {
@@ -44,5 +71,16 @@ mod sctp {
         paths: [#[ignore = "needs a kernel with SCTP, see tests/interop"]]
         multi_thread,
         Network::new(TokioRuntime::current(), Sctp::new())
+    );
+}
+
+#[cfg(target_os = "linux")]
+mod tls_over_sctp {
+    use super::*;
+    use rserpool::transport::Sctp;
+    rserpool::contract_suite!(
+        tls: [#[ignore = "needs a kernel with SCTP, see tests/interop"]]
+        multi_thread,
+        Network::new(TokioRuntime::current(), tls_over(Sctp::new()))
     );
 }

@@ -14,6 +14,8 @@ mod replay;
 mod requests;
 mod runtime;
 mod service;
+#[cfg(feature = "tls")]
+mod tls;
 mod transport;
 mod transports;
 
@@ -35,6 +37,8 @@ pub use replay::*;
 pub use requests::*;
 pub use runtime::*;
 pub use service::*;
+#[cfg(feature = "tls")]
+pub use tls::*;
 pub use transport::*;
 pub use transports::*;
 
@@ -42,7 +46,8 @@ pub use transports::*;
 ///
 /// Attributes for the tests may come first, in brackets. `$block_on` runs a future to completion;
 /// `$network` makes the [`Network`] in the context of `$block_on`. `paths:` in front generates the
-/// cases that only transports with several paths can pass.
+/// cases that only transports with several paths can pass, `tls:` those for TLS over a transport that
+/// keeps message boundaries.
 #[macro_export]
 macro_rules! contract_suite {
     ([$($attribute:tt)*] $block_on:expr, $network:expr) => {
@@ -111,6 +116,21 @@ macro_rules! contract_suite {
             what_is_too_old_is_given_up_and_told,
             sessions_tell_what_was_not_delivered,
             what_was_cut_off_is_no_message,
+        }
+    };
+    (tls: [$($attribute:tt)*] $block_on:expr, $network:expr) => {
+        $crate::contract_suite! {
+            cases: [$($attribute)*] $block_on, $network,
+            both_ends_are_identified,
+            messages_keep_order_boundaries_and_identifiers,
+            nobody_there_is_lost_at_once,
+            an_end_in_good_order_is_told_from_a_broken_connection,
+            last_words_and_the_end_both_arrive,
+            a_peer_that_does_not_read_holds_the_sender_up_and_nothing_is_lost,
+            a_session_outlives_its_element,
+            many_sessions_at_a_time,
+            requests_are_answered_once_whoever_dies,
+            a_registrar_restart_is_survived,
         }
     };
     (cases: $attributes:tt $block_on:expr, $network:expr, $($case:ident,)*) => {

@@ -46,12 +46,12 @@ pub(super) async fn connect(
     assert_ne!(address.port, 0);
     let mut client = network.dialler(purpose).expect("a dialler");
     let mut ours = client.connect(&address);
-    let Event::Established { peer, .. } = event(&mut *ours).await else {
-        panic!("not established")
-    };
+    // Both ends take part in a handshake of TLS.
+    let accept = poll_fn(|cx| server.poll_accept(cx));
+    let (established, theirs) = futures::join!(event(&mut *ours), accept);
+    let Event::Established { peer, .. } = established else { panic!("not established") };
     assert_eq!((peer.port, peer.protocol), (address.port, network.protocol()));
-    let theirs = poll_fn(|cx| server.poll_accept(cx)).await.expect("a connection");
-    (server, ours, theirs)
+    (server, ours, theirs.expect("a connection"))
 }
 
 /// Checks that messages of any length arrive intact, in both directions.

@@ -11,7 +11,7 @@ use futures::channel::mpsc;
 use futures::stream::StreamExt;
 use rserpool_proto::wire::{TransportAddress, TransportProtocol, UserMessage};
 
-use super::{Connection, Endpoint, Event, Purpose, SendError, Transport};
+use super::{Connection, Endpoint, Event, Failed, Purpose, SendError, Transport};
 use crate::runtime::Runtime;
 
 /// Maximum number of messages that wait on a connection, and of connections that wait to be
@@ -168,7 +168,7 @@ impl Endpoint for MemoryEndpoint {
     fn connect(&mut self, to: &TransportAddress) -> Box<dyn Connection> {
         match self.dial(to) {
             Ok(connection) => Box::new(connection),
-            Err(error) => Box::new(Refused { peer: to.clone(), error: Some(error) }),
+            Err(error) => Box::new(Failed::new(to.clone(), error)),
         }
     }
 
@@ -263,36 +263,6 @@ impl Connection for MemoryConnection {
             self.outgoing = None;
         }
         while ready!(self.incoming.poll_next_unpin(cx)).is_some() {}
-        Poll::Ready(())
-    }
-}
-
-/// A connection that could not be established.
-#[derive(Debug)]
-struct Refused {
-    peer: TransportAddress,
-    error: Option<io::Error>,
-}
-
-impl Connection for Refused {
-    fn peer(&self) -> &TransportAddress {
-        &self.peer
-    }
-
-    fn poll_event(&mut self, _: &mut Context<'_>) -> Poll<Event> {
-        let error = self.error.take().unwrap_or_else(|| io::ErrorKind::NotConnected.into());
-        Poll::Ready(Event::Lost(error))
-    }
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Ready(())
-    }
-
-    fn send(&mut self, _: UserMessage) -> Result<(), SendError> {
-        Err(SendError::NotConnected)
-    }
-
-    fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }
 }

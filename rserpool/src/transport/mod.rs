@@ -5,6 +5,7 @@
 //! monitor it. A [`Connection`] is an SCTP association or a TCP connection, and carries
 //! [`UserMessage`]s.
 
+mod failed;
 pub(crate) mod interfaces;
 pub mod memory;
 #[cfg_attr(not(feature = "multicast"), path = "no_multicast.rs")]
@@ -13,6 +14,8 @@ pub(crate) mod multicast;
 pub mod sctp;
 mod stream;
 pub mod tcp;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 use std::fmt;
 use std::io;
@@ -21,15 +24,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rserpool_proto::Identity;
 use rserpool_proto::wire::{Ppid, TransportAddress, TransportProtocol, UserMessage};
 
 use crate::runtime::Runtime;
 
+use failed::Failed;
 pub use memory::Memory;
 #[cfg(all(target_os = "linux", feature = "sctp"))]
 pub use sctp::Sctp;
 pub use stream::StreamConnection;
 pub use tcp::Tcp;
+#[cfg(feature = "tls")]
+pub use tls::Tls;
 
 /// A transport protocol, such as [`Tcp`], which opens endpoints.
 ///
@@ -60,6 +67,10 @@ pub enum Purpose {
     Protocol(Ppid),
     /// A session: the application's data, and ASAP as its control channel.
     Session,
+    /// A stream of bytes for a transport over this one, such as `Tls`. The messages that are
+    /// received are parts of the stream, in order; a transport that keeps message boundaries
+    /// receives them as they were sent.
+    Bytes,
 }
 
 /// Returns whether an operation failed for want of descriptors or memory, so that it may succeed
@@ -95,6 +106,12 @@ pub trait Connection: fmt::Debug + Send + Sync {
     /// Returns the peer's address: the one that was dialled, or the source of an accepted
     /// connection.
     fn peer(&self) -> &TransportAddress;
+
+    /// Returns the authenticated identity of the peer, once the connection is established; `None` if
+    /// the transport does not authenticate it. Default: `None`.
+    fn identity(&self) -> Option<Identity> {
+        None
+    }
 
     /// Polls for the next event, and writes pending data. Must not be called after
     /// [`Event::Closed`] or [`Event::Lost`]. Cancel safety: if the caller stops polling, no event

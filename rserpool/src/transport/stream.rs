@@ -75,13 +75,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> StreamConnection<S> {
     }
 
     fn new(purpose: Purpose, peer: TransportAddress, state: State<S>) -> Self {
-        let framing = match purpose {
-            Purpose::Protocol(ppid) => Framing::SelfDelimiting(ppid),
-            Purpose::Session => Framing::Session { max_message_size: MAX_MESSAGE_SIZE },
-        };
         Self {
             state,
-            framing,
+            framing: Framing::new(purpose, MAX_MESSAGE_SIZE),
             peer,
             incoming: BytesMut::new(),
             outgoing: Outgoing::default(),

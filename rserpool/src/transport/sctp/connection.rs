@@ -172,7 +172,7 @@ impl SctpConnection {
     fn ended(&mut self) -> Event {
         self.state = State::Over(None);
         match self.purpose {
-            Purpose::Protocol(_) => Event::Closed,
+            Purpose::Protocol(_) | Purpose::Bytes => Event::Closed,
             Purpose::Session => Event::Lost(io::ErrorKind::ConnectionReset.into()),
         }
     }

@@ -26,7 +26,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use rserpool_proto::wire::{Ppid, UserMessage, padded};
 
 use super::outgoing::Outgoing;
-use crate::transport::{Event, SendError};
+use crate::transport::{Event, Purpose, SendError};
 
 /// The length of a frame's header.
 const HEADER: usize = 8;
@@ -35,7 +35,11 @@ const HEADER: usize = 8;
 #[derive(Debug, Clone, Copy)]
 pub(in crate::transport) enum Framing {
     SelfDelimiting(Ppid),
-    Session { max_message_size: usize },
+    Session {
+        max_message_size: usize,
+    },
+    /// Not at all: each message is the bytes that were read together.
+    Bytes,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -45,12 +49,21 @@ pub(in crate::transport) enum Frame {
 }
 
 impl Framing {
+    pub(in crate::transport) fn new(purpose: Purpose, max_message_size: usize) -> Self {
+        match purpose {
+            Purpose::Protocol(ppid) => Self::SelfDelimiting(ppid),
+            Purpose::Session => Self::Session { max_message_size },
+            Purpose::Bytes => Self::Bytes,
+        }
+    }
+
     /// Returns the maximum length of a message. ASAP and ENRP messages have a length field of 16
     /// bits.
     pub(in crate::transport) fn max_message_size(self) -> usize {
         match self {
             Self::SelfDelimiting(_) => usize::from(u16::MAX),
             Self::Session { max_message_size } => max_message_size,
+            Self::Bytes => usize::MAX,
         }
     }
 
@@ -91,6 +104,11 @@ impl Framing {
                 }
                 Ok(Some(Frame::Message(UserMessage::new(ppid, payload))))
             }
+            Self::Bytes if incoming.is_empty() => Ok(None),
+            Self::Bytes => {
+                let payload = incoming.split().freeze();
+                Ok(Some(Frame::Message(UserMessage::new(Ppid::NONE, payload))))
+            }
         }
     }
 
@@ -108,6 +126,7 @@ impl Framing {
     /// mistake.
     pub(in crate::transport) fn end_of_stream(self, incoming: &mut BytesMut) -> io::Result<Event> {
         match self {
+            Self::Bytes => Ok(Event::Closed),
             Self::SelfDelimiting(_) if incoming.is_empty() => Ok(Event::Closed),
             Self::SelfDelimiting(ppid) => {
                 Ok(Event::Message(UserMessage::new(ppid, incoming.split().freeze())))
@@ -140,13 +159,14 @@ impl Framing {
                 end.put_u32(message.ppid.0);
                 outgoing.put_payload(&message.payload);
             }
+            Self::Bytes => outgoing.put_payload(&message.payload),
         }
         Ok(())
     }
 
     pub(in crate::transport) fn encode_end(self, outgoing: &mut Outgoing) {
         match self {
-            Self::SelfDelimiting(_) => {}
+            Self::SelfDelimiting(_) | Self::Bytes => {}
             Self::Session { .. } => {
                 let end = outgoing.end();
                 end.put_u32(0);

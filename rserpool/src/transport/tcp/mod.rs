@@ -60,13 +60,6 @@ impl Tcp {
         self.max_message_size = bytes;
         self
     }
-
-    fn framing(self, purpose: Purpose) -> Framing {
-        match purpose {
-            Purpose::Protocol(ppid) => Framing::SelfDelimiting(ppid),
-            Purpose::Session => Framing::Session { max_message_size: self.max_message_size },
-        }
-    }
 }
 
 impl Transport for Tcp {
@@ -95,7 +88,7 @@ impl Transport for Tcp {
                 Some((runtime.register(runtime::Socket::new(socket))?, local))
             }
         };
-        let framing = self.framing(purpose);
+        let framing = Framing::new(purpose, self.max_message_size);
         Ok(Box::new(TcpEndpoint { runtime: Arc::clone(runtime), framing, listener }))
     }
 }
