@@ -38,6 +38,7 @@ mod logging;
 mod options;
 mod process;
 mod serve;
+mod tls;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -15,6 +15,8 @@ use rserpool::{
 };
 use rserpool_tokio::TokioRuntime;
 
+use crate::tls::TlsOptions;
+
 /// The port of ASAP (RFC 5352 section 8.2).
 const ASAP_PORT: u16 = 3863;
 
@@ -30,6 +32,8 @@ pub(crate) struct TransportOption {
     /// Transport protocol; auto takes SCTP if the system has it
     #[arg(long, value_name = "PROTOCOL", default_value = "auto")]
     pub(crate) transport: Protocol,
+    #[command(flatten)]
+    pub(crate) tls: TlsOptions,
 }
 
 /// Transport protocol of the option.
@@ -58,7 +62,7 @@ impl TransportOption {
     pub(crate) fn offered_on(&self, runtime: Arc<dyn Runtime>) -> anyhow::Result<Network> {
         match self.transport {
             Protocol::Auto if sctp().is_ok() => {
-                Self { transport: Protocol::Both }.network_on(runtime)
+                Self { transport: Protocol::Both, tls: self.tls.clone() }.network_on(runtime)
             }
             Protocol::Auto | Protocol::Sctp | Protocol::Tcp | Protocol::Both => {
                 self.network_on(runtime)
@@ -68,8 +72,17 @@ impl TransportOption {
 
     /// Returns the network on `runtime`.
     pub(crate) fn network_on(&self, runtime: Arc<dyn Runtime>) -> anyhow::Result<Network> {
-        let tcp = Arc::new(Tcp::new());
-        match (self.transport, sctp()) {
+        let files = self.tls.load()?;
+        let secured = |transport| match &files {
+            Some(files) => files.over(transport),
+            None => Ok(transport),
+        };
+        let tcp = secured(Arc::new(Tcp::new()))?;
+        let sctp = match sctp() {
+            Ok(sctp) => Ok(secured(sctp)?),
+            Err(error) => Err(error),
+        };
+        match (self.transport, sctp) {
             (Protocol::Tcp, _) => Ok(Network::shared(runtime, tcp)),
             (Protocol::Both, Ok(sctp)) => {
                 Ok(Network::shared(runtime, sctp).with_sessions_over(tcp))

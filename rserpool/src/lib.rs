@@ -122,6 +122,7 @@
 //! | `multicast` | yes | announcements of registrars by IPv4 multicast |
 //! | `json`, `postcard` | no | `TypedService` and `TypedClient` with the codecs `Json` and `Postcard` |
 //! | `typed` | no | `TypedService` and `TypedClient` with a `Codec` of the program |
+//! | `tls` | no | the transport `transport::Tls`, by rustls with the cryptography that the program chooses |
 //! | `testing` | no | the `testing` module: a pool in one process, whose servers can be killed, paused and cut off |
 //! | `serde` | no | `serde::Serialize` for the types of [`proto::wire`] |
 //! | `contract` | no | the `contract` module: tests for runtimes and transports of other crates |

@@ -23,7 +23,7 @@ const READ_SIZE: usize = 16 * 1024;
 /// Maximum size of a session's message in bytes. Not from the RFCs.
 const MAX_MESSAGE_SIZE: usize = 1024 * 1024;
 
-/// A connection over a byte stream, such as a Unix socket, a TLS session or a pipe, for transports that
+/// A connection over a byte stream, such as a Unix socket or a pipe, for transports that
 /// a program brings along. It frames messages as [`Tcp`](super::Tcp) does.
 ///
 /// The stream's `poll_close` has to end its sending direction, so that the peer reads the end of the

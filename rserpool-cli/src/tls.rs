@@ -1,0 +1,143 @@
+//! Options for TLS, and the reloading of certificates.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use rserpool::transport::tls::TlsConfig;
+use rserpool::transport::{Tls, Transport};
+
+/// Interval at which the files are checked for changes.
+const CHECK: Duration = Duration::from_secs(5);
+
+/// Options for TLS.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "TLS")]
+pub(crate) struct TlsOptions {
+    /// Use TLS, and trust the authorities whose certificates are in this file. Files are in PEM
+    /// format, and are read again when they change, or on SIGHUP
+    #[arg(long, value_name = "FILE", global = false)]
+    tls_ca: Option<PathBuf>,
+    /// Certificate to present, with those between it and the authority
+    #[arg(long, value_name = "FILE", requires_all = ["tls_ca", "tls_key"])]
+    tls_cert: Option<PathBuf>,
+    /// Private key of the certificate; others must not be able to read the file
+    #[arg(long, value_name = "FILE", requires_all = ["tls_ca", "tls_cert"])]
+    tls_key: Option<PathBuf>,
+    /// Lists of certificates that the authorities revoked
+    #[arg(long, value_name = "FILE", requires = "tls_ca")]
+    tls_crl: Option<PathBuf>,
+}
+
+impl TlsOptions {
+    /// Reads the files; `None` if TLS is not to be used.
+    pub(crate) fn load(&self) -> anyhow::Result<Option<TlsFiles>> {
+        if self.tls_ca.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(TlsFiles { config: self.config()?, options: self.clone() }))
+    }
+
+    fn config(&self) -> anyhow::Result<TlsConfig> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let authorities = self.tls_ca.as_deref().context("no --tls-ca")?;
+        let mut config = TlsConfig::new(provider, &read(authorities)?)
+            .with_context(|| format!("--tls-ca {}", authorities.display()))?;
+        if let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) {
+            check_private(key)?;
+            config = config.certificate(&read(certificate)?, &read(key)?).with_context(|| {
+                format!("--tls-cert {} --tls-key {}", certificate.display(), key.display())
+            })?;
+        }
+        if let Some(lists) = &self.tls_crl {
+            config = config
+                .revocation_lists(&read(lists)?)
+                .with_context(|| format!("--tls-crl {}", lists.display()))?;
+        }
+        Ok(config)
+    }
+
+    /// Returns the times at which the files were changed.
+    fn changed(&self) -> Vec<Option<SystemTime>> {
+        let files = [&self.tls_ca, &self.tls_cert, &self.tls_key, &self.tls_crl];
+        let changed = |file: &PathBuf| fs::metadata(file).and_then(|data| data.modified()).ok();
+        files.into_iter().flatten().map(changed).collect()
+    }
+}
+
+fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+}
+
+/// Refuses a key that other users of the host can read.
+fn check_private(key: &Path) -> anyhow::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let data = fs::metadata(key).with_context(|| format!("cannot read {}", key.display()))?;
+        if data.permissions().mode() & 0o077 != 0 {
+            let key = key.display();
+            bail!("others can read the key {key}: run `chmod 600 {key}`, or create a new key");
+        }
+    }
+    let _ = key;
+    Ok(())
+}
+
+/// The files that were read.
+#[derive(Debug)]
+pub(crate) struct TlsFiles {
+    config: TlsConfig,
+    options: TlsOptions,
+}
+
+impl TlsFiles {
+    /// Returns TLS over a transport. A task on the current runtime reloads the files.
+    pub(crate) fn over(&self, inner: Arc<dyn Transport>) -> anyhow::Result<Arc<dyn Transport>> {
+        let tls = Tls::shared(inner, &self.config)?;
+        tokio::spawn(reload(tls.clone(), self.options.clone()));
+        Ok(Arc::new(tls))
+    }
+}
+
+async fn reload(tls: Tls, options: TlsOptions) {
+    let mut changed = options.changed();
+    loop {
+        let hung_up = wait().await;
+        let now = options.changed();
+        if now == changed && !hung_up {
+            continue;
+        }
+        changed = now;
+        let result = options.config().and_then(|config| Ok(tls.reload(&config)?));
+        match result {
+            Ok(()) => tracing::info!(target: "rserpool::notice", "TLS certificates reloaded"),
+            Err(error) => tracing::warn!(
+                error = format!("{error:#}"),
+                "cannot reload the TLS certificates; the old ones stay in use"
+            ),
+        }
+    }
+}
+
+/// Waits for the next check of the files. Returns true on SIGHUP.
+async fn wait() -> bool {
+    let hung_up = async {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            if let Ok(mut signal) = signal(SignalKind::hangup()) {
+                signal.recv().await;
+                return;
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = hung_up => true,
+        () = tokio::time::sleep(CHECK) => false,
+    }
+}

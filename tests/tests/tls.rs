@@ -1,0 +1,284 @@
+//! TLS with certificates that a test issues: which are trusted, how they are replaced, and whether
+//! another implementation of TLS connects.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test")]
+
+use std::future::poll_fn;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+    SanType, SerialNumber,
+};
+use rserpool::proto::wire::{Ppid, TransportAddress, UserMessage};
+use rserpool::transport::tls::{TlsConfig, TlsConfigError};
+use rserpool::transport::{Connection, Event, Memory, Purpose, Tcp, Tls};
+use rserpool::{Network, PoolUser, Registrar, RegistrarConfig, proto};
+use rserpool_tokio::TokioRuntime;
+
+const ASAP: Purpose = Purpose::Protocol(Ppid::ASAP);
+const DAY: Duration = Duration::from_secs(86_400);
+
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+struct Issued {
+    certificate: String,
+    key: String,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate().unwrap();
+        Self(CertifiedIssuer::self_signed(params, key).unwrap())
+    }
+
+    /// Issues a certificate that is valid from `from` to `until`, both relative to now in days.
+    fn issue(&self, serial: u64, from: i64, until: i64) -> Issued {
+        let at = |days: i64| {
+            let distance = DAY * u32::try_from(days.abs()).unwrap();
+            let now = SystemTime::now();
+            if days < 0 { now - distance } else { now + distance }
+        };
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, serial.to_string());
+        params.not_before = at(from).into();
+        params.not_after = at(until).into();
+        params.serial_number = Some(SerialNumber::from(serial));
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let name = format!("spiffe://example.org/{serial}").try_into().unwrap();
+        params.subject_alt_names = vec![SanType::URI(name)];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        Issued { certificate: certificate.pem(), key: key.serialize_pem() }
+    }
+
+    fn revoke(&self, serial: u64) -> String {
+        let params = CertificateRevocationListParams {
+            this_update: (SystemTime::now() - DAY).into(),
+            next_update: (SystemTime::now() + DAY).into(),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![RevokedCertParams {
+                serial_number: SerialNumber::from(serial),
+                revocation_time: (SystemTime::now() - DAY).into(),
+                reason_code: None,
+                invalidity_date: None,
+            }],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.0).unwrap().pem().unwrap()
+    }
+
+    /// Returns the configuration of one that trusts this authority.
+    fn trusted(&self) -> TlsConfig {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        TlsConfig::new(provider, self.0.pem().as_bytes()).unwrap()
+    }
+
+    fn config(&self, issued: &Issued) -> TlsConfig {
+        let (certificate, key) = (issued.certificate.as_bytes(), issued.key.as_bytes());
+        self.trusted().certificate(certificate, key).unwrap()
+    }
+}
+
+fn network(config: &TlsConfig) -> Network {
+    Network::new(TokioRuntime::current(), Tls::over(Tcp::new(), config).unwrap())
+}
+
+fn local() -> TransportAddress {
+    TransportAddress::tcp("127.0.0.1:0".parse().unwrap())
+}
+
+async fn next(connection: &mut Box<dyn Connection>) -> Event {
+    poll_fn(|cx| connection.poll_event(cx)).await
+}
+
+/// Connects a client to a server and sends a message. Returns the identity that the server knows, or
+/// the error that the client sees.
+async fn exchange(server: &TlsConfig, client: &TlsConfig) -> Result<proto::Identity, String> {
+    let (server, client) = (network(server), network(client));
+    let mut server = server.listen(ASAP, &local()).unwrap();
+    let mut dialler = client.dialler(ASAP).unwrap();
+    let mut ours = dialler.connect(server.local().unwrap());
+    let theirs = tokio::spawn(async move {
+        let mut theirs = poll_fn(|cx| server.poll_accept(cx)).await.unwrap();
+        let Event::Message(message) = next(&mut theirs).await else { panic!("a message") };
+        theirs.send(message).unwrap();
+        poll_fn(|cx| theirs.poll_flush(cx)).await;
+        theirs
+    });
+    let request = UserMessage::new(Ppid::ASAP, &b"\x05\0\0\x10\0\x09\0\x0cEchoPool"[..]);
+    loop {
+        match next(&mut ours).await {
+            Event::Established { .. } => ours.send(request.clone()).unwrap(),
+            Event::Message(message) => {
+                assert_eq!(message, request);
+                return Ok(theirs.await.unwrap().identity().unwrap());
+            }
+            Event::Lost(error) => {
+                assert!(!theirs.is_finished(), "the server accepted the connection");
+                theirs.abort();
+                return Err(error.to_string());
+            }
+            event => panic!("{event:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_cannot_be_trusted_is_refused_at_both_ends() {
+    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
+    let good = ours.config(&ours.issue(1, -1, 1));
+    let identity = exchange(&good, &ours.config(&ours.issue(2, -1, 1))).await.unwrap();
+    assert!(identity.names().eq(["spiffe://example.org/2"]));
+
+    let bad = [
+        (ours.issue(3, -2, -1), "xpired"),
+        (ours.issue(4, 1, 2), "xpired"),
+        (other.issue(5, -1, 1), "UnknownC"),
+    ];
+    for (issued, alert) in &bad {
+        let config = ours.config(issued);
+        let error = exchange(&good, &config).await.unwrap_err();
+        assert!(error.contains(alert), "as a client: {error}");
+        exchange(&config, &good).await.unwrap_err();
+    }
+    let error = exchange(&ours.config(&bad[0].0), &good).await.unwrap_err();
+    assert!(error.contains("xpired"), "{error}");
+    let error = exchange(&ours.config(&bad[1].0), &good).await.unwrap_err();
+    assert!(error.contains("not valid yet") || error.contains("NotValidYet"), "{error}");
+    let error = exchange(&ours.config(&bad[2].0), &good).await.unwrap_err();
+    assert!(error.contains("UnknownIssuer"), "{error}");
+
+    let revoked = ours.config(&ours.issue(6, -1, 1));
+    exchange(&good, &revoked).await.unwrap();
+    let strict = good.clone().revocation_lists(ours.revoke(6).as_bytes()).unwrap();
+    exchange(&strict, &good).await.unwrap();
+    let error = exchange(&strict, &revoked).await.unwrap_err();
+    assert!(error.contains("Revoked"), "{error}");
+    let error = exchange(&revoked, &strict).await.unwrap_err();
+    assert!(error.contains("Revoked"), "{error}");
+}
+
+#[tokio::test]
+async fn clients_are_anonymous_only_where_that_is_allowed() {
+    let authority = Authority::new("ours");
+    let server = authority.config(&authority.issue(1, -1, 1));
+    let error = exchange(&server, &authority.trusted()).await.unwrap_err();
+    assert!(error.contains("CertificateRequired"), "{error}");
+    let lenient = server.clone().allow_anonymous(true);
+    let identity = exchange(&lenient, &authority.trusted()).await.unwrap();
+    assert_eq!(identity.names().count(), 0);
+    let named = exchange(&lenient, &server).await.unwrap();
+    assert_eq!(named.names().count(), 1);
+
+    let without = network(&authority.trusted()).listen(ASAP, &local()).unwrap_err();
+    assert!(without.io_error().to_string().contains("certificate"), "{without}");
+}
+
+#[tokio::test]
+async fn tls_1_2_is_used_only_where_both_allow_it() {
+    let authority = Authority::new("ours");
+    let both = authority.config(&authority.issue(1, -1, 1));
+    exchange(&both.clone().allow_tls12(true), &both).await.unwrap();
+    exchange(&both, &both.clone().allow_tls12(true)).await.unwrap();
+}
+
+#[test]
+fn what_does_not_fit_is_an_error_that_says_so_and_shows_no_key() {
+    let authority = Authority::new("ours");
+    let (one, two) = (authority.issue(1, -1, 1), authority.issue(2, -1, 1));
+    let trusted = || authority.trusted();
+    let mixed = trusted().certificate(one.certificate.as_bytes(), two.key.as_bytes());
+    assert!(matches!(mixed, Err(TlsConfigError::KeyMismatch)));
+    let swapped = trusted().certificate(one.key.as_bytes(), one.certificate.as_bytes());
+    let text = swapped.unwrap_err().to_string();
+    assert!(text.contains("certificate") && !text.contains(&one.key), "{text}");
+    let broken = one.key.replace('M', "!");
+    let text = trusted().certificate(one.certificate.as_bytes(), broken.as_bytes());
+    let text = text.unwrap_err().to_string();
+    assert!(text.contains("private key") && !text.contains(broken.trim()), "{text}");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    for not_pem in [&b""[..], b"not PEM", one.key.as_bytes()] {
+        assert!(TlsConfig::new(Arc::clone(&provider), not_pem).is_err());
+    }
+    assert!(trusted().revocation_lists(one.certificate.as_bytes()).is_err());
+}
+
+/// New connections use the new certificate; a session that is open goes on.
+#[tokio::test]
+async fn certificates_are_replaced_while_connections_go_on() {
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let memory = Memory::new();
+    let tls = Tls::over(memory.clone(), &old.config(&old.issue(1, -1, 1))).unwrap();
+    let network = Network::new(TokioRuntime::current(), tls.clone());
+    let registrar =
+        Registrar::start(&network, ["127.0.0.1:3864"], RegistrarConfig::default()).unwrap();
+    let user = PoolUser::new(&network, registrar.local_addresses()).unwrap();
+    let resolve = async |user: &PoolUser| {
+        let error = user.resolve("Nobody", Default::default()).await.unwrap_err();
+        assert!(error.to_string().contains("Nobody"), "{error}");
+    };
+    resolve(&user).await;
+    tls.reload(&new.config(&new.issue(2, -1, 1))).unwrap();
+    resolve(&user).await;
+    // A user that trusts only the new authority is answered.
+    let renewed = Tls::over(memory, &new.config(&new.issue(3, -1, 1))).unwrap();
+    let renewed = Network::new(TokioRuntime::current(), renewed);
+    resolve(&PoolUser::new(&renewed, registrar.local_addresses()).unwrap()).await;
+}
+
+/// `openssl s_client`, another implementation of TLS, completes the handshake with a registrar.
+#[tokio::test]
+async fn openssl_completes_the_handshake() {
+    let authority = Authority::new("ours");
+    let (server, client) = (authority.issue(1, -1, 1), authority.issue(2, -1, 1));
+    let network = network(&authority.config(&server));
+    let registrar =
+        Registrar::start(&network, ["127.0.0.1:0"], RegistrarConfig::default()).unwrap();
+    let port = registrar.local_address().port;
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let (ca, certificate, key) = (
+        file("ca.pem", &authority.0.pem()),
+        file("client.pem", &client.certificate),
+        file("client.key", &client.key),
+    );
+    let output = tokio::task::spawn_blocking(move || {
+        let mut openssl = Command::new("openssl")
+            .args(["s_client", "-connect", &format!("127.0.0.1:{port}"), "-alpn", "asap"])
+            .arg("-CAfile")
+            .arg(ca)
+            .arg("-cert")
+            .arg(certificate)
+            .arg("-key")
+            .arg(key)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("this test needs openssl");
+        let mut input = openssl.stdin.take().unwrap();
+        std::thread::sleep(Duration::from_millis(500));
+        input.write_all(b"Q\n").unwrap();
+        drop(input);
+        String::from_utf8_lossy(&openssl.wait_with_output().unwrap().stdout).into_owned()
+    });
+    let output = output.await.unwrap();
+    for expected in ["Verify return code: 0 (ok)", "TLSv1.3", "ALPN protocol: asap"] {
+        assert!(output.contains(expected), "{output}");
+    }
+}
