@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use rserpool::proto::wire::is_printable;
 use rserpool::{PoolHandle, Ppid, Session, SessionClosed, SessionError, SessionEvent};
 use tokio::sync::mpsc;
 
@@ -59,6 +60,20 @@ fn lines() -> mpsc::Receiver<String> {
     receiver
 }
 
+/// Returns the text of a reply, with control characters and others that could disturb a terminal
+/// escaped. Tabs and line feeds stay.
+fn printable(reply: &[u8]) -> String {
+    let mut text = String::new();
+    for character in String::from_utf8_lossy(reply).chars() {
+        match character {
+            '\t' | '\n' => text.push(character),
+            _ if is_printable(character) => text.push(character),
+            _ => text.extend(character.escape_default()),
+        }
+    }
+    text
+}
+
 async fn talk(mut session: Session) -> anyhow::Result<()> {
     let mut lines = lines();
     let mut unanswered: VecDeque<String> = VecDeque::new();
@@ -73,7 +88,7 @@ async fn talk(mut session: Session) -> anyhow::Result<()> {
                 Ok(SessionEvent::Message(message)) => {
                     // Replies come in the order of the lines.
                     unanswered.pop_front();
-                    out!("{}", String::from_utf8_lossy(&message.payload));
+                    out!("{}", printable(&message.payload));
                 }
                 Ok(SessionEvent::FailoverStarted { from }) => {
                     notify!("-- {from} failed, looking for another");
@@ -109,4 +124,17 @@ async fn talk(mut session: Session) -> anyhow::Result<()> {
     }
     session.close().await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn a_server_cannot_disturb_the_terminal() {
+        assert_eq!(printable("gr\u{fc}n\tok\n".as_bytes()), "gr\u{fc}n\tok\n");
+        assert_eq!(printable(b"\x1b]0;title\x07\r"), "\\u{1b}]0;title\\u{7}\\r");
+        assert_eq!(printable("a\u{202e}b".as_bytes()), "a\\u{202e}b");
+        assert_eq!(printable(b"\xff"), "\u{fffd}");
+    }
 }

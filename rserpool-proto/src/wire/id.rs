@@ -75,10 +75,29 @@ impl PoolHandle {
     }
 }
 
+/// Returns whether a character can be printed without effects on the text around it. Control
+/// characters and the invisible ones that change the direction or the look of text cannot.
+#[must_use]
+pub fn is_printable(character: char) -> bool {
+    let is_invisible = matches!(
+        character,
+        '\u{ad}'
+            | '\u{61c}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}'
+    );
+    !character.is_control() && !is_invisible
+}
+
 impl fmt::Display for PoolHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match std::str::from_utf8(&self.0) {
-            Ok(text) if !text.chars().any(char::is_control) => f.write_str(text),
+            Ok(text) if text.chars().all(is_printable) => f.write_str(text),
             _ => write!(f, "{}", self.0.escape_ascii()),
         }
     }

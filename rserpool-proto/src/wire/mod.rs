@@ -42,7 +42,9 @@ mod writer;
 pub use bytes::Bytes;
 pub use encoded_element::{ElementTooLarge, EncodedElement};
 pub use error::{DecodeError, DecodeErrorKind, EncodeError};
-pub use id::{InvalidPoolHandle, PoolElementId, PoolHandle, RegistrarId, RegistrationLife};
+pub use id::{
+    InvalidPoolHandle, PoolElementId, PoolHandle, RegistrarId, RegistrationLife, is_printable,
+};
 pub use message::{Body, Disposition, Message, UnknownMessage, Unrecognized};
 pub use parameter::{
     ErrorCause, OperationError, ParameterType, PolicyParameters, PolicyType, PolicyValue,
