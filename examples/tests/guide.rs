@@ -61,7 +61,7 @@ fn the_count_goes_on_while_servers_are_killed_and_stopped() {
         Registrar::start(&network, ["127.0.0.1:0"], RegistrarConfig::default()).unwrap();
     let address = registrar.local_address().socket_addresses().next().unwrap().to_string();
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("counter.keys"), KeyRing::new_line(1)).unwrap();
+    KeyRing::create_file(folder.path().join("counter.keys"), 1).unwrap();
 
     let mut servers: Vec<_> = (0..2).map(|_| Server::start(folder.path(), &address)).collect();
     let mut stopped = Vec::new();

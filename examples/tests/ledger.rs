@@ -2,7 +2,6 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -51,7 +50,7 @@ fn a_ledger_is_kept_while_its_servers_and_its_client_are_killed() {
     let address = registrar.local_address().socket_addresses().next().unwrap().to_string();
     let folder = tempfile::tempdir().unwrap();
     let (folder, program) = (folder.path(), env!("CARGO_BIN_EXE_ledger_client"));
-    fs::write(folder.join("ledger.keys"), KeyRing::new_line(1)).unwrap();
+    KeyRing::create_file(folder.join("ledger.keys"), 1).unwrap();
     let mut servers: Vec<_> = (0..3).map(|_| start_server(folder, &address)).collect();
     let mut stopping = Vec::new();
     let mut client = start(program, folder, &address);

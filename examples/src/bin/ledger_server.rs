@@ -1,7 +1,7 @@
 //! A server of a ledger. Start several, and `ledger_client`. Both can be killed at any time.
 //!
 //! ```sh
-//! rserpool keys > ledger.keys
+//! rserpool keys --out ledger.keys
 //! cargo run -p rserpool-examples --bin ledger_server -- 127.0.0.1:3863
 //! ```
 

@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use rand::Rng;
+use zeroize::Zeroizing;
 
 /// Length of a key in bytes.
 const KEY_LENGTH: usize = 32;
@@ -56,7 +58,10 @@ impl fmt::Debug for KeyRing {
 pub enum KeyRingError {
     /// The file cannot be read.
     #[error("cannot read the key file")]
-    Read(#[from] std::io::Error),
+    Read(#[from] io::Error),
+    /// Other users of the host can read the file.
+    #[error("others can read the key file {0}: run `chmod 600 {0}`, or create a new key")]
+    NotPrivate(PathBuf),
     /// A line is not a key.
     #[error(
         "line {line} of the key file is not a key: it wants to be NAME:KEY, a number and 64 hexadecimal digits"
@@ -77,8 +82,8 @@ impl KeyRing {
     /// Returns a ring of one key drawn at random, for servers that share a process.
     #[must_use]
     pub fn generate() -> Self {
-        let mut key = [0; KEY_LENGTH];
-        rand::rng().fill_bytes(&mut key);
+        let mut key = Zeroizing::new([0; KEY_LENGTH]);
+        rand::rng().fill_bytes(&mut *key);
         Self { keys: vec![Key::new(1, &key)] }
     }
 
@@ -108,18 +113,46 @@ impl KeyRing {
     ///
     /// # Errors
     ///
-    /// Returns an error if the file cannot be read, or in the cases of [`Self::parse`].
+    /// Returns an error if the file cannot be read, if other users of the host can read it (on Unix),
+    /// or in the cases of [`Self::parse`].
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, KeyRingError> {
-        Self::parse(&fs::read_to_string(path)?)
+        let path = path.as_ref();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
+                return Err(KeyRingError::NotPrivate(path.to_owned()));
+            }
+        }
+        Self::parse(&Zeroizing::new(fs::read_to_string(path)?))
+    }
+
+    /// Creates a key file with a key drawn at random, which only its owner can read.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the file cannot be created, or exists already.
+    pub fn create_file(path: impl AsRef<Path>, name: u32) -> io::Result<()> {
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let line = Zeroizing::new(Self::new_line(name));
+        options.open(path)?.write_all(line.as_bytes())
     }
 
     /// Returns the line of a key file with a key drawn at random.
     #[must_use]
     pub fn new_line(name: u32) -> String {
-        let mut key = [0; KEY_LENGTH];
-        rand::rng().fill_bytes(&mut key);
-        let digits: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{name}:{digits}\n")
+        let mut key = Zeroizing::new([0; KEY_LENGTH]);
+        rand::rng().fill_bytes(&mut *key);
+        let mut line = format!("{name}:");
+        line.reserve_exact(2 * KEY_LENGTH + 1);
+        for digit in key.iter().flat_map(|byte| [byte >> 4, byte & 15]) {
+            line.extend(char::from_digit(digit.into(), 16));
+        }
+        line.push('\n');
+        line
     }
 
     pub(super) fn first(&self) -> &Key {
@@ -131,13 +164,13 @@ impl KeyRing {
     }
 }
 
-fn parse_key(line: &str) -> Option<(u32, [u8; KEY_LENGTH])> {
+fn parse_key(line: &str) -> Option<(u32, Zeroizing<[u8; KEY_LENGTH]>)> {
     let (name, digits) = line.split_once(':')?;
     let digits = digits.trim();
     if digits.len() != 2 * KEY_LENGTH || !digits.is_ascii() {
         return None;
     }
-    let mut key = [0; KEY_LENGTH];
+    let mut key = Zeroizing::new([0; KEY_LENGTH]);
     for (byte, at) in key.iter_mut().zip((0..).step_by(2)) {
         *byte = u8::from_str_radix(&digits[at..at + 2], 16).ok()?;
     }

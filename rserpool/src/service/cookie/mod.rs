@@ -22,7 +22,7 @@
 
 mod keys;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -48,7 +48,9 @@ const LINEAGE: usize = 24;
 /// Maximum difference between the clocks of two servers of a pool. Not from the RFCs.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
-/// Maximum number of sessions whose latest cookie is recorded. Not from the RFCs.
+/// Maximum number of sessions whose latest cookie is recorded. Not from the RFCs. Beyond it, the one
+/// whose cookie is the oldest is forgotten, and no cookie of that age or older is accepted for sessions
+/// that are not recorded.
 const MAX_LINEAGES: usize = 65_536;
 
 /// Seals and opens the cookies of one pool, at one of its servers.
@@ -112,7 +114,8 @@ pub enum CookieRefused {
     #[error("the cookie has expired")]
     Expired,
     /// A newer cookie of the session was opened before: the client may have kept this one to
-    /// restore an earlier state.
+    /// restore an earlier state. Also a cookie as old as those of sessions that were forgotten: a
+    /// seal records the latest cookies of 65,536 sessions, and of none after a restart.
     #[error("the cookie is replayed: the session has had newer ones")]
     Replayed,
 }
@@ -133,10 +136,12 @@ pub struct Refusals {
 /// The cookies that a seal has opened and refused.
 #[derive(Debug, Default)]
 struct Seen {
-    /// The sequence number of the last opened cookie of each lineage.
-    taken: HashMap<[u8; 16], u64>,
-    /// The lineages in the order in which they were first opened.
-    order: VecDeque<[u8; 16]>,
+    /// The sequence number and the time of issue of the last opened cookie of each lineage.
+    taken: HashMap<[u8; 16], (u64, u64)>,
+    /// The lineages in the order of these times.
+    order: BTreeSet<(u64, [u8; 16])>,
+    /// The latest time of issue among the lineages that were forgotten.
+    floor: Option<u64>,
     refusals: Refusals,
 }
 
@@ -259,14 +264,16 @@ impl Seal {
     pub fn open(&self, now: SystemTime, cookie: &Bytes) -> Result<Opened, CookieRefused> {
         let opened = self.unseal(now, cookie);
         let mut seen = self.seen();
-        let result = opened.and_then(|opened| seen.take(&opened.lineage).map(|()| opened));
+        let result =
+            opened.and_then(|(opened, issued)| seen.take(&opened.lineage, issued).map(|()| opened));
         if let Err(refused) = result {
             *seen.refusals.of(refused) += 1;
         }
         result
     }
 
-    fn unseal(&self, now: SystemTime, cookie: &Bytes) -> Result<Opened, CookieRefused> {
+    /// Returns the content of a cookie and its time of issue, in milliseconds since 1970.
+    fn unseal(&self, now: SystemTime, cookie: &Bytes) -> Result<(Opened, u64), CookieRefused> {
         use CookieRefused::{Expired, Foreign, Forged, Malformed, Oversized};
         if cookie.len() > MAX_COOKIE {
             return Err(Oversized { length: cookie.len() });
@@ -311,28 +318,35 @@ impl Seal {
         if now.saturating_sub(issued) > self.max_age || issued > now + CLOCK_SKEW {
             return Err(Expired);
         }
-        Ok(Opened { state: state.split_off(begin), clear, lineage })
+        Ok((Opened { state: state.split_off(begin), clear, lineage }, number(8)))
     }
 }
 
 impl Seen {
     /// Accepts a cookie of this lineage (of one session), unless a newer one was accepted before.
     /// The latest cookie may come again, since the session may have lost only its connection.
-    fn take(&mut self, lineage: &Lineage) -> Result<(), CookieRefused> {
-        if let Some(taken) = self.taken.get_mut(&lineage.name) {
-            if lineage.sequence < *taken {
+    fn take(&mut self, lineage: &Lineage, issued: u64) -> Result<(), CookieRefused> {
+        let Lineage { name, sequence } = *lineage;
+        match self.taken.get(&name).copied() {
+            Some((taken, _)) if sequence < taken => return Err(CookieRefused::Replayed),
+            Some((_, before)) => {
+                self.order.remove(&(before, name));
+            }
+            // The session may be one that was forgotten.
+            None if self.floor.is_some_and(|floor| issued <= floor) => {
                 return Err(CookieRefused::Replayed);
             }
-            *taken = lineage.sequence;
-            return Ok(());
+            None => {
+                if self.order.len() == MAX_LINEAGES
+                    && let Some((oldest, forgotten)) = self.order.pop_first()
+                {
+                    self.taken.remove(&forgotten);
+                    self.floor = self.floor.max(Some(oldest));
+                }
+            }
         }
-        if self.order.len() == MAX_LINEAGES
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.taken.remove(&oldest);
-        }
-        self.order.push_back(lineage.name);
-        self.taken.insert(lineage.name, lineage.sequence);
+        self.order.insert((issued, name));
+        self.taken.insert(name, (sequence, issued));
         Ok(())
     }
 }
@@ -386,6 +400,27 @@ mod tests {
 
     fn cookie(seal: &Seal) -> Bytes {
         seal.seal(now(), &mut Lineage::new(), b"clear", b"state").unwrap()
+    }
+
+    #[test]
+    fn an_old_cookie_is_refused_even_if_its_session_was_forgotten() {
+        let seal = seal("Pool", &[1]);
+        let at = |milliseconds| now() + Duration::from_millis(milliseconds);
+        let mut lineage = Lineage::new();
+        let old = seal.seal(at(0), &mut lineage, b"", b"old").unwrap();
+        let latest = seal.seal(at(1), &mut lineage, b"", b"latest").unwrap();
+        seal.open(at(2), &latest).unwrap();
+        for _ in 0..MAX_LINEAGES {
+            let other = seal.seal(at(2), &mut Lineage::new(), b"", b"").unwrap();
+            seal.open(at(2), &other).unwrap();
+        }
+        assert_eq!(seal.open(at(3), &old), Err(CookieRefused::Replayed));
+        assert_eq!(seal.open(at(3), &latest), Err(CookieRefused::Replayed));
+        // Sessions that were not forgotten go on, and so do new ones.
+        let next = seal.seal(at(3), &mut lineage, b"", b"next").unwrap();
+        seal.open(at(3), &next).unwrap();
+        assert!(seal.seen().order.len() <= MAX_LINEAGES);
+        assert_eq!(seal.seen().order.len(), seal.seen().taken.len());
     }
 
     #[test]
