@@ -223,6 +223,27 @@ fn each_promise_names_a_test_that_exists() {
     assert!(count >= 10);
 }
 
+/// Tests that each threat in `docs/SECURITY-ANALYSIS.md` names tests, and that these exist.
+#[test]
+fn each_threat_names_tests_that_exist() {
+    let root = root();
+    let mut texts = HashMap::new();
+    collect(&root, &mut texts);
+    let text = fs::read_to_string(root.join("docs/SECURITY-ANALYSIS.md")).unwrap();
+    let threats: Vec<_> = text.split("\n## 2.").skip(1).collect();
+    assert!(threats.len() >= 10, "{} threats", threats.len());
+    for threat in threats {
+        let tests = threat.split("**Tests.**").nth(1).unwrap_or_default();
+        let tests = quoted(tests);
+        assert!(!tests.is_empty(), "no test: {threat}");
+        for test in tests {
+            let (stem, function) = test.split_once("::").unwrap();
+            let exists = texts.get(stem).is_some_and(|it| it.contains(&format!("fn {function}(")));
+            assert!(exists, "there is no {test}");
+        }
+    }
+}
+
 #[test]
 fn the_table_of_proportions_is_what_is_measured() {
     let document = include_str!("../../docs/CONFORMANCE.md");

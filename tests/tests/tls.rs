@@ -237,6 +237,26 @@ async fn certificates_are_replaced_while_connections_go_on() {
     resolve(&PoolUser::new(&renewed, registrar.local_addresses()).unwrap()).await;
 }
 
+/// A client that is silent during its handshake is disconnected after 10 s.
+#[tokio::test(start_paused = true)]
+async fn a_silent_client_has_ten_seconds_for_its_handshake() {
+    let (authority, memory) = (Authority::new("ours"), Memory::new());
+    let tls = Tls::over(memory.clone(), &authority.config(&authority.issue(1, -1, 1))).unwrap();
+    let address = TransportAddress::sctp("127.0.0.1:3864".parse().unwrap());
+    let network = Network::new(TokioRuntime::current(), tls);
+    let mut server = network.listen(ASAP, &address).unwrap();
+    let plain = Network::new(TokioRuntime::current(), memory);
+    let mut silent = plain.dialler(Purpose::Bytes).unwrap().connect(&address);
+    assert!(matches!(next(&mut silent).await, Event::Established { .. }));
+    let began = tokio::time::Instant::now();
+    tokio::select! {
+        event = next(&mut silent) => assert!(matches!(event, Event::Lost(_)), "{event:?}"),
+        _ = poll_fn(|cx| server.poll_accept(cx)) => panic!("it is not accepted"),
+    }
+    let took = began.elapsed().as_secs_f64();
+    assert!((10.0..11.0).contains(&took), "{took} s");
+}
+
 /// `openssl s_client`, another implementation of TLS, completes the handshake with a registrar.
 #[tokio::test]
 async fn openssl_completes_the_handshake() {

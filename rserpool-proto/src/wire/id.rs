@@ -187,3 +187,18 @@ impl RegistrationLife {
         u64::try_from(self.0).ok().map(Duration::from_secs)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handle_is_printed_without_what_disturbs_a_terminal() {
+        let printed = |handle: &str| handle.parse::<PoolHandle>().unwrap().to_string();
+        assert_eq!(printed("Echo Pool \u{fc}"), "Echo Pool \u{fc}");
+        for disturbing in ["\u{1b}[2J", "a\u{202e}b", "a\u{200b}b", "a\u{2066}b", "\u{feff}a"] {
+            assert!(printed(disturbing).is_ascii(), "{disturbing:?}");
+            assert!(printed(disturbing).chars().all(is_printable), "{disturbing:?}");
+        }
+    }
+}

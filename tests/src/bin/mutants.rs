@@ -93,7 +93,10 @@ impl Copy {
                 command.args(["-p", package, "--lib"])
             }
             "contract" => command.args(["-p", "rserpool-tokio", "--test", "contract"]),
-            test => command.args(["-p", "rserpool-proto", "--test", test]),
+            test => match test.strip_prefix("tests/") {
+                Some(test) => command.args(["-p", "rserpool-tests", "--test", test]),
+                None => command.args(["-p", "rserpool-proto", "--test", test]),
+            },
         };
         command.args(build_only.then_some("--no-run"));
         command.env("CARGO_TARGET_DIR", &self.target).env("RUSTFLAGS", "-Awarnings");

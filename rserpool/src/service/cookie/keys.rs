@@ -176,3 +176,24 @@ fn parse_key(line: &str) -> Option<(u32, Zeroizing<[u8; KEY_LENGTH]>)> {
     }
     Some((name.trim().parse().ok()?, key))
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_key_file_that_others_can_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pool.keys");
+        KeyRing::create_file(&file, 7).unwrap();
+        assert_eq!(format!("{:?}", KeyRing::from_file(&file).unwrap()), "[7]");
+        assert!(KeyRing::create_file(&file, 8).is_err(), "the file exists");
+        for mode in [0o644, 0o640, 0o604, 0o620] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            let error = KeyRing::from_file(&file).unwrap_err();
+            assert!(matches!(error, KeyRingError::NotPrivate(_)), "{mode:o}: {error}");
+        }
+    }
+}
