@@ -75,6 +75,7 @@ enum Command {
     Dump(commands::dump::Arguments),
     Demo(demo::Arguments),
     Bench(bench::Arguments),
+    Certs(commands::certs::Arguments),
     Keys(commands::keys::Arguments),
     Decode(decode::Arguments),
 }
@@ -95,6 +96,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> ExitCode {
     let result = match command {
         Command::Decode(arguments) => decode::run(&arguments),
+        Command::Certs(arguments) => commands::certs::run(&arguments),
         Command::Keys(arguments) => commands::keys::run(&arguments),
         // The registrar and the benchmarks consist of one task each. A runtime with several threads
         // would only move that task between its threads.

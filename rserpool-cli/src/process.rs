@@ -1,9 +1,11 @@
 //! Runs registrars and servers as child processes. Each exits when its standard input closes, so
 //! none outlives this program, however this program exits.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use rserpool::{Network, PoolHandle, TransportProtocol};
@@ -11,20 +13,31 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-/// Returns the name of the network's transport, for the command line of a child process.
-pub(crate) fn transport_name(network: &Network) -> &'static str {
-    match network.protocol() {
-        TransportProtocol::Sctp => "sctp",
-        _ => "tcp",
+use crate::tls::TlsOptions;
+
+/// The options for the transport and for TLS, which child processes inherit.
+#[derive(Debug, Clone)]
+pub(crate) struct Inherited(Arc<[OsString]>);
+
+impl Inherited {
+    /// Returns the options for the transport of `network`, and for TLS.
+    pub(crate) fn new(network: &Network, tls: &TlsOptions) -> Self {
+        let transport = match network.protocol() {
+            TransportProtocol::Sctp => "sctp",
+            _ => "tcp",
+        };
+        let transport = ["--transport", transport].map(OsString::from);
+        Self(transport.into_iter().chain(tls.arguments()).collect())
     }
 }
 
 /// Starts this program as a child process with `arguments`, and reads the line in which the child
 /// reports its start.
-async fn start(arguments: &[&str]) -> anyhow::Result<(Child, Value)> {
+async fn start(arguments: &[&str], inherited: &Inherited) -> anyhow::Result<(Child, Value)> {
     let program = std::env::current_exe().context("cannot find our own program")?;
     let mut child = Command::new(program)
         .args(arguments)
+        .args(&*inherited.0)
         .args(["--json", "--until-eof"])
         // Do not log the crashes of other processes, which are intended here.
         .env("RUST_LOG", "rserpool=error")
@@ -73,14 +86,13 @@ impl RegistrarProcess {
     pub(crate) async fn start(
         place: Place,
         peers: &[Place],
-        transport: &str,
+        inherited: &Inherited,
     ) -> anyhow::Result<Self> {
         let (asap, enrp) = (place.asap.to_string(), place.enrp.to_string());
         let peers: Vec<_> = peers.iter().map(|peer| peer.enrp.to_string()).collect();
-        let mut arguments =
-            vec!["registrar", "--asap", &asap, "--enrp", &enrp, "--transport", transport];
+        let mut arguments = vec!["registrar", "--asap", &asap, "--enrp", &enrp];
         arguments.extend(peers.iter().flat_map(|peer| ["--peer", peer]));
-        let (child, said) = start(&arguments).await?;
+        let (child, said) = start(&arguments, inherited).await?;
         let address = |name| -> anyhow::Result<SocketAddr> {
             field(&said, name)?.parse().context("not an address")
         };
@@ -116,16 +128,15 @@ impl ServerProcess {
     pub(crate) async fn start(
         pool: &PoolHandle,
         registrars: &[SocketAddr],
-        transport: &str,
+        inherited: &Inherited,
         keys: &Path,
     ) -> anyhow::Result<Self> {
         let pool = pool.to_string();
         let registrars: Vec<_> = registrars.iter().map(ToString::to_string).collect();
         let keys = keys.to_str().context("the name of the key file is not text")?;
-        let mut arguments = vec!["serve", "counter", "--pool", &pool, "--transport", transport];
-        arguments.extend(["--keys", keys]);
+        let mut arguments = vec!["serve", "counter", "--pool", &pool, "--keys", keys];
         arguments.extend(registrars.iter().flat_map(|at| ["--registrar", at]));
-        let (child, said) = start(&arguments).await?;
+        let (child, said) = start(&arguments, inherited).await?;
         let identifier = field(&said, "identifier")?.to_owned();
         Ok(Self { child, identifier })
     }

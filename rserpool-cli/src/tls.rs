@@ -1,5 +1,6 @@
 //! Options for TLS, and the reloading of certificates.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ const CHECK: Duration = Duration::from_secs(5);
 pub(crate) struct TlsOptions {
     /// Use TLS, and trust the authorities whose certificates are in this file. Files are in PEM
     /// format, and are read again when they change, or on SIGHUP
-    #[arg(long, value_name = "FILE", global = false)]
+    #[arg(long, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
     /// Certificate to present, with those between it and the authority
     #[arg(long, value_name = "FILE", requires_all = ["tls_ca", "tls_key"])]
@@ -33,6 +34,34 @@ pub(crate) struct TlsOptions {
 }
 
 impl TlsOptions {
+    /// Returns the options for the certificate `name` of an authority, which `rserpool certs` made
+    /// in `folder`.
+    pub(crate) fn in_folder(folder: &Path, name: &str) -> Self {
+        Self {
+            tls_ca: Some(folder.join("authority.pem")),
+            tls_cert: Some(folder.join(format!("{name}.pem"))),
+            tls_key: Some(folder.join(format!("{name}.key"))),
+            tls_crl: None,
+        }
+    }
+
+    /// Returns whether TLS is to be used.
+    pub(crate) fn are_given(&self) -> bool {
+        self.tls_ca.is_some()
+    }
+
+    /// Returns the options as arguments for a child process.
+    pub(crate) fn arguments(&self) -> impl Iterator<Item = OsString> {
+        let options = [
+            ("--tls-ca", &self.tls_ca),
+            ("--tls-cert", &self.tls_cert),
+            ("--tls-key", &self.tls_key),
+            ("--tls-crl", &self.tls_crl),
+        ];
+        let given = options.into_iter().filter_map(|(name, file)| Some((name, file.as_ref()?)));
+        given.flat_map(|(name, file)| [name.into(), file.into()])
+    }
+
     /// Reads the files; `None` if TLS is not to be used.
     pub(crate) fn load(&self) -> anyhow::Result<Option<TlsFiles>> {
         if self.tls_ca.is_none() {

@@ -296,3 +296,70 @@ fn the_demonstration_takes_its_processes_along_however_it_ends() {
         assert!(!children.iter().any(alive), "left behind after SIG{signal}");
     }
 }
+
+/// Certificates are made by two commands, and a registrar, a server and a client use them; others
+/// are refused, with a line that says why.
+#[cfg(unix)]
+#[test]
+fn certificates_are_issued_and_used() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let certs = |arguments: &[&str]| {
+        let output = run(&[&["certs"], arguments, &["--dir", &path("")]].concat());
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (done, error) = certs(&["issue", "early"]);
+    assert!(!done && error.contains("rserpool certs init"), "{error}");
+    assert!(certs(&["init"]).0);
+    let (done, error) = certs(&["init"]);
+    assert!(!done && error.contains("authority.key"), "{error}");
+    for name in ["registrar", "server", "client"] {
+        assert!(certs(&["issue", name]).0);
+        let mode = std::fs::metadata(path(&format!("{name}.key"))).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    for wrong in ["../up", "", ".hidden", "authority"] {
+        assert!(!certs(&["issue", wrong]).0, "{wrong}");
+    }
+    let shown = run(&["certs", "show", &path("server.pem")]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("spiffe://rserpool.internal/server"), "{shown}");
+    assert!(!run(&["certs", "show", &path("server.key")]).status.success());
+
+    let options = |name: &str| {
+        let (ca, certificate) = (path("authority.pem"), path(&format!("{name}.pem")));
+        let key = path(&format!("{name}.key"));
+        ["--tls-ca", &ca, "--tls-cert", &certificate, "--tls-key", &key].map(str::to_owned)
+    };
+    let with = |arguments: &[&str], name: &str| -> Vec<String> {
+        let arguments = arguments.iter().map(|&argument| argument.to_owned());
+        arguments.chain(options(name)).collect()
+    };
+    let start = |arguments: &[&str], name: &str| {
+        let arguments = with(arguments, name);
+        Background::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let transport = ["--transport", "tcp"];
+    let registrar =
+        start(&[&["registrar", "--asap", "127.0.0.1:0"], &transport[..]].concat(), "registrar");
+    let at = registrar.said["asap"].as_str().unwrap().to_owned();
+    let at = ["--registrar", &at, transport[0], transport[1]];
+    let server = start(&[&["serve", "echo"], &at[..]].concat(), "server");
+    let resolve =
+        |arguments: &[String]| run(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let found = resolve(&with(&[&["resolve", "EchoPool"], &at[..]].concat(), "client"));
+    assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
+    let plain = run(&[&["resolve", "EchoPool"], &at[..]].concat());
+    assert!(!plain.status.success());
+
+    let key = path("client.key");
+    std::fs::set_permissions(&key, PermissionsExt::from_mode(0o640)).unwrap();
+    let read_by_others = resolve(&with(&[&["resolve", "EchoPool"], &at[..]].concat(), "client"));
+    let error = String::from_utf8(read_by_others.stderr).unwrap();
+    assert!(error.contains("chmod 600"), "{error}");
+    drop(server);
+    let log = registrar.end();
+    assert!(log.contains("plain text on a connection that needs TLS"), "{log}");
+}

@@ -19,7 +19,7 @@ use rserpool::{
 use serde_json::json;
 
 use crate::options::TransportOption;
-use crate::process::{self, Place, RegistrarProcess};
+use crate::process::{Inherited, Place, RegistrarProcess};
 
 /// Maximum time for the other registrar to learn of all elements, and again to take them over.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,10 +47,10 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let network = arguments.transport.network()?;
-    let transport = process::transport_name(&network);
-    let mut first = RegistrarProcess::start(Place::default(), &[], transport).await?;
+    let options = Inherited::new(&network, &arguments.transport.tls);
+    let mut first = RegistrarProcess::start(Place::default(), &[], &options).await?;
     let peers = [first.place];
-    let second = RegistrarProcess::start(Place::default(), &peers, transport).await?;
+    let second = RegistrarProcess::start(Place::default(), &peers, &options).await?;
     let mut host = ElementHost::start(&network)?;
     host.register(&network, first.place.asap, arguments.elements).await?;
     let enrp = TransportAddress::new(network.protocol(), second.place.enrp);

@@ -1,5 +1,6 @@
 //! Commands that need little code.
 
+pub(crate) mod certs;
 pub(crate) mod dump;
 pub(crate) mod keys;
 pub(crate) mod registrar;

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::pool;
 use super::report::{Report, Screen};
-use crate::process::{Place, RegistrarProcess, ServerProcess};
+use crate::process::{Inherited, Place, RegistrarProcess, ServerProcess};
 
 const REGISTRARS: usize = 3;
 const SERVERS: usize = 3;
@@ -18,7 +18,7 @@ const SERVERS: usize = 3;
 /// The processes of the demonstration.
 #[derive(Debug)]
 pub(super) struct Cast {
-    transport: &'static str,
+    options: Options,
     places: Vec<Place>,
     registrars: Vec<RegistrarProcess>,
     servers: Vec<ServerProcess>,
@@ -26,6 +26,13 @@ pub(super) struct Cast {
     /// Key file with which the servers seal the state of their sessions.
     keys: NamedTempFile,
     kills: usize,
+}
+
+/// The options of the processes.
+#[derive(Debug)]
+pub(super) struct Options {
+    pub(super) registrars: Inherited,
+    pub(super) servers: Inherited,
 }
 
 /// The victim of a kill.
@@ -45,10 +52,10 @@ enum Newcomer {
 
 impl Cast {
     /// Starts all processes.
-    pub(super) async fn start(transport: &'static str, screen: &Screen) -> anyhow::Result<Self> {
+    pub(super) async fn start(options: Options, screen: &Screen) -> anyhow::Result<Self> {
         let (mut places, mut registrars) = (Vec::new(), Vec::new());
         for _ in 0..REGISTRARS {
-            let registrar = RegistrarProcess::start(Place::default(), &places, transport)
+            let registrar = RegistrarProcess::start(Place::default(), &places, &options.registrars)
                 .await
                 .context("no registrar")?;
             let (at, process) = (registrar.place.asap, registrar.id());
@@ -61,13 +68,13 @@ impl Cast {
         keys.write_all(KeyRing::new_line(1).as_bytes())?;
         let mut servers = Vec::new();
         for _ in 0..SERVERS {
-            let server = ServerProcess::start(&pool(), &at, transport, keys.path()).await;
+            let server = ServerProcess::start(&pool(), &at, &options.servers, keys.path()).await;
             let server = server.context("no server")?;
             screen.joined(&server);
             servers.push(server);
         }
         let replacing = JoinSet::new();
-        Ok(Self { transport, places, registrars, servers, replacing, keys, kills: 0 })
+        Ok(Self { options, places, registrars, servers, replacing, keys, kills: 0 })
     }
 
     /// Returns the addresses of the registrars.
@@ -96,9 +103,9 @@ impl Cast {
         report.registrar_killed();
         victim.kill().await?;
         let others: Vec<_> = self.registrars.iter().map(|registrar| registrar.place).collect();
-        let transport = self.transport;
+        let options = self.options.registrars.clone();
         self.replacing.spawn(async move {
-            let registrar = RegistrarProcess::start(place, &others, transport).await;
+            let registrar = RegistrarProcess::start(place, &others, &options).await;
             registrar.context("no registrar").map(Newcomer::Registrar)
         });
         Ok(Victim::Registrar)
@@ -114,11 +121,12 @@ impl Cast {
         let mut victim = self.servers.remove(self.servers.iter().position(serves).unwrap_or(0));
         report.killed(&victim.identifier, screen, victim.id());
         victim.kill()?;
-        let (at, transport): (Vec<_>, _) = (self.registrars().collect(), self.transport);
+        let at: Vec<_> = self.registrars().collect();
+        let options = self.options.servers.clone();
         let keys = self.keys.path().to_owned();
         self.replacing.spawn(async move {
             victim.wait().await?;
-            let server = ServerProcess::start(&pool(), &at, transport, &keys).await;
+            let server = ServerProcess::start(&pool(), &at, &options, &keys).await;
             server.context("no server").map(Newcomer::Server)
         });
         Ok(Victim::Server)

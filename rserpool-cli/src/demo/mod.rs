@@ -17,9 +17,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::commands::certs::Authority;
 use crate::options::TransportOption;
-use crate::process;
-use cast::{Cast, Victim};
+use crate::process::Inherited;
+use crate::tls::TlsOptions;
+use cast::{Cast, Options, Victim};
 use report::{Report, Screen};
 
 /// Returns the handle of the demonstration's pool.
@@ -57,6 +59,9 @@ pub(crate) struct Arguments {
     every: u64,
     #[command(flatten)]
     transport: TransportOption,
+    /// Use TLS everywhere, with certificates of an authority that is created for the demonstration
+    #[arg(long, conflicts_with = "tls_ca")]
+    secure: bool,
     /// Print only the summary, as JSON
     #[arg(long)]
     json: bool,
@@ -79,11 +84,31 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 async fn demonstrate(arguments: &Arguments) -> anyhow::Result<Report> {
-    let network = arguments.transport.network()?;
-    let transport = process::transport_name(&network);
+    // The folder is removed when the demonstration is over.
+    let certificates = tempfile::tempdir().context("no folder for the certificates")?;
+    if arguments.secure {
+        let authority = Authority::create(certificates.path())?;
+        for role in ["registrar", "server", "client"] {
+            authority.issue(role, 1)?;
+        }
+    }
+    let tls = |role| match arguments.secure {
+        true => TlsOptions::in_folder(certificates.path(), role),
+        false => arguments.transport.tls.clone(),
+    };
+    let transport =
+        TransportOption { transport: arguments.transport.transport, tls: tls("client") };
+    let network = transport.network()?;
+    let options = Options {
+        registrars: Inherited::new(&network, &tls("registrar")),
+        servers: Inherited::new(&network, &tls("server")),
+    };
     let screen = Screen::new(!arguments.json);
+    if transport.tls.are_given() {
+        screen.say("all connections use TLS");
+    }
 
-    let mut cast = Cast::start(transport, &screen).await?;
+    let mut cast = Cast::start(options, &screen).await?;
     let addresses = cast.registrars().map(|at| TransportAddress::new(network.protocol(), at));
     let user = PoolUser::new(&network, addresses)?;
     let (tell, mut told) = mpsc::channel(64);
