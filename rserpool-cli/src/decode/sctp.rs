@@ -130,14 +130,16 @@ impl Reassembler {
         self.began += 1;
         let mut number = self.began;
         let before = self.by_last.get(&(flow, tsn.wrapping_sub(1))).copied();
-        if let Some(before) = before.filter(|before| !begins && !self.runs[before].ends)
+        let goes_on = |number: &u64| self.runs.get(number).is_some_and(|run| !run.ends);
+        if let Some(before) = before.filter(|before| !begins && goes_on(before))
             && let Some(previous) = self.take(before)
         {
             number = number.min(before);
             run = previous.join(run);
         }
         let after = self.by_first.get(&(flow, tsn.wrapping_add(1))).copied();
-        if let Some(after) = after.filter(|after| !ends && !self.runs[after].begins)
+        let has_begun = |number: &u64| self.runs.get(number).is_some_and(|run| !run.begins);
+        if let Some(after) = after.filter(|after| !ends && has_begun(after))
             && let Some(next) = self.take(after)
         {
             number = number.min(after);
