@@ -27,6 +27,7 @@ mod tls {
         cases: [] block_on, Network::new(runtime(), tls_over(Tcp::new())),
         both_ends_are_identified,
         handshakes_fail_alone,
+        a_crowd_of_clients_is_accepted,
     }
 }
 

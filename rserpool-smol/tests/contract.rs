@@ -24,6 +24,7 @@ mod tls {
         cases: [] smol::block_on, Network::new(SmolRuntime::new(), tls_over(Tcp::new())),
         both_ends_are_identified,
         handshakes_fail_alone,
+        a_crowd_of_clients_is_accepted,
     }
 }
 

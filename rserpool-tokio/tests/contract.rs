@@ -41,6 +41,7 @@ mod tls {
         cases: [] multi_thread, Network::new(TokioRuntime::current(), tls_over(Tcp::new())),
         both_ends_are_identified,
         handshakes_fail_alone,
+        a_crowd_of_clients_is_accepted,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 
+use futures::future::join_all;
 use rserpool_proto::wire::{Ppid, UserMessage};
 use rustls::crypto::CryptoProvider;
 
@@ -106,4 +107,23 @@ pub async fn handshakes_fail_alone(network: Network) {
     };
     let (event, ()) = futures::join!(next(&mut ours), answer);
     assert!(matches!(&event, Event::Lost(error) if error.to_string().contains("does not use TLS")));
+}
+
+/// More clients than handshakes may be under way connect at once, and all are accepted.
+pub async fn a_crowd_of_clients_is_accepted(network: Network) {
+    const CLIENTS: usize = 600;
+    let mut server = network.listen(Purpose::Session, &any_address(&network)).expect("a free port");
+    let address = server.local().cloned().expect("it listens");
+    let mut client = network.dialler(Purpose::Session).expect("a dialler");
+    let mut ours: Vec<_> = (0..CLIENTS).map(|_| client.connect(&address)).collect();
+    let established = join_all(ours.iter_mut().map(next));
+    let accept = async {
+        let mut theirs = Vec::new();
+        while theirs.len() < CLIENTS {
+            theirs.push(poll_fn(|cx| server.poll_accept(cx)).await.expect("a connection"));
+        }
+        theirs
+    };
+    let (events, _theirs) = futures::join!(established, accept);
+    assert!(events.iter().all(|event| matches!(event, Event::Established { .. })));
 }

@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
-use futures::future::{AbortHandle, Abortable, BoxFuture, RemoteHandle};
+use futures::channel::oneshot;
+use futures::future::{AbortHandle, Abortable};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use rserpool_proto::wire::TransportAddress;
@@ -17,22 +20,50 @@ use super::Tls;
 use super::connection::TlsConnection;
 use crate::log::warn_limited;
 use crate::runtime::Runtime;
+use crate::timer::LazyTimer;
 use crate::transport::tcp::framing::Framing;
 use crate::transport::{Connection, Endpoint, Failed, Purpose};
 
-/// Maximum number of handshakes under way at an endpoint. Not from the RFCs. Beyond it, the oldest
-/// handshake of the host with the most of them is given up.
+/// Maximum number of handshakes under way at an endpoint. Not from the RFCs. Further connections wait
+/// to be accepted.
 const MAX_HANDSHAKES: usize = 256;
 
-/// A handshake that runs in a task of its own, so that its cryptography does not delay the
-/// endpoint's owner. Dropping it ends the task.
-type Handshake = BoxFuture<'static, (u64, Option<io::Result<TlsConnection>>)>;
+/// Age from which a handshake is given up for connections that wait: the oldest one of the host that
+/// has the most. Not from the RFCs: a multiple of what a handshake takes.
+const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A handshake of a client.
-struct UnderWay {
+/// Maximum number of connections that are accepted in one poll; then other tasks run.
+const BUDGET: usize = 32;
+
+/// A handshake of a client, which runs in a task of its own, so that its cryptography does not delay
+/// the endpoint's owner. Dropping it ends the task.
+struct Handshake {
     number: u64,
     host: IpAddr,
+    began: Instant,
     abort: AbortHandle,
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.abort.abort();
+    }
+}
+
+/// Future of a handshake's number and of its connection; of `None` if the handshake failed, which
+/// was logged then, or was given up.
+struct Outcome {
+    number: u64,
+    connection: oneshot::Receiver<TlsConnection>,
+}
+
+impl Future for Outcome {
+    type Output = (u64, Option<TlsConnection>);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let connection = ready!(self.connection.poll_unpin(cx));
+        Poll::Ready((self.number, connection.ok()))
+    }
 }
 
 pub(super) struct TlsEndpoint {
@@ -40,11 +71,11 @@ pub(super) struct TlsEndpoint {
     runtime: Arc<dyn Runtime>,
     purpose: Purpose,
     inner: Box<dyn Endpoint>,
-    /// In a mutex, since futures need not be `Sync`.
-    handshakes: Mutex<FuturesUnordered<Handshake>>,
     /// The handshakes in the order of their beginning.
-    under_way: Vec<UnderWay>,
+    handshakes: Vec<Handshake>,
+    outcomes: FuturesUnordered<Outcome>,
     last: u64,
+    timer: LazyTimer,
 }
 
 impl fmt::Debug for TlsEndpoint {
@@ -60,58 +91,79 @@ impl TlsEndpoint {
         purpose: Purpose,
         inner: Box<dyn Endpoint>,
     ) -> Self {
-        let handshakes = Mutex::default();
-        Self { tls, runtime, purpose, inner, handshakes, under_way: Vec::new(), last: 0 }
+        Self {
+            tls,
+            runtime,
+            purpose,
+            inner,
+            handshakes: Vec::new(),
+            outcomes: FuturesUnordered::new(),
+            last: 0,
+            timer: LazyTimer::default(),
+        }
     }
 
     fn framing(&self) -> Framing {
         Framing::new(self.purpose, self.tls.max_message_size)
     }
 
-    /// Begins the handshake of a client.
+    /// Begins the handshakes of the connections that wait, as far as there is room. Ready with an
+    /// error if a connection could not be accepted.
+    fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        for _ in 0..BUDGET {
+            ready!(self.poll_room(cx));
+            let accepted = ready!(self.inner.poll_accept(cx));
+            if let Err(error) = accepted.and_then(|inner| self.begin(inner)) {
+                return Poll::Ready(error);
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
     fn begin(&mut self, inner: Box<dyn Connection>) -> io::Result<()> {
         let Some(config) = self.tls.pair(self.purpose).server else {
             return Err(io::Error::other("there is no certificate to present"));
         };
-        if self.under_way.len() >= MAX_HANDSHAKES {
-            self.give_one_up();
-        }
         let host = inner.peer().host();
         let runtime = Arc::clone(&self.runtime);
         let mut connection = TlsConnection::accepted(runtime, config, self.framing(), inner)?;
         self.last += 1;
         let number = self.last;
+        let (sender, receiver) = oneshot::channel();
         let handshake = async move {
-            poll_fn(|cx| connection.poll_handshake(cx)).await?;
-            io::Result::Ok(connection)
+            if poll_fn(|cx| connection.poll_handshake(cx)).await.is_ok() {
+                let _ = sender.send(connection);
+            }
         };
         let (abort, registration) = AbortHandle::new_pair();
         let handshake = Abortable::new(handshake, registration);
-        let (task, result): (_, RemoteHandle<_>) = handshake.remote_handle();
-        self.runtime.spawn(Box::pin(task));
-        let handshake = result.map(move |result| (number, result.ok()));
-        if let Ok(handshakes) = self.handshakes.get_mut() {
-            handshakes.push(Box::pin(handshake));
-        }
-        self.under_way.push(UnderWay { number, host, abort });
+        self.runtime.spawn(Box::pin(handshake.map(drop)));
+        self.outcomes.push(Outcome { number, connection: receiver });
+        self.handshakes.push(Handshake { number, host, began: self.runtime.now(), abort });
         Ok(())
     }
 
-    /// Gives up the oldest handshake of the host that has the most of them.
-    fn give_one_up(&mut self) {
+    /// Polls until there is room for a handshake. If there is none, gives up the oldest handshake of
+    /// the host that has the most, once it is old enough.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.handshakes.len() < MAX_HANDSHAKES {
+            return Poll::Ready(());
+        }
         let mut counts = HashMap::new();
-        for one in &self.under_way {
-            *counts.entry(one.host).or_insert(0) += 1;
+        for handshake in &self.handshakes {
+            *counts.entry(handshake.host).or_insert(0) += 1;
         }
-        let most = |one: &UnderWay| counts.get(&one.host).copied().unwrap_or(0);
-        let Some(greatest) = self.under_way.iter().map(most).max() else { return };
-        if let Some(index) = self.under_way.iter().position(|one| most(one) == greatest) {
-            let one = self.under_way.remove(index);
-            one.abort.abort();
-            let now = self.runtime.now();
-            warn_limited!(now, one.host, "too many TLS handshakes: gave the oldest one up",
-                host = %one.host);
-        }
+        let most = counts.values().copied().max();
+        let mut handshakes = self.handshakes.iter();
+        let oldest = handshakes.position(|it| counts.get(&it.host).copied() == most);
+        let Some(index) = oldest else { return Poll::Ready(()) };
+        let deadline = self.handshakes[index].began + PATIENCE;
+        ready!(self.timer.poll(cx, &self.runtime, Some(deadline)));
+        let given_up = self.handshakes.remove(index);
+        let (now, host) = (self.runtime.now(), given_up.host);
+        warn_limited!(now, host, "too many TLS handshakes: gave the oldest one up", %host);
+        Poll::Ready(())
     }
 }
 
@@ -131,17 +183,16 @@ impl Endpoint for TlsEndpoint {
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn Connection>>> {
-        while let Poll::Ready(accepted) = self.inner.poll_accept(cx) {
-            self.begin(accepted?)?;
-        }
-        let Ok(handshakes) = self.handshakes.get_mut() else { return Poll::Pending };
-        while let Poll::Ready(Some((number, result))) = handshakes.poll_next_unpin(cx) {
-            self.under_way.retain(|one| one.number != number);
-            // A handshake that failed was logged.
-            if let Some(Ok(connection)) = result {
+        loop {
+            if let Poll::Ready(error) = self.poll_begin(cx) {
+                return Poll::Ready(Err(error));
+            }
+            let next = self.outcomes.poll_next_unpin(cx);
+            let Poll::Ready(Some((number, connection))) = next else { return Poll::Pending };
+            self.handshakes.retain(|handshake| handshake.number != number);
+            if let Some(connection) = connection {
                 return Poll::Ready(Ok(Box::new(connection)));
             }
         }
-        Poll::Pending
     }
 }
