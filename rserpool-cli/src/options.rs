@@ -72,8 +72,8 @@ impl TransportOption {
 
     /// Returns the network on `runtime`.
     pub(crate) fn network_on(&self, runtime: Arc<dyn Runtime>) -> anyhow::Result<Network> {
-        let files = self.tls.load()?;
-        let secured = |transport| match &files {
+        let mut files = self.tls.load()?;
+        let mut secured = |transport| match &mut files {
             Some(files) => files.over(transport),
             None => Ok(transport),
         };
@@ -82,6 +82,9 @@ impl TransportOption {
             Ok(sctp) => Ok(secured(sctp)?),
             Err(error) => Err(error),
         };
+        if let Some(files) = files {
+            files.watch();
+        }
         match (self.transport, sctp) {
             (Protocol::Tcp, _) => Ok(Network::shared(runtime, tcp)),
             (Protocol::Both, Ok(sctp)) => {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 use rserpool::transport::tls::TlsConfig;
 use rserpool::transport::{Tls, Transport};
@@ -67,7 +67,8 @@ impl TlsOptions {
         if self.tls_ca.is_none() {
             return Ok(None);
         }
-        Ok(Some(TlsFiles { config: self.config()?, options: self.clone() }))
+        let (config, options) = (self.config()?, self.clone());
+        Ok(Some(TlsFiles { config, options, transports: Vec::new() }))
     }
 
     fn config(&self) -> anyhow::Result<TlsConfig> {
@@ -76,8 +77,7 @@ impl TlsOptions {
         let mut config = TlsConfig::new(provider, &read(authorities)?)
             .with_context(|| format!("--tls-ca {}", authorities.display()))?;
         if let (Some(certificate), Some(key)) = (&self.tls_cert, &self.tls_key) {
-            check_private(key)?;
-            config = config.certificate(&read(certificate)?, &read(key)?).with_context(|| {
+            config = config.certificate_files(certificate, key).with_context(|| {
                 format!("--tls-cert {} --tls-key {}", certificate.display(), key.display())
             })?;
         }
@@ -101,48 +101,44 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
     fs::read(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
-/// Refuses a key that other users of the host can read.
-fn check_private(key: &Path) -> anyhow::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let data = fs::metadata(key).with_context(|| format!("cannot read {}", key.display()))?;
-        if data.permissions().mode() & 0o077 != 0 {
-            let key = key.display();
-            bail!("others can read the key {key}: run `chmod 600 {key}`, or create a new key");
-        }
-    }
-    let _ = key;
-    Ok(())
-}
-
-/// The files that were read.
+/// TLS with the files that were read.
 #[derive(Debug)]
 pub(crate) struct TlsFiles {
     config: TlsConfig,
     options: TlsOptions,
+    transports: Vec<Tls>,
 }
 
 impl TlsFiles {
-    /// Returns TLS over a transport. A task on the current runtime reloads the files.
-    pub(crate) fn over(&self, inner: Arc<dyn Transport>) -> anyhow::Result<Arc<dyn Transport>> {
+    /// Returns TLS over a transport.
+    pub(crate) fn over(&mut self, inner: Arc<dyn Transport>) -> anyhow::Result<Arc<dyn Transport>> {
         let tls = Tls::shared(inner, &self.config)?;
-        tokio::spawn(reload(tls.clone(), self.options.clone()));
+        self.transports.push(tls.clone());
         Ok(Arc::new(tls))
     }
-}
 
-async fn reload(tls: Tls, options: TlsOptions) {
-    let mut changed = options.changed();
-    loop {
-        let hung_up = wait().await;
-        let now = options.changed();
-        if now == changed && !hung_up {
-            continue;
-        }
-        changed = now;
-        let result = options.config().and_then(|config| Ok(tls.reload(&config)?));
-        match result {
+    /// Reloads the files when they change and on SIGHUP, in a task on the current runtime.
+    pub(crate) fn watch(self) {
+        let mut hangups = Hangups::new();
+        let mut known = self.options.changed();
+        tokio::spawn(async move {
+            loop {
+                let hung_up = tokio::select! {
+                    () = hangups.next() => true,
+                    () = tokio::time::sleep(CHECK) => false,
+                };
+                let changed = self.options.changed();
+                if hung_up || changed != known {
+                    known = changed;
+                    self.reload();
+                }
+            }
+        });
+    }
+
+    fn reload(&self) {
+        let reload = |config| self.transports.iter().try_for_each(|tls| tls.reload(&config));
+        match self.options.config().and_then(|config| Ok(reload(config)?)) {
             Ok(()) => tracing::info!(target: "rserpool::notice", "TLS certificates reloaded"),
             Err(error) => tracing::warn!(
                 error = format!("{error:#}"),
@@ -152,21 +148,27 @@ async fn reload(tls: Tls, options: TlsOptions) {
     }
 }
 
-/// Waits for the next check of the files. Returns true on SIGHUP.
-async fn wait() -> bool {
-    let hung_up = async {
-        #[cfg(unix)]
-        {
-            use tokio::signal::unix::{SignalKind, signal};
-            if let Ok(mut signal) = signal(SignalKind::hangup()) {
-                signal.recv().await;
-                return;
-            }
+/// The SIGHUP signals of this process, where there are any.
+struct Hangups {
+    #[cfg(unix)]
+    signal: Option<tokio::signal::unix::Signal>,
+}
+
+impl Hangups {
+    fn new() -> Self {
+        Self {
+            #[cfg(unix)]
+            signal: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok(),
         }
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        () = hung_up => true,
-        () = tokio::time::sleep(CHECK) => false,
+    }
+
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        if let Some(signal) = &mut self.signal
+            && signal.recv().await.is_some()
+        {
+            return;
+        }
+        std::future::pending().await
     }
 }

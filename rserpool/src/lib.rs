@@ -148,6 +148,8 @@ mod keeper;
 mod log;
 mod messenger;
 mod network;
+#[cfg(any(feature = "service", feature = "tls"))]
+mod private_file;
 #[cfg(feature = "registrar")]
 mod registrar;
 pub mod runtime;

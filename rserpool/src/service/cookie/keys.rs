@@ -10,6 +10,8 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use rand::Rng;
 use zeroize::Zeroizing;
 
+use crate::private_file::{self, Unread};
+
 /// Length of a key in bytes.
 const KEY_LENGTH: usize = 32;
 
@@ -117,14 +119,12 @@ impl KeyRing {
     /// or in the cases of [`Self::parse`].
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, KeyRingError> {
         let path = path.as_ref();
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
-                return Err(KeyRingError::NotPrivate(path.to_owned()));
-            }
-        }
-        Self::parse(&Zeroizing::new(fs::read_to_string(path)?))
+        let content = private_file::read(path).map_err(|error| match error {
+            Unread::Io(error) => KeyRingError::Read(error),
+            Unread::NotPrivate => KeyRingError::NotPrivate(path.to_owned()),
+        })?;
+        let text = std::str::from_utf8(&content);
+        Self::parse(text.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?)
     }
 
     /// Creates a key file with a key drawn at random, which only its owner can read.

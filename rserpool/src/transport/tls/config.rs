@@ -1,6 +1,9 @@
 //! Certificates, keys and settings.
 
 use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::{ClientSessionMemoryCache, Resumption};
@@ -15,6 +18,7 @@ use rustls::{
 
 use super::Pair;
 use super::verifier::ServerVerifier;
+use crate::private_file::{self, Unread};
 
 /// Maximum number of sessions that can be resumed, for each protocol. Not from the RFCs.
 const MAX_RESUMABLE: usize = 4096;
@@ -54,6 +58,18 @@ pub enum TlsConfigError {
         /// The reason.
         reason: String,
     },
+    /// A file cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// Name of the file.
+        path: PathBuf,
+        /// The reason.
+        #[source]
+        error: io::Error,
+    },
+    /// Other users of the host can read the key.
+    #[error("others can read the key {0}: run `chmod 600 {0}`, or create a new key")]
+    NotPrivate(PathBuf),
     /// The key is not that of the certificate.
     #[error("the key does not belong to the certificate")]
     KeyMismatch,
@@ -124,6 +140,27 @@ impl TlsConfig {
         }
         self.certified = Some(Arc::new(certified));
         Ok(self)
+    }
+
+    /// Sets the certificate to present, see [`Self::certificate`], from files.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a file cannot be read, if other users of the host can read the key (on
+    /// Unix), or in the cases of [`Self::certificate`].
+    pub fn certificate_files(
+        self,
+        chain: impl AsRef<Path>,
+        key: impl AsRef<Path>,
+    ) -> Result<Self, TlsConfigError> {
+        let (chain, key) = (chain.as_ref(), key.as_ref());
+        let read = |path: &Path, error| TlsConfigError::Read { path: path.to_owned(), error };
+        let certificate = fs::read(chain).map_err(|error| read(chain, error))?;
+        let secret = private_file::read(key).map_err(|error| match error {
+            Unread::Io(error) => read(key, error),
+            Unread::NotPrivate => TlsConfigError::NotPrivate(key.to_owned()),
+        })?;
+        self.certificate(&certificate, &secret)
     }
 
     /// Adds lists of revoked certificates, in PEM format. A certificate is refused if a list of its

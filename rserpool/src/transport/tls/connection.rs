@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use rserpool_proto::Identity;
 use rserpool_proto::wire::{Ppid, TransportAddress, TransportProtocol, UserMessage};
 use rustls::pki_types::ServerName;
@@ -42,7 +42,7 @@ pub(super) struct TlsConnection {
     /// Bytes that are not encrypted yet.
     outgoing: Outgoing,
     /// Records that the connection below has not accepted yet.
-    encrypted: BytesMut,
+    encrypted: Bytes,
     /// True if the connection below accepts no more.
     broken: bool,
     /// True once the first bytes of the peer were recognized as TLS.
@@ -122,7 +122,7 @@ impl TlsConnection {
             framing,
             incoming: BytesMut::new(),
             outgoing: Outgoing::default(),
-            encrypted: BytesMut::new(),
+            encrypted: Bytes::new(),
             broken: false,
             is_tls: false,
             peer_closed: false,
@@ -224,7 +224,7 @@ impl TlsConnection {
                 if records.is_empty() {
                     return Poll::Ready(());
                 }
-                self.encrypted = records.as_slice().into();
+                self.encrypted = records.into();
             }
             ready!(self.inner.poll_ready(cx));
             let length = self.encrypted.len();
@@ -234,7 +234,7 @@ impl TlsConnection {
                 }
                 _ => length,
             };
-            let record = self.encrypted.split_to(record).freeze();
+            let record = self.encrypted.split_to(record);
             self.broken = self.inner.send(UserMessage::new(Ppid::NONE, record)).is_err();
         }
     }
@@ -280,7 +280,9 @@ impl TlsConnection {
                         let error = self.failed(cx, error);
                         return Poll::Ready(self.lost(error));
                     }
-                    let _ = self.poll_write(cx);
+                    if self.tls.wants_write() {
+                        let _ = self.poll_write(cx);
+                    }
                 }
                 // Without the closing alert, the stream may have been cut off by anybody.
                 Event::Closed => {

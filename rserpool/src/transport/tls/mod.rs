@@ -45,7 +45,7 @@ const MAX_MESSAGE_SIZE: usize = 1024 * 1024;
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let provider = Arc::new(rustls::crypto::ring::default_provider());
 /// let config = TlsConfig::new(provider, &std::fs::read("ca.pem")?)?
-///     .certificate(&std::fs::read("element.pem")?, &std::fs::read("element.key")?)?;
+///     .certificate_files("element.pem", "element.key")?;
 /// let transport = Tls::over(Tcp::new(), &config)?;
 /// # Ok(())
 /// # }
