@@ -54,7 +54,7 @@ pub mod wire;
 pub use compatibility::{Compatibility, Incompatible, UnknownProfile};
 pub use element::Element;
 pub use hunt::HuntConfig;
-pub use identity::{Identity, InvalidPattern, Pattern};
+pub use identity::Identity;
 pub use machine::{ConnectionEvent, ConnectionId, Footprint, Machine, Output};
 #[cfg(feature = "registrar")]
 pub use registrar::Registrar;

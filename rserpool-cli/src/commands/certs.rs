@@ -13,7 +13,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
-use rserpool::proto::wire::is_printable;
+use rserpool::proto::wire::escape;
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::Pem;
 
@@ -122,6 +122,8 @@ impl Authority {
         let key = KeyPair::generate().context("cannot create a key")?;
         let text = key.serialize_pem();
         let issuer = CertifiedIssuer::self_signed(params, key).context("cannot sign")?;
+        fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
         write(&folder.join(AUTHORITY_KEY), &text, 0o600)?;
         write(&folder.join(AUTHORITY), &issuer.pem(), 0o644)?;
         Self::open(folder)
@@ -187,22 +189,22 @@ fn show(path: &Path) -> anyhow::Result<()> {
     for pem in Pem::iter_from_buffer(&text) {
         let pem = pem.with_context(|| format!("{} is not in PEM format", path.display()))?;
         if pem.label != "CERTIFICATE" {
-            bail!("{} holds {}, not a certificate", path.display(), escaped(&pem.label));
+            bail!("{} holds {}, not a certificate", path.display(), escape(&pem.label));
         }
         let certificate = pem.parse_x509().context("not a certificate")?;
         let validity = certificate.validity();
         let date = |seconds| DateTime::from_timestamp(seconds, 0).map(|time| time.to_rfc3339());
         out!("{}", path.display());
-        out!("  subject  {}", escaped(&certificate.subject().to_string()));
-        out!("  issuer   {}", escaped(&certificate.issuer().to_string()));
+        out!("  subject  {}", escape(&certificate.subject().to_string()));
+        out!("  issuer   {}", escape(&certificate.issuer().to_string()));
         out!("  serial   {}", certificate.raw_serial_as_string());
         if let Some(names) = certificate.subject_alternative_name()? {
             for name in &names.value.general_names {
                 match name {
                     GeneralName::URI(name) | GeneralName::DNSName(name) => {
-                        out!("  name     {}", escaped(name));
+                        out!("  name     {}", escape(name));
                     }
-                    other => out!("  name     {}", escaped(&other.to_string())),
+                    other => out!("  name     {}", escape(&other.to_string())),
                 }
             }
         }
@@ -215,13 +217,4 @@ fn show(path: &Path) -> anyhow::Result<()> {
     }
     ensure!(shown > 0, "{} holds no certificate", path.display());
     Ok(())
-}
-
-/// Escapes what could disturb a terminal.
-fn escaped(text: &str) -> String {
-    let escape = |character: char| match is_printable(character) {
-        true => character.to_string(),
-        false => character.escape_default().to_string(),
-    };
-    text.chars().map(escape).collect()
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use rserpool::proto::wire::is_printable;
+use rserpool::proto::wire::escape;
 use rserpool::{PoolHandle, Ppid, Session, SessionClosed, SessionError, SessionEvent};
 use tokio::sync::mpsc;
 
@@ -63,15 +63,13 @@ fn lines() -> mpsc::Receiver<String> {
 /// Returns the text of a reply, with control characters and others that could disturb a terminal
 /// escaped. Tabs and line feeds stay.
 fn printable(reply: &[u8]) -> String {
-    let mut text = String::new();
-    for character in String::from_utf8_lossy(reply).chars() {
-        match character {
-            '\t' | '\n' => text.push(character),
-            _ if is_printable(character) => text.push(character),
-            _ => text.extend(character.escape_default()),
-        }
-    }
-    text
+    let text = String::from_utf8_lossy(reply);
+    text.split_inclusive(['\t', '\n']).map(printable_part).collect()
+}
+
+fn printable_part(part: &str) -> String {
+    let end = part.trim_end_matches(['\t', '\n']).len();
+    escape(&part[..end]) + &part[end..]
 }
 
 async fn talk(mut session: Session) -> anyhow::Result<()> {

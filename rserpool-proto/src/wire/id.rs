@@ -94,6 +94,19 @@ pub fn is_printable(character: char) -> bool {
     !character.is_control() && !is_invisible
 }
 
+/// Returns the text with the characters escaped that cannot be printed, see [`is_printable`].
+#[must_use]
+pub fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match is_printable(character) {
+            true => escaped.push(character),
+            false => escaped.extend(character.escape_default()),
+        }
+    }
+    escaped
+}
+
 impl fmt::Display for PoolHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match std::str::from_utf8(&self.0) {

@@ -43,7 +43,8 @@ pub use bytes::Bytes;
 pub use encoded_element::{ElementTooLarge, EncodedElement};
 pub use error::{DecodeError, DecodeErrorKind, EncodeError};
 pub use id::{
-    InvalidPoolHandle, PoolElementId, PoolHandle, RegistrarId, RegistrationLife, is_printable,
+    InvalidPoolHandle, PoolElementId, PoolHandle, RegistrarId, RegistrationLife, escape,
+    is_printable,
 };
 pub use message::{Body, Disposition, Message, UnknownMessage, Unrecognized};
 pub use parameter::{
