@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 pub(crate) enum Unread {
     Io(io::Error),
     /// Other users of the host can read the file.
+    #[cfg_attr(not(unix), allow(dead_code, reason = "only Unix has these permissions"))]
     NotPrivate,
 }
 
