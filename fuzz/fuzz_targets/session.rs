@@ -55,7 +55,7 @@ fn play(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
             }
             3 => {
                 let (local, peer) = (address(u)?, address(u)?);
-                let event = ConnectionEvent::Established { local, peer };
+                let event = ConnectionEvent::Established { local, peer, identity: None };
                 session.handle_connection(now, connection, &event);
             }
             4 => session.handle_connection(now, connection, &ConnectionEvent::Lost),

@@ -29,6 +29,23 @@ pub fn address(u: &mut Unstructured<'_>) -> Result<TransportAddress> {
     Ok(address)
 }
 
+/// One of a few identities, or none.
+pub fn identity(u: &mut Unstructured<'_>) -> Result<Option<Identity>> {
+    const NAMES: [&str; 5] = [
+        "spiffe://example.org/a",
+        "rserpool:registrar:0x00000002",
+        "rserpool:element:P*?max=2",
+        "rserpool:user:*",
+        "rserpool:elephant",
+    ];
+    Ok(match u.int_in_range(0..=7)? {
+        0 => Some(Identity::default()),
+        1 => Some(Identity::new([*u.choose(&NAMES)?])),
+        2 => Some(Identity::new([*u.choose(&NAMES)?, *u.choose(&NAMES)?])),
+        _ => None,
+    })
+}
+
 /// One of a few handles, or a long one.
 pub fn handle(u: &mut Unstructured<'_>) -> Result<PoolHandle> {
     let handle = match u.int_in_range(0..=7)? {
@@ -244,8 +261,8 @@ impl<M: Machine> Player<M> {
         match u.int_in_range(0..=11)? {
             0 => {
                 let protocol = if u.arbitrary()? { Ppid::ASAP } else { Ppid::ENRP };
-                let from = address(u)?;
-                let connection = self.machine.accept(self.now, protocol, from);
+                let (from, identity) = (address(u)?, identity(u)?);
+                let connection = self.machine.accept(self.now, protocol, from, identity);
                 self.connections.push((connection, protocol, true));
             }
             1 | 2 => {
@@ -269,7 +286,7 @@ impl<M: Machine> Player<M> {
                         0 | 1 if !open => {
                             self.connections[index].2 = true;
                             let (local, peer) = (address(u)?, address(u)?);
-                            ConnectionEvent::Established { local, peer }
+                            ConnectionEvent::Established { local, peer, identity: identity(u)? }
                         }
                         2 if !open => ConnectionEvent::Refused,
                         3 if !open => ConnectionEvent::Impossible,

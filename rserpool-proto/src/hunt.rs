@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
-use super::{Compatibility, ConnectionId, Outbox, announcement};
+use super::{Compatibility, ConnectionId, Identity, Outbox, announcement};
+use crate::access::{AccessRole, AccessRules};
 use crate::timers::bounded;
 use crate::wire::{Ppid, RegistrarId, TransportAddress, TransportProtocol, UserMessage};
 
@@ -41,6 +42,7 @@ pub struct HuntConfig {
     outdate: Duration,
     retry_delay: Duration,
     compatibility: Compatibility,
+    access: AccessRules,
 }
 
 impl Default for HuntConfig {
@@ -53,6 +55,7 @@ impl Default for HuntConfig {
             outdate: Duration::from_secs(5),
             retry_delay: Duration::from_millis(250),
             compatibility: Compatibility::default(),
+            access: AccessRules::default(),
         }
     }
 }
@@ -103,6 +106,21 @@ impl HuntConfig {
     pub fn compatibility(mut self, profile: Compatibility) -> Self {
         self.compatibility = profile;
         self
+    }
+
+    /// Sets the rules on who is believed: which registrars this element or user uses, which elements
+    /// a user opens sessions with, and which users an element serves. Default:
+    /// [`AccessRules::default`].
+    #[must_use]
+    pub fn access(mut self, rules: AccessRules) -> Self {
+        self.access = rules;
+        self
+    }
+
+    /// Returns the rules on who is believed.
+    #[must_use]
+    pub fn access_rules(&self) -> &AccessRules {
+        &self.access
     }
 
     /// Returns the compatibility profile.
@@ -286,6 +304,15 @@ impl Hunt {
         self.stop(out);
         self.unproven = Some((address.clone(), now));
         Some(address)
+    }
+
+    /// Returns whether the rules permit a party to be a registrar.
+    pub(crate) fn is_registrar(
+        &self,
+        peer: &TransportAddress,
+        identity: Option<&Identity>,
+    ) -> bool {
+        self.config.access.permits(peer.host(), identity, AccessRole::Registrar, None)
     }
 
     /// Handles the first answer of the registrar that was found.

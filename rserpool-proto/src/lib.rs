@@ -14,6 +14,7 @@
 //!
 //! | module | contents |
 //! |---|---|
+//! | [`access`] | identities, and the rules on who may do what (RFC 5355) |
 //! | [`wire`] | messages and bytes (RFC 5352 to 5354) |
 //! | [`policy`] | selection policies (RFC 5356), and the traits for one of your own |
 //! | [`handlespace`] | pools and their elements |
@@ -31,12 +32,12 @@
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod access;
 mod compatibility;
 pub mod element;
 #[cfg(feature = "registrar")]
 pub mod handlespace;
 mod hunt;
-mod identity;
 mod machine;
 mod outbox;
 pub mod policy;
@@ -51,10 +52,10 @@ mod timers;
 pub mod user;
 pub mod wire;
 
+pub use access::Identity;
 pub use compatibility::{Compatibility, Incompatible, UnknownProfile};
 pub use element::Element;
 pub use hunt::HuntConfig;
-pub use identity::Identity;
 pub use machine::{ConnectionEvent, ConnectionId, Footprint, Machine, Output};
 #[cfg(feature = "registrar")]
 pub use registrar::Registrar;

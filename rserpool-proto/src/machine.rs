@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::Identity;
 use crate::wire::{Ppid, TransportAddress, UserMessage};
 
 /// Identifier of a connection within its state machine: an SCTP association or a TCP connection.
@@ -20,6 +21,8 @@ pub enum ConnectionEvent {
         local: TransportAddress,
         /// The remote addresses.
         peer: TransportAddress,
+        /// The authenticated identity of the peer; `None` if the transport does not authenticate.
+        identity: Option<Identity>,
     },
     /// The addresses of both ends of an established connection, because they changed (RFC 5061) or
     /// because [`Output::Addresses`] asked for them.
@@ -112,7 +115,14 @@ pub trait Machine {
     fn handle_round_trip(&mut self, _: Instant, _: ConnectionId, _: Duration) {}
 
     /// Accepts a connection to the port of `protocol` (ASAP or ENRP), and returns its identifier.
-    fn accept(&mut self, now: Instant, protocol: Ppid, peer: TransportAddress) -> ConnectionId;
+    /// `identity` is that of the peer; `None` if the transport does not authenticate.
+    fn accept(
+        &mut self,
+        now: Instant,
+        protocol: Ppid,
+        peer: TransportAddress,
+        identity: Option<Identity>,
+    ) -> ConnectionId;
 
     /// Handles a message that was received on a connection.
     fn handle_message(&mut self, now: Instant, from: ConnectionId, message: UserMessage);

@@ -68,7 +68,8 @@ impl<M: Machine> Watched<M> {
     /// Reports to the machine that the registrar which it dialled first accepts the connection.
     fn accept(&mut self) -> ConnectionId {
         let connection = self.dialled.remove(0);
-        let event = ConnectionEvent::Established { local: address(1), peer: address(0) };
+        let event =
+            ConnectionEvent::Established { local: address(1), peer: address(0), identity: None };
         self.act(|machine, now| machine.handle_connection(now, connection, event));
         connection
     }
@@ -433,7 +434,7 @@ fn an_element_follows_its_home_to_another_connection() {
     element.hear(home, keep_alive(false));
     element.take_sent();
     // The registrar has lost the connection to the element, and makes another one.
-    let other = element.act(|element, now| element.accept(now, Ppid::ASAP, address(0)));
+    let other = element.act(|element, now| element.accept(now, Ppid::ASAP, address(0), None));
     element.hear(other, keep_alive(true));
     assert!(element.closed.contains(&home));
     let sent = element.take_sent();

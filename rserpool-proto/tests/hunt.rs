@@ -164,7 +164,8 @@ fn a_registrar_that_accepts_and_hangs_up_is_not_dialled_without_pause() {
     for _ in 0..75 {
         let before = time;
         let connection = connect(&mut element).expect("it looks for a registrar");
-        let event = ConnectionEvent::Established { local: address(1), peer: address(0) };
+        let event =
+            ConnectionEvent::Established { local: address(1), peer: address(0), identity: None };
         element.handle_connection(time, connection, event);
         assert_eq!(connect(&mut element), None);
         element.handle_connection(time, connection, ConnectionEvent::Closed);

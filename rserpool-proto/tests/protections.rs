@@ -6,9 +6,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rserpool_proto::registrar::{
-    AccessRole, AccessRules, AddressRange, Event as Told, Limits, RegistrarConfig,
-};
+use rserpool_proto::access::{AccessRole, AccessRules, AddressRange};
+use rserpool_proto::registrar::{Event as Told, Limits, RegistrarConfig};
 use rserpool_proto::testing::by_hand::{registration, send_asap, take_asap};
 use rserpool_proto::testing::world::{Event, World, address};
 use rserpool_proto::wire::asap::{
@@ -82,7 +81,7 @@ fn hosts_do_only_what_the_access_rules_allow_their_role() {
     let [element, user, peer, stranger] = [7, 8, 9, 10];
     let rules = only(AccessRole::Element, element)
         .allow(AccessRole::User, [address(user).host().into()])
-        .allow(AccessRole::Peer, [address(peer).host().into()]);
+        .allow(AccessRole::Registrar, [address(peer).host().into()]);
     let mut world = World::default();
     let node = world.registrar(Registrar::new(config().access(rules), 1));
     let denied = |world: &World, role| world.with_registrar(node).denials(role);
@@ -94,7 +93,7 @@ fn hosts_do_only_what_the_access_rules_allow_their_role() {
     }
     let on = world.connect_from(peer, Ppid::ENRP, node);
     assert!(world.is_open(on));
-    let counts = [AccessRole::Element, AccessRole::User, AccessRole::Peer];
+    let counts = [AccessRole::Element, AccessRole::User, AccessRole::Registrar];
     assert_eq!(counts.map(|role| denied(&world, role)), [2, 2, 1]);
 
     // Others are refused what their role does not include.
@@ -141,12 +140,12 @@ fn hosts_do_only_what_the_access_rules_allow_their_role() {
 #[test]
 fn a_registrar_connects_only_to_peers_that_the_rules_allow() {
     for (host, dials) in [(0, true), (50, false)] {
-        let rules = only(AccessRole::Peer, host);
+        let rules = only(AccessRole::Registrar, host);
         let config = config().enrp(address(1)).peers([address(0)]).access(rules);
         let mut world = World::default();
         let node = world.registrar(Registrar::new(config, 2));
         world.run(SECOND * 5);
-        let denials = world.with_registrar(node).denials(AccessRole::Peer);
+        let denials = world.with_registrar(node).denials(AccessRole::Registrar);
         assert_eq!(denials == 0, dials, "{denials}");
     }
 }
@@ -157,7 +156,7 @@ fn announcements_of_hosts_that_are_no_peers_have_no_effect() {
     let mut world = World::default();
     // The registrar itself is not among the peers that it allows.
     let config = config().enrp(own.clone()).announce([own.clone()]).multicast_presence();
-    let node = world.registrar(Registrar::new(config.access(only(AccessRole::Peer, 1)), 1));
+    let node = world.registrar(Registrar::new(config.access(only(AccessRole::Registrar, 1)), 1));
     let mut hear = |sender: u32, source: TransportAddress| {
         let registrar = RegistrarId(sender);
         let server = Some(ServerInformation { registrar, transport: source.clone() });
@@ -173,7 +172,7 @@ fn announcements_of_hosts_that_are_no_peers_have_no_effect() {
             registrar.handle_announcement(now, source, UserMessage::new(Ppid::ASAP, asap));
         });
         world.run(Duration::ZERO);
-        world.with_registrar(node).denials(AccessRole::Peer)
+        world.with_registrar(node).denials(AccessRole::Registrar)
     };
     assert_eq!(hear(1, own), 0, "its own announcements come back to it");
     for sender in 2..12 {
@@ -254,7 +253,7 @@ fn after_standing_still(pause: Duration) -> (Vec<u8>, bool) {
     let mut now = World::default().now();
     let mut registrar = Registrar::new(config(), 1);
     registrar.start(now);
-    let on = registrar.accept(now, Ppid::ASAP, address(99));
+    let on = registrar.accept(now, Ppid::ASAP, address(99), None);
     let payload = asap::Message::from(registration("Pool", 7)).encode().unwrap();
     registrar.handle_message(now, on, UserMessage::new(Ppid::ASAP, payload));
     while registrar.poll_output().is_some() {}
@@ -403,7 +402,7 @@ fn an_element_that_accepts_and_drops_connections_is_removed() {
     };
     registrar.start(now);
     dialled(&mut registrar);
-    let on = registrar.accept(now, Ppid::ASAP, address(99));
+    let on = registrar.accept(now, Ppid::ASAP, address(99), None);
     dialled(&mut registrar);
     let payload = asap::Message::from(registration("Pool", 7)).encode().unwrap();
     registrar.handle_message(now, on, UserMessage::new(Ppid::ASAP, payload));
@@ -415,7 +414,7 @@ fn an_element_that_accepts_and_drops_connections_is_removed() {
     while registrar.elements() > 0 && now < end {
         for connection in std::mem::take(&mut open) {
             let (local, peer) = (address(0), address(99));
-            let established = ConnectionEvent::Established { local, peer };
+            let established = ConnectionEvent::Established { local, peer, identity: None };
             registrar.handle_connection(now, connection, established);
             open.extend(dialled(&mut registrar));
             registrar.handle_connection(now, connection, ConnectionEvent::Closed);

@@ -543,7 +543,7 @@ fn elements_that_share_an_endpoint_share_the_connection_to_it() {
     let now = World::default().now();
     let mut registrar = new_registrar();
     registrar.start(now);
-    let from = registrar.accept(now, Ppid::ASAP, address(99));
+    let from = registrar.accept(now, Ppid::ASAP, address(99), None);
     let connects = |registrar: &mut Registrar| {
         std::iter::from_fn(|| registrar.poll_output())
             .filter(|output| matches!(output, Output::Connect { .. }))

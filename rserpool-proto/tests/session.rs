@@ -63,7 +63,8 @@ impl Fixture {
 
     fn established(&mut self, connection: u64) -> Vec<Output> {
         let address = TransportAddress::tcp(([127, 0, 0, 1], 1).into());
-        let event = ConnectionEvent::Established { local: address.clone(), peer: address };
+        let event =
+            ConnectionEvent::Established { local: address.clone(), peer: address, identity: None };
         self.session.handle_connection(self.now, ConnectionId(connection), &event);
         let outputs = self.outputs();
         if !matches!(outputs.as_slice(), [Output::Send { message, .. }] if message.payload[0] == 0x3d)
@@ -396,7 +397,8 @@ fn an_element_that_answers_no_heartbeat_is_left_to_the_transport_and_the_registr
     let _ = session.poll_output();
     session.handle_resolution(now, Ok(vec![PoolElement { user_transport, ..element(1) }]));
     let _ = session.poll_output();
-    let established = ConnectionEvent::Established { local: address.clone(), peer: address };
+    let established =
+        ConnectionEvent::Established { local: address.clone(), peer: address, identity: None };
     session.handle_connection(now, ConnectionId(1), &established);
     assert_eq!(session.poll_output(), Some(heartbeat(1)));
     assert!(session.poll_output().is_some());
@@ -436,7 +438,8 @@ fn the_last_element_of_a_pool_is_left_when_the_registrar_has_removed_it() {
     let user_transport = address.clone().with_usage(TransportUse::DATA_PLUS_CONTROL).into();
     session.handle_resolution(now, Ok(vec![PoolElement { user_transport, ..element(1) }]));
     drain(&mut session);
-    let established = ConnectionEvent::Established { local: address.clone(), peer: address };
+    let established =
+        ConnectionEvent::Established { local: address.clone(), peer: address, identity: None };
     session.handle_connection(now, ConnectionId(1), &established);
     drain(&mut session);
     session.handle_sent(now);

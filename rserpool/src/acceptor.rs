@@ -14,14 +14,16 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::channel::{mpsc, oneshot};
 use rserpool_proto::ConnectionId;
+use rserpool_proto::access::{AccessRole, AccessRules};
 use rserpool_proto::session::{Incoming, classify};
-use rserpool_proto::wire::{TransportProtocol, UserMessage};
+use rserpool_proto::wire::{PoolHandle, TransportProtocol, UserMessage};
 
 use crate::Network;
 use crate::connections::Connections;
 use crate::log::{ANYBODY, warn_limited};
 use crate::timer::LazyTimer;
 use crate::transport::{Connection, Endpoint, Event, is_shortage};
+use crate::verify::has_role;
 
 /// Maximum time from accepting a connection to the pool user's first message. Not from the RFCs:
 /// this project's pool users send their first message at once.
@@ -57,6 +59,9 @@ pub(crate) struct Sessions {
 pub(crate) struct Acceptor {
     network: Network,
     endpoint: Box<dyn Endpoint>,
+    pool: PoolHandle,
+    /// The rules on the users that are served.
+    rules: AccessRules,
     silent: Connections,
     /// Connections by time of arrival, the first one first; some may have closed.
     entered: VecDeque<(Instant, ConnectionId)>,
@@ -71,12 +76,18 @@ pub(crate) struct Acceptor {
 
 impl Acceptor {
     /// Starts a task that accepts sessions from `endpoint`. Returns their queue.
-    pub(crate) fn spawn(network: &Network, endpoint: Box<dyn Endpoint>) -> Sessions {
+    pub(crate) fn spawn(
+        network: &Network,
+        endpoint: Box<dyn Endpoint>,
+        (pool, rules): (PoolHandle, AccessRules),
+    ) -> Sessions {
         let (sender, began) = mpsc::channel(MAX_WAITING);
         let (open, closed) = oneshot::channel();
         let mut acceptor = Self {
             network: network.clone(),
             endpoint,
+            pool,
+            rules,
             silent: Connections::new(),
             entered: VecDeque::new(),
             last: 0,
@@ -135,7 +146,11 @@ impl Acceptor {
 
     fn admit(&mut self, accepted: io::Result<Box<dyn Connection>>) {
         let now = self.network.now();
+        let is_user = |connection: &dyn Connection| {
+            has_role(now, &self.rules, AccessRole::User, &self.pool, connection)
+        };
         match accepted {
+            Ok(connection) if !is_user(&*connection) => {}
             // Over TCP, all pool users use this project's implementation, which sends the first
             // message.
             Ok(connection) if connection.peer().protocol != TransportProtocol::Sctp => {

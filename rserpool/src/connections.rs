@@ -8,8 +8,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use futures::task::AtomicWaker;
-use rserpool_proto::ConnectionId;
 use rserpool_proto::wire::{TransportAddress, UserMessage};
+use rserpool_proto::{ConnectionId, Identity};
 use slab::Slab;
 
 use crate::transport::{Connection, Event, SendError};
@@ -152,6 +152,11 @@ impl Connections {
         slot.connection.send(message)?;
         slot.signal.enqueue();
         Ok(())
+    }
+
+    /// Returns the authenticated identity of the other end of a connection.
+    pub(crate) fn identity(&self, name: ConnectionId) -> Option<Identity> {
+        self.slots[*self.names.get(&name)?].connection.identity()
     }
 
     /// Returns the round-trip time, where the transport knows it.

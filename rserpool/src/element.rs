@@ -8,6 +8,7 @@ use futures::channel::{mpsc, oneshot};
 use futures::future::{Either, select};
 use futures::sink::SinkExt;
 use futures::stream::StreamExt;
+use rserpool_proto::access::AccessRole;
 use rserpool_proto::element::{Departure, Element, ElementConfig, Event};
 use rserpool_proto::wire::{
     OperationError, PolicyParameters, PoolElementId, Ppid, TransportAddress, TransportProtocol,
@@ -22,6 +23,7 @@ use crate::keeper::Keeper;
 use crate::log::{ANYBODY, note_limited, warn_limited};
 use crate::task::{Ended, Role, Task};
 use crate::transport::{Purpose, interfaces};
+use crate::verify::log_denial;
 use crate::{
     ASAP, IntoAddress, IntoPoolHandle, ListenError, Network, StartError, Stopped, address,
     random_seed,
@@ -353,11 +355,14 @@ impl PoolElementBuilder {
         let registered = self.serving_at.clone().unwrap_or(control);
         let asap_transport = asap.local().unwrap_or(&user_transport).clone();
         let announcements = network.announcements(config.hunt_config());
+        let rules = config.hunt_config().access_rules().clone();
         let config = config.user_transport(registered).asap_transport(asap_transport);
         let state = StatePublisher::new(network.now());
         let watch = state.watch();
+        let machine = Element::new(config, random_seed());
+        let pool = machine.pool_handle().clone();
         let role = ElementRole {
-            machine: Element::new(config, random_seed()),
+            machine,
             rejected: None,
             waiting: Vec::new(),
             leaving: None,
@@ -370,7 +375,7 @@ impl PoolElementBuilder {
         Ok(PoolElement {
             commands,
             ended,
-            sessions: Acceptor::spawn(&network, service),
+            sessions: Acceptor::spawn(&network, service, (pool, rules)),
             keeper: Arc::default(),
             network,
             watch,
@@ -476,6 +481,10 @@ impl Role for ElementRole {
             Event::HomeChanged(registrar) => tracing::info!(%registrar, "new home registrar"),
             Event::RegistrarError(error) => {
                 warn_limited!(now, ANYBODY, "the registrar reports an error", %error);
+            }
+            Event::Denied { peer, identity } => {
+                let role = AccessRole::Registrar;
+                log_denial(now, role, peer.host(), identity.as_ref(), None);
             }
             Event::Misbehaved(reason) => {
                 warn_limited!(now, ANYBODY, "malformed message from the registrar", reason);

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rserpool_proto::Identity;
 use rserpool_proto::session::{Incoming, classify};
 use rserpool_proto::wire::asap::BusinessCard;
 use rserpool_proto::wire::parameter::Cookie;
@@ -38,6 +39,7 @@ pub struct ElementSession {
     network: Network,
     line: Arc<Line>,
     peer: TransportAddress,
+    identity: Option<Identity>,
     /// The first message, if it was read before the session was established.
     first: Option<UserMessage>,
     /// The reason for the end of the session, if it is over.
@@ -77,14 +79,22 @@ impl ElementSession {
         first: Option<UserMessage>,
     ) -> Self {
         keeper.start(&network);
-        let peer = connection.peer().clone();
-        Self { network, line: Line::new(keeper, connection), peer, first, end: None }
+        let (peer, identity) = (connection.peer().clone(), connection.identity());
+        let line = Line::new(keeper, connection);
+        Self { network, line, peer, identity, first, end: None }
     }
 
     /// Returns the address of the pool user.
     #[must_use]
     pub fn peer(&self) -> &TransportAddress {
         &self.peer
+    }
+
+    /// Returns the authenticated identity of the pool user; `None` if the transport does not
+    /// authenticate.
+    #[must_use]
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
     }
 
     /// Returns the maximum length of a cookie in bytes.

@@ -169,6 +169,7 @@ pub mod transport;
 mod turns;
 mod user;
 mod user_task;
+mod verify;
 mod wake_filter;
 mod watch;
 
@@ -185,12 +186,12 @@ pub use registrar::Registrar;
 #[doc(no_inline)]
 pub use rserpool_proto as proto;
 #[doc(inline)]
+pub use rserpool_proto::access::{AccessRole, AccessRules, AddressRange, Grant, Identity, Pattern};
+#[doc(inline)]
 pub use rserpool_proto::element::{Departure, ElementConfig};
 #[cfg(feature = "registrar")]
 #[doc(inline)]
-pub use rserpool_proto::registrar::{
-    AccessRole, AccessRules, AddressRange, Limits, RegistrarConfig,
-};
+pub use rserpool_proto::registrar::{Limits, RegistrarConfig};
 #[doc(inline)]
 pub use rserpool_proto::replay::{RefusalReason, RequestFailure, RequestNumber, RequestOptions};
 #[doc(inline)]

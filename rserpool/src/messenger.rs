@@ -4,9 +4,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rserpool_proto::access::{AccessRole, AccessRules};
 use rserpool_proto::user::{ResolveError, ResolveOptions};
 use rserpool_proto::wire::{
     PoolElement, PoolElementId, PoolHandle, Ppid, TransportAddress, UserMessage,
@@ -15,6 +17,7 @@ use rserpool_proto::wire::{
 use crate::session_error::data;
 use crate::timer::LazyTimer;
 use crate::transport::{Connection, Endpoint, Event, Purpose, SendError};
+use crate::verify::has_role;
 use crate::{Network, PoolUser};
 
 /// Maximum time that an element may take to accept a connection: 5 s, as for sessions.
@@ -70,6 +73,7 @@ pub struct Messenger {
     network: Network,
     user: PoolUser,
     handle: PoolHandle,
+    rules: Arc<AccessRules>,
     endpoint: Box<dyn Endpoint>,
     open: Vec<Open>,
     last: Option<PoolElementId>,
@@ -129,11 +133,16 @@ impl fmt::Debug for Messenger {
 }
 
 impl Messenger {
-    pub(crate) fn new(network: &Network, user: PoolUser, handle: PoolHandle) -> io::Result<Self> {
+    pub(crate) fn new(
+        network: &Network,
+        user: PoolUser,
+        (handle, rules): (PoolHandle, Arc<AccessRules>),
+    ) -> io::Result<Self> {
         Ok(Self {
             network: network.clone(),
             user,
             handle,
+            rules,
             endpoint: network.dialler(Purpose::Session)?,
             open: Vec::new(),
             last: None,
@@ -371,7 +380,15 @@ impl Messenger {
     fn poll_one(&mut self, cx: &mut Context<'_>, index: usize) -> Poll<()> {
         let open = &mut self.open[index];
         match ready!(open.connection.poll_event(cx)) {
-            Event::Established { .. } => open.established = true,
+            Event::Established { .. } => {
+                let now = self.network.now();
+                let (rules, pool) = (&self.rules, &self.handle);
+                if has_role(now, rules, AccessRole::Element, pool, &*open.connection) {
+                    open.established = true;
+                } else {
+                    self.open.remove(index);
+                }
+            }
             Event::Message(message) if message.ppid == Ppid::ASAP => {}
             Event::Message(message) => self.received.push_back((open.with.clone(), message)),
             Event::Path { .. } | Event::Addresses { .. } | Event::SendFailed(_) => {}

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures::channel::mpsc;
 use futures::future::{Either, select};
 use rserpool_proto::Machine;
-use rserpool_proto::registrar::{self, AccessRole, RegistrarConfig};
+use rserpool_proto::registrar::{self, RegistrarConfig};
 use rserpool_proto::wire::parameter::Addresses;
 use rserpool_proto::wire::{Ppid, RegistrarId, TransportAddress, TransportProtocol};
 
@@ -16,6 +16,7 @@ use crate::log::{self, note_limited, warn_limited};
 use crate::runtime::Runtime;
 use crate::task::{Ended, Role, Task};
 use crate::transport::{Purpose, interfaces};
+use crate::verify::log_denial;
 use crate::{ASAP, IntoAddress, ListenError, Network, StartError, Stopped, address, random_seed};
 
 /// A registrar that runs in the background until this handle is dropped.
@@ -280,7 +281,10 @@ impl Role for RegistrarRole {
                     stretch
                 );
             }
-            Event::Denied(role, host) => denied(now, role, host),
+            Event::Denied(denial) => {
+                let (identity, pool) = (denial.identity.as_ref(), denial.pool.as_ref());
+                log_denial(now, denial.role, denial.host, identity, pool);
+            }
             Event::LimitHit(limit, host) => {
                 // Each kind of limit is logged separately.
                 limit_hit(now, limit, host);
@@ -311,16 +315,6 @@ impl Role for RegistrarRole {
     }
 }
 
-fn denied(now: Instant, role: AccessRole, host: IpAddr) {
-    // Each role is logged separately.
-    let kind = match role {
-        AccessRole::Peer => "denied by the access rules: not a peer",
-        AccessRole::Element => "denied by the access rules: not an element",
-        AccessRole::User => "denied by the access rules: not a user",
-    };
-    warn_about(now, kind, host);
-}
-
 fn limit_hit(now: Instant, limit: registrar::Limit, host: IpAddr) {
     use registrar::Limit;
     let kind = match limit {
@@ -334,11 +328,6 @@ fn limit_hit(now: Instant, limit: registrar::Limit, host: IpAddr) {
         Limit::Dials => "limit of named addresses reached",
         Limit::Peers => "limit of peers reached",
     };
-    warn_about(now, kind, host);
-}
-
-/// Logs a warning about a host, at most once a minute for each kind.
-fn warn_about(now: Instant, kind: &'static str, host: IpAddr) {
     if let Some(left_out) = log::admit(now, kind, host) {
         let again = (left_out > 0).then_some(left_out);
         tracing::warn!(%host, again, "{kind}");

@@ -3,19 +3,21 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::channel::{mpsc, oneshot};
 use futures::future::FutureExt;
+use rserpool_proto::access::{AccessRole, AccessRules};
 use rserpool_proto::session::{self, Event, Output, SessionConfig, SessionError};
 use rserpool_proto::user::ResolveError;
 use rserpool_proto::wire::asap::{self, BusinessCard};
 use rserpool_proto::wire::{
     EncodeError, PoolElement, PoolElementId, PoolHandle, Ppid, TransportProtocol, UserMessage,
 };
-use rserpool_proto::{ConnectionEvent, ConnectionId};
+use rserpool_proto::{ConnectionEvent, ConnectionId, Identity};
 
 use crate::Network;
 use crate::session_error::{SessionClosed, SessionSendError, TrySendError, data};
@@ -23,6 +25,7 @@ use crate::split::{self, SessionReceiver, SessionSender};
 use crate::timer::LazyTimer;
 use crate::transport::{self, Connection, Endpoint, Purpose, SendError};
 use crate::user_task::{Command, Resolution};
+use crate::verify::has_role;
 
 /// Maximum number of unread events that a session buffers while it waits to send.
 const MAX_EVENTS: usize = 64;
@@ -77,6 +80,8 @@ pub struct Session {
     network: Network,
     machine: session::Session,
     handle: PoolHandle,
+    /// The rules on the elements that are believed.
+    rules: Arc<AccessRules>,
     user: mpsc::Sender<Command>,
     /// Commands to be sent to the pool user's task.
     commands: VecDeque<Command>,
@@ -109,7 +114,7 @@ impl Session {
     pub(crate) fn new(
         network: &Network,
         user: mpsc::Sender<Command>,
-        handle: PoolHandle,
+        (handle, rules): (PoolHandle, Arc<AccessRules>),
         config: SessionConfig,
     ) -> Result<Self, SessionError> {
         let endpoints = network.transports().map(|transport| {
@@ -126,6 +131,7 @@ impl Session {
             network: network.clone(),
             machine,
             handle,
+            rules,
             user,
             commands: VecDeque::new(),
             resolution: None,
@@ -152,6 +158,15 @@ impl Session {
     #[must_use]
     pub fn pool_handle(&self) -> &PoolHandle {
         &self.handle
+    }
+
+    /// Returns the authenticated identity of the element that serves the session; `None` during a
+    /// failover, or if the transport does not authenticate. After each failover, the new element is
+    /// verified like the first.
+    #[must_use]
+    pub fn identity(&self) -> Option<Identity> {
+        let (_, connection) = self.connection.as_ref().filter(|_| self.machine.is_connected())?;
+        connection.identity()
     }
 
     /// Returns the last cookie that an element sent.
@@ -192,7 +207,7 @@ impl Session {
     }
 
     #[cfg(feature = "service")]
-    pub(crate) fn runtime(&self) -> &std::sync::Arc<dyn crate::runtime::Runtime> {
+    pub(crate) fn runtime(&self) -> &Arc<dyn crate::runtime::Runtime> {
         self.network.runtime()
     }
 
@@ -521,11 +536,16 @@ impl Session {
                 return self.machine.handle_message(now, name, message);
             }
             transport::Event::Established { local, peer } => {
-                self.set_heartbeat();
-                if let Some((_, connection)) = &mut self.connection {
+                let Some((_, connection)) = &mut self.connection else { return };
+                let (rules, role) = (&self.rules, AccessRole::Element);
+                if has_role(now, rules, role, &self.handle, &**connection) {
                     self.max_message_size = connection.max_message_size();
+                    let identity = connection.identity();
+                    self.set_heartbeat();
+                    ConnectionEvent::Established { local, peer, identity }
+                } else {
+                    ConnectionEvent::Lost
                 }
-                ConnectionEvent::Established { local, peer }
             }
             transport::Event::Path { address, up } => {
                 tracing::info!(pool = %self.handle, %address, up, "path changed");

@@ -264,7 +264,9 @@ impl<R: Role> Task<R> {
         let machine = self.role.machine();
         match event {
             Event::Established { local, peer } => {
-                let event = ConnectionEvent::Established { local, peer };
+                let identity = self.connections.identity(name);
+                let event = ConnectionEvent::Established { local, peer, identity };
+                let machine = self.role.machine();
                 machine.handle_connection(now, name, event);
             }
             Event::Message(message) => {
@@ -350,8 +352,8 @@ impl<R: Role> Task<R> {
         let now = self.now;
         match accepted {
             Ok(connection) if self.connections.len() < MAX_CONNECTIONS => {
-                let peer = connection.peer().clone();
-                let name = self.role.machine().accept(now, protocol, peer);
+                let (peer, identity) = (connection.peer().clone(), connection.identity());
+                let name = self.role.machine().accept(now, protocol, peer, identity);
                 // Only ASAP connections stop reading while they wait to write. Two registrars that
                 // send each other much data would wait for each other.
                 if protocol == Ppid::ASAP {

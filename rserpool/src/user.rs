@@ -1,8 +1,11 @@
 //! A pool user.
 
+use std::sync::Arc;
+
 use futures::channel::{mpsc, oneshot};
 use futures::sink::SinkExt;
 use rserpool_proto::HuntConfig;
+use rserpool_proto::access::AccessRules;
 use rserpool_proto::session::{SessionConfig, SessionError};
 use rserpool_proto::user::{ResolveError, ResolveOptions, User, UserConfig};
 use rserpool_proto::wire::{PoolElement, PoolElementId, PoolHandle, Ppid};
@@ -58,6 +61,8 @@ use crate::{
 pub struct PoolUser {
     network: Network,
     commands: mpsc::Sender<Command>,
+    /// The rules on the elements that are believed.
+    rules: Arc<AccessRules>,
 }
 
 impl PoolUser {
@@ -81,12 +86,13 @@ impl PoolUser {
     ///
     /// Returns an error if the transport cannot be used at all.
     pub fn with_config(network: &Network, config: UserConfig) -> Result<Self, StartError> {
+        let rules = Arc::new(config.hunt_config().access_rules().clone());
         let announcements = network.announcements(config.hunt_config());
         let endpoint = network.dialler(ASAP)?;
         let role = UserRole::new(User::new(config, random_seed()));
         let endpoints = vec![(Ppid::ASAP, endpoint)];
         let (commands, _) = Task::spawn(role, network, endpoints, announcements);
-        Ok(Self { network: network.clone(), commands })
+        Ok(Self { network: network.clone(), commands, rules })
     }
 
     /// Resolves a pool handle. Returns the elements in the order in which to try them.
@@ -193,7 +199,9 @@ impl PoolUser {
         config: SessionConfig,
     ) -> Result<Session, SessionError> {
         let handle = pool.try_into().map_err(|error| ResolveError::from(error.into()))?;
-        let mut session = Session::new(&self.network, self.commands.clone(), handle, config)?;
+        let rules = Arc::clone(&self.rules);
+        let mut session =
+            Session::new(&self.network, self.commands.clone(), (handle, rules), config)?;
         session.connected().await?;
         Ok(session)
     }
@@ -206,7 +214,8 @@ impl PoolUser {
     /// Returns an error if the pool handle is not valid, or the transport cannot be used at all.
     pub fn messenger(&self, pool: impl IntoPoolHandle) -> Result<Messenger, StartError> {
         let handle = pool.try_into().map_err(Into::into)?;
-        Ok(Messenger::new(&self.network, self.clone(), handle)?)
+        let rules = Arc::clone(&self.rules);
+        Ok(Messenger::new(&self.network, self.clone(), (handle, rules))?)
     }
 
     /// Opens a session of requests and replies with a pool of [`Service`](super::Service)s, and

@@ -5,12 +5,14 @@ use std::time::Instant;
 
 use futures::channel::oneshot;
 use rserpool_proto::Machine;
+use rserpool_proto::access::AccessRole;
 use rserpool_proto::user::{Event, RequestId, ResolveError, ResolveOptions, User};
 use rserpool_proto::wire::{PoolElement, PoolElementId, PoolHandle};
 
 use crate::log::{ANYBODY, note_limited, warn_limited};
 use crate::subscription::Subscriber;
 use crate::task::Role;
+use crate::verify::log_denial;
 
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -106,6 +108,10 @@ impl Role for UserRole {
             }
             Event::RegistrarError(error) => {
                 warn_limited!(now, ANYBODY, "the registrar reports an error", %error);
+            }
+            Event::Denied { peer, identity } => {
+                let role = AccessRole::Registrar;
+                log_denial(now, role, peer.host(), identity.as_ref(), None);
             }
             Event::Misbehaved(reason) => {
                 warn_limited!(now, ANYBODY, "malformed message from the registrar", reason);

@@ -12,8 +12,8 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::{
-    ConnectionEvent, ConnectionId, Footprint, Hunt, HuntProgress, Incompatible, Machine, Outbox,
-    Output, Received, Timers, receive,
+    ConnectionEvent, ConnectionId, Footprint, Hunt, HuntProgress, Identity, Incompatible, Machine,
+    Outbox, Output, Received, Timers, receive,
 };
 use crate::wire::{
     OperationError, PolicyParameters, PoolElementId, PoolHandle, Ppid, RegistrarId,
@@ -157,6 +157,14 @@ pub enum Event {
     RegistrarError(OperationError),
     /// The other end of a connection sent a message that is not valid ASAP.
     Misbehaved(String),
+    /// A connection was closed, since the access rules do not permit the other end to be a
+    /// registrar.
+    Denied {
+        /// The address of the other end.
+        peer: TransportAddress,
+        /// The identity of the other end, if the transport authenticates.
+        identity: Option<Identity>,
+    },
     /// The connection to the home registrar failed, or the registrar does not answer. The element
     /// looks for another registrar.
     RegistrarLost,
@@ -319,6 +327,18 @@ impl Element {
         self.hunt.start(now, &mut self.out, &mut self.rng);
     }
 
+    fn handle_connection_over(&mut self, now: Instant, connection: ConnectionId) {
+        match self.hunt.handle_failed(now, connection, &mut self.out) {
+            HuntProgress::GoesOn => {}
+            HuntProgress::NobodyFound => self.out.event(Event::NoRegistrar),
+            HuntProgress::NotOurs if self.is_home(connection) => {
+                self.home = None;
+                self.lose_home(now);
+            }
+            HuntProgress::NotOurs => {}
+        }
+    }
+
     #[allow(clippy::wildcard_enum_match_arm, reason = "all other messages are not for elements")]
     fn process(&mut self, now: Instant, from: ConnectionId, body: Body) {
         match body {
@@ -374,9 +394,20 @@ impl Machine for Element {
         self.start_hunt(now);
     }
 
-    fn accept(&mut self, now: Instant, _: Ppid, peer: TransportAddress) -> ConnectionId {
+    fn accept(
+        &mut self,
+        now: Instant,
+        _: Ppid,
+        peer: TransportAddress,
+        identity: Option<Identity>,
+    ) -> ConnectionId {
         self.out.begin();
         let connection = self.out.name_connection();
+        if !self.hunt.is_registrar(&peer, identity.as_ref()) {
+            self.out.event(Event::Denied { peer, identity });
+            self.out.abort(connection);
+            return connection;
+        }
         if self.accepted.len() >= MAX_ACCEPTED {
             self.make_room();
         }
@@ -416,7 +447,12 @@ impl Machine for Element {
     ) {
         self.out.begin();
         match event {
-            ConnectionEvent::Established { local, peer } => {
+            ConnectionEvent::Established { local, peer, identity } => {
+                if !self.hunt.is_registrar(&peer, identity.as_ref()) {
+                    self.out.event(Event::Denied { peer, identity });
+                    self.out.abort(connection);
+                    return self.handle_connection_over(now, connection);
+                }
                 if self.hunt.handle_established(now, connection, &mut self.out).is_none() {
                     return;
                 }
@@ -436,15 +472,7 @@ impl Machine for Element {
             | ConnectionEvent::Refused
             | ConnectionEvent::Impossible => {
                 self.forget(connection);
-                match self.hunt.handle_failed(now, connection, &mut self.out) {
-                    HuntProgress::GoesOn => {}
-                    HuntProgress::NobodyFound => self.out.event(Event::NoRegistrar),
-                    HuntProgress::NotOurs if self.is_home(connection) => {
-                        self.home = None;
-                        self.lose_home(now);
-                    }
-                    HuntProgress::NotOurs => {}
-                }
+                self.handle_connection_over(now, connection);
             }
         }
     }

@@ -3,8 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use super::{AccessRules, Limits};
+use super::Limits;
 use crate::Compatibility;
+use crate::access::AccessRules;
 use crate::policy::Policies;
 use crate::timers::bounded;
 use crate::wire::{RegistrarId, TransportAddress};
@@ -106,8 +107,8 @@ impl RegistrarConfig {
         self
     }
 
-    /// Sets the hosts that may use the registrar, for each role. Default: all. Configured peers need
-    /// a rule, too, if there are any for peers.
+    /// Sets the rules on who may use the registrar, and in which role. Default:
+    /// [`AccessRules::default`]. Configured peers need the role of a registrar like others.
     #[must_use]
     pub fn access(mut self, rules: AccessRules) -> Self {
         self.access = rules;

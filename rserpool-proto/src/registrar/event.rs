@@ -4,7 +4,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{AccessRole, Limit};
+use super::Limit;
+use crate::Identity;
+use crate::access::AccessRole;
 use crate::wire::{PoolElementId, PoolHandle, RegistrarId, TransportAddress, asap};
 
 /// An event of a registrar, for logs and statistics.
@@ -56,8 +58,8 @@ pub enum Event {
         /// The factor.
         stretch: u32,
     },
-    /// The access rules do not allow a host this role. It was refused a connection or a request.
-    Denied(AccessRole, IpAddr),
+    /// The access rules do not permit a connection or a request. It was refused.
+    Denied(Denial),
     /// A host reached a limit.
     LimitHit(Limit, IpAddr),
     /// There were too many connections, so the registrar closed some of the host with the most
@@ -89,6 +91,20 @@ pub enum Event {
         /// Description of the violation.
         reason: String,
     },
+}
+
+/// A connection or a request that the access rules do not permit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs, reason = "part of an event")]
+pub struct Denial {
+    /// The role that the party does not have.
+    pub role: AccessRole,
+    /// The host of the party.
+    pub host: IpAddr,
+    /// The identity of the party, if the transport authenticates.
+    pub identity: Option<Identity>,
+    /// The pool for which the party does not have the role; `None` if it has it for no pool.
+    pub pool: Option<PoolHandle>,
 }
 
 /// The pool and the identifier of an element.

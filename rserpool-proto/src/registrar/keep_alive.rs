@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::membership::{Client, Custody, KeepAlive, Origin, Watch};
 use super::shares::Limit;
-use super::{AccessRole, Registrar, RemovalReason, Timer};
+use super::{Registrar, RemovalReason, Timer};
+use crate::access::AccessRole;
 use crate::handlespace::ElementKey;
 use crate::wire::asap::{EndpointKeepAlive, EndpointKeepAliveAck, EndpointUnreachable};
 use crate::wire::{Ppid, TransportAddress};
@@ -192,7 +193,10 @@ impl Registrar {
             None => {
                 let connection = self.out.connect(Ppid::ASAP, address.clone());
                 self.dials.begin(address.clone(), connection);
-                let client = Client::new(now, address, Origin::Connecting);
+                // The permissions are replaced by those of the identity once the connection is
+                // established.
+                let permissions = self.config.access.permissions(host, None);
+                let client = Client::new(now, address, Origin::Connecting, None, permissions);
                 self.connections.insert(connection, client);
                 connection
             }
@@ -245,7 +249,15 @@ impl Registrar {
         key: ElementKey,
         connection: ConnectionId,
     ) {
-        if let Some(client) = self.connections.get_mut(&connection) {
+        let Some(pool) = self.handlespace.handle_of(key).cloned() else { return };
+        if !self.permits(connection, AccessRole::Element, &pool) {
+            // Another program is at the address of the element.
+            if let Some(client) = self.connections.get_mut(&connection) {
+                client.elements.remove(&key);
+            }
+            let origin = Origin::Dialled;
+            self.handle_element_disconnected(now, key, origin, &ConnectionEvent::Lost);
+        } else if let Some(client) = self.connections.get_mut(&connection) {
             client.queued.insert(key);
             self.send_queued_keep_alives(now, connection);
         }
@@ -342,7 +354,7 @@ impl Registrar {
         report: &EndpointUnreachable,
     ) {
         let Some(host) = self.connections.get(&from).map(|client| client.host) else { return };
-        if !self.grants(host, &[AccessRole::User]) {
+        if !self.permits(from, AccessRole::User, &report.pool_handle) {
             return;
         }
         let found = self.handlespace.find(&report.pool_handle, report.identifier);

@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
+use super::event::Denial;
 use super::peers::Link;
 use super::shares::Limit;
-use super::{AccessRole, Event, Registrar, Timer};
+use super::{Event, Registrar, Timer};
+use crate::Identity;
+use crate::access::AccessRole;
 use crate::wire::{Ppid, RegistrarId, TransportAddress};
 use crate::{ConnectionEvent, ConnectionId};
 
@@ -30,10 +33,15 @@ enum LinkOrigin {
 }
 
 impl Registrar {
-    pub(super) fn accept_link(&mut self, now: Instant, address: TransportAddress) -> ConnectionId {
+    pub(super) fn accept_link(
+        &mut self,
+        now: Instant,
+        address: TransportAddress,
+        identity: Option<Identity>,
+    ) -> ConnectionId {
         let connection = self.out.name_connection();
         let host = address.host();
-        if !self.grants(host, &[AccessRole::Peer]) {
+        if !self.permits_registrar(host, identity.as_ref()) {
             self.out.abort(connection);
             return connection;
         }
@@ -43,7 +51,7 @@ impl Registrar {
             self.hit(Limit::Peers, host);
             self.out.abort(connection);
         } else if self.takes_connection(host) {
-            self.add_link(now, connection, address, LinkOrigin::Accepted);
+            self.add_link(now, connection, address, identity, LinkOrigin::Accepted);
             let deadline = now + self.config.first_message_timeout;
             self.timers.set(Timer::FirstMessage(connection), deadline);
         } else {
@@ -52,16 +60,28 @@ impl Registrar {
         connection
     }
 
+    /// Returns whether a party may be a registrar, and counts a denial if not.
+    fn permits_registrar(&mut self, host: IpAddr, identity: Option<&Identity>) -> bool {
+        let role = AccessRole::Registrar;
+        let permitted = self.config.access.permits(host, identity, role, None);
+        if !permitted {
+            self.deny(Denial { role, host, identity: identity.cloned(), pool: None });
+        }
+        permitted
+    }
+
     fn add_link(
         &mut self,
         now: Instant,
         connection: ConnectionId,
         address: TransportAddress,
+        identity: Option<Identity>,
         origin: LinkOrigin,
     ) {
         let dialled = origin != LinkOrigin::Accepted;
         let link = Link {
             address,
+            identity,
             established: !dialled,
             dialled,
             peer: None,
@@ -101,9 +121,9 @@ impl Registrar {
     /// none.
     fn make_link(&mut self, now: Instant, address: &TransportAddress, origin: LinkOrigin) -> bool {
         let mut allowed = address.clone();
-        allowed.addresses.retain(|at| self.config.access.allows(AccessRole::Peer, *at));
+        allowed.addresses.retain(|at| self.config.access.allows(AccessRole::Registrar, *at));
         if allowed.addresses.is_empty() {
-            return self.grants(address.host(), &[AccessRole::Peer]);
+            return self.allows_registrar_at(address.host());
         }
         let address = &allowed;
         let full = self.peers.links.len() >= MAX_LINKS && !self.is_configured(address);
@@ -111,7 +131,7 @@ impl Registrar {
             return true;
         }
         let connection = self.out.connect(Ppid::ENRP, address.clone());
-        self.add_link(now, connection, address.clone(), origin);
+        self.add_link(now, connection, address.clone(), None, origin);
         true
     }
 
@@ -137,13 +157,19 @@ impl Registrar {
 
     pub(super) fn handle_link_established(
         &mut self,
+        now: Instant,
         connection: ConnectionId,
         address: TransportAddress,
+        identity: Option<Identity>,
     ) {
+        if !self.permits_registrar(address.host(), identity.as_ref()) {
+            return self.drop_connection(now, connection);
+        }
         self.peers.silent.retain(|silent| !silent.reaches_same(&address));
         if let Some(link) = self.peers.links.get_mut(&connection) {
             link.established = true;
             link.address = address;
+            link.identity = identity;
             self.send_presence(connection, RegistrarId(0), true);
         }
     }

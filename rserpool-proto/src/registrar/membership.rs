@@ -4,13 +4,21 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use crate::ConnectionId;
+use super::event::Denial;
+use crate::access::{AccessRole, Permissions};
 use crate::handlespace::ElementKey;
-use crate::wire::{RegistrarId, TransportAddress};
+use crate::wire::{PoolHandle, RegistrarId, TransportAddress};
+use crate::{ConnectionId, Identity};
 
-/// The host against whose limits an element counts, and the size of the element in bytes.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Charge(pub(super) Option<(IpAddr, u32)>);
+/// The parties against whose limits an element counts.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Charge {
+    /// The host, and the size of the element in bytes.
+    pub(super) host: Option<(IpAddr, u32)>,
+    /// The identity of the client that registered the element; `None` if the transport does not
+    /// authenticate, or if another registrar announced the element.
+    pub(super) owner: Option<Identity>,
+}
 
 /// The registrar's state for an element.
 #[derive(Debug)]
@@ -122,6 +130,9 @@ pub(super) struct Client {
     /// change.
     pub(super) host: IpAddr,
     pub(super) address: TransportAddress,
+    /// The authenticated identity, and what the rules permit to it at its host.
+    pub(super) identity: Option<Identity>,
+    pub(super) permissions: Permissions,
     pub(super) origin: Origin,
     /// The elements that are reached through the connection.
     pub(super) elements: BTreeSet<ElementKey>,
@@ -138,10 +149,18 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(now: Instant, address: TransportAddress, origin: Origin) -> Self {
+    pub(super) fn new(
+        now: Instant,
+        address: TransportAddress,
+        origin: Origin,
+        identity: Option<Identity>,
+        permissions: Permissions,
+    ) -> Self {
         Self {
             host: address.host(),
             address,
+            identity,
+            permissions,
             origin,
             elements: BTreeSet::new(),
             asked: BTreeSet::new(),
@@ -150,6 +169,11 @@ impl Client {
             has_misbehaved: false,
             strict: false,
         }
+    }
+
+    /// Returns the denial of a role to this client.
+    pub(super) fn denial(&self, role: AccessRole, pool: Option<&PoolHandle>) -> Denial {
+        Denial { role, host: self.host, identity: self.identity.clone(), pool: pool.cloned() }
     }
 }
 

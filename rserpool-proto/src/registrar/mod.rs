@@ -1,8 +1,8 @@
 //! The registrar: ASAP as the server (RFC 5352 section 3), and ENRP (RFC 5353).
 
-mod access;
 mod announce;
 mod config;
+mod denial;
 mod dials;
 mod distance;
 mod event;
@@ -35,14 +35,16 @@ use super::{
     ConnectionEvent, ConnectionId, Footprint, Machine, Outbox, Output, Received, Timers,
     announcement, receive_from_client,
 };
+use crate::Identity;
+use crate::access::AccessRole;
 use crate::handlespace::{Checksum, ElementKey, Handlespace};
 use crate::policy::RandomSource;
 use crate::wire::{
     ErrorCause, PoolElement, PoolHandle, Ppid, RegistrarId, TransportAddress, UserMessage, asap,
     asap::Body, enrp::UpdateAction,
 };
-use access::Denials;
 use announce::Announcements;
+use denial::Denials;
 use dials::Dials;
 use leave::Leaving;
 use membership::{Client, Membership, Origin};
@@ -55,9 +57,8 @@ use shares::Shares;
 use stall::Stall;
 use subscription::Subscriptions;
 
-pub use access::{AccessRole, AccessRules, AddressRange, InvalidAddressRange};
 pub use config::RegistrarConfig;
-pub use event::{ElementName, Event, RemovalReason};
+pub use event::{Denial, ElementName, Event, RemovalReason};
 pub use shares::{Limit, Limits};
 
 /// A registrar: it keeps the handlespace, supervises its elements and answers resolutions.
@@ -242,13 +243,15 @@ impl Registrar {
         event: ConnectionEvent,
     ) {
         match event {
-            ConnectionEvent::Established { peer: address, .. } => {
+            ConnectionEvent::Established { peer: address, identity, .. } => {
                 if self.peers.has_link(connection) {
-                    return self.handle_link_established(connection, address);
+                    return self.handle_link_established(now, connection, address, identity);
                 }
                 let Some(peer) = self.connections.get_mut(&connection) else { return };
                 self.dials.end(&peer.address);
-                (peer.address, peer.origin) = (address, Origin::Dialled);
+                peer.permissions = self.config.access.permissions(peer.host, identity.as_ref());
+                (peer.address, peer.identity) = (address, identity);
+                peer.origin = Origin::Dialled;
                 for key in peer.elements.clone() {
                     self.handle_element_connected(now, key, connection);
                 }
@@ -344,21 +347,21 @@ impl Registrar {
         self.timers.cancel(Timer::Denied(key));
         self.dials.forget(key);
         self.refuse_claimant(key);
-        self.shares.discharge(element.state.charge);
         let identifier = element.identifier();
-        if element.home_registrar() == self.config.identifier
-            && let Some(update) = update
-        {
+        let connection = element.state.connection;
+        let is_home = element.home_registrar() == self.config.identifier;
+        let address = element.value().user_transport.address().cloned();
+        self.shares.discharge(&pool_handle, element.state.charge);
+        if is_home && let Some(update) = update {
             self.send_update(told, &update);
         }
-        let address = element.value().user_transport.address().cloned();
         let vacant = self.handlespace.is_unknown(&pool_handle);
         let name = ElementName { pool_handle, identifier };
         if vacant {
             self.vacated.push(name.pool_handle.clone());
         }
         self.out.event(Event::Removed(name, reason, address));
-        self.detach(key, element.state.connection);
+        self.detach(key, connection);
     }
 
     /// Detaches an element from its connection. Closes the connection if this registrar made it and
@@ -477,15 +480,29 @@ impl Machine for Registrar {
         self.start_announcing(now);
     }
 
-    fn accept(&mut self, now: Instant, protocol: Ppid, address: TransportAddress) -> ConnectionId {
+    fn accept(
+        &mut self,
+        now: Instant,
+        protocol: Ppid,
+        address: TransportAddress,
+        identity: Option<Identity>,
+    ) -> ConnectionId {
         self.out.begin();
         if protocol == Ppid::ENRP {
-            return self.accept_link(now, address);
+            return self.accept_link(now, address, identity);
         }
         let connection = self.out.name_connection();
-        let client = Client::new(now, address, Origin::Accepted);
-        let granted = self.grants(client.host, &[AccessRole::Element, AccessRole::User]);
-        if granted && self.takes_connection(client.host) {
+        let permissions = self.config.access.permissions(address.host(), identity.as_ref());
+        let client = Client::new(now, address, Origin::Accepted, identity, permissions);
+        let roles = [AccessRole::Element, AccessRole::User];
+        let permitted = roles.iter().any(|role| client.permissions.permit(*role, None));
+        let host = client.host;
+        if !permitted {
+            for role in roles {
+                self.deny(client.denial(role, None));
+            }
+        }
+        if permitted && self.takes_connection(host) {
             self.connections.insert(connection, client);
         } else {
             self.out.abort(connection);
@@ -528,7 +545,7 @@ impl Machine for Registrar {
         }
         if let Some(announce) = announcement(&message)
             && announce.registrar != self.config.identifier
-            && self.grants(source.host(), &[AccessRole::Peer])
+            && self.allows_registrar_at(source.host())
         {
             self.announcements.heard(now, announce.registrar);
         }

@@ -11,7 +11,7 @@ use super::table::Page;
 use super::{Event, Registrar, Timer};
 use crate::wire::enrp::{Body, Route};
 use crate::wire::{RegistrarId, ServerInformation, TransportAddress, UserMessage};
-use crate::{ConnectionId, Received, receive_enrp};
+use crate::{ConnectionId, Identity, Received, receive_enrp};
 
 /// The maximum number of peers that were not configured. Not from the RFCs: any host can claim to
 /// be a registrar, and this registrar sends each peer every change.
@@ -39,6 +39,9 @@ pub(super) struct Peer {
     pub(super) state: PeerState,
     /// The host from which the peer sent its messages, or the host that named it.
     pub(super) host: Option<IpAddr>,
+    /// The identity with which the peer first identified itself, if the transport authenticates. No
+    /// other identity can act as the peer.
+    pub(super) identity: Option<Identity>,
     /// The download from the peer that is in progress.
     pub(super) download: Option<Download>,
     /// True if this registrar may have missed updates of the peer, since the peer was unknown or a
@@ -58,6 +61,8 @@ pub(super) struct Download {
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) address: TransportAddress,
+    /// The authenticated identity of the other end.
+    pub(super) identity: Option<Identity>,
     pub(super) established: bool,
     /// True if this registrar made the link.
     pub(super) dialled: bool,
@@ -225,9 +230,15 @@ impl Registrar {
             self.report_link(from, format!("changed its identifier to {}", route.sender));
             return false;
         }
+        let identity = link.identity.clone();
+        let known = self.peers.known.get(&route.sender);
+        let impersonation = || self.impersonation(host, identity.as_ref(), known, route.sender);
+        if let Some(reason) = new.then(impersonation).flatten() {
+            self.report_link(from, reason);
+            return false;
+        }
         // A registrar that connects may use any identifier except that of a known registrar at
         // another address.
-        let known = self.peers.known.get(&route.sender);
         let elsewhere = known
             .and_then(|peer| peer.transport.as_ref())
             .is_some_and(|its| !asked && !its.shares_address(&address));
@@ -253,6 +264,7 @@ impl Registrar {
         if let Some(peer) = self.peers.known.get_mut(&route.sender) {
             if new {
                 peer.host = Some(host);
+                peer.identity = peer.identity.take().or(identity);
             }
             // If the peer has another connection, this one is newer and perhaps the only one that
             // works. The registrar sends over it if it comes from the peer's own address, since
@@ -268,6 +280,28 @@ impl Registrar {
         }
         self.consider_mentor(now, route.sender, from);
         true
+    }
+
+    /// Returns the reason for which a party cannot act as the registrar with this identifier, if
+    /// there is one: its certificate names another identifier, or the peer with the identifier has
+    /// another identity.
+    fn impersonation(
+        &self,
+        host: IpAddr,
+        identity: Option<&Identity>,
+        known: Option<&Peer>,
+        identifier: RegistrarId,
+    ) -> Option<String> {
+        let permissions = self.config.access.permissions(host, identity);
+        let its = known.and_then(|peer| peer.identity.as_ref());
+        let reason = if !permissions.permit_identifier(identifier) {
+            "which its certificate does not grant"
+        } else if its.is_some() && its != identity {
+            "which belongs to another identity"
+        } else {
+            return None;
+        };
+        Some(format!("uses the identifier {identifier}, {reason}"))
     }
 
     /// Adds a peer to the list. If `host` only named the peer, the peer has to send a message in
@@ -288,6 +322,7 @@ impl Registrar {
             last_heard: now,
             state: PeerState::default(),
             host,
+            identity: None,
             download: None,
             stale: true,
         };

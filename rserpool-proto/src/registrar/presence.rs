@@ -6,7 +6,7 @@ use std::time::Instant;
 use rand::RngExt;
 
 use super::peer_state::TimerAction;
-use super::{AccessRole, Registrar, Timer};
+use super::{Registrar, Timer};
 use crate::ConnectionId;
 use crate::compatibility::ENRP_PORT;
 use crate::wire::enrp::{self, Body, Presence};
@@ -117,11 +117,16 @@ impl Registrar {
         if self.config.enrp.is_none() || [ours, RegistrarId(0)].contains(&sender) {
             return;
         }
-        if !self.grants(source.host(), &[AccessRole::Peer]) {
+        if !self.allows_registrar_at(source.host()) {
             return;
         }
-        if self.peers.known.contains_key(&sender) {
-            return self.heard(now, sender);
+        if let Some(peer) = self.peers.known.get(&sender) {
+            // A multicast message is not authenticated: it proves nothing about an authenticated
+            // peer.
+            if peer.identity.is_none() {
+                self.heard(now, sender);
+            }
+            return;
         }
         // The sender chooses which addresses it announces, but it is known to be reachable at the
         // source of the message.

@@ -7,8 +7,9 @@ use super::keep_alive::REPORT_PAUSE;
 use super::membership::{Charge, Custody, KeepAlive, Membership, Origin, Watch};
 use super::scope::Scope;
 use super::shares::Limit;
-use super::{AccessRole, ElementName, Event, Registrar, RemovalReason, Timer};
+use super::{ElementName, Event, Registrar, RemovalReason, Timer};
 use crate::ConnectionId;
+use crate::access::AccessRole;
 use crate::handlespace::{Element, ElementKey, Refused};
 use crate::wire::{
     EncodedElement, ErrorCause, OperationError, PolicyParameters, PoolElement, PoolElementId,
@@ -49,7 +50,7 @@ impl Registrar {
         let (host, peer) = (client.host, client.address.clone());
         let (handle, identifier) =
             (&registration.pool_handle, registration.pool_element.identifier);
-        if !self.grants(host, &[AccessRole::Element]) {
+        if !self.permits(from, AccessRole::Element, handle) {
             return self.refuse(from, handle, identifier, ErrorCause::Security);
         }
         if !self.allows(now, host, Limit::Registrations) {
@@ -172,7 +173,9 @@ impl Registrar {
         let home = present.and_then(|key| self.home_of(key));
         let was_ours = home == Some(self.config.identifier);
         let host = peer.host();
-        if !self.has_room(host, present, handle, &value) {
+        let owner = self.connections.get(&from).and_then(|client| client.identity.clone());
+        if !self.has_room(host, present, handle, &value) || !self.owns_fewer(from, present, handle)
+        {
             return Err(ErrorCause::LackOfResources);
         }
         let key = match present {
@@ -184,7 +187,7 @@ impl Registrar {
                 if differs {
                     self.subscriptions.note(handle);
                 }
-                self.recharge(key, host);
+                self.recharge(key, host, owner);
                 self.rebind(now, key, from);
                 key
             }
@@ -195,7 +198,7 @@ impl Registrar {
                     .insert(handle, &value, state)
                     .map_err(|refused| self.refusal(&refused, &value.policy))?;
                 self.subscriptions.note(handle);
-                self.recharge(key, host);
+                self.recharge(key, host, owner);
                 key
             }
         };
@@ -260,7 +263,8 @@ impl Registrar {
 
     /// Returns the right of a connection to change an element (RFC 5352 section 3.1). Only the
     /// connection that registered the element may change it, or another one from the same address
-    /// if the first is closed, was to another registrar, or does not answer.
+    /// and with the same identity if the first is closed, was to another registrar, or does not
+    /// answer.
     fn standing(&self, key: ElementKey, from: ConnectionId) -> Standing {
         let (Some(element), Some(client)) =
             (self.handlespace.get(key), self.connections.get(&from))
@@ -270,6 +274,11 @@ impl Registrar {
         let connection = element.state.connection;
         if connection == Some(from) {
             return Standing::Owner;
+        }
+        // Of an element that another registrar announced, the identity is not known.
+        let owner = &element.state.charge.owner;
+        if owner.is_some() && *owner != client.identity {
+            return Standing::Stranger;
         }
         match connection.and_then(|id| self.connections.get(&id)) {
             // The element made its connection to this registrar, and the connection still counts as
@@ -361,8 +370,10 @@ impl Registrar {
         deregistration: asap::Deregistration,
     ) {
         let asap::Deregistration { pool_handle, identifier } = deregistration;
-        let Some(host) = self.connections.get(&from).map(|client| client.host) else { return };
-        let granted = self.grants(host, &[AccessRole::Element]);
+        if !self.connections.contains_key(&from) {
+            return;
+        }
+        let granted = self.permits(from, AccessRole::Element, &pool_handle);
         // An unknown element counts as deregistered (RFC 5352 section 3.2).
         let found = self.handlespace.find(&pool_handle, identifier);
         let owned =

@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
+use super::Registrar;
 use super::scope::Scope;
 use super::shares::Limit;
-use super::{AccessRole, Registrar};
 use crate::ConnectionId;
+use crate::access::AccessRole;
 use crate::handlespace::{Element, ElementKey};
 use crate::policy::Wanted;
 use crate::wire::asap::{HandleResolution, HandleResolutionResponse, Resolved};
@@ -20,7 +21,7 @@ impl Registrar {
         request: HandleResolution,
     ) {
         let Some(host) = self.connections.get(&from).map(|client| client.host) else { return };
-        if !self.grants(host, &[AccessRole::User]) {
+        if !self.permits(from, AccessRole::User, &request.pool_handle) {
             let result = Resolved::Error(ErrorCause::Security.into());
             return self.answer(from, request.pool_handle, result);
         }

@@ -1,5 +1,6 @@
 //! Limits on the resources of one host and of all hosts together (RFC 5352 section 9.1, RFC 5355).
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::IpAddr;
@@ -9,6 +10,7 @@ use super::membership::{Charge, Origin};
 use super::{Event, Registrar, Timer};
 use crate::handlespace::ElementKey;
 use crate::wire::{PoolElement, PoolHandle, quote};
+use crate::{ConnectionId, Identity};
 
 /// The burst size of a rate limit, as a time: a host may send the requests allowed in this time at
 /// once.
@@ -201,6 +203,8 @@ impl Limits {
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     hosts: HashMap<IpAddr, Share>,
+    /// The number of elements that each identity registered, by pool.
+    owners: HashMap<Identity, HashMap<PoolHandle, u32>>,
     bytes: usize,
     hits: [u64; Limit::COUNT],
 }
@@ -248,16 +252,38 @@ impl Shares {
         self.credit(host, |share| share.subscriptions -= count);
     }
 
-    /// Stops counting an element against the limits of its host: the element was removed, or counts
-    /// for another host now.
-    pub(super) fn discharge(&mut self, charge: Charge) {
-        let Some((host, bytes)) = charge.0 else { return };
+    /// Stops counting an element against the limits of its host and of its owner: the element was
+    /// removed, or counts for others now.
+    pub(super) fn discharge(&mut self, pool: &PoolHandle, charge: Charge) {
+        if let Some(owner) = charge.owner {
+            self.disown(pool, owner);
+        }
+        let Some((host, bytes)) = charge.host else { return };
         let bytes = bytes as usize;
         self.bytes -= bytes;
         self.credit(host, |share| {
             share.elements -= 1;
             share.bytes -= bytes;
         });
+    }
+}
+
+impl Shares {
+    fn own(&mut self, pool: &PoolHandle, owner: Identity) {
+        *self.owners.entry(owner).or_default().entry(pool.clone()).or_default() += 1;
+    }
+
+    fn disown(&mut self, pool: &PoolHandle, owner: Identity) {
+        let Entry::Occupied(mut pools) = self.owners.entry(owner) else { return };
+        if let Some(count) = pools.get_mut().get_mut(pool) {
+            *count -= 1;
+            if *count == 0 {
+                pools.get_mut().remove(pool);
+            }
+        }
+        if pools.get().is_empty() {
+            pools.remove();
+        }
     }
 }
 
@@ -366,33 +392,59 @@ impl Registrar {
         value: &PoolElement,
     ) -> bool {
         let Some(element) = self.handlespace.get(key) else { return true };
-        let Some((payer, paid)) = element.state.charge.0 else { return true };
+        let Some((payer, paid)) = element.state.charge.host else { return true };
         let size = handle.as_bytes().len() + quote(value).len();
         payer != host || size > paid as usize + 3
     }
 
-    /// Counts an element, which is new or has other values, against the limits of `host`.
-    pub(super) fn recharge(&mut self, key: ElementKey, host: IpAddr) {
-        let Some(handle) = self.handlespace.handle_of(key).map(|handle| handle.as_bytes().len())
-        else {
-            return;
-        };
+    /// Returns whether the grants of a client allow it another element in this pool, or the element
+    /// `present` is its own already.
+    pub(super) fn owns_fewer(
+        &mut self,
+        client: ConnectionId,
+        present: Option<ElementKey>,
+        handle: &PoolHandle,
+    ) -> bool {
+        let Some(client) = self.connections.get(&client) else { return false };
+        let Some((max, pattern)) = client.permissions.max_elements(handle) else { return true };
+        let owner = present.and_then(|key| self.handlespace.get(key)?.state.charge.owner.as_ref());
+        if owner.is_some() && owner == client.identity.as_ref() {
+            return true;
+        }
+        let pools = client.identity.as_ref().and_then(|owner| self.shares.owners.get(owner));
+        let counted = pools.into_iter().flatten();
+        let counted = counted.filter(|(pool, _)| pattern.matches(pool.as_bytes()));
+        let fewer = counted.map(|(_, count)| *count).sum::<u32>() < max;
+        if !fewer {
+            self.hit(Limit::Elements, client.host);
+        }
+        fewer
+    }
+
+    /// Counts an element, which is new or has other values, against the limits of `host` and of the
+    /// identity that registered it.
+    pub(super) fn recharge(&mut self, key: ElementKey, host: IpAddr, owner: Option<Identity>) {
+        let Some(pool) = self.handlespace.handle_of(key).cloned() else { return };
+        let handle = pool.as_bytes().len();
         let Some(element) = self.handlespace.get_mut(key) else { return };
         let size = handle + element.encoded().as_bytes().len();
         // No element is larger than a few thousand bytes.
         let size = u32::try_from(size).unwrap_or(u32::MAX);
-        let before = element.state.charge.0;
-        if before == Some((host, size)) {
+        let charge = Charge { host: Some((host, size)), owner };
+        if element.state.charge == charge {
             return;
         }
-        let old = std::mem::replace(&mut element.state.charge, Charge(Some((host, size))));
+        if let Some(owner) = charge.owner.clone() {
+            self.shares.own(&pool, owner);
+        }
+        let old = std::mem::replace(&mut element.state.charge, charge);
         // The new charge is added before the old one is removed, so that the host is not forgotten
         // in between.
         let share = self.shares.hosts.entry(host).or_default();
         share.elements += 1;
         share.bytes += size as usize;
         self.shares.bytes += size as usize;
-        self.shares.discharge(old);
+        self.shares.discharge(&pool, old);
     }
 
     /// Closes connections when there are too many, or no descriptors for more. Considers only

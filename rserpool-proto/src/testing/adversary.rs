@@ -10,7 +10,7 @@ use crate::wire::{
     PolicyParameters, PolicyType, PoolElement, PoolElementId, PoolHandle, Ppid, RegistrarId,
     RegistrationLife, ServerInformation, TransportAddress, UserMessage,
 };
-use crate::{ConnectionEvent, ConnectionId, Footprint, Machine, Output};
+use crate::{ConnectionEvent, ConnectionId, Footprint, Identity, Machine, Output};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, IteratorRandom};
 use rand::{Rng, RngExt, SeedableRng};
@@ -376,7 +376,13 @@ impl Machine for Adversary {
         self.pause(now);
     }
 
-    fn accept(&mut self, _: Instant, protocol: Ppid, _: TransportAddress) -> ConnectionId {
+    fn accept(
+        &mut self,
+        _: Instant,
+        protocol: Ppid,
+        _: TransportAddress,
+        _: Option<Identity>,
+    ) -> ConnectionId {
         self.name(protocol, true)
     }
 

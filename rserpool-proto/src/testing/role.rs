@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::wire::{Ppid, TransportAddress, UserMessage};
-use crate::{ConnectionEvent, ConnectionId, Element, Footprint, Machine, Output, Registrar, User};
+use crate::{
+    ConnectionEvent, ConnectionId, Element, Footprint, Identity, Machine, Output, Registrar, User,
+};
 
 use crate::testing::adversary::Adversary;
 use crate::testing::event::Event;
@@ -57,8 +59,14 @@ impl Machine for Role {
         each!(self, machine => machine.start(now));
     }
 
-    fn accept(&mut self, now: Instant, protocol: Ppid, peer: TransportAddress) -> ConnectionId {
-        each!(self, machine => machine.accept(now, protocol, peer))
+    fn accept(
+        &mut self,
+        now: Instant,
+        protocol: Ppid,
+        peer: TransportAddress,
+        identity: Option<Identity>,
+    ) -> ConnectionId {
+        each!(self, machine => machine.accept(now, protocol, peer, identity))
     }
 
     fn handle_message(&mut self, now: Instant, from: ConnectionId, message: UserMessage) {

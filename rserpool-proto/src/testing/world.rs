@@ -1,14 +1,16 @@
 //! A network of state machines in virtual time. Messages arrive at once and in order, and nothing
 //! happens unless a test asks for it.
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::element::ElementConfig;
 use crate::registrar::RegistrarConfig;
 use crate::wire::{PoolElementId, Ppid, RegistrarId, TransportAddress, UserMessage};
-use crate::{ConnectionEvent, ConnectionId, Element, HuntConfig, Machine, Output, Registrar, User};
+use crate::{
+    ConnectionEvent, ConnectionId, Element, HuntConfig, Identity, Machine, Output, Registrar, User,
+};
 
 use crate::testing::role::Role;
 
@@ -48,6 +50,10 @@ pub struct World {
     start: Instant,
     nodes: Vec<Node>,
     links: Vec<(End, End)>,
+    /// The number of connections that the test has made.
+    connections: u64,
+    /// The authenticated identities of hosts.
+    pub identities: BTreeMap<IpAddr, Identity>,
     /// Round-trip time to any other host that the network reports to the machines. `None`: unknown.
     pub round_trip: Option<Duration>,
     /// True if connections of the transport survive a change of addresses.
@@ -76,6 +82,8 @@ impl Default for World {
             start,
             nodes: Vec::new(),
             links: Vec::new(),
+            connections: 0,
+            identities: BTreeMap::new(),
             round_trip: None,
             follows_addresses: false,
             deliveries: VecDeque::new(),
@@ -233,8 +241,10 @@ impl World {
         to: NodeId,
     ) -> ConnectionId {
         let now = self.now;
-        let theirs = self.nodes[to].role.accept(now, protocol, from);
-        let ours = ConnectionId(1000 + self.links.len() as u64);
+        let identity = self.identities.get(&from.host()).cloned();
+        let theirs = self.nodes[to].role.accept(now, protocol, from, identity);
+        self.connections += 1;
+        let ours = ConnectionId(1000 + self.connections);
         self.links.push(((TEST, ours), (to, theirs)));
         self.settle(to);
         ours
@@ -250,6 +260,14 @@ impl World {
     pub fn send(&mut self, on: ConnectionId, message: UserMessage) {
         let end = self.other_end((TEST, on)).expect("an open connection");
         self.deliveries.push_back(Delivery::Message(end, message));
+        self.run(Duration::ZERO);
+    }
+
+    /// Closes a connection of the test.
+    pub fn close(&mut self, on: ConnectionId) {
+        let end = self.other_end((TEST, on)).expect("an open connection");
+        self.links.retain(|(one, other)| ![*one, *other].contains(&(TEST, on)));
+        self.deliveries.push_back(Delivery::Connection(end, ConnectionEvent::Closed));
         self.run(Duration::ZERO);
     }
 
@@ -406,12 +424,15 @@ impl World {
             }
             (NodeState::Running, Delivery::Connect(end, protocol, _)) => {
                 let peer = TransportAddress { port: 40_000, ..self.nodes[end.0].address.clone() };
+                let identity = self.identities.get(&peer.host()).cloned();
                 let node = &mut self.nodes[target];
-                let theirs = node.role.accept(now, protocol, peer.clone());
+                let theirs = node.role.accept(now, protocol, peer.clone(), identity);
                 let local = node.address.clone();
                 self.links.push((end, (target, theirs)));
                 self.settle(target);
-                let event = ConnectionEvent::Established { local: peer, peer: local };
+                let identity = self.identities.get(&local.host()).cloned();
+                let (local, peer) = (peer, local);
+                let event = ConnectionEvent::Established { local, peer, identity };
                 self.deliveries.push_back(Delivery::Connection(end, event));
             }
         }

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::{
-    Compatibility, ConnectionEvent, ConnectionId, Footprint, Hunt, HuntProgress, Incompatible,
-    Machine, Outbox, Output, Received, Timers, receive,
+    Compatibility, ConnectionEvent, ConnectionId, Footprint, Hunt, HuntProgress, Identity,
+    Incompatible, Machine, Outbox, Output, Received, Timers, receive,
 };
 use crate::policy::RandomSource;
 use crate::wire::asap::{Body, EndpointUnreachable, HandleResolution, Resolved};
@@ -154,6 +154,14 @@ pub enum Event {
     RegistrarError(OperationError),
     /// The home registrar sent a message that is not valid ASAP.
     Misbehaved(String),
+    /// A connection was closed, since the access rules do not permit the other end to be a
+    /// registrar.
+    Denied {
+        /// The address of the other end.
+        peer: TransportAddress,
+        /// The identity of the other end, if the transport authenticates.
+        identity: Option<Identity>,
+    },
     /// A home registrar was found.
     RegistrarFound(TransportAddress),
     /// The home registrar was lost, or does not answer; the user looks for another.
@@ -470,6 +478,18 @@ impl User {
         self.start_hunt(now);
     }
 
+    fn handle_connection_over(&mut self, now: Instant, connection: ConnectionId) {
+        match self.hunt.handle_failed(now, connection, &mut self.out) {
+            HuntProgress::GoesOn => {}
+            HuntProgress::NobodyFound => self.handle_no_registrar(now),
+            HuntProgress::NotOurs if self.home == Some(connection) => {
+                self.home = None;
+                self.lose_home(now);
+            }
+            HuntProgress::NotOurs => {}
+        }
+    }
+
     fn start_hunt(&mut self, now: Instant) {
         self.hunt.start(now, &mut self.out, self.rng.rng());
     }
@@ -483,7 +503,13 @@ impl Machine for User {
         self.start_hunt(now);
     }
 
-    fn accept(&mut self, _: Instant, _: Ppid, _: TransportAddress) -> ConnectionId {
+    fn accept(
+        &mut self,
+        _: Instant,
+        _: Ppid,
+        _: TransportAddress,
+        _: Option<Identity>,
+    ) -> ConnectionId {
         self.out.begin();
         self.out.name_connection()
     }
@@ -517,7 +543,12 @@ impl Machine for User {
     ) {
         self.out.begin();
         match event {
-            ConnectionEvent::Established { peer, .. } => {
+            ConnectionEvent::Established { peer, identity, .. } => {
+                if !self.hunt.is_registrar(&peer, identity.as_ref()) {
+                    self.out.event(Event::Denied { peer, identity });
+                    self.out.abort(connection);
+                    return self.handle_connection_over(now, connection);
+                }
                 if self.hunt.handle_established(now, connection, &mut self.out).is_none() {
                     return;
                 }
@@ -540,17 +571,7 @@ impl Machine for User {
             ConnectionEvent::Closed
             | ConnectionEvent::Lost
             | ConnectionEvent::Refused
-            | ConnectionEvent::Impossible => {
-                match self.hunt.handle_failed(now, connection, &mut self.out) {
-                    HuntProgress::GoesOn => {}
-                    HuntProgress::NobodyFound => self.handle_no_registrar(now),
-                    HuntProgress::NotOurs if self.home == Some(connection) => {
-                        self.home = None;
-                        self.lose_home(now);
-                    }
-                    HuntProgress::NotOurs => {}
-                }
-            }
+            | ConnectionEvent::Impossible => self.handle_connection_over(now, connection),
         }
     }
 

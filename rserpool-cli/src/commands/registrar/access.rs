@@ -22,7 +22,7 @@ pub(super) struct AccessOptions {
 impl AccessOptions {
     pub(super) fn apply(&self, config: RegistrarConfig) -> RegistrarConfig {
         let given = [
-            (AccessRole::Peer, &self.allow_peer),
+            (AccessRole::Registrar, &self.allow_peer),
             (AccessRole::Element, &self.allow_element),
             (AccessRole::User, &self.allow_user),
         ];

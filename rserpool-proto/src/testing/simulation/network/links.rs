@@ -325,7 +325,7 @@ impl Network {
         let now = process.clock.at(self.now);
         match (item, name) {
             (Item::Accept(peer), _) => {
-                let name = process.role.accept(now, protocol, peer);
+                let name = process.role.accept(now, protocol, peer, None);
                 end.name = Some(name);
                 process.connections.insert(name, (id, side));
                 self.trace.line(self.now, || {
@@ -333,7 +333,7 @@ impl Network {
                 });
             }
             (Item::Established { local, peer }, Some(name)) => {
-                let event = ConnectionEvent::Established { local, peer };
+                let event = ConnectionEvent::Established { local, peer, identity: None };
                 process.role.handle_connection(now, name, event);
             }
             (Item::Message(message), Some(name)) => {

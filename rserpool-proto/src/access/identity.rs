@@ -5,22 +5,36 @@ use std::sync::Arc;
 
 use crate::wire::escape;
 
+/// Name of a party without a certificate.
+const ANONYMOUS: &str = "anonymous";
+
 /// The authenticated identity of the other end of a connection: the names in its certificate, such
 /// as `spiffe://example.org/calc` (a URI) or `calc.example.org` (a DNS name).
 ///
 /// A party without a certificate, on a transport that allows that, has an identity without names.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Identity(Arc<[Box<str>]>);
+pub struct Identity(Arc<Vec<Box<str>>>);
 
 impl Identity {
     /// Creates an identity with these names.
     pub fn new<N: Into<Box<str>>>(names: impl IntoIterator<Item = N>) -> Self {
-        Self(names.into_iter().map(Into::into).collect())
+        Self(Arc::new(names.into_iter().map(Into::into).collect()))
     }
 
     /// Returns the names, URIs first.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|name| &**name)
+    }
+
+    /// Returns whether the party has no certificate.
+    #[must_use]
+    pub fn is_anonymous(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns the names to which rules grant roles.
+    pub(super) fn names_or_anonymous(&self) -> impl Iterator<Item = &str> {
+        self.names().chain(self.is_anonymous().then_some(ANONYMOUS))
     }
 }
 
@@ -28,7 +42,7 @@ impl fmt::Display for Identity {
     /// Writes the names, separated by commas. Characters that could disturb a terminal are escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
-            return f.write_str("anonymous");
+            return f.write_str(ANONYMOUS);
         }
         for (index, name) in self.names().enumerate() {
             if index > 0 {

@@ -1,0 +1,47 @@
+//! Verification of the other ends of connections by the access rules.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use rserpool_proto::Identity;
+use rserpool_proto::access::{AccessRole, AccessRules};
+use rserpool_proto::wire::PoolHandle;
+
+use crate::log;
+use crate::transport::Connection;
+
+/// Returns whether the other end of a connection has a role in a pool. Logs a denial.
+pub(crate) fn has_role(
+    now: Instant,
+    rules: &AccessRules,
+    role: AccessRole,
+    pool: &PoolHandle,
+    connection: &dyn Connection,
+) -> bool {
+    let (host, identity) = (connection.peer().host(), connection.identity());
+    let permitted = rules.permits(host, identity.as_ref(), role, Some(pool));
+    if !permitted {
+        log_denial(now, role, host, identity.as_ref(), Some(pool));
+    }
+    permitted
+}
+
+/// Logs that the rules do not permit a role to a party, once a minute for each role and host.
+pub(crate) fn log_denial(
+    now: Instant,
+    role: AccessRole,
+    host: IpAddr,
+    identity: Option<&Identity>,
+    pool: Option<&PoolHandle>,
+) {
+    let kind = match role {
+        AccessRole::Registrar => "denied by the access rules: not a registrar",
+        AccessRole::Element => "denied by the access rules: not an element",
+        AccessRole::User => "denied by the access rules: not a user",
+    };
+    if let Some(left_out) = log::admit(now, kind, host) {
+        let again = (left_out > 0).then_some(left_out);
+        let (identity, pool) = (identity.map(ToString::to_string), pool.map(ToString::to_string));
+        tracing::warn!(%host, identity, pool, again, "{kind}");
+    }
+}
