@@ -34,6 +34,7 @@ mod client;
 mod commands;
 mod decode;
 mod demo;
+mod grants;
 mod logging;
 mod options;
 mod process;

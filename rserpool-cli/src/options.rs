@@ -10,11 +10,12 @@ use clap::{Args, ValueEnum};
 use rserpool::runtime::Runtime;
 use rserpool::transport::{Tcp, Transport};
 use rserpool::{
-    Compatibility, HuntConfig, Network, PoolElementId, PoolHandle, PoolUser, StartError,
-    TransportAddress, UserConfig,
+    AccessRules, Compatibility, HuntConfig, Network, PoolElementId, PoolHandle, PoolUser,
+    StartError, TransportAddress, UserConfig,
 };
 use rserpool_tokio::TokioRuntime;
 
+use crate::grants::GrantOption;
 use crate::tls::TlsOptions;
 
 /// The port of ASAP (RFC 5352 section 8.2).
@@ -134,6 +135,8 @@ pub(crate) struct RegistrarOption {
     registrar: Vec<SocketAddr>,
     #[command(flatten)]
     compatibility: CompatibilityOption,
+    #[command(flatten)]
+    grants: GrantOption,
 }
 
 /// The option that selects the compatibility profile.
@@ -155,7 +158,8 @@ impl RegistrarOption {
         } else {
             HuntConfig::new(self.registrar.iter().map(at))
         };
-        hunt.compatibility(self.compatibility.profile)
+        let rules = self.grants.apply(AccessRules::default());
+        hunt.compatibility(self.compatibility.profile).access(rules)
     }
 
     /// Returns a pool user for interactive commands, which gives up early if there is no registrar.

@@ -310,22 +310,38 @@ fn certificates_are_issued_and_used() {
         let output = run(&[&["certs"], arguments, &["--dir", &path("")]].concat());
         (output.status.success(), String::from_utf8(output.stderr).unwrap())
     };
-    let (done, error) = certs(&["issue", "early"]);
+    let (done, error) = certs(&["issue", "--role", "user"]);
     assert!(!done && error.contains("rserpool certs init"), "{error}");
     assert!(certs(&["init"]).0);
     let (done, error) = certs(&["init"]);
     assert!(!done && error.contains("authority.key"), "{error}");
-    for name in ["registrar", "server", "client"] {
-        assert!(certs(&["issue", name]).0);
+    let issued: [(&str, &[&str]); 4] = [
+        ("registrar", &["--role", "registrar"]),
+        ("server", &["--role", "element", "--pool", "Echo*", "--max-elements", "1"]),
+        ("client", &["--role", "user", "--pool", "Echo*"]),
+        ("both", &["--role", "element", "--role", "user", "--pool", "Calc*"]),
+    ];
+    for (name, roles) in issued {
+        assert!(certs(&[&["issue", "--name", name], roles].concat()).0);
         let mode = std::fs::metadata(path(&format!("{name}.key"))).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
     for wrong in ["../up", "", ".hidden", "authority"] {
-        assert!(!certs(&["issue", wrong]).0, "{wrong}");
+        assert!(!certs(&["issue", "--role", "user", "--name", wrong]).0, "{wrong}");
+    }
+    for wrong in [
+        &["--role", "registrar", "--pool", "A"][..],
+        &["--role", "user", "--max-elements", "1"],
+        &["--role", "user", "--identifier", "1"],
+        &["--role", "admin"],
+        &["--name", "nobody"],
+    ] {
+        assert!(!certs(&[&["issue"], wrong].concat()).0, "{wrong:?}");
     }
     let shown = run(&["certs", "show", &path("server.pem")]);
     let shown = String::from_utf8(shown.stdout).unwrap();
     assert!(shown.contains("spiffe://rserpool.internal/server"), "{shown}");
+    assert!(shown.contains("rserpool:element:Echo*?max=1"), "{shown}");
     assert!(!run(&["certs", "show", &path("server.key")]).status.success());
 
     let options = |name: &str| {
@@ -351,6 +367,15 @@ fn certificates_are_issued_and_used() {
         |arguments: &[String]| run(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
     let found = resolve(&with(&[&["resolve", "EchoPool"], &at[..]].concat(), "client"));
     assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
+    for (name, pool) in [("client", "CalcPool"), ("both", "EchoPool"), ("registrar", "EchoPool")] {
+        let denied = resolve(&with(&[&["resolve", pool], &at[..]].concat(), name));
+        assert!(!denied.status.success(), "{name}");
+    }
+    let elsewhere = [&["serve", "echo", "--pool", "CalcPool"], &at[..]].concat();
+    let denied = resolve(&with(&elsewhere, "server"));
+    assert!(!denied.status.success());
+    let error = String::from_utf8(denied.stderr).unwrap();
+    assert!(error.contains("--role element --pool CalcPool"), "{error}");
     let plain = run(&[&["resolve", "EchoPool"], &at[..]].concat());
     assert!(!plain.status.success());
 
@@ -362,4 +387,6 @@ fn certificates_are_issued_and_used() {
     drop(server);
     let log = registrar.end();
     assert!(log.contains("plain text on a connection that needs TLS"), "{log}");
+    assert!(log.contains("denied by the access rules: not a user"), "{log}");
+    assert!(log.contains("rserpool:user:Echo*"), "{log}");
 }

@@ -8,14 +8,17 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail, ensure};
 use chrono::DateTime;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
 use rserpool::proto::wire::escape;
+use rserpool::{Grant, Pattern, PoolElementId, RegistrarId};
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::Pem;
+
+use crate::options;
 
 /// File names of an authority.
 const AUTHORITY: &str = "authority.pem";
@@ -32,7 +35,8 @@ const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 /// Create certificates for TLS
 ///
 /// `certs init` creates a private authority, `certs issue` a certificate of it for each registrar,
-/// server and client. Give each host its certificate, its key and `authority.pem`, for the options
+/// server (an element) and client (a user). A certificate names the roles of its holder, to which
+/// all others hold it. Give each host its certificate, its key and `authority.pem`, for the options
 /// --tls-cert, --tls-key and --tls-ca. Keep `authority.key` elsewhere: whoever has it can issue
 /// certificates.
 #[derive(Debug, Args)]
@@ -50,10 +54,23 @@ enum Command {
     },
     /// Issue a certificate and a key: NAME.pem and NAME.key
     Issue {
+        /// Role of the program; may be repeated
+        #[arg(long, value_name = "ROLE", required = true)]
+        role: Vec<Role>,
+        /// Pools of an element or user, as a pattern in which * stands for any characters; may be
+        /// repeated [default: all]
+        #[arg(long, value_name = "PATTERN")]
+        pool: Vec<Pattern>,
+        /// Maximum number of elements that may register with the certificate [default: no limit]
+        #[arg(long, value_name = "N")]
+        max_elements: Option<u32>,
+        /// Identifier that the registrar has to use [default: any]
+        #[arg(long, value_name = "ID", value_parser = options::identifier)]
+        identifier: Option<PoolElementId>,
         /// Name of the host or program: letters, digits, dots, hyphens and underscores. The
-        /// certificate has it as the URI spiffe://rserpool.internal/NAME
-        #[arg(value_parser = name)]
-        name: String,
+        /// certificate has it as the URI spiffe://rserpool.internal/NAME [default: the role]
+        #[arg(long, value_parser = name)]
+        name: Option<String>,
         /// Number of days for which the certificate is valid
         #[arg(long, value_name = "N", default_value_t = 90,
               value_parser = clap::value_parser!(u32).range(1..=3650))]
@@ -67,6 +84,25 @@ enum Command {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Role {
+    Registrar,
+    /// A server, which registers in pools
+    Element,
+    /// A client, which uses pools
+    User,
+}
+
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Registrar => "registrar",
+            Self::Element => "element",
+            Self::User => "user",
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -84,8 +120,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 "created {AUTHORITY} and {AUTHORITY_KEY}; issue certificates with `rserpool certs issue`"
             );
         }
-        Command::Issue { name, days, folder } => {
-            Authority::open(&folder.path)?.issue(name, *days)?;
+        Command::Issue { role, pool, max_elements, identifier, name, days, folder } => {
+            let identifier = identifier.map(|identifier| RegistrarId(identifier.0));
+            let grants = grants(role, pool, *max_elements, identifier)?;
+            let name = name.as_deref().unwrap_or(role[0].name());
+            Authority::open(&folder.path)?.issue(name, &grants, *days)?;
             notify!("created {name}.pem and {name}.key, valid for {days} days");
         }
         Command::Show { files } => {
@@ -95,6 +134,30 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns what a certificate for these roles grants.
+fn grants(
+    roles: &[Role],
+    pools: &[Pattern],
+    max: Option<u32>,
+    identifier: Option<RegistrarId>,
+) -> anyhow::Result<Vec<Grant>> {
+    let of_pools = [Role::Element, Role::User].iter().any(|role| roles.contains(role));
+    ensure!(pools.is_empty() || of_pools, "--pool is for the roles element and user");
+    ensure!(max.is_none() || roles.contains(&Role::Element), "--max-elements is for elements");
+    let of_registrar = roles.contains(&Role::Registrar);
+    ensure!(identifier.is_none() || of_registrar, "--identifier is for registrars");
+    let pools = if pools.is_empty() { vec![Pattern::any()] } else { pools.to_vec() };
+    let each = |grant: &dyn Fn(Pattern) -> Grant| pools.iter().cloned().map(grant).collect();
+    let grants = roles.iter().flat_map(|role| -> Vec<Grant> {
+        match role {
+            Role::Registrar => vec![Grant::Registrar { identifier }],
+            Role::Element => each(&|pools| Grant::Element { pools, max }),
+            Role::User => each(&|pools| Grant::User { pools }),
+        }
+    });
+    Ok(grants.collect())
 }
 
 fn name(text: &str) -> Result<String, String> {
@@ -146,14 +209,16 @@ impl Authority {
     }
 
     /// Issues a certificate, and writes it and its key.
-    pub(crate) fn issue(&self, name: &str, days: u32) -> anyhow::Result<()> {
+    pub(crate) fn issue(&self, name: &str, grants: &[Grant], days: u32) -> anyhow::Result<()> {
         let mut params = params(name, days)?;
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
-        let uri = format!("spiffe://rserpool.internal/{name}");
-        params.subject_alt_names = vec![SanType::URI(uri.try_into().context("not a name")?)];
+        let uris = [format!("spiffe://rserpool.internal/{name}")].into_iter();
+        for uri in uris.chain(grants.iter().map(Grant::to_uri)) {
+            params.subject_alt_names.push(SanType::URI(uri.try_into().context("not a name")?));
+        }
         let key = KeyPair::generate().context("cannot create a key")?;
         let certificate = params.signed_by(&key, &self.issuer).context("cannot sign")?;
         write(&self.folder.join(format!("{name}.key")), &key.serialize_pem(), 0o600)?;

@@ -88,8 +88,9 @@ async fn demonstrate(arguments: &Arguments) -> anyhow::Result<Report> {
     let certificates = tempfile::tempdir().context("no folder for the certificates")?;
     if arguments.secure {
         let authority = Authority::create(certificates.path())?;
-        for role in ["registrar", "server", "client"] {
-            authority.issue(role, 1)?;
+        let grants = [("registrar", "registrar"), ("server", "element"), ("client", "user")];
+        for (name, grant) in grants {
+            authority.issue(name, &[grant.parse()?], 1)?;
         }
     }
     let tls = |role| match arguments.secure {

@@ -251,9 +251,11 @@ fn explain_join(error: JoinError, pool: &PoolHandle) -> anyhow::Error {
              --policy must be those that the policy has"
                 .to_owned()
         }
-        Some(ErrorCause::Security) => {
-            "its operator has to allow this host (`rserpool registrar --allow-element`)".to_owned()
-        }
+        Some(ErrorCause::Security) => format!(
+            "its operator has to allow this host (`rserpool registrar --allow-element`), or this \
+             program needs a certificate for the pool (`rserpool certs issue --role element --pool \
+             {pool}`)"
+        ),
         Some(ErrorCause::LackOfResources) => "try again later, or another registrar".to_owned(),
         _ => format!(
             "look at what is in the pool with `rserpool resolve {pool}`, or choose another with \

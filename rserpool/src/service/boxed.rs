@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use rserpool_proto::Identity;
 
 use super::{InvalidState, Service};
 
@@ -39,6 +40,9 @@ use super::{InvalidState, Service};
 /// # }
 /// ```
 pub trait DynService: Send + 'static {
+    /// Begins a session, as [`Service::begin`] does.
+    fn begin_boxed(&mut self, user: Option<&Identity>);
+
     /// Handles a request, as [`Service::handle`] does.
     fn handle_boxed(&mut self, request: Bytes) -> BoxFuture<'_, Bytes>;
 
@@ -61,6 +65,10 @@ pub trait DynService: Send + 'static {
 pub type BoxService = Box<dyn DynService>;
 
 impl<S: Service> DynService for S {
+    fn begin_boxed(&mut self, user: Option<&Identity>) {
+        self.begin(user);
+    }
+
     fn handle_boxed(&mut self, request: Bytes) -> BoxFuture<'_, Bytes> {
         self.handle(request).boxed()
     }
@@ -75,6 +83,10 @@ impl<S: Service> DynService for S {
 }
 
 impl Service for BoxService {
+    fn begin(&mut self, user: Option<&Identity>) {
+        (**self).begin_boxed(user);
+    }
+
     async fn handle(&mut self, request: Bytes) -> Bytes {
         (**self).handle_boxed(request).await
     }

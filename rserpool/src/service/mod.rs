@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rserpool_proto::Identity;
 use rserpool_proto::replay::MAX_CHECKPOINT_INTERVAL;
 use rserpool_proto::wire::Ppid;
 
@@ -52,6 +53,13 @@ use served::Served;
 /// }
 /// ```
 pub trait Service: Send + 'static {
+    /// Begins the session of a user with this authenticated identity; `None` if the transport does
+    /// not authenticate. Called before all other methods, also if the session continues from another
+    /// server. The default implementation does nothing.
+    fn begin(&mut self, user: Option<&Identity>) {
+        let _ = user;
+    }
+
     /// Handles a request and returns the reply. Effects other than on the service's own state may
     /// be repeated by another server, if this one crashes before the reply is sent.
     ///
@@ -106,19 +114,30 @@ pub struct ServiceConfig {
     seal: Arc<Seal>,
     ppid: Ppid,
     checkpoint_every: u32,
+    binds_cookies: bool,
 }
 
 impl ServiceConfig {
     /// Returns the default settings, with checkpoints sealed by `seal`.
     #[must_use]
     pub fn new(seal: impl Into<Arc<Seal>>) -> Self {
-        Self { seal: seal.into(), ppid: Ppid::NONE, checkpoint_every: 1 }
+        Self { seal: seal.into(), ppid: Ppid::NONE, checkpoint_every: 1, binds_cookies: false }
     }
 
     /// Sets the payload protocol identifier of the service. Default: 0, unspecified.
     #[must_use]
     pub fn ppid(mut self, ppid: Ppid) -> Self {
         self.ppid = ppid;
+        self
+    }
+
+    /// Binds each checkpoint to the authenticated identity of its user, so that no other user can
+    /// continue the session with it. Default: checkpoints are not bound. A session whose user gets a
+    /// certificate with other names cannot continue on another server. Without authentication by the
+    /// transport, there is no effect.
+    #[must_use]
+    pub fn bind_to_user(mut self) -> Self {
+        self.binds_cookies = true;
         self
     }
 

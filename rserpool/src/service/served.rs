@@ -57,7 +57,7 @@ enum Ended {
     LateCookie,
     #[error("the service cannot save or restore its own state")]
     State(#[from] InvalidState),
-    #[error("the service panicked while it saved or restored its own state")]
+    #[error("the service panicked while it began, or saved or restored its own state")]
     Panicked,
 }
 
@@ -99,10 +99,10 @@ impl<S: Service> Served<S> {
             max_reply: max_message.saturating_sub(Frame::REPLY_HEADER),
         });
         Self {
+            lineage: Lineage::new().bind(session.identity().filter(|_| config.binds_cookies)),
             session,
             config,
             machine,
-            lineage: Lineage::new(),
             service,
             saved: Bytes::new(),
             initial: Bytes::new(),
@@ -127,6 +127,9 @@ impl<S: Service> Served<S> {
     }
 
     async fn serve(&mut self, mut stopping: Stopping) -> Result<(), Ended> {
+        let (service, user) = (&mut self.service, self.session.identity());
+        let told = catch_unwind(AssertUnwindSafe(|| service.begin(user)));
+        told.map_err(|_| Ended::Panicked)?;
         self.initial = self.save()?;
         self.saved = self.initial.clone();
         let mut is_first = true;
@@ -183,7 +186,8 @@ impl<S: Service> Served<S> {
     }
 
     fn restore(&mut self, cookie: &Bytes) -> Result<(), Refused> {
-        let opened = self.config.seal.open(wall_clock(), cookie)?;
+        let user = self.session.identity().filter(|_| self.config.binds_cookies);
+        let opened = self.config.seal.open_for(user, wall_clock(), cookie)?;
         let config = self.machine.config();
         let (machine, state) = Server::restore(config, &opened.clear, opened.state)?;
         let restored = catch_unwind(AssertUnwindSafe(|| self.service.restore(&state)));

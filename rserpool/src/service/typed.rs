@@ -6,6 +6,7 @@ use std::future::Future;
 use std::marker::PhantomData;
 
 use bytes::Bytes;
+use rserpool_proto::Identity;
 use rserpool_proto::replay::RequestOptions;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -90,6 +91,12 @@ pub trait TypedService: Serialize + DeserializeOwned + Send + 'static {
     /// The encoding of requests, replies and the state.
     type Codec: Codec;
 
+    /// Begins the session of a user, see [`Service::begin`]. Called again after each restoring of the
+    /// state, which replaces the service.
+    fn begin(&mut self, user: Option<&Identity>) {
+        let _ = user;
+    }
+
     /// Handles a request: see [`Service::handle`].
     fn handle(
         &mut self,
@@ -154,14 +161,17 @@ impl Codec for Postcard {
 /// A [`TypedService`] as a [`Service`].
 ///
 /// If the reply cannot be encoded, the request fails as if the service had panicked.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Typed<S>(S);
+#[derive(Debug, Clone, Default)]
+pub struct Typed<S> {
+    service: S,
+    user: Option<Identity>,
+}
 
 impl<S: TypedService> Typed<S> {
     /// Returns the service in its initial state.
     #[must_use]
     pub fn new(service: S) -> Self {
-        Self(service)
+        Self { service, user: None }
     }
 }
 
@@ -173,9 +183,14 @@ const ERROR: u8 = 1;
 const UNREADABLE: u8 = 2;
 
 impl<S: TypedService> Service for Typed<S> {
+    fn begin(&mut self, user: Option<&Identity>) {
+        self.user = user.cloned();
+        self.service.begin(user);
+    }
+
     async fn handle(&mut self, request: Bytes) -> Bytes {
         let (kind, content) = match S::Codec::decode(&request) {
-            Ok(request) => match self.0.handle(request).await {
+            Ok(request) => match self.service.handle(request).await {
                 Ok(reply) => (REPLY, encoded::<S, _>(&reply)),
                 Err(error) => (ERROR, encoded::<S, _>(&error)),
             },
@@ -185,11 +200,12 @@ impl<S: TypedService> Service for Typed<S> {
     }
 
     fn save(&self) -> Result<Vec<u8>, InvalidState> {
-        S::Codec::encode(&self.0).map_err(InvalidState::new)
+        S::Codec::encode(&self.service).map_err(InvalidState::new)
     }
 
     fn restore(&mut self, state: &[u8]) -> Result<(), InvalidState> {
-        self.0 = S::Codec::decode(state).map_err(InvalidState::new)?;
+        self.service = S::Codec::decode(state).map_err(InvalidState::new)?;
+        self.service.begin(self.user.as_ref());
         Ok(())
     }
 }
@@ -345,10 +361,10 @@ mod tests {
         assert_eq!(handle(vec![0xff])[0], UNREADABLE);
         let mut next = Typed::<Last<C>>::default();
         next.restore(&service.save().unwrap()).unwrap();
-        assert_eq!(next.0.text, "two");
+        assert_eq!(next.service.text, "two");
         let refused = next.restore(&[0xff]).unwrap_err();
         assert!(refused.source().is_some(), "it says why");
-        assert_eq!(next.0.text, "two");
+        assert_eq!(next.service.text, "two");
     }
 
     #[test]

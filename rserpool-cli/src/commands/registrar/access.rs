@@ -1,7 +1,9 @@
-//! Options that name the hosts that may use a registrar.
+//! Options that name the hosts and the identities that may use a registrar.
 
 use clap::Args;
 use rserpool::{AccessRole, AccessRules, AddressRange, RegistrarConfig};
+
+use crate::grants::GrantOption;
 
 /// The hosts that may use the registrar, as addresses or ranges such as 10.0.0.0/8. Others are
 /// refused.
@@ -17,18 +19,23 @@ pub(super) struct AccessOptions {
     /// Hosts that may ask for servers; may be repeated [default: all]
     #[arg(long, value_name = "RANGE")]
     allow_user: Vec<AddressRange>,
+    #[command(flatten)]
+    grants: GrantOption,
 }
 
 impl AccessOptions {
-    pub(super) fn apply(&self, config: RegistrarConfig) -> RegistrarConfig {
+    /// Applies the rules. A registrar with TLS refuses everybody whom TLS did not authenticate.
+    pub(super) fn apply(&self, config: RegistrarConfig, has_tls: bool) -> RegistrarConfig {
         let given = [
             (AccessRole::Registrar, &self.allow_peer),
             (AccessRole::Element, &self.allow_element),
             (AccessRole::User, &self.allow_user),
         ];
         let given = given.into_iter().filter(|(_, ranges)| !ranges.is_empty());
-        config.access(given.fold(AccessRules::default(), |rules, (role, ranges)| {
-            rules.allow(role, ranges.iter().copied())
-        }))
+        let rules = self.grants.apply(AccessRules::default());
+        let rules = if has_tls { rules.require_identity() } else { rules };
+        config.access(
+            given.fold(rules, |rules, (role, ranges)| rules.allow(role, ranges.iter().copied())),
+        )
     }
 }

@@ -84,8 +84,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         .collect();
     let profile = arguments.compatibility.profile;
     let mut config = RegistrarConfig::default().compatibility(profile);
+    let has_tls = arguments.transport.tls.are_given();
     config = arguments.limits.apply(arguments.timers.apply(config));
-    config = arguments.selection.apply(arguments.access.apply(config))?;
+    config = arguments.selection.apply(arguments.access.apply(config, has_tls))?;
     if !arguments.no_announce && !first.ip().is_loopback() {
         config = config.announce([]).multicast_presence();
     }

@@ -22,6 +22,7 @@
 
 mod keys;
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
@@ -30,6 +31,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{Tag, XNonce};
 use rand::{Rng, RngExt};
+use rserpool_proto::Identity;
 use rserpool_proto::wire::PoolHandle;
 
 use crate::element_session::MAX_COOKIE;
@@ -67,6 +69,8 @@ pub struct Seal {
 pub struct Lineage {
     name: [u8; 16],
     sequence: u64,
+    /// The user to whom the cookies are bound.
+    user: Option<Identity>,
 }
 
 /// Content of a cookie.
@@ -107,8 +111,8 @@ pub enum CookieRefused {
     /// ring.
     #[error("the cookie is of another pool, or its key is not on the ring")]
     Foreign,
-    /// The cookie was made or changed without the key.
-    #[error("the cookie is forged")]
+    /// The cookie was made or changed without the key, or is bound to another user.
+    #[error("the cookie is forged, or is bound to another user")]
     Forged,
     /// The cookie was issued too long ago, or by a server whose clock is wrong.
     #[error("the cookie has expired")]
@@ -149,7 +153,15 @@ impl Lineage {
     /// Creates a lineage (the sequence of cookies of one session) for a new session.
     #[must_use]
     pub fn new() -> Self {
-        Self { name: rand::rng().random(), sequence: 0 }
+        Self { name: rand::rng().random(), sequence: 0, user: None }
+    }
+
+    /// Binds the cookies to a user: only [`Seal::open_for`] with the same identity opens them. With
+    /// `None`, for a user whom the transport does not authenticate, they are not bound.
+    #[must_use]
+    pub fn bind(mut self, user: Option<&Identity>) -> Self {
+        self.user = user.cloned();
+        self
     }
 }
 
@@ -246,23 +258,40 @@ impl Seal {
         cookie.put_u16(u16::try_from(handle.len()).expect("shorter than a message"));
         cookie.put_slice(handle);
         cookie.put_slice(state);
-        let (associated, secret) = cookie.split_at_mut(begin);
+        let (open, secret) = cookie.split_at_mut(begin);
+        let associated = associated(open, lineage.user.as_ref());
         let tag = key
             .cipher
-            .encrypt_inout_detached(&XNonce::from(nonce), associated, secret.into())
+            .encrypt_inout_detached(&XNonce::from(nonce), &associated, secret.into())
             .expect("far shorter than what one nonce is good for");
         cookie.put_slice(&tag);
         Ok(cookie.freeze())
     }
 
-    /// Opens a cookie that a client returned.
+    /// Opens a cookie that a client returned and that is not bound to a user.
     ///
     /// # Errors
     ///
-    /// Returns an error if the cookie was not sealed by a server of the pool, is too old, or is not
-    /// the last of its session as far as this server knows. The refusal is counted.
+    /// Returns an error if the cookie was not sealed by a server of the pool, is bound to a user, is
+    /// too old, or is not the last of its session as far as this server knows. The refusal is
+    /// counted.
     pub fn open(&self, now: SystemTime, cookie: &Bytes) -> Result<Opened, CookieRefused> {
-        let opened = self.unseal(now, cookie);
+        self.open_for(None, now, cookie)
+    }
+
+    /// Opens a cookie that a client returned and that is bound to this user, see [`Lineage::bind`].
+    ///
+    /// # Errors
+    ///
+    /// Returns an error in the cases of [`Self::open`]. A cookie that is bound to another user, or
+    /// to none, counts as [`Forged`](CookieRefused::Forged).
+    pub fn open_for(
+        &self,
+        user: Option<&Identity>,
+        now: SystemTime,
+        cookie: &Bytes,
+    ) -> Result<Opened, CookieRefused> {
+        let opened = self.unseal(user, now, cookie);
         let mut seen = self.seen();
         let result =
             opened.and_then(|(opened, issued)| seen.take(&opened.lineage, issued).map(|()| opened));
@@ -273,7 +302,12 @@ impl Seal {
     }
 
     /// Returns the content of a cookie and its time of issue, in milliseconds since 1970.
-    fn unseal(&self, now: SystemTime, cookie: &Bytes) -> Result<(Opened, u64), CookieRefused> {
+    fn unseal(
+        &self,
+        user: Option<&Identity>,
+        now: SystemTime,
+        cookie: &Bytes,
+    ) -> Result<(Opened, u64), CookieRefused> {
         use CookieRefused::{Expired, Foreign, Forged, Malformed, Oversized};
         if cookie.len() > MAX_COOKIE {
             return Err(Oversized { length: cookie.len() });
@@ -296,7 +330,7 @@ impl Seal {
         key.cipher
             .decrypt_inout_detached(
                 &XNonce::from(nonce),
-                &cookie[..secret_at],
+                &associated(&cookie[..secret_at], user),
                 (&mut secret[..]).into(),
                 &Tag::from(tag),
             )
@@ -310,7 +344,8 @@ impl Seal {
         if handle != self.pool.as_bytes() {
             return Err(Foreign);
         }
-        let lineage = Lineage { name: *name, sequence: u64::from_be_bytes(*sequence) };
+        let sequence_number = u64::from_be_bytes(*sequence);
+        let lineage = Lineage { name: *name, sequence: sequence_number, user: user.cloned() };
         let begin = name.len() + sequence.len() + length.len() + handle.len();
 
         let issued = Duration::from_millis(number(8));
@@ -322,11 +357,26 @@ impl Seal {
     }
 }
 
+/// Returns the data that a cookie authenticates besides its encrypted part: the bytes before that,
+/// and the names of the user to whom the cookie is bound. Each name is preceded by its length, so
+/// that different lists of names differ.
+fn associated<'a>(open: &'a [u8], user: Option<&Identity>) -> Cow<'a, [u8]> {
+    let Some(user) = user else { return open.into() };
+    let mut data = open.to_vec();
+    for name in user.names() {
+        data.put_u64(name.len() as u64);
+        data.put_slice(name.as_bytes());
+    }
+    // Without a certificate, there are no names, but the cookie is not for everybody.
+    data.put_u8(1);
+    data.into()
+}
+
 impl Seen {
     /// Accepts a cookie of this lineage (of one session), unless a newer one was accepted before.
     /// The latest cookie may come again, since the session may have lost only its connection.
     fn take(&mut self, lineage: &Lineage, issued: u64) -> Result<(), CookieRefused> {
-        let Lineage { name, sequence } = *lineage;
+        let Lineage { name, sequence, .. } = *lineage;
         match self.taken.get(&name).copied() {
             Some((taken, _)) if sequence < taken => return Err(CookieRefused::Replayed),
             Some((_, before)) => {
@@ -431,6 +481,34 @@ mod tests {
         let opened = seal("Pool", &[1]).open(now(), &sealed).unwrap();
         assert_eq!((&opened.state[..], &opened.clear[..]), (&b"state"[..], &b"clear"[..]));
         assert_ne!(sealed, cookie(&one), "no two are alike");
+    }
+
+    #[test]
+    fn a_cookie_that_is_bound_is_opened_for_its_user_only() {
+        let seal = seal("Pool", &[1]);
+        let users = [
+            None,
+            Some(Identity::default()),
+            Some(Identity::new(["a"])),
+            Some(Identity::new(["b"])),
+            Some(Identity::new(["a", "b"])),
+            Some(Identity::new(["ab"])),
+        ];
+        for owner in &users {
+            let mut lineage = Lineage::new().bind(owner.as_ref());
+            let cookie = seal.seal(now(), &mut lineage, b"clear", b"state").unwrap();
+            for user in &users {
+                let opened = seal.open_for(user.as_ref(), now(), &cookie);
+                if user == owner {
+                    // The next cookie of the session is bound, too.
+                    let mut lineage = opened.unwrap().lineage;
+                    let next = seal.seal(now(), &mut lineage, b"", b"next").unwrap();
+                    assert!(seal.open_for(user.as_ref(), now(), &next).is_ok());
+                } else {
+                    assert_eq!(opened, Err(CookieRefused::Forged), "{owner:?} {user:?}");
+                }
+            }
+        }
     }
 
     #[test]
