@@ -14,10 +14,14 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
     SanType, SerialNumber,
 };
+use rserpool::cookie::{KeyRing, Seal};
 use rserpool::proto::wire::{Ppid, TransportAddress, UserMessage};
 use rserpool::transport::tls::{TlsConfig, TlsConfigError};
 use rserpool::transport::{Connection, Event, Memory, Purpose, Tcp, Tls};
-use rserpool::{Network, PoolUser, Registrar, RegistrarConfig, proto};
+use rserpool::{
+    AccessRules, ElementEvent, Grant, Identity, InvalidState, Network, PoolElement, PoolUser,
+    Registrar, RegistrarConfig, RequestConfig, Service, ServiceConfig, SessionEvent, proto,
+};
 use rserpool_tokio::TokioRuntime;
 
 const ASAP: Purpose = Purpose::Protocol(Ppid::ASAP);
@@ -42,6 +46,15 @@ impl Authority {
 
     /// Issues a certificate that is valid from `from` to `until`, both relative to now in days.
     fn issue(&self, serial: u64, from: i64, until: i64) -> Issued {
+        self.issue_with(serial, from, until, &[])
+    }
+
+    /// Returns the configuration of one with a certificate that grants these roles.
+    fn granted(&self, serial: u64, grants: &[&str]) -> TlsConfig {
+        self.config(&self.issue_with(serial, -1, 1, grants))
+    }
+
+    fn issue_with(&self, serial: u64, from: i64, until: i64, grants: &[&str]) -> Issued {
         let at = |days: i64| {
             let distance = DAY * u32::try_from(days.abs()).unwrap();
             let now = SystemTime::now();
@@ -54,8 +67,10 @@ impl Authority {
         params.serial_number = Some(SerialNumber::from(serial));
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let name = format!("spiffe://example.org/{serial}").try_into().unwrap();
-        params.subject_alt_names = vec![SanType::URI(name)];
+        let grants = grants.iter().map(|grant| grant.parse::<Grant>().unwrap().to_uri());
+        for name in [name(serial)].into_iter().chain(grants) {
+            params.subject_alt_names.push(SanType::URI(name.try_into().unwrap()));
+        }
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
         Issued { certificate: certificate.pem(), key: key.serialize_pem() }
@@ -92,6 +107,10 @@ impl Authority {
 
 fn network(config: &TlsConfig) -> Network {
     Network::new(TokioRuntime::current(), Tls::over(Tcp::new(), config).unwrap())
+}
+
+fn name(serial: u64) -> String {
+    format!("spiffe://example.org/{serial}")
 }
 
 fn local() -> TransportAddress {
@@ -310,4 +329,126 @@ async fn tls_1_2_is_used_only_where_it_is_allowed() {
     assert!(refused.contains("Cipher is (NONE)"), "{refused}");
     let allowed = openssl(&authority, &server.allow_tls12(true), &["-tls1_2"]).await;
     assert!(allowed.contains("New, TLSv1.2, Cipher is ECDHE"), "{allowed}");
+}
+
+const POOL: &str = "EchoPool";
+
+/// Starts a registrar that believes everybody to have all roles, so that only the other ends refuse
+/// those who do not have them.
+fn credulous_registrar(authority: &Authority) -> Registrar {
+    let mut rules = AccessRules::default();
+    for role in ["registrar", "element", "user"] {
+        rules = rules.grant("*".parse().unwrap(), role.parse().unwrap());
+    }
+    let config = RegistrarConfig::default().access(rules);
+    let network = network(&authority.granted(1, &["registrar"]));
+    Registrar::start(&network, ["127.0.0.1:0"], config).unwrap()
+}
+
+fn names(identity: &Identity) -> Vec<String> {
+    identity.names().map(str::to_owned).collect()
+}
+
+/// Starts an element that answers each message with the first name of the user.
+async fn introduce(registrar: &Registrar, config: &TlsConfig) -> tokio::task::JoinHandle<()> {
+    let network = network(config);
+    let mut element = PoolElement::start(&network, POOL, registrar.local_addresses()).unwrap();
+    element.registered().await.unwrap();
+    tokio::spawn(async move {
+        while let Ok(mut session) = element.accept().await {
+            let name = names(session.identity().unwrap()).remove(0);
+            while let Ok(event) = session.recv().await {
+                if let ElementEvent::Message(message) = event {
+                    session.send(message.ppid, name.clone()).await.unwrap();
+                }
+            }
+        }
+    })
+}
+
+#[tokio::test]
+async fn sessions_know_and_verify_the_other_end() {
+    let authority = Authority::new("ours");
+    let registrar = credulous_registrar(&authority);
+    let _impostor = introduce(&registrar, &authority.granted(2, &["user"])).await;
+    let _element = introduce(&registrar, &authority.granted(3, &["element:Echo*"])).await;
+    let user = authority.granted(4, &["user:Echo*"]);
+    let user = PoolUser::new(&network(&user), registrar.local_addresses()).unwrap();
+    for _ in 0..4 {
+        let mut session = user.open(POOL).await.unwrap();
+        assert_eq!(names(&session.identity().unwrap())[0], name(3));
+        session.send(Ppid::NONE, "who am I?").await.unwrap();
+        let answer = loop {
+            if let SessionEvent::Message(answer) = session.recv().await.unwrap() {
+                break answer;
+            }
+        };
+        assert_eq!(answer.payload, name(4));
+        session.close().await;
+    }
+    let mut messenger = user.messenger(POOL).unwrap();
+    for _ in 0..4 {
+        messenger.send(UserMessage::new(Ppid::NONE, "who am I?")).await.unwrap();
+        assert_eq!(messenger.recv().await.1.payload, name(4));
+    }
+    // The registrar names the elements to everybody, but they serve their users only.
+    let other = authority.granted(5, &["user:Calc*", "element"]);
+    let other = PoolUser::new(&network(&other), registrar.local_addresses()).unwrap();
+    let opened = tokio::time::timeout(Duration::from_secs(2), other.open(POOL)).await;
+    assert!(!matches!(opened, Ok(Ok(_))));
+}
+
+/// Returns the name of its user and the number of requests so far.
+#[derive(Default)]
+struct Introduced {
+    user: String,
+    count: u8,
+}
+
+impl Service for Introduced {
+    fn begin(&mut self, user: Option<&Identity>) {
+        self.user = names(user.unwrap()).remove(0);
+    }
+
+    async fn handle(&mut self, _: proto::wire::Bytes) -> proto::wire::Bytes {
+        self.count += 1;
+        format!("{} {}", self.user, self.count).into()
+    }
+
+    fn save(&self) -> Result<Vec<u8>, InvalidState> {
+        Ok(vec![self.count])
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), InvalidState> {
+        [self.count] = state.try_into()?;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_service_knows_its_user_before_and_after_a_failover() {
+    let authority = Authority::new("ours");
+    let registrar = credulous_registrar(&authority);
+    let ring = KeyRing::generate();
+    let mut servers = Vec::new();
+    for serial in 2..4 {
+        let network = network(&authority.granted(serial, &["element"]));
+        let element = PoolElement::start(&network, POOL, registrar.local_addresses()).unwrap();
+        let identifier = element.registered().await.unwrap();
+        let seal = Seal::new(POOL.parse().unwrap(), ring.clone());
+        let config = ServiceConfig::new(seal).bind_to_user();
+        let stop = std::future::pending::<()>();
+        let served = element.serve(config, Introduced::default, stop, Duration::ZERO);
+        servers.push((identifier, tokio::spawn(served)));
+    }
+    let user = authority.granted(4, &["user"]);
+    let user = PoolUser::new(&network(&user), registrar.local_addresses()).unwrap();
+    let mut session = user.open_requests(POOL, RequestConfig::default()).await.unwrap();
+    assert_eq!(session.request("").await.unwrap(), format!("{} 1", name(4)));
+    let serving = session.element();
+    for (_, server) in servers.iter().filter(|(identifier, _)| Some(*identifier) == serving) {
+        server.abort();
+    }
+    assert_eq!(session.request("").await.unwrap(), format!("{} 2", name(4)));
+    assert_ne!(session.element(), serving);
 }
