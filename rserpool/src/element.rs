@@ -23,7 +23,7 @@ use crate::keeper::Keeper;
 use crate::log::{ANYBODY, note_limited, warn_limited};
 use crate::task::{Ended, Role, Task};
 use crate::transport::{Purpose, interfaces};
-use crate::verify::log_denial;
+use crate::verify::{hosts_with, log_denial};
 use crate::{
     ASAP, IntoAddress, IntoPoolHandle, ListenError, Network, StartError, Stopped, address,
     random_seed,
@@ -345,7 +345,7 @@ impl PoolElementBuilder {
             Ok((service, user_transport, asap))
         };
         let listen_at = self.listen.or_else(|| facing(&network, config.hunt_config()));
-        let (service, user_transport, asap) = match listen_at {
+        let (mut service, user_transport, mut asap) = match listen_at {
             Some(address) => listen(address)?,
             // All addresses of both IP versions, or of IPv4 where the host has no IPv6.
             None => listen((Ipv6Addr::UNSPECIFIED, 0).into())
@@ -356,6 +356,8 @@ impl PoolElementBuilder {
         let asap_transport = asap.local().unwrap_or(&user_transport).clone();
         let announcements = network.announcements(config.hunt_config());
         let rules = config.hunt_config().access_rules().clone();
+        service.accept_only(hosts_with(&rules, &[AccessRole::User], network.runtime()));
+        asap.accept_only(hosts_with(&rules, &[AccessRole::Registrar], network.runtime()));
         let config = config.user_transport(registered).asap_transport(asap_transport);
         let state = StatePublisher::new(network.now());
         let watch = state.watch();

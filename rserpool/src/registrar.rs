@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use futures::channel::mpsc;
 use futures::future::{Either, select};
 use rserpool_proto::Machine;
+use rserpool_proto::access::AccessRole;
 use rserpool_proto::registrar::{self, RegistrarConfig};
 use rserpool_proto::wire::parameter::Addresses;
 use rserpool_proto::wire::{Ppid, RegistrarId, TransportAddress, TransportProtocol};
@@ -16,7 +17,7 @@ use crate::log::{self, note_limited, warn_limited};
 use crate::runtime::Runtime;
 use crate::task::{Ended, Role, Task};
 use crate::transport::{Purpose, interfaces};
-use crate::verify::log_denial;
+use crate::verify::{hosts_with, log_denial};
 use crate::{ASAP, IntoAddress, ListenError, Network, StartError, Stopped, address, random_seed};
 
 /// A registrar that runs in the background until this handle is dropped.
@@ -118,8 +119,16 @@ impl Registrar {
             endpoints.push((Ppid::ENRP, enrp));
         }
         let enrp = config.enrp_transport().cloned();
+        let rules = config.access_rules().clone();
         let machine = registrar::Registrar::new(config, random_seed());
         let identifier = machine.identifier();
+        for (protocol, endpoint) in &mut endpoints {
+            let roles: &[AccessRole] = match *protocol {
+                Ppid::ENRP => &[AccessRole::Registrar],
+                _ => &[AccessRole::Element, AccessRole::User],
+            };
+            endpoint.accept_only(hosts_with(&rules, roles, network.runtime()));
+        }
         let role = RegistrarRole { machine, finished: false };
         let (commands, ended) = Task::spawn(role, network, endpoints, multicast);
         let runtime = Arc::clone(network.runtime());

@@ -1,6 +1,7 @@
 //! Verification of the other ends of connections by the access rules.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rserpool_proto::Identity;
@@ -8,7 +9,8 @@ use rserpool_proto::access::{AccessRole, AccessRules};
 use rserpool_proto::wire::PoolHandle;
 
 use crate::log;
-use crate::transport::Connection;
+use crate::runtime::Runtime;
+use crate::transport::{Connection, HostFilter};
 
 /// Returns whether the other end of a connection has a role in a pool. Logs a denial.
 pub(crate) fn has_role(
@@ -24,6 +26,25 @@ pub(crate) fn has_role(
         log_denial(now, role, host, identity.as_ref(), Some(pool));
     }
     permitted
+}
+
+/// Returns a filter for the hosts that have one of these roles, as far as addresses are concerned. It
+/// logs denials.
+pub(crate) fn hosts_with(
+    rules: &AccessRules,
+    roles: &'static [AccessRole],
+    runtime: &Arc<dyn Runtime>,
+) -> HostFilter {
+    let (rules, runtime) = (rules.clone(), Arc::clone(runtime));
+    Arc::new(move |host| {
+        let allowed = roles.iter().any(|role| rules.allows(*role, host));
+        if !allowed {
+            for role in roles {
+                log_denial(runtime.now(), *role, host, None, None);
+            }
+        }
+        allowed
+    })
 }
 
 /// Logs that the rules do not permit a role to a party, once a minute for each role and host.

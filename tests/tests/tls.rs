@@ -19,8 +19,9 @@ use rserpool::proto::wire::{Ppid, TransportAddress, UserMessage};
 use rserpool::transport::tls::{TlsConfig, TlsConfigError};
 use rserpool::transport::{Connection, Event, Memory, Purpose, Tcp, Tls};
 use rserpool::{
-    AccessRules, ElementEvent, Grant, Identity, InvalidState, Network, PoolElement, PoolUser,
-    Registrar, RegistrarConfig, RequestConfig, Service, ServiceConfig, SessionEvent, proto,
+    AccessRole, AccessRules, ElementEvent, Grant, Identity, InvalidState, Network, PoolElement,
+    PoolUser, Registrar, RegistrarConfig, RequestConfig, Service, ServiceConfig, SessionEvent,
+    proto,
 };
 use rserpool_tokio::TokioRuntime;
 
@@ -451,4 +452,24 @@ async fn a_service_knows_its_user_before_and_after_a_failover() {
     }
     assert_eq!(session.request("").await.unwrap(), format!("{} 2", name(4)));
     assert_ne!(session.element(), serving);
+}
+
+#[tokio::test]
+async fn hosts_without_a_role_are_refused_before_the_handshake() {
+    let authority = Authority::new("ours");
+    for (range, refused) in [("10.0.0.0/8", true), ("127.0.0.0/8", false)] {
+        let mut rules = AccessRules::default();
+        for role in [AccessRole::Element, AccessRole::User] {
+            rules = rules.allow(role, [range.parse().unwrap()]);
+        }
+        let network = network(&authority.granted(1, &["registrar"]));
+        let config = RegistrarConfig::default().access(rules);
+        let registrar = Registrar::start(&network, ["127.0.0.1:0"], config).unwrap();
+        let at = registrar.local_address().socket_addresses().next().unwrap();
+        // Nothing is sent, so a registrar that begins the handshake waits.
+        let mut stream = tokio::net::TcpStream::connect(at).await.unwrap();
+        let read = tokio::io::AsyncReadExt::read_u8(&mut stream);
+        let ended = tokio::time::timeout(Duration::from_secs(2), read).await;
+        assert_eq!(ended.is_ok(), refused, "{ended:?}");
+    }
 }

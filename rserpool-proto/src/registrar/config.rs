@@ -115,6 +115,12 @@ impl RegistrarConfig {
         self
     }
 
+    /// Returns the rules on who may use the registrar.
+    #[must_use]
+    pub fn access_rules(&self) -> &AccessRules {
+        &self.access
+    }
+
     /// Sets the number of elements of an answer that count as selected, for all policies
     /// (MaxIncrement in rsplib). Default: none, so that each policy decides. The built-in policies
     /// count one element. With [`Compatibility::Rfc`], Least Used with Degradation counts all

@@ -83,10 +83,21 @@ pub(crate) fn is_shortage(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::OutOfMemory
 }
 
+/// A predicate that selects hosts.
+pub type HostFilter = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
 /// An endpoint: one bound port.
 pub trait Endpoint: fmt::Debug + Send + Sync {
     /// Returns the address on which the endpoint accepts connections; `None` if it only dials.
     fn local(&self) -> Option<&TransportAddress>;
+
+    /// Sets the hosts whose connections are accepted. Called at most once, before the first
+    /// [`Self::poll_accept`]. The owner checks connections again, so only a transport that does work
+    /// before it returns a connection, such as a handshake, needs this method. The default
+    /// implementation ignores the filter.
+    fn accept_only(&mut self, hosts: HostFilter) {
+        let _ = hosts;
+    }
 
     /// Begins to connect. The connection's first event reports the outcome.
     fn connect(&mut self, to: &TransportAddress) -> Box<dyn Connection>;

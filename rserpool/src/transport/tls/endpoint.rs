@@ -22,7 +22,7 @@ use crate::log::warn_limited;
 use crate::runtime::Runtime;
 use crate::timer::LazyTimer;
 use crate::transport::tcp::framing::Framing;
-use crate::transport::{Connection, Endpoint, Failed, Purpose};
+use crate::transport::{Connection, Endpoint, Failed, HostFilter, Purpose};
 
 /// Maximum number of handshakes under way at an endpoint. Not from the RFCs. Further connections wait
 /// to be accepted.
@@ -71,6 +71,7 @@ pub(super) struct TlsEndpoint {
     runtime: Arc<dyn Runtime>,
     purpose: Purpose,
     inner: Box<dyn Endpoint>,
+    hosts: Option<HostFilter>,
     /// The handshakes in the order of their beginning.
     handshakes: Vec<Handshake>,
     outcomes: FuturesUnordered<Outcome>,
@@ -96,6 +97,7 @@ impl TlsEndpoint {
             runtime,
             purpose,
             inner,
+            hosts: None,
             handshakes: Vec::new(),
             outcomes: FuturesUnordered::new(),
             last: 0,
@@ -126,6 +128,9 @@ impl TlsEndpoint {
             return Err(io::Error::other("there is no certificate to present"));
         };
         let host = inner.peer().host();
+        if self.hosts.as_ref().is_some_and(|allows| !allows(host)) {
+            return Ok(());
+        }
         let runtime = Arc::clone(&self.runtime);
         let mut connection = TlsConnection::accepted(runtime, config, self.framing(), inner)?;
         self.last += 1;
@@ -170,6 +175,10 @@ impl TlsEndpoint {
 impl Endpoint for TlsEndpoint {
     fn local(&self) -> Option<&TransportAddress> {
         self.inner.local()
+    }
+
+    fn accept_only(&mut self, hosts: HostFilter) {
+        self.hosts = Some(hosts);
     }
 
     fn connect(&mut self, to: &TransportAddress) -> Box<dyn Connection> {
