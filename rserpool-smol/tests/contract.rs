@@ -47,4 +47,9 @@ mod sctp {
         smol::block_on,
         Network::new(SmolRuntime::new(), Sctp::new())
     );
+    rserpool::contract_suite!(
+        sctp_auth: [#[ignore = "needs a kernel with SCTP, see tests/interop"]]
+        smol::block_on,
+        Network::new(SmolRuntime::new(), Sctp::new())
+    );
 }

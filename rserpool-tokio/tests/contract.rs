@@ -76,6 +76,32 @@ mod sctp {
 }
 
 #[cfg(target_os = "linux")]
+mod authenticated_sctp {
+    use super::*;
+    use rserpool::contract::with_keys;
+    use rserpool::transport::Sctp;
+    rserpool::contract_suite!(
+        sctp_auth: [#[ignore = "needs a kernel with SCTP, see tests/interop"]]
+        multi_thread,
+        Network::new(TokioRuntime::current(), Sctp::new())
+    );
+    rserpool::contract_suite!(
+        paths: [#[ignore = "needs a kernel with SCTP, see tests/interop"]]
+        multi_thread,
+        Network::new(TokioRuntime::current(), with_keys(&[1]))
+    );
+    rserpool::contract_suite! {
+        cases: [#[ignore = "needs a kernel with SCTP, see tests/interop"]]
+        multi_thread, Network::new(TokioRuntime::current(), with_keys(&[1])),
+        nobody_there_is_lost_at_once,
+        an_end_in_good_order_is_told_from_a_broken_connection,
+        a_session_outlives_its_element,
+        requests_are_answered_once_whoever_dies,
+        a_registrar_restart_is_survived,
+    }
+}
+
+#[cfg(target_os = "linux")]
 mod tls_over_sctp {
     use super::*;
     use rserpool::transport::Sctp;

@@ -145,10 +145,12 @@ mod element_state;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 mod keeper;
+#[cfg(any(feature = "service", all(target_os = "linux", feature = "sctp")))]
+mod key_file;
 mod log;
 mod messenger;
 mod network;
-#[cfg(any(feature = "service", feature = "tls"))]
+#[cfg(any(feature = "service", feature = "tls", all(target_os = "linux", feature = "sctp")))]
 mod private_file;
 #[cfg(feature = "registrar")]
 mod registrar;
@@ -179,6 +181,8 @@ pub use dump::{Dump, DumpError, dump};
 pub use element::{ElementControl, JoinError, PoolElement, PoolElementBuilder};
 pub use element_session::{ElementEvent, ElementSession};
 pub use element_state::{ElementState, ElementWatch};
+#[cfg(any(feature = "service", all(target_os = "linux", feature = "sctp")))]
+pub use key_file::KeyFileError;
 pub use messenger::{Correspondent, Messenger, MessengerError, SentToAll};
 pub use network::{Elapsed, ListenError, Network, StartError, Stopped};
 #[cfg(feature = "registrar")]

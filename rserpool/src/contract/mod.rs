@@ -13,6 +13,8 @@ mod policies;
 mod replay;
 mod requests;
 mod runtime;
+#[cfg(all(target_os = "linux", feature = "sctp"))]
+mod sctp_auth;
 mod service;
 #[cfg(feature = "tls")]
 mod tls;
@@ -36,6 +38,8 @@ pub use policies::*;
 pub use replay::*;
 pub use requests::*;
 pub use runtime::*;
+#[cfg(all(target_os = "linux", feature = "sctp"))]
+pub use sctp_auth::*;
 pub use service::*;
 #[cfg(feature = "tls")]
 pub use tls::*;
@@ -47,7 +51,7 @@ pub use transports::*;
 /// Attributes for the tests may come first, in brackets. `$block_on` runs a future to completion;
 /// `$network` makes the [`Network`] in the context of `$block_on`. `paths:` in front generates the
 /// cases that only transports with several paths can pass, `tls:` those for TLS over a transport that
-/// keeps message boundaries.
+/// keeps message boundaries, and `sctp_auth:` those for SCTP with keys.
 #[macro_export]
 macro_rules! contract_suite {
     ([$($attribute:tt)*] $block_on:expr, $network:expr) => {
@@ -116,6 +120,15 @@ macro_rules! contract_suite {
             what_is_too_old_is_given_up_and_told,
             sessions_tell_what_was_not_delivered,
             what_was_cut_off_is_no_message,
+        }
+    };
+    (sctp_auth: [$($attribute:tt)*] $block_on:expr, $network:expr) => {
+        $crate::contract_suite! {
+            cases: [$($attribute)*] $block_on, $network,
+            who_has_the_key_is_known,
+            who_has_no_key_is_not_heard,
+            a_server_without_the_key_is_refused,
+            large_messages_are_authenticated,
         }
     };
     (tls: [$($attribute:tt)*] $block_on:expr, $network:expr) => {

@@ -3,17 +3,14 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use rand::Rng;
 use zeroize::Zeroizing;
 
-use crate::private_file::{self, Unread};
-
-/// Length of a key in bytes.
-const KEY_LENGTH: usize = 32;
+use crate::key_file::{self, KEY_LENGTH, KeyFileError, NamedKey};
 
 /// The keys that the servers of a pool share. The first key seals, all of them open. To replace a
 /// key, add the new one behind the old one at all servers. Then move it to the front at all
@@ -54,32 +51,6 @@ impl fmt::Debug for KeyRing {
     }
 }
 
-/// Error of reading a key ring.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum KeyRingError {
-    /// The file cannot be read.
-    #[error("cannot read the key file")]
-    Read(#[from] io::Error),
-    /// Other users of the host can read the file.
-    #[error("others can read the key file {0}: run `chmod 600 {0}`, or create a new key")]
-    NotPrivate(PathBuf),
-    /// A line is not a key.
-    #[error(
-        "line {line} of the key file is not a key: it wants to be NAME:KEY, a number and 64 hexadecimal digits"
-    )]
-    Line {
-        /// Number of the line, from 1 on.
-        line: usize,
-    },
-    /// Two keys have the same name.
-    #[error("two keys have the name {0}")]
-    Twice(u32),
-    /// There is no key.
-    #[error("there is no key in the key file")]
-    Empty,
-}
-
 impl KeyRing {
     /// Returns a ring of one key drawn at random, for servers that share a process.
     #[must_use]
@@ -96,19 +67,8 @@ impl KeyRing {
     /// # Errors
     ///
     /// Returns an error if a line is not a key, a name occurs twice, or there is no key.
-    pub fn parse(text: &str) -> Result<Self, KeyRingError> {
-        let mut ring = Self { keys: Vec::new() };
-        for (line, content) in (1..).zip(text.lines().map(str::trim)) {
-            if content.is_empty() || content.starts_with('#') {
-                continue;
-            }
-            let (name, key) = parse_key(content).ok_or(KeyRingError::Line { line })?;
-            if ring.keys.iter().any(|key| key.name == name) {
-                return Err(KeyRingError::Twice(name));
-            }
-            ring.keys.push(Key::new(name, &key));
-        }
-        if ring.keys.is_empty() { Err(KeyRingError::Empty) } else { Ok(ring) }
+    pub fn parse(text: &str) -> Result<Self, KeyFileError> {
+        Ok(Self::new(&key_file::parse(text)?))
     }
 
     /// Reads a ring from a file, see [`Self::parse`].
@@ -117,14 +77,12 @@ impl KeyRing {
     ///
     /// Returns an error if the file cannot be read, if other users of the host can read it (on Unix),
     /// or in the cases of [`Self::parse`].
-    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, KeyRingError> {
-        let path = path.as_ref();
-        let content = private_file::read(path).map_err(|error| match error {
-            Unread::Io(error) => KeyRingError::Read(error),
-            Unread::NotPrivate => KeyRingError::NotPrivate(path.to_owned()),
-        })?;
-        let text = std::str::from_utf8(&content);
-        Self::parse(text.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?)
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, KeyFileError> {
+        Ok(Self::new(&key_file::read(path.as_ref())?))
+    }
+
+    fn new(keys: &[NamedKey]) -> Self {
+        Self { keys: keys.iter().map(|(name, key)| Key::new(*name, key)).collect() }
     }
 
     /// Creates a key file with a key drawn at random, which only its owner can read.
@@ -164,19 +122,6 @@ impl KeyRing {
     }
 }
 
-fn parse_key(line: &str) -> Option<(u32, Zeroizing<[u8; KEY_LENGTH]>)> {
-    let (name, digits) = line.split_once(':')?;
-    let digits = digits.trim();
-    if digits.len() != 2 * KEY_LENGTH || !digits.is_ascii() {
-        return None;
-    }
-    let mut key = Zeroizing::new([0; KEY_LENGTH]);
-    for (byte, at) in key.iter_mut().zip((0..).step_by(2)) {
-        *byte = u8::from_str_radix(&digits[at..at + 2], 16).ok()?;
-    }
-    Some((name.trim().parse().ok()?, key))
-}
-
 #[cfg(all(test, unix))]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -193,7 +138,7 @@ mod tests {
         for mode in [0o644, 0o640, 0o604, 0o620] {
             fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
             let error = KeyRing::from_file(&file).unwrap_err();
-            assert!(matches!(error, KeyRingError::NotPrivate(_)), "{mode:o}: {error}");
+            assert!(matches!(error, KeyFileError::NotPrivate(_)), "{mode:o}: {error}");
         }
     }
 }

@@ -36,7 +36,7 @@ use rserpool_proto::wire::PoolHandle;
 
 use crate::element_session::MAX_COOKIE;
 
-pub use keys::{KeyRing, KeyRingError};
+pub use keys::KeyRing;
 
 const VERSION: u8 = 1;
 /// Length of the header: the version, a zero byte, the length of the clear part, the key's fingerprint,

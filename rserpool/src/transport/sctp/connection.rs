@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use rserpool_proto::Identity;
 use rserpool_proto::wire::{Ppid, TransportAddress, UserMessage};
 use socket2::{MsgHdr, Socket};
 
@@ -55,6 +56,8 @@ pub(super) struct SctpConnection {
     purpose: Purpose,
     peer: TransportAddress,
     sctp: Sctp,
+    /// The authenticated identity of the peer of an established association.
+    identity: Option<Identity>,
     /// The maximum size of a message and the number of streams, once they are known.
     send_limits: Option<(usize, u16)>,
     /// The message that is being received.
@@ -104,6 +107,7 @@ impl SctpConnection {
             purpose,
             peer,
             sctp: sctp.clone(),
+            identity: None,
             incoming: BytesMut::new(),
             incoming_info: MessageInfo::default(),
             receiver: Receiver::new(),
@@ -141,6 +145,7 @@ impl SctpConnection {
     ) -> io::Result<Self> {
         let peer = options::peer_addresses(io.socket().get(), style.association())?;
         let mut accepted = Self::new(State::Open(io, style), purpose, peer, sctp);
+        accepted.identify()?;
         accepted.note_peer()?;
         Ok(accepted)
     }
@@ -198,9 +203,19 @@ impl SctpConnection {
                 return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
             }
         }
+        self.identify()?;
         self.note_peer()?;
         let (local, peer) = (Paths::local(self)?, self.peer.clone());
         Poll::Ready(Ok(Event::Established { local, peer }))
+    }
+
+    /// Authenticates the peer, if this end has keys.
+    fn identify(&mut self) -> io::Result<()> {
+        if let Some(keys) = &self.sctp.keys {
+            let (socket, association) = self.socket()?;
+            self.identity = Some(keys.identify(socket, association)?);
+        }
+        Ok(())
     }
 
     /// Updates the stored addresses of the peer from the kernel.
@@ -293,6 +308,10 @@ impl SctpConnection {
 impl Connection for SctpConnection {
     fn peer(&self) -> &TransportAddress {
         &self.peer
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.identity.clone()
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {

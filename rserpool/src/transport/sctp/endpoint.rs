@@ -13,6 +13,7 @@ use super::dial::{Dial, DialState};
 use super::notification::Notification;
 use super::receiver::{Piece, Receiver};
 use super::{Sctp, address, control, domain, options};
+use crate::log::{ANYBODY, warn_limited};
 use crate::runtime::{self, RegisteredSocket, Runtime};
 use crate::sys::{self, AssociationId};
 use crate::transport::{Connection, Endpoint, Purpose, is_shortage};
@@ -105,7 +106,13 @@ impl SctpEndpoint {
                 None
             }
             (None, Ok(socket)) => match self.accepted(socket, association) {
-                Err(error) if !is_shortage(&error) => None,
+                Err(error) if !is_shortage(&error) => {
+                    if error.kind() == io::ErrorKind::PermissionDenied {
+                        let now = self.runtime.now();
+                        warn_limited!(now, ANYBODY, "association refused", %error);
+                    }
+                    None
+                }
                 accepted => Some(accepted),
             },
             // The association was aborted before it could be accepted. That must not stop the

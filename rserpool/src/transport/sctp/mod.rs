@@ -11,6 +11,7 @@
 //! like a crash.
 
 mod address;
+mod auth;
 mod connection;
 mod control;
 mod dial;
@@ -29,6 +30,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use super::{Endpoint, Purpose, Transport};
 use crate::runtime::Runtime;
 use crate::sys;
+pub use auth::AuthKeys;
 use endpoint::SctpEndpoint;
 use options::Timing;
 use rserpool_proto::wire::{TransportAddress, TransportProtocol};
@@ -44,6 +46,7 @@ pub struct Sctp {
     timing: Timing,
     streams: u16,
     max_message_size: usize,
+    keys: Option<AuthKeys>,
 }
 
 impl Default for Sctp {
@@ -59,6 +62,7 @@ impl Default for Sctp {
             },
             streams: 16,
             max_message_size: 1024 * 1024,
+            keys: None,
         }
     }
 }
@@ -128,7 +132,20 @@ impl Sctp {
         self
     }
 
-    fn socket(&self, domain: Domain, kind: Type) -> io::Result<Socket> {
+    /// Authenticates associations by shared keys (SCTP-AUTH, RFC 4895). Nothing is received from a peer
+    /// without one of the keys, nor from an attacker on the way. Nothing is encrypted. Default:
+    /// associations are not authenticated.
+    ///
+    /// The identity of all peers is the name `sctp-auth`. This end does not connect to a peer without a
+    /// key. An association that such a peer makes is lost after a few seconds, when the peer has not
+    /// answered a probe: it counts as established until then, but no message arrives over it.
+    #[must_use]
+    pub fn auth_keys(mut self, keys: AuthKeys) -> Self {
+        self.keys = Some(keys);
+        self
+    }
+
+    pub(crate) fn socket(&self, domain: Domain, kind: Type) -> io::Result<Socket> {
         let socket = new_socket(domain, kind)?;
         socket.set_nonblocking(true)?;
         if domain == Domain::IPV6 {
@@ -136,6 +153,9 @@ impl Sctp {
         }
         let _ = socket.set_send_buffer_size(SEND_BUFFER);
         options::configure(&socket, &self.timing, self.streams)?;
+        if let Some(keys) = &self.keys {
+            keys.require(&socket)?;
+        }
         // A socket that is dropped without having been closed aborts its associations.
         socket.set_linger(Some(Duration::ZERO))?;
         Ok(socket)

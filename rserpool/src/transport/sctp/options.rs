@@ -131,10 +131,28 @@ pub(super) fn set_heartbeat(
 /// 4). Old kernels have one setting for all sockets. A socket that was peeled off does not inherit
 /// the option.
 pub(super) fn allow_address_changes(socket: &Socket) {
-    let enabled = [0, 1_u32].map(u32::to_ne_bytes).concat();
-    if sys::set_option(socket, AUTHENTICATION_SUPPORTED, &enabled).is_ok() {
-        let _ = sys::set_option(socket, ADDRESS_CHANGES_SUPPORTED, &enabled);
+    if enable_authentication(socket).is_ok() {
+        let _ = sys::set_option(socket, ADDRESS_CHANGES_SUPPORTED, &ENABLED);
     }
+}
+
+/// A `struct sctp_assoc_value`: future associations, and the value 1.
+const ENABLED: [u8; 8] = {
+    let [a, b, c, d] = 1_u32.to_ne_bytes();
+    [0, 0, 0, 0, a, b, c, d]
+};
+
+/// Offers authentication to the peers of future associations (RFC 4895).
+pub(super) fn enable_authentication(socket: &Socket) -> io::Result<()> {
+    sys::set_option(socket, AUTHENTICATION_SUPPORTED, &ENABLED)
+}
+
+/// Returns whether the peer of an association supports authentication.
+pub(super) fn is_authenticated(socket: &Socket, association: AssociationId) -> io::Result<bool> {
+    let mut value = [0; 8];
+    value[..4].copy_from_slice(&association.to_ne_bytes());
+    sys::get_option(socket, AUTHENTICATION_SUPPORTED, &mut value)?;
+    Ok(value[4..] != [0; 4])
 }
 
 /// Binds further addresses with the port of the socket, also to established associations.
