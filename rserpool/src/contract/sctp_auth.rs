@@ -1,6 +1,7 @@
 //! Tests of SCTP with authenticated chunks (RFC 4895).
 
 use std::future::poll_fn;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -109,6 +110,9 @@ pub async fn who_has_no_key_is_not_heard(network: Network) {
     for stranger in [with_keys(&[3]), Sctp::new().auth_keys(other), Sctp::new()] {
         // A socket whose owner does not check who answers, and sends what it wants.
         let socket = stranger.socket(Domain::IPV4, Type::STREAM).expect("a socket");
+        // With one address, so that there is one path to probe.
+        let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        socket.bind(&SockAddr::from(local)).expect("a free port");
         let _ = socket.connect(&at);
         pause(&network, 100).await;
         let _ = socket.send(b"hello");
