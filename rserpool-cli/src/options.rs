@@ -2,10 +2,11 @@
 
 use std::io::IsTerminal;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 use rserpool::runtime::Runtime;
 use rserpool::transport::{Tcp, Transport};
@@ -33,6 +34,11 @@ pub(crate) struct TransportOption {
     /// Transport protocol; auto takes SCTP if the system has it
     #[arg(long, value_name = "PROTOCOL", default_value = "auto")]
     pub(crate) transport: Protocol,
+    /// Authenticate associations over SCTP by the keys in this file, which all programs share. Each
+    /// line has a number and a key, as `rserpool keys` prints them; the first one is used for what is
+    /// sent. Others must not be able to read the file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sctp_auth_keys: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) tls: TlsOptions,
 }
@@ -62,8 +68,8 @@ impl TransportOption {
     /// transports, unless one was chosen (RFC 5352 section 3.3).
     pub(crate) fn offered_on(&self, runtime: Arc<dyn Runtime>) -> anyhow::Result<Network> {
         match self.transport {
-            Protocol::Auto if sctp().is_ok() => {
-                Self { transport: Protocol::Both, tls: self.tls.clone() }.network_on(runtime)
+            Protocol::Auto if self.sctp_auth_keys.is_none() && self.sctp().is_ok() => {
+                Self { transport: Protocol::Both, ..self.clone() }.network_on(runtime)
             }
             Protocol::Auto | Protocol::Sctp | Protocol::Tcp | Protocol::Both => {
                 self.network_on(runtime)
@@ -71,15 +77,48 @@ impl TransportOption {
         }
     }
 
+    /// Returns whether all that is received is authenticated.
+    pub(crate) fn authenticates(&self) -> bool {
+        self.tls.are_given() || self.sctp_auth_keys.is_some()
+    }
+
+    /// Returns the SCTP transport, or an error if the system does not support it or the keys cannot be
+    /// read.
+    #[cfg(target_os = "linux")]
+    fn sctp(&self) -> anyhow::Result<Arc<dyn Transport>> {
+        use rserpool::transport::Sctp;
+        use rserpool::transport::sctp::AuthKeys;
+        Sctp::check_available()?;
+        let mut sctp = Sctp::new();
+        if let Some(file) = &self.sctp_auth_keys {
+            let keys = AuthKeys::from_file(file);
+            sctp = sctp
+                .auth_keys(keys.with_context(|| format!("--sctp-auth-keys {}", file.display()))?);
+        }
+        Ok(Arc::new(sctp))
+    }
+
+    /// Returns the SCTP transport, or an error if the system does not support it.
+    #[cfg(not(target_os = "linux"))]
+    fn sctp(&self) -> anyhow::Result<Arc<dyn Transport>> {
+        bail!("only that of Linux is supported")
+    }
+
     /// Returns the network on `runtime`.
     pub(crate) fn network_on(&self, runtime: Arc<dyn Runtime>) -> anyhow::Result<Network> {
+        if self.sctp_auth_keys.is_some() && !self.tls.are_given() {
+            ensure!(
+                matches!(self.transport, Protocol::Auto | Protocol::Sctp),
+                "--sctp-auth-keys authenticates only SCTP: use --transport sctp, or TLS"
+            );
+        }
         let mut files = self.tls.load()?;
         let mut secured = |transport| match &mut files {
             Some(files) => files.over(transport),
             None => Ok(transport),
         };
         let tcp = secured(Arc::new(Tcp::new()))?;
-        let sctp = match sctp() {
+        let sctp = match self.sctp() {
             Ok(sctp) => Ok(secured(sctp)?),
             Err(error) => Err(error),
         };
@@ -95,7 +134,7 @@ impl TransportOption {
                 tracing::info!("transport: SCTP");
                 Ok(Network::shared(runtime, sctp))
             }
-            (Protocol::Auto, Err(error)) => {
+            (Protocol::Auto, Err(error)) if self.sctp_auth_keys.is_none() => {
                 // On a terminal, print a message; otherwise only log it, so that an error stays one
                 // line.
                 if std::io::stderr().is_terminal() {
@@ -105,25 +144,12 @@ impl TransportOption {
                 }
                 Ok(Network::shared(runtime, tcp))
             }
-            (Protocol::Sctp | Protocol::Both, Err(error)) => bail!(
-                "there is no SCTP: {error}; load the kernel's module with `modprobe sctp`, or use \
+            (_, Err(error)) => bail!(
+                "there is no SCTP: {error:#}; load the kernel's module with `modprobe sctp`, or use \
                  --transport tcp"
             ),
         }
     }
-}
-
-/// Returns the SCTP transport, or an error if the system does not support it.
-#[cfg(target_os = "linux")]
-fn sctp() -> std::io::Result<Arc<dyn Transport>> {
-    use rserpool::transport::Sctp;
-    Sctp::check_available().map(|()| Arc::new(Sctp::new()) as Arc<dyn Transport>)
-}
-
-/// Returns the SCTP transport, or an error if the system does not support it.
-#[cfg(not(target_os = "linux"))]
-fn sctp() -> std::io::Result<Arc<dyn Transport>> {
-    Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "only that of Linux is supported"))
 }
 
 /// Options that name the registrars to ask.

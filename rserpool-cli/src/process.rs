@@ -13,21 +13,23 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::tls::TlsOptions;
+use crate::options::TransportOption;
 
 /// The options for the transport and for TLS, which child processes inherit.
 #[derive(Debug, Clone)]
 pub(crate) struct Inherited(Arc<[OsString]>);
 
 impl Inherited {
-    /// Returns the options for the transport of `network`, and for TLS.
-    pub(crate) fn new(network: &Network, tls: &TlsOptions) -> Self {
+    /// Returns the options for the transport of `network`, and for its authentication.
+    pub(crate) fn new(network: &Network, options: &TransportOption) -> Self {
         let transport = match network.protocol() {
             TransportProtocol::Sctp => "sctp",
             _ => "tcp",
         };
         let transport = ["--transport", transport].map(OsString::from);
-        Self(transport.into_iter().chain(tls.arguments()).collect())
+        let keys = options.sctp_auth_keys.iter();
+        let keys = keys.flat_map(|file| ["--sctp-auth-keys".into(), file.into()]);
+        Self(transport.into_iter().chain(keys).chain(options.tls.arguments()).collect())
     }
 }
 

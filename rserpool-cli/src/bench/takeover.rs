@@ -47,7 +47,7 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let network = arguments.transport.network()?;
-    let options = Inherited::new(&network, &arguments.transport.tls);
+    let options = Inherited::new(&network, &arguments.transport);
     let mut first = RegistrarProcess::start(Place::default(), &[], &options).await?;
     let peers = [first.place];
     let second = RegistrarProcess::start(Place::default(), &peers, &options).await?;

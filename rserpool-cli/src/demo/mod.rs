@@ -93,16 +93,18 @@ async fn demonstrate(arguments: &Arguments) -> anyhow::Result<Report> {
             authority.issue(name, &[grant.parse()?], 1)?;
         }
     }
-    let tls = |role| match arguments.secure {
-        true => TlsOptions::in_folder(certificates.path(), role),
-        false => arguments.transport.tls.clone(),
+    let transport_of = |role| match arguments.secure {
+        true => TransportOption {
+            tls: TlsOptions::in_folder(certificates.path(), role),
+            ..arguments.transport.clone()
+        },
+        false => arguments.transport.clone(),
     };
-    let transport =
-        TransportOption { transport: arguments.transport.transport, tls: tls("client") };
+    let transport = transport_of("client");
     let network = transport.network()?;
     let options = Options {
-        registrars: Inherited::new(&network, &tls("registrar")),
-        servers: Inherited::new(&network, &tls("server")),
+        registrars: Inherited::new(&network, &transport_of("registrar")),
+        servers: Inherited::new(&network, &transport_of("server")),
     };
     let screen = Screen::new(!arguments.json);
     if transport.tls.are_given() {

@@ -24,8 +24,9 @@ pub(super) struct AccessOptions {
 }
 
 impl AccessOptions {
-    /// Applies the rules. A registrar with TLS refuses everybody whom TLS did not authenticate.
-    pub(super) fn apply(&self, config: RegistrarConfig, has_tls: bool) -> RegistrarConfig {
+    /// Applies the rules. A registrar whose transport authenticates refuses everybody whom it did not
+    /// authenticate.
+    pub(super) fn apply(&self, config: RegistrarConfig, authenticates: bool) -> RegistrarConfig {
         let given = [
             (AccessRole::Registrar, &self.allow_peer),
             (AccessRole::Element, &self.allow_element),
@@ -33,7 +34,7 @@ impl AccessOptions {
         ];
         let given = given.into_iter().filter(|(_, ranges)| !ranges.is_empty());
         let rules = self.grants.apply(AccessRules::default());
-        let rules = if has_tls { rules.require_identity() } else { rules };
+        let rules = if authenticates { rules.require_identity() } else { rules };
         config.access(
             given.fold(rules, |rules, (role, ranges)| rules.allow(role, ranges.iter().copied())),
         )

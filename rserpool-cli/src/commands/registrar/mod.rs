@@ -84,9 +84,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         .collect();
     let profile = arguments.compatibility.profile;
     let mut config = RegistrarConfig::default().compatibility(profile);
-    let has_tls = arguments.transport.tls.are_given();
+    let authenticates = arguments.transport.authenticates();
     config = arguments.limits.apply(arguments.timers.apply(config));
-    config = arguments.selection.apply(arguments.access.apply(config, has_tls))?;
+    config = arguments.selection.apply(arguments.access.apply(config, authenticates))?;
     if !arguments.no_announce && !first.ip().is_loopback() {
         config = config.announce([]).multicast_presence();
     }
