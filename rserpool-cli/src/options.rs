@@ -19,14 +19,27 @@ use rserpool_tokio::TokioRuntime;
 use crate::grants::GrantOption;
 use crate::tls::TlsOptions;
 
-/// The port of ASAP (RFC 5352 section 8.2).
-const ASAP_PORT: u16 = 3863;
+/// The ports of ASAP (RFC 5352 sections 8.2 and 8.3), without and with TLS.
+const ASAP_PORTS: [u16; 2] = [3863, 3864];
 
-/// The port of ENRP (RFC 5353 section 5.3).
-pub(crate) const ENRP_PORT: u16 = 9901;
+/// The ports of ENRP (RFC 5353 sections 5.3 and 7), without and with TLS.
+const ENRP_PORTS: [u16; 2] = [9901, 9902];
 
-/// Default address of the registrar, to connect to and to listen on.
-pub(crate) const DEFAULT_REGISTRAR: &str = "127.0.0.1:3863";
+/// Default address of the registrar, to connect to and to listen on, at the port of the protocol.
+pub(crate) const DEFAULT_REGISTRAR: &str = "127.0.0.1";
+
+/// An address of an option. Without a port, it is that of the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HostPort {
+    host: IpAddr,
+    port: Option<u16>,
+}
+
+impl HostPort {
+    fn with_default(self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.host, self.port.unwrap_or(port))
+    }
+}
 
 /// The option that selects the transport.
 #[derive(Debug, Clone, Args)]
@@ -75,6 +88,21 @@ impl TransportOption {
                 self.network_on(runtime)
             }
         }
+    }
+
+    /// Returns an address for ASAP.
+    pub(crate) fn asap(&self, at: HostPort) -> SocketAddr {
+        at.with_default(ASAP_PORTS[usize::from(self.tls.are_given())])
+    }
+
+    /// Returns an address for ENRP.
+    pub(crate) fn enrp(&self, at: HostPort) -> SocketAddr {
+        at.with_default(self.enrp_port())
+    }
+
+    /// Returns the port of ENRP.
+    pub(crate) fn enrp_port(&self) -> u16 {
+        ENRP_PORTS[usize::from(self.tls.are_given())]
     }
 
     /// Returns whether all that is received is authenticated.
@@ -155,10 +183,10 @@ impl TransportOption {
 /// Options that name the registrars to ask.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RegistrarOption {
-    /// Address of a registrar; may be repeated [default: 127.0.0.1:3863, and registrars that
-    /// announce themselves in the local network]
+    /// Address of a registrar; may be repeated. The default port is 3863, or 3864 with TLS [default:
+    /// 127.0.0.1, and registrars that announce themselves in the local network]
     #[arg(long, value_name = "ADDR", value_parser = address)]
-    registrar: Vec<SocketAddr>,
+    registrar: Vec<HostPort>,
     #[command(flatten)]
     compatibility: CompatibilityOption,
     #[command(flatten)]
@@ -175,11 +203,13 @@ pub(crate) struct CompatibilityOption {
 }
 
 impl RegistrarOption {
-    /// Returns the configuration of a search for registrars on `network`.
-    pub(crate) fn hunt(&self, network: &Network) -> HuntConfig {
-        let at = |address: &SocketAddr| TransportAddress::new(network.protocol(), *address);
+    /// Returns the configuration of a search for registrars on `network`, which `transport` made.
+    pub(crate) fn hunt(&self, network: &Network, transport: &TransportOption) -> HuntConfig {
+        let at = |address: &HostPort| {
+            TransportAddress::new(network.protocol(), transport.asap(*address))
+        };
         let hunt = if self.registrar.is_empty() {
-            let default = DEFAULT_REGISTRAR.parse().ok();
+            let default = address(DEFAULT_REGISTRAR).ok();
             HuntConfig::new(default.iter().map(at)).listen_for_announcements()
         } else {
             HuntConfig::new(self.registrar.iter().map(at))
@@ -190,37 +220,32 @@ impl RegistrarOption {
 
     /// Returns a pool user for interactive commands, which gives up early if there is no registrar.
     /// A registrar that has just started may take 5 s to report that a pool does not exist.
-    pub(crate) fn user(&self, network: &Network) -> anyhow::Result<PoolUser> {
-        let config = UserConfig::new(self.hunt(network)).max_request_retransmit(1);
+    pub(crate) fn user(
+        &self,
+        network: &Network,
+        transport: &TransportOption,
+    ) -> anyhow::Result<PoolUser> {
+        let config = UserConfig::new(self.hunt(network, transport)).max_request_retransmit(1);
         Ok(PoolUser::with_config(network, config)?)
     }
 }
 
-/// Parses `IP`, `IP:PORT` or `HOST:PORT`. Default port: that of ASAP, 3863.
-pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
-    address_or_port(text, ASAP_PORT)
+/// Parses `IP`, `IP:PORT` or `HOST:PORT`.
+pub(crate) fn address(text: &str) -> Result<HostPort, String> {
+    if let Ok(host) = text.parse() {
+        return Ok(HostPort { host, port: None });
+    }
+    let address = text.parse::<SocketAddr>().ok();
+    let found = || text.to_socket_addrs().ok().and_then(|mut found| found.next());
+    let address =
+        address.or_else(found).ok_or("not an address: write IP:PORT, as in 127.0.0.1:3863")?;
+    Ok(HostPort { host: address.ip(), port: Some(address.port()) })
 }
 
 /// Parses an address to listen on, in the forms that [`address`] accepts. Default port: any free
 /// one.
 pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
-    address_or_port(text, 0)
-}
-
-/// Parses an address in the forms that [`address`] accepts. Default port: that of ENRP, 9901.
-pub(crate) fn enrp_address(text: &str) -> Result<SocketAddr, String> {
-    address_or_port(text, ENRP_PORT)
-}
-
-fn address_or_port(text: &str, port: u16) -> Result<SocketAddr, String> {
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        return Ok(address);
-    }
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(SocketAddr::new(address, port));
-    }
-    let found = text.to_socket_addrs().ok().and_then(|mut found| found.next());
-    found.ok_or_else(|| format!("not an address: write IP:PORT, as in {DEFAULT_REGISTRAR}"))
+    Ok(address(text)?.with_default(0))
 }
 
 /// Parses a pool handle.

@@ -1,7 +1,6 @@
 //! `rserpool bench registrar`.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ use serde_json::json;
 
 use super::cpu;
 use super::load::Client;
-use crate::options::{self, TransportOption};
+use crate::options::{self, HostPort, TransportOption};
 
 /// Send requests to a registrar as fast as it answers, and show the cost of an answer
 ///
@@ -23,7 +22,7 @@ pub(crate) struct Arguments {
     /// Address of the registrar
     #[arg(long, value_name = "ADDR", value_parser = options::address,
           default_value = options::DEFAULT_REGISTRAR)]
-    registrar: SocketAddr,
+    registrar: HostPort,
     /// Operations to measure, one after another [default: both]
     #[arg(long, value_enum, default_values_t = [Operation::Resolve, Operation::Register])]
     operation: Vec<Operation>,
@@ -93,7 +92,8 @@ struct Measured {
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let network = arguments.transport.network()?;
-    let address = TransportAddress::new(network.protocol(), arguments.registrar);
+    let address =
+        TransportAddress::new(network.protocol(), arguments.transport.asap(arguments.registrar));
     let pool: PoolHandle = "BenchPool".parse()?;
     let mut workers = start(&network, &address, &pool, &arguments).await?;
     for operation in &arguments.operation {

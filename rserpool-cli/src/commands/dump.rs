@@ -1,13 +1,12 @@
 //! `rserpool dump`.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 use rserpool::{Dump, DumpError, TransportAddress, dump};
 
-use crate::options::{self, TransportOption};
+use crate::options::{self, HostPort, TransportOption};
 
 /// Time that a registrar may take for an answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -15,10 +14,10 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// Show all that a registrar knows: its pools, their elements, other registrars
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// ENRP address of the registrar
-    #[arg(value_name = "ADDR", value_parser = options::enrp_address,
-          default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, options::ENRP_PORT)))]
-    enrp: SocketAddr,
+    /// ENRP address of the registrar. The default port is 9901, or 9902 with TLS
+    #[arg(value_name = "ADDR", value_parser = options::address,
+          default_value = options::DEFAULT_REGISTRAR)]
+    enrp: HostPort,
     #[command(flatten)]
     transport: TransportOption,
     /// Print JSON
@@ -28,7 +27,8 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let network = arguments.transport.network()?;
-    let address = TransportAddress::new(network.protocol(), arguments.enrp);
+    let address =
+        TransportAddress::new(network.protocol(), arguments.transport.enrp(arguments.enrp));
     let dump = dump(&network, &address, TIMEOUT).await.map_err(explain)?;
     if arguments.json {
         out!("{}", serde_json::to_string(&dump)?);

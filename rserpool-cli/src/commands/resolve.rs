@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let network = arguments.transport.network()?;
-    let user = arguments.registrar.user(&network)?;
+    let user = arguments.registrar.user(&network, &arguments.transport)?;
     if arguments.watch {
         return watch(&user, arguments.pool, arguments.json).await;
     }

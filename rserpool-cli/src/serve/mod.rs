@@ -161,7 +161,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         _ => None,
     };
-    let hunt = arguments.registrar.hunt(&network);
+    let hunt = arguments.registrar.hunt(&network, &arguments.transport);
     let at = hunt.registrars().iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
     let mut builder = PoolElement::builder(&network, &pool, hunt.registrars())
         .configure(|config| config.hunt(hunt.clone()).policy(arguments.policy));

@@ -16,7 +16,7 @@ use super::transport::{connect, event, message, send};
 use crate::Network;
 use crate::sys::IPPROTO_SCTP;
 use crate::transport::sctp::AuthKeys;
-use crate::transport::{Connection, Endpoint, Event, Purpose, Sctp};
+use crate::transport::{Endpoint, Event, Purpose, Sctp};
 
 const PURPOSE: Purpose = Purpose::Protocol(Ppid::ASAP);
 

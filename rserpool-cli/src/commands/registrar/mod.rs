@@ -6,7 +6,6 @@ mod rule;
 mod selection;
 mod timers;
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +18,7 @@ use rserpool::{
 };
 use serde_json::json;
 
-use crate::options::{self, CompatibilityOption, TransportOption};
+use crate::options::{self, CompatibilityOption, HostPort, TransportOption};
 use access::AccessOptions;
 use limits::LimitOptions;
 use selection::SelectionOptions;
@@ -32,22 +31,22 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(8);
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// ASAP address to listen on, for servers and clients; over SCTP, repeat it for further
-    /// addresses with the same port
+    /// addresses with the same port. The default port is 3863, or 3864 with TLS
     #[arg(long, value_name = "ADDR", value_parser = options::address,
           default_value = options::DEFAULT_REGISTRAR)]
-    asap: Vec<SocketAddr>,
+    asap: Vec<HostPort>,
     /// Do not announce the registrar in the local network. A registrar at a loopback address is
     /// never announced
     #[arg(long)]
     no_announce: bool,
-    /// ENRP address to listen on, for other registrars [default: port 9901 of the address of
-    /// --asap, or any other port if that is taken]
-    #[arg(long, value_name = "ADDR", value_parser = options::enrp_address)]
-    enrp: Option<SocketAddr>,
+    /// ENRP address to listen on, for other registrars [default: port 9901, or
+    /// 9902 with TLS, of the address of --asap, or any other port if that is taken]
+    #[arg(long, value_name = "ADDR", value_parser = options::address)]
+    enrp: Option<HostPort>,
     /// ENRP address of another registrar; may be repeated. Registrars replicate the handlespace and
     /// take over from each other [default: registrars found by multicast]
-    #[arg(long, value_name = "ADDR", value_parser = options::enrp_address)]
-    peer: Vec<SocketAddr>,
+    #[arg(long, value_name = "ADDR", value_parser = options::address)]
+    peer: Vec<HostPort>,
     #[command(flatten)]
     selection: SelectionOptions,
     #[command(flatten)]
@@ -70,7 +69,8 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let network = arguments.transport.offered_on(runtime()?)?;
-    let (first, further) = options::same_port(&arguments.asap, "--asap")?;
+    let asap = arguments.asap.iter().map(|at| arguments.transport.asap(*at)).collect::<Vec<_>>();
+    let (first, further) = options::same_port(&asap, "--asap")?;
     let first = first.context("no address for ASAP")?;
     let mut address = TransportAddress::new(network.protocol(), first);
     address.addresses.extend(further);
@@ -90,7 +90,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     if !arguments.no_announce && !first.ip().is_loopback() {
         config = config.announce([]).multicast_presence();
     }
-    let at = |address: &SocketAddr| TransportAddress::new(network.protocol(), *address);
+    let at = |address: &HostPort| {
+        TransportAddress::new(network.protocol(), arguments.transport.enrp(*address))
+    };
     config = config.peers(arguments.peer.iter().map(at));
     let registrar = start(&network, &addresses, config, &arguments)?;
     let identifier = registrar.identifier();
@@ -146,8 +148,8 @@ fn start(
 ) -> anyhow::Result<Registrar> {
     // By default, ENRP is offered at the addresses of ASAP.
     let address = addresses.first().context("no address for ASAP")?;
-    let usual = TransportAddress { port: options::ENRP_PORT, ..address.clone() };
-    let at = |address| TransportAddress::new(network.protocol(), address);
+    let usual = TransportAddress { port: arguments.transport.enrp_port(), ..address.clone() };
+    let at = |address| TransportAddress::new(network.protocol(), arguments.transport.enrp(address));
     let enrp = arguments.enrp.map_or(usual, at);
     match Registrar::start(network, addresses, config.clone().enrp(enrp.clone())) {
         Ok(registrar) => Ok(registrar),
