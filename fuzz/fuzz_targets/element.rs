@@ -5,8 +5,8 @@
 use arbitrary::Unstructured;
 use libfuzzer_sys::fuzz_target;
 use rserpool::proto::element::ElementConfig;
-use rserpool::proto::{Element, HuntConfig};
 use rserpool::proto::wire::PoolElementId;
+use rserpool::proto::{Element, HuntConfig};
 use rserpool_fuzz::{Player, address, handle};
 
 fuzz_target!(|data: &[u8]| {

@@ -16,7 +16,8 @@ fuzz_target!(|data: &[u8]| {
 fn play(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     let mut config = RegistrarConfig::default().identifier(RegistrarId(1));
     if u.arbitrary()? {
-        config = config.limits(Limits::default().elements_per_host(2).elements(3).connections_per_host(2));
+        config = config
+            .limits(Limits::default().elements_per_host(2).elements(3).connections_per_host(2));
     }
     if u.arbitrary()? {
         config = config.enrp(address(u)?);

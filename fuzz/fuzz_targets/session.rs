@@ -8,9 +8,9 @@ use arbitrary::Unstructured;
 use libfuzzer_sys::fuzz_target;
 use rserpool::proto::session::{Output, SessionConfig};
 use rserpool::proto::user::ResolveError;
-use rserpool::proto::{ConnectionEvent, ConnectionId, Session};
 use rserpool::proto::wire::asap::{Body, Resolved};
 use rserpool::proto::wire::{Ppid, TransportProtocol, UserMessage};
+use rserpool::proto::{ConnectionEvent, ConnectionId, Session};
 use rserpool_fuzz::{address, asap, handle};
 
 fuzz_target!(|data: &[u8]| {

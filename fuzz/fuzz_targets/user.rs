@@ -7,8 +7,8 @@ use std::time::Duration;
 use arbitrary::Unstructured;
 use libfuzzer_sys::fuzz_target;
 use rserpool::proto::user::{ResolveOptions, UserConfig};
-use rserpool::proto::{HuntConfig, User};
 use rserpool::proto::wire::PoolElementId;
+use rserpool::proto::{HuntConfig, User};
 use rserpool_fuzz::{Player, address, handle};
 
 fuzz_target!(|data: &[u8]| {

@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use rserpool::proto::{ConnectionEvent, ConnectionId, Machine, Output};
 use rserpool::proto::wire::asap::{self, Resolved};
 use rserpool::proto::wire::enrp::{self, Route, UpdateAction};
 use rserpool::proto::wire::parameter::{Cookie, ItemCount, PeChecksum};
@@ -15,6 +14,7 @@ use rserpool::proto::wire::{
     PoolHandle, Ppid, RegistrarId, RegistrationLife, ServerInformation, TransportAddress,
     TransportUse, UserMessage,
 };
+use rserpool::proto::{ConnectionEvent, ConnectionId, Machine, Output};
 
 /// The address of one of a few hosts.
 pub fn address(u: &mut Unstructured<'_>) -> Result<TransportAddress> {
@@ -150,8 +150,9 @@ pub fn asap(u: &mut Unstructured<'_>) -> Result<asap::Message> {
         9 => asap::EndpointUnreachable { pool_handle, identifier: identifier(u)? }.into(),
         10 => asap::Cookie { cookie: Cookie(Bytes::from(vec![0; u.arbitrary::<u16>()?.into()])) }
             .into(),
-        11 => asap::CookieEcho { cookie: Cookie(Bytes::from(vec![0; u.int_in_range(0..=9)?])) }
-            .into(),
+        11 => {
+            asap::CookieEcho { cookie: Cookie(Bytes::from(vec![0; u.int_in_range(0..=9)?])) }.into()
+        }
         12 => asap::BusinessCard { pool_handle, elements: elements(u)? }.into(),
         13 => asap::SessionHeartbeat { reply: u.arbitrary()? }.into(),
         _ => asap::Error { error: error(u)? }.into(),
@@ -266,7 +267,8 @@ impl<M: Machine> Player<M> {
                 self.connections.push((connection, protocol, true));
             }
             1 | 2 => {
-                let milliseconds = *u.choose(&[1, 50, 250, 1_000, 3_000, 6_000, 40_000, 100_000])?;
+                let milliseconds =
+                    *u.choose(&[1, 50, 250, 1_000, 3_000, 6_000, 40_000, 100_000])?;
                 let end = self.now + Duration::from_millis(milliseconds);
                 let mut timeouts = 0;
                 while let Some(due) = self.machine.poll_timeout().filter(|due| *due <= end) {

@@ -124,7 +124,7 @@ async fn next(connection: &mut Box<dyn Connection>) -> Event {
 
 /// Connects a client to a server and sends a message. Returns the identity that the server knows, or
 /// the error that the client sees.
-async fn exchange(server: &TlsConfig, client: &TlsConfig) -> Result<proto::Identity, String> {
+async fn exchange(server: &TlsConfig, client: &TlsConfig) -> Result<Identity, String> {
     let (server, client) = (network(server), network(client));
     let mut server = server.listen(ASAP, &local()).unwrap();
     let mut dialler = client.dialler(ASAP).unwrap();
