@@ -14,7 +14,7 @@ use rserpool::proto::wire::{
     PoolHandle, Ppid, RegistrarId, RegistrationLife, ServerInformation, TransportAddress,
     TransportUse, UserMessage,
 };
-use rserpool::proto::{ConnectionEvent, ConnectionId, Machine, Output};
+use rserpool::proto::{ConnectionEvent, ConnectionId, Identity, Machine, Output};
 
 /// The address of one of a few hosts.
 pub fn address(u: &mut Unstructured<'_>) -> Result<TransportAddress> {
