@@ -473,3 +473,40 @@ async fn hosts_without_a_role_are_refused_before_the_handshake() {
         assert_eq!(ended.is_ok(), refused, "{ended:?}");
     }
 }
+
+#[tokio::test]
+async fn requests_go_on_while_certificates_are_replaced() {
+    let authority = Authority::new("ours");
+    let over_tls = |serial, role: &str| {
+        let tls = Tls::over(Tcp::new(), &authority.granted(serial, &[role])).unwrap();
+        (tls.clone(), Network::new(TokioRuntime::current(), tls))
+    };
+    let (registrars, network) = over_tls(1, "registrar");
+    let registrar =
+        Registrar::start(&network, ["127.0.0.1:0"], RegistrarConfig::default()).unwrap();
+    let (servers, network) = over_tls(2, "element");
+    let element = PoolElement::start(&network, POOL, registrar.local_addresses()).unwrap();
+    element.registered().await.unwrap();
+    let config = ServiceConfig::new(Seal::new(POOL.parse().unwrap(), KeyRing::generate()));
+    let stop = std::future::pending::<()>();
+    tokio::spawn(element.serve(config, Introduced::default, stop, Duration::ZERO));
+    let (users, network) = over_tls(3, "user");
+    let user = PoolUser::new(&network, registrar.local_addresses()).unwrap();
+    let mut session = user.open_requests(POOL, RequestConfig::default()).await.unwrap();
+
+    let mut every = tokio::time::interval(Duration::from_millis(1));
+    for count in 1..=250_u8 {
+        every.tick().await;
+        assert_eq!(session.request("").await.unwrap(), format!("{} {count}", name(3)));
+        if count.is_multiple_of(50) {
+            let serial = u64::from(count);
+            for (tls, role) in [(&registrars, "registrar"), (&servers, "element"), (&users, "user")]
+            {
+                tls.reload(&authority.granted(serial, &[role])).unwrap();
+            }
+            // The open session stays with the old certificates, a new one has the new ones.
+            let new = user.open(POOL).await.unwrap();
+            assert_eq!(names(&new.identity().unwrap())[0], name(serial));
+        }
+    }
+}

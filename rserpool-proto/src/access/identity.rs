@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::Grant;
 use crate::wire::escape;
 
 /// Name of a party without a certificate.
@@ -32,6 +33,17 @@ impl Identity {
         self.0.is_empty()
     }
 
+    /// Returns the identity without the names that grant roles: what stays the same when a certificate
+    /// is renewed with other roles. Without any other name, returns the identity as it is.
+    #[must_use]
+    pub fn party(&self) -> Self {
+        let names: Vec<_> = self.names().filter(|name| Grant::from_uri(name).is_none()).collect();
+        if names.is_empty() || names.len() == self.0.len() {
+            return self.clone();
+        }
+        Self::new(names)
+    }
+
     /// Returns the names to which rules grant roles.
     pub(super) fn names_or_anonymous(&self) -> impl Iterator<Item = &str> {
         self.names().chain(self.is_anonymous().then_some(ANONYMOUS))
@@ -57,6 +69,17 @@ impl fmt::Display for Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_party_stays_the_same_with_other_roles() {
+        let party = |names: &[&str]| Identity::new(names.iter().copied()).party();
+        let plain = Identity::new(["spiffe://example.org/a"]);
+        assert_eq!(party(&["spiffe://example.org/a"]), plain);
+        assert_eq!(party(&["spiffe://example.org/a", "rserpool:user:*"]), plain);
+        assert_ne!(party(&["spiffe://example.org/b", "rserpool:user:*"]), plain);
+        assert_ne!(party(&["rserpool:user:*"]), party(&["rserpool:element:*"]));
+        assert_eq!(party(&[]), Identity::default());
+    }
 
     #[test]
     fn an_identity_is_printed_without_control_characters() {

@@ -132,6 +132,9 @@ pub(super) struct Client {
     pub(super) address: TransportAddress,
     /// The authenticated identity, and what the rules permit to it at its host.
     pub(super) identity: Option<Identity>,
+    /// The identity without the names that grant roles: the owner of the elements that the client
+    /// registers.
+    pub(super) party: Option<Identity>,
     pub(super) permissions: Permissions,
     pub(super) origin: Origin,
     /// The elements that are reached through the connection.
@@ -159,6 +162,7 @@ impl Client {
         Self {
             host: address.host(),
             address,
+            party: identity.as_ref().map(Identity::party),
             identity,
             permissions,
             origin,

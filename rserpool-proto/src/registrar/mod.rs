@@ -250,6 +250,7 @@ impl Registrar {
                 let Some(peer) = self.connections.get_mut(&connection) else { return };
                 self.dials.end(&peer.address);
                 peer.permissions = self.config.access.permissions(peer.host, identity.as_ref());
+                peer.party = identity.as_ref().map(Identity::party);
                 (peer.address, peer.identity) = (address, identity);
                 peer.origin = Origin::Dialled;
                 for key in peer.elements.clone() {

@@ -39,9 +39,9 @@ pub(super) struct Peer {
     pub(super) state: PeerState,
     /// The host from which the peer sent its messages, or the host that named it.
     pub(super) host: Option<IpAddr>,
-    /// The identity with which the peer first identified itself, if the transport authenticates. No
-    /// other identity can act as the peer.
-    pub(super) identity: Option<Identity>,
+    /// The identity with which the peer first identified itself, without the names that grant roles;
+    /// `None` if the transport does not authenticate. No other party can act as the peer.
+    pub(super) party: Option<Identity>,
     /// The download from the peer that is in progress.
     pub(super) download: Option<Download>,
     /// True if this registrar may have missed updates of the peer, since the peer was unknown or a
@@ -264,7 +264,7 @@ impl Registrar {
         if let Some(peer) = self.peers.known.get_mut(&route.sender) {
             if new {
                 peer.host = Some(host);
-                peer.identity = peer.identity.take().or(identity);
+                peer.party = peer.party.take().or(identity.map(|identity| identity.party()));
             }
             // If the peer has another connection, this one is newer and perhaps the only one that
             // works. The registrar sends over it if it comes from the peer's own address, since
@@ -293,10 +293,11 @@ impl Registrar {
         identifier: RegistrarId,
     ) -> Option<String> {
         let permissions = self.config.access.permissions(host, identity);
-        let its = known.and_then(|peer| peer.identity.as_ref());
+        let its = known.and_then(|peer| peer.party.as_ref());
+        let party = identity.map(Identity::party);
         let reason = if !permissions.permit_identifier(identifier) {
             "which its certificate does not grant"
-        } else if its.is_some() && its != identity {
+        } else if its.is_some() && its != party.as_ref() {
             "which belongs to another identity"
         } else {
             return None;
@@ -322,7 +323,7 @@ impl Registrar {
             last_heard: now,
             state: PeerState::default(),
             host,
-            identity: None,
+            party: None,
             download: None,
             stale: true,
         };

@@ -123,7 +123,7 @@ impl Registrar {
         if let Some(peer) = self.peers.known.get(&sender) {
             // A multicast message is not authenticated: it proves nothing about an authenticated
             // peer.
-            if peer.identity.is_none() {
+            if peer.party.is_none() {
                 self.heard(now, sender);
             }
             return;

@@ -173,7 +173,7 @@ impl Registrar {
         let home = present.and_then(|key| self.home_of(key));
         let was_ours = home == Some(self.config.identifier);
         let host = peer.host();
-        let owner = self.connections.get(&from).and_then(|client| client.identity.clone());
+        let owner = self.connections.get(&from).and_then(|client| client.party.clone());
         if !self.has_room(host, present, handle, &value) || !self.owns_fewer(from, present, handle)
         {
             return Err(ErrorCause::LackOfResources);
@@ -277,7 +277,7 @@ impl Registrar {
         }
         // Of an element that another registrar announced, the identity is not known.
         let owner = &element.state.charge.owner;
-        if owner.is_some() && *owner != client.identity {
+        if owner.is_some() && *owner != client.party {
             return Standing::Stranger;
         }
         match connection.and_then(|id| self.connections.get(&id)) {

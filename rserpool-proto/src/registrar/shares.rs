@@ -408,10 +408,10 @@ impl Registrar {
         let Some(client) = self.connections.get(&client) else { return false };
         let Some((max, pattern)) = client.permissions.max_elements(handle) else { return true };
         let owner = present.and_then(|key| self.handlespace.get(key)?.state.charge.owner.as_ref());
-        if owner.is_some() && owner == client.identity.as_ref() {
+        if owner.is_some() && owner == client.party.as_ref() {
             return true;
         }
-        let pools = client.identity.as_ref().and_then(|owner| self.shares.owners.get(owner));
+        let pools = client.party.as_ref().and_then(|owner| self.shares.owners.get(owner));
         let counted = pools.into_iter().flatten();
         let counted = counted.filter(|(pool, _)| pattern.matches(pool.as_bytes()));
         let fewer = counted.map(|(_, count)| *count).sum::<u32>() < max;

@@ -156,11 +156,12 @@ impl Lineage {
         Self { name: rand::rng().random(), sequence: 0, user: None }
     }
 
-    /// Binds the cookies to a user: only [`Seal::open_for`] with the same identity opens them. With
+    /// Binds the cookies to a user: only [`Seal::open_for`] with the same identity opens them, apart
+    /// from the names that grant roles. With
     /// `None`, for a user whom the transport does not authenticate, they are not bound.
     #[must_use]
     pub fn bind(mut self, user: Option<&Identity>) -> Self {
-        self.user = user.cloned();
+        self.user = user.map(Identity::party);
         self
     }
 }
@@ -291,7 +292,8 @@ impl Seal {
         now: SystemTime,
         cookie: &Bytes,
     ) -> Result<Opened, CookieRefused> {
-        let opened = self.unseal(user, now, cookie);
+        let user = user.map(Identity::party);
+        let opened = self.unseal(user.as_ref(), now, cookie);
         let mut seen = self.seen();
         let result =
             opened.and_then(|(opened, issued)| seen.take(&opened.lineage, issued).map(|()| opened));
