@@ -316,7 +316,78 @@ fn who_answers_at_the_address_of_an_element_has_to_be_one_of_its_pool() {
         world.run(SECOND * 2);
         let denied = world.with_registrar(two).denials(AccessRole::Element);
         assert_eq!(denied == 0, stays, "{denied}");
+        // No connection is left to a program that is not the element.
+        let connections = world.with_registrar(two).footprint().connections;
+        assert_eq!(connections, usize::from(stays));
         world.run(SECOND * 300);
         assert_eq!(world.elements(two), usize::from(stays));
     }
+}
+
+#[test]
+fn elements_are_counted_wherever_they_went_in_between() {
+    let mut world = World::default();
+    let one = world.join(1, &[]);
+    let two = world.join(2, &[one]);
+    world.run(SECOND * 10);
+    let host = world.member(99, &[]);
+    world.pause(host);
+    name(&mut world, host, "rserpool:element:*?max=1");
+    let [to_one, to_two] = [one, two].map(|node| world.connect_from(host, Ppid::ASAP, node));
+    let full = Some(ErrorCause::LackOfResources);
+    for identifier in 1..=3 {
+        // The element registers with one registrar, moves to the other one, and leaves that one. It
+        // is still connected to the first one, which takes it back.
+        let refused = register(&mut world, to_one, host, ("Pool", identifier));
+        assert_eq!(refused, if identifier == 1 { None } else { full.clone() }, "{identifier}");
+        world.run(SECOND);
+        if register(&mut world, to_two, host, ("Pool", identifier)).is_none() {
+            world.run(SECOND);
+            let (pool_handle, identifier) = ("Pool".parse().unwrap(), PoolElementId(identifier));
+            send_asap(&mut world, to_two, Deregistration { pool_handle, identifier });
+            take_asap(&mut world, to_two);
+        }
+        world.run(SECOND);
+        let own = world.homes(one).into_iter().filter(|(_, home)| *home == 1).count();
+        assert!(own <= 1, "{own} elements");
+    }
+}
+
+#[test]
+fn an_element_that_was_taken_over_is_changed_only_by_its_identity() {
+    let mut world = World::default();
+    let one = world.join(1, &[]);
+    let two = world.join(2, &[one]);
+    world.run(SECOND * 5);
+    let member = world.hosts();
+    name(&mut world, member, "spiffe://example.org/a");
+    assert_eq!(world.member(7, &[one]), member);
+    world.run(SECOND);
+    world.kill(one);
+    world.run(SECOND * 100);
+    assert_eq!(world.homes(two), [(7, 2)]);
+    name(&mut world, member, "spiffe://example.org/b");
+    let other = world.connect_from(member, Ppid::ASAP, two);
+    let (pool_handle, identifier) = ("Pool".parse().unwrap(), PoolElementId(7));
+    send_asap(&mut world, other, Deregistration { pool_handle, identifier });
+    assert_eq!(world.elements(two), 1);
+    let taken = Some(ErrorCause::NonUniqueIdentifier);
+    assert_eq!(register(&mut world, other, member, ("Pool", 7)), taken);
+}
+
+#[test]
+fn a_program_that_crashed_with_its_host_is_replaced_soon() {
+    let mut world = World::default();
+    let node = registrar(&mut world);
+    let host = world.member(99, &[]);
+    world.pause(host);
+    name(&mut world, host, "rserpool:element:*?max=1");
+    // The old connection stays open, and nobody answers over it.
+    let old = world.connect_from(host, Ppid::ASAP, node);
+    assert_eq!(register(&mut world, old, host, ("Pool", 1)), None);
+    let new = world.connect_from(host, Ppid::ASAP, node);
+    let full = Some(ErrorCause::LackOfResources);
+    assert_eq!(register(&mut world, new, host, ("Pool", 2)), full);
+    world.run(SECOND * 6);
+    assert_eq!(register(&mut world, new, host, ("Pool", 2)), None);
 }

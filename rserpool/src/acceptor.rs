@@ -147,7 +147,7 @@ impl Acceptor {
     fn admit(&mut self, accepted: io::Result<Box<dyn Connection>>) {
         let now = self.network.now();
         let is_user = |connection: &dyn Connection| {
-            has_role(now, &self.rules, AccessRole::User, &self.pool, connection)
+            has_role(now, &self.rules, AccessRole::User, Some(&self.pool), connection)
         };
         match accepted {
             Ok(connection) if !is_user(&*connection) => {}

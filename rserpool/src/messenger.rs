@@ -196,7 +196,8 @@ impl Messenger {
     }
 
     /// Sends a message to this address, whether it belongs to an element of the pool or not (RFC
-    /// 5352 section 6.5.4). A failure is not reported to the registrar.
+    /// 5352 section 6.5.4). A failure is not reported to the registrar. The access rules have to permit
+    /// the program at the address the role of an element of any pool.
     ///
     /// # Errors
     ///
@@ -382,7 +383,12 @@ impl Messenger {
         match ready!(open.connection.poll_event(cx)) {
             Event::Established { .. } => {
                 let now = self.network.now();
-                let (rules, pool) = (&self.rules, &self.handle);
+                // At an address, there may be an element of another pool.
+                let pool = match open.with {
+                    Correspondent::Element(_) => Some(&self.handle),
+                    Correspondent::Address(_) => None,
+                };
+                let rules = &self.rules;
                 if has_role(now, rules, AccessRole::Element, pool, &*open.connection) {
                     open.established = true;
                 } else {

@@ -538,7 +538,7 @@ impl Session {
             transport::Event::Established { local, peer } => {
                 let Some((_, connection)) = &mut self.connection else { return };
                 let (rules, role) = (&self.rules, AccessRole::Element);
-                if has_role(now, rules, role, &self.handle, &**connection) {
+                if has_role(now, rules, role, Some(&self.handle), &**connection) {
                     self.max_message_size = connection.max_message_size();
                     let identity = connection.identity();
                     self.set_heartbeat();

@@ -12,18 +12,19 @@ use crate::log;
 use crate::runtime::Runtime;
 use crate::transport::{Connection, HostFilter};
 
-/// Returns whether the other end of a connection has a role in a pool. Logs a denial.
+/// Returns whether the other end of a connection has a role, in this pool if one is given. Logs a
+/// denial.
 pub(crate) fn has_role(
     now: Instant,
     rules: &AccessRules,
     role: AccessRole,
-    pool: &PoolHandle,
+    pool: Option<&PoolHandle>,
     connection: &dyn Connection,
 ) -> bool {
     let (host, identity) = (connection.peer().host(), connection.identity());
-    let permitted = rules.permits(host, identity.as_ref(), role, Some(pool));
+    let permitted = rules.permits(host, identity.as_ref(), role, pool);
     if !permitted {
-        log_denial(now, role, host, identity.as_ref(), Some(pool));
+        log_denial(now, role, host, identity.as_ref(), pool);
     }
     permitted
 }

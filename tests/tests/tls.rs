@@ -69,7 +69,9 @@ impl Authority {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let grants = grants.iter().map(|grant| grant.parse::<Grant>().unwrap().to_uri());
-        for name in [name(serial)].into_iter().chain(grants) {
+        // A certificate with the serial number 0 has no name.
+        let name = (serial > 0).then(|| name(serial));
+        for name in name.into_iter().chain(grants) {
             params.subject_alt_names.push(SanType::URI(name.try_into().unwrap()));
         }
         let key = KeyPair::generate().unwrap();
@@ -508,5 +510,18 @@ async fn requests_go_on_while_certificates_are_replaced() {
             let new = user.open(POOL).await.unwrap();
             assert_eq!(names(&new.identity().unwrap())[0], name(serial));
         }
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_without_a_name_gives_no_role() {
+    let authority = Authority::new("ours");
+    let nameless = authority.granted(0, &[]);
+    let identity = exchange(&authority.granted(1, &[]), &nameless).await.unwrap();
+    assert!(!identity.is_anonymous());
+    let rules = AccessRules::default();
+    let host = std::net::Ipv4Addr::LOCALHOST.into();
+    for role in [AccessRole::Registrar, AccessRole::Element, AccessRole::User] {
+        assert!(!rules.permits(host, Some(&identity), role, None), "{role}");
     }
 }

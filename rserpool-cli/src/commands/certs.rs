@@ -68,7 +68,8 @@ enum Command {
         #[arg(long, value_name = "ID", value_parser = options::identifier)]
         identifier: Option<PoolElementId>,
         /// Name of the host or program: letters, digits, dots, hyphens and underscores. The
-        /// certificate has it as the URI spiffe://rserpool.internal/NAME [default: the role]
+        /// certificate has it as the URI spiffe://rserpool.internal/NAME, which is the identity of its
+        /// holder [default: the role, and a random number]
         #[arg(long, value_parser = name)]
         name: Option<String>,
         /// Number of days for which the certificate is valid
@@ -123,8 +124,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Command::Issue { role, pool, max_elements, identifier, name, days, folder } => {
             let identifier = identifier.map(|identifier| RegistrarId(identifier.0));
             let grants = grants(role, pool, *max_elements, identifier)?;
-            let name = name.as_deref().unwrap_or(role[0].name());
-            Authority::open(&folder.path)?.issue(name, &grants, *days)?;
+            // A name of its own, since the name is the identity.
+            let drawn = || format!("{}-{:08x}", role[0].name(), rand::random::<u32>());
+            let name = name.clone().unwrap_or_else(drawn);
+            Authority::open(&folder.path)?.issue(&name, &grants, *days)?;
             notify!("created {name}.pem and {name}.key, valid for {days} days");
         }
         Command::Show { files } => {

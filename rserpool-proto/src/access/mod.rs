@@ -54,8 +54,9 @@ impl fmt::Display for AccessRole {
 /// - [`grant`](Self::grant) gives a role to identities, by a pattern for the names in their
 ///   certificates. Rules that grant anything are complete: who is granted nothing has no role.
 /// - Rules without a grant give each identity the roles that its certificate grants by URIs of the
-///   scheme `rserpool`, see [`Grant`]. A certificate without such URIs has all roles. A party
-///   without a certificate, on a transport with TLS that allows that, is a user of all pools.
+///   scheme `rserpool`, see [`Grant`]. A certificate without such URIs has all roles, one
+///   without any URI or DNS name has none. A party without a certificate, on a transport with TLS
+///   that allows that, is a user of all pools.
 ///
 /// A registrar refuses requests beyond the role of their sender with the cause "rejected due to
 /// security considerations" (RFC 5354 section 3.12.11). It closes connections of those that may

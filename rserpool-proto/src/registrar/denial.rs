@@ -14,7 +14,8 @@ pub(super) struct Denials([u64; AccessRole::COUNT]);
 
 impl Registrar {
     /// Returns the number of connections and requests that were denied since their sender does not
-    /// have this role. A connection that neither an element nor a user may make counts for both.
+    /// have this role. A connection that neither an element nor a user may make counts for both. A host
+    /// that is refused before a TLS handshake is not counted.
     #[must_use]
     pub fn denials(&self, role: AccessRole) -> u64 {
         self.denials.0[role as usize]

@@ -251,13 +251,19 @@ impl Registrar {
     ) {
         let Some(pool) = self.handlespace.handle_of(key).cloned() else { return };
         if !self.permits(connection, AccessRole::Element, &pool) {
-            // Another program is at the address of the element.
-            if let Some(client) = self.connections.get_mut(&connection) {
-                client.elements.remove(&key);
+            // Another program is at the address of the element. The element has until its deadline
+            // to register again.
+            self.handle_element_disconnected(now, key, Origin::Dialled, &ConnectionEvent::Lost);
+            self.detach(key, Some(connection));
+            if let Some(custody) = self.custody_mut(key)
+                && let KeepAlive::Asked { deadline } = custody.keep_alive
+            {
+                self.timers.set(Timer::KeepAlive(key), deadline);
             }
-            let origin = Origin::Dialled;
-            self.handle_element_disconnected(now, key, origin, &ConnectionEvent::Lost);
-        } else if let Some(client) = self.connections.get_mut(&connection) {
+            return;
+        }
+        self.note_owner(key);
+        if let Some(client) = self.connections.get_mut(&connection) {
             client.queued.insert(key);
             self.send_queued_keep_alives(now, connection);
         }

@@ -352,7 +352,7 @@ impl Registrar {
         let connection = element.state.connection;
         let is_home = element.home_registrar() == self.config.identifier;
         let address = element.value().user_transport.address().cloned();
-        self.shares.discharge(&pool_handle, element.state.charge);
+        self.shares.discharge(&pool_handle, key, element.state.charge);
         if is_home && let Some(update) = update {
             self.send_update(told, &update);
         }

@@ -50,11 +50,11 @@ impl Registrar {
         let (host, peer) = (client.host, client.address.clone());
         let (handle, identifier) =
             (&registration.pool_handle, registration.pool_element.identifier);
-        if !self.permits(from, AccessRole::Element, handle) {
-            return self.refuse(from, handle, identifier, ErrorCause::Security);
-        }
         if !self.allows(now, host, Limit::Registrations) {
             return self.refuse(from, handle, identifier, ErrorCause::LackOfResources);
+        }
+        if !self.permits(from, AccessRole::Element, handle) {
+            return self.refuse(from, handle, identifier, ErrorCause::Security);
         }
         let present = self.handlespace.find(handle, identifier);
         match present.map(|key| (key, self.standing(key, from))) {
@@ -88,7 +88,7 @@ impl Registrar {
     }
 
     /// Asks an element of this registrar whether it is alive, at most once a second.
-    fn ask_owner(&mut self, now: Instant, key: ElementKey) {
+    pub(super) fn ask_owner(&mut self, now: Instant, key: ElementKey) {
         let Some(element) = self.handlespace.get_mut(key) else { return };
         let Some(custody) = element.state.custody_mut() else { return };
         if custody.asked_for_report.is_none_or(|asked| now >= asked + REPORT_PAUSE) {
@@ -174,7 +174,8 @@ impl Registrar {
         let was_ours = home == Some(self.config.identifier);
         let host = peer.host();
         let owner = self.connections.get(&from).and_then(|client| client.party.clone());
-        if !self.has_room(host, present, handle, &value) || !self.owns_fewer(from, present, handle)
+        if !self.has_room(host, present, handle, &value)
+            || !self.owns_fewer(now, from, present, handle)
         {
             return Err(ErrorCause::LackOfResources);
         }

@@ -21,12 +21,12 @@ impl Registrar {
         request: HandleResolution,
     ) {
         let Some(host) = self.connections.get(&from).map(|client| client.host) else { return };
-        if !self.permits(from, AccessRole::User, &request.pool_handle) {
-            let result = Resolved::Error(ErrorCause::Security.into());
-            return self.answer(from, request.pool_handle, result);
-        }
         if !self.allows(now, host, Limit::Resolutions) {
             let result = Resolved::Error(ErrorCause::LackOfResources.into());
+            return self.answer(from, request.pool_handle, result);
+        }
+        if !self.permits(from, AccessRole::User, &request.pool_handle) {
+            let result = Resolved::Error(ErrorCause::Security.into());
             return self.answer(from, request.pool_handle, result);
         }
         let unknown = self.handlespace.is_unknown(&request.pool_handle);

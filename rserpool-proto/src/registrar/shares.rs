@@ -1,12 +1,12 @@
 //! Limits on the resources of one host and of all hosts together (RFC 5352 section 9.1, RFC 5355).
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::membership::{Charge, Origin};
+use super::membership::{Charge, Origin, Watch};
 use super::{Event, Registrar, Timer};
 use crate::handlespace::ElementKey;
 use crate::wire::{PoolElement, PoolHandle, quote};
@@ -15,6 +15,9 @@ use crate::{ConnectionId, Identity};
 /// The burst size of a rate limit, as a time: a host may send the requests allowed in this time at
 /// once.
 const WINDOW: Duration = Duration::from_secs(1);
+
+/// The maximum number of elements of a party that are asked at a time whether they are alive.
+const MAX_ASKED_OF_OWNER: usize = 16;
 
 /// The number of connections that are closed at a time when there are too many.
 const MAX_CLOSED: usize = 16;
@@ -203,8 +206,8 @@ impl Limits {
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     hosts: HashMap<IpAddr, Share>,
-    /// The number of elements that each identity registered, by pool.
-    owners: HashMap<Identity, HashMap<PoolHandle, u32>>,
+    /// The elements of this registrar that each party registered, by pool.
+    owners: HashMap<Identity, BTreeMap<PoolHandle, BTreeSet<ElementKey>>>,
     bytes: usize,
     hits: [u64; Limit::COUNT],
 }
@@ -252,13 +255,16 @@ impl Shares {
         self.credit(host, |share| share.subscriptions -= count);
     }
 
-    /// Stops counting an element against the limits of its host and of its owner: the element was
-    /// removed, or counts for others now.
-    pub(super) fn discharge(&mut self, pool: &PoolHandle, charge: Charge) {
+    /// Stops counting an element that was removed.
+    pub(super) fn discharge(&mut self, pool: &PoolHandle, key: ElementKey, charge: Charge) {
         if let Some(owner) = charge.owner {
-            self.disown(pool, owner);
+            self.disown(pool, key, owner);
         }
-        let Some((host, bytes)) = charge.host else { return };
+        self.discharge_host(charge.host);
+    }
+
+    fn discharge_host(&mut self, charge: Option<(IpAddr, u32)>) {
+        let Some((host, bytes)) = charge else { return };
         let bytes = bytes as usize;
         self.bytes -= bytes;
         self.credit(host, |share| {
@@ -266,18 +272,16 @@ impl Shares {
             share.bytes -= bytes;
         });
     }
-}
 
-impl Shares {
-    fn own(&mut self, pool: &PoolHandle, owner: Identity) {
-        *self.owners.entry(owner).or_default().entry(pool.clone()).or_default() += 1;
+    fn own(&mut self, pool: &PoolHandle, key: ElementKey, owner: Identity) {
+        self.owners.entry(owner).or_default().entry(pool.clone()).or_default().insert(key);
     }
 
-    fn disown(&mut self, pool: &PoolHandle, owner: Identity) {
+    fn disown(&mut self, pool: &PoolHandle, key: ElementKey, owner: Identity) {
         let Entry::Occupied(mut pools) = self.owners.entry(owner) else { return };
-        if let Some(count) = pools.get_mut().get_mut(pool) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(keys) = pools.get_mut().get_mut(pool) {
+            keys.remove(&key);
+            if keys.is_empty() {
                 pools.get_mut().remove(pool);
             }
         }
@@ -398,9 +402,11 @@ impl Registrar {
     }
 
     /// Returns whether the grants of a client allow it another element in this pool, or the element
-    /// `present` is its own already.
+    /// `present` is its own already. If not, asks the client's elements whether they are alive: they
+    /// may be those of a program that crashed with its host, and that this one replaces.
     pub(super) fn owns_fewer(
         &mut self,
+        now: Instant,
         client: ConnectionId,
         present: Option<ElementKey>,
         handle: &PoolHandle,
@@ -414,11 +420,41 @@ impl Registrar {
         let pools = client.party.as_ref().and_then(|owner| self.shares.owners.get(owner));
         let counted = pools.into_iter().flatten();
         let counted = counted.filter(|(pool, _)| pattern.matches(pool.as_bytes()));
-        let fewer = counted.map(|(_, count)| *count).sum::<u32>() < max;
-        if !fewer {
-            self.hit(Limit::Elements, client.host);
+        let max = usize::try_from(max).unwrap_or(usize::MAX);
+        let (mut count, mut asked) = (0, Vec::new());
+        for (_, keys) in counted {
+            count += keys.len();
+            asked.extend(keys.iter().take(MAX_ASKED_OF_OWNER - asked.len()));
+            if count >= max {
+                break;
+            }
         }
-        fewer
+        if count < max {
+            return true;
+        }
+        self.hit(Limit::Elements, client.host);
+        for key in asked {
+            self.ask_owner(now, key);
+        }
+        false
+    }
+
+    /// Counts an element for the party at the other end of its connection, if this registrar is its
+    /// home and the connection is established. An element of another registrar counts for nobody.
+    pub(super) fn note_owner(&mut self, key: ElementKey) {
+        let Some(element) = self.handlespace.get(key) else { return };
+        let Some((host, _)) = element.state.charge.host else { return };
+        let owner = match &element.state.watch {
+            Watch::Home(_) => {
+                let client = element.state.connection.and_then(|id| self.connections.get(&id));
+                match client.filter(|client| client.origin != Origin::Connecting) {
+                    Some(client) => client.party.clone(),
+                    None => return,
+                }
+            }
+            Watch::Elsewhere(_) => None,
+        };
+        self.recharge(key, host, owner);
     }
 
     /// Counts an element, which is new or has other values, against the limits of `host` and of the
@@ -434,17 +470,23 @@ impl Registrar {
         if element.state.charge == charge {
             return;
         }
-        if let Some(owner) = charge.owner.clone() {
-            self.shares.own(&pool, owner);
-        }
+        let owner = charge.owner.clone();
         let old = std::mem::replace(&mut element.state.charge, charge);
+        if old.owner != owner {
+            if let Some(old) = old.owner {
+                self.shares.disown(&pool, key, old);
+            }
+            if let Some(owner) = owner {
+                self.shares.own(&pool, key, owner);
+            }
+        }
         // The new charge is added before the old one is removed, so that the host is not forgotten
         // in between.
         let share = self.shares.hosts.entry(host).or_default();
         share.elements += 1;
         share.bytes += size as usize;
         self.shares.bytes += size as usize;
-        self.shares.discharge(&pool, old);
+        self.shares.discharge_host(old.host);
     }
 
     /// Closes connections when there are too many, or no descriptors for more. Considers only

@@ -161,6 +161,7 @@ impl Registrar {
         }
         let life = self.config.compatibility.lifetime(element.value().registration_life);
         self.handlespace.set_lifetime(key, now, life);
+        self.note_owner(key);
         self.send_keep_alive(now, key);
     }
 
@@ -179,12 +180,16 @@ impl Registrar {
         self.refuse_claimant(key);
         let Some(element) = self.handlespace.get_mut(key) else { return };
         element.state.watch = Watch::Elsewhere(Remote::default());
-        let Some(connection) = element.state.connection else { return };
+        let connection = element.state.connection;
+        self.note_owner(key);
+        let Some(connection) = connection else { return };
         let client = self.connections.get(&connection);
         if client.is_some_and(|client| client.origin == Origin::Accepted) {
             self.settle_keep_alive(now, connection, key);
         } else {
-            element.state.connection = None;
+            if let Some(element) = self.handlespace.get_mut(key) {
+                element.state.connection = None;
+            }
             self.detach(key, Some(connection));
         }
     }

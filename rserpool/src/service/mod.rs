@@ -132,7 +132,8 @@ impl ServiceConfig {
     }
 
     /// Binds each checkpoint to the authenticated identity of its user, so that no other user can
-    /// continue the session with it. Default: checkpoints are not bound. A session whose user gets a
+    /// continue the session with it. All users without a certificate are one user, and so are all users
+    /// of SCTP-AUTH. Default: checkpoints are not bound. A session whose user gets a
     /// certificate with other names cannot continue on another server. Without authentication by the
     /// transport, there is no effect.
     #[must_use]

@@ -37,7 +37,7 @@ const CHUNKS: [u8; 9] = [
     0xc2, // I-FORWARD-TSN
 ];
 
-/// Name of the identity of a peer that has a key.
+/// Name of the identity of the peer of an association, which has a key if anything arrives from it.
 const IDENTITY: &str = "sctp-auth";
 
 /// The keys that all ends of associations share (RFC 4895 section 6). The first key authenticates what

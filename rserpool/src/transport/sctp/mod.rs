@@ -136,7 +136,9 @@ impl Sctp {
     /// without one of the keys, nor from an attacker on the way. Nothing is encrypted. Default:
     /// associations are not authenticated.
     ///
-    /// The identity of all peers is the name `sctp-auth`. This end does not connect to a peer without a
+    /// The identity of all peers is the name `sctp-auth`. An attacker on the way can still end an
+    /// association, which then may seem to have ended in good order.
+    /// This end does not connect to a peer without a
     /// key. An association that such a peer makes is lost after a few seconds, when the peer has not
     /// answered a probe: it counts as established until then, but no message arrives over it.
     #[must_use]

@@ -110,6 +110,10 @@ fn refusal(error: webpki::Error) -> Error {
     Error::InvalidCertificate(error)
 }
 
+/// Name of the identity of a party whose certificate has no name that counts. It is a URI that grants
+/// no role.
+const NAMELESS: &str = "rserpool:nameless";
+
 /// Returns the names in the first of these certificates: URIs, then DNS names. Without a
 /// certificate, the identity has no names.
 pub(super) fn identity(chain: Option<&[CertificateDer<'_>]>) -> Identity {
@@ -117,5 +121,7 @@ pub(super) fn identity(chain: Option<&[CertificateDer<'_>]>) -> Identity {
     let Some(Ok(certificate)) = first.map(EndEntityCert::try_from) else {
         return Identity::default();
     };
-    Identity::new(certificate.valid_uri_names().chain(certificate.valid_dns_names()))
+    let names = certificate.valid_uri_names().chain(certificate.valid_dns_names());
+    let identity = Identity::new(names);
+    if identity.is_anonymous() { Identity::new([NAMELESS]) } else { identity }
 }
