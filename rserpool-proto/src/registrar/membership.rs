@@ -15,8 +15,8 @@ use crate::{ConnectionId, Identity};
 pub(super) struct Charge {
     /// The host, and the size of the element in bytes.
     pub(super) host: Option<(IpAddr, u32)>,
-    /// The identity of the client that registered the element; `None` if the transport does not
-    /// authenticate, or if another registrar announced the element.
+    /// The party that registered the element; `None` if the transport does not authenticate, or if
+    /// another registrar announced the element and this one has not reached it.
     pub(super) owner: Option<Identity>,
 }
 
