@@ -30,7 +30,7 @@ const ENCODED: &AsciiSet = &CONTROLS
     .add(b'|')
     .add(b'}');
 
-/// A role, and what its holder may do in it.
+/// Grant of a role, limited to some pools or to one identifier.
 ///
 /// The text form is one of the following. In a pattern for pool handles, `*` stands for any
 /// characters, and characters that a URI cannot have are percent-encoded.
@@ -133,11 +133,7 @@ fn parse(text: &str) -> Option<Grant> {
     match role {
         "registrar" => {
             let identifier = match rest {
-                Some(rest) => {
-                    let digits = rest.strip_prefix("0x").filter(|it| !it.starts_with('+'))?;
-                    let identifier = u32::from_str_radix(digits, 16).ok()?;
-                    Some(RegistrarId(identifier)).filter(|it| it.0 != 0).map(Some)?
-                }
+                Some(rest) => Some(rest.parse().ok().filter(|it| *it != RegistrarId(0))?),
                 None => None,
             };
             Some(Grant::Registrar { identifier })
@@ -202,8 +198,6 @@ mod tests {
             "registrar:",
             "registrar:0x",
             "registrar:0x0",
-            "registrar:0x+1",
-            "registrar:17",
             "registrar:0x123456789",
             "element:",
             "element:%FF",

@@ -43,8 +43,9 @@ impl fmt::Display for AccessRole {
     }
 }
 
-/// The programs that may use a registrar, or that an element or a user believes. Default: everybody
-/// whom the transport lets in, in the roles that the certificate grants if it grants any.
+/// Rules on the roles of other programs, by their addresses and by the names in their certificates.
+/// Default: everybody whom the transport lets in has the roles that its certificate grants, or all
+/// roles if it grants none.
 ///
 /// A program has a role if the rules allow its address the role and grant its identity the role:
 ///
@@ -127,7 +128,7 @@ impl AccessRules {
         }
     }
 
-    /// Returns what an identity is granted; `None` for everything.
+    /// Returns the grants to an identity; `None` if it has all roles.
     fn granted(&self, identity: Option<&Identity>) -> Option<Box<[Grant]>> {
         if !self.grants.is_empty() {
             let names = identity.into_iter().flat_map(Identity::names_or_anonymous);
@@ -151,12 +152,12 @@ impl AccessRules {
     }
 }
 
-/// What one party may do.
+/// Roles of one party.
 #[derive(Debug, Clone)]
 pub(crate) struct Permissions {
     /// For each role, whether it is allowed at the party's address.
     allowed: [bool; AccessRole::COUNT],
-    /// What the identity of the party is granted; `None` for everything.
+    /// Grants to the identity of the party; `None` if it has all roles.
     granted: Option<Box<[Grant]>>,
 }
 

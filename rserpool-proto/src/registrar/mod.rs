@@ -11,6 +11,7 @@ mod leave;
 mod links;
 mod membership;
 mod mentor;
+mod owners;
 mod peer_state;
 mod peers;
 mod presence;
@@ -49,6 +50,7 @@ use dials::Dials;
 use leave::Leaving;
 use membership::{Client, Membership, Origin};
 use mentor::Joining;
+use owners::Owners;
 use peers::Peers;
 use registration::Claimant;
 use rivals::Rivals;
@@ -85,6 +87,7 @@ pub struct Registrar {
     /// Resolutions of unknown pools that wait until this registrar is ready.
     deferred: Vec<(ConnectionId, asap::HandleResolution)>,
     shares: Shares,
+    owners: Owners,
     denials: Denials,
     /// The elements whose addresses have host or link scope. They are not sent to hosts outside of
     /// that scope.
@@ -158,6 +161,7 @@ impl Registrar {
             ready: false,
             deferred: Vec::new(),
             shares: Shares::default(),
+            owners: Owners::default(),
             denials: Denials::default(),
             near: BTreeMap::new(),
             subscriptions: Subscriptions::default(),
@@ -352,7 +356,10 @@ impl Registrar {
         let connection = element.state.connection;
         let is_home = element.home_registrar() == self.config.identifier;
         let address = element.value().user_transport.address().cloned();
-        self.shares.discharge(&pool_handle, key, element.state.charge);
+        if let Some(owner) = element.state.charge.owner {
+            self.owners.remove(&pool_handle, key, owner);
+        }
+        self.shares.discharge(element.state.charge.host);
         if is_home && let Some(update) = update {
             self.send_update(told, &update);
         }

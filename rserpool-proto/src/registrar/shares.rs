@@ -1,23 +1,19 @@
 //! Limits on the resources of one host and of all hosts together (RFC 5352 section 9.1, RFC 5355).
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::membership::{Charge, Origin, Watch};
+use super::membership::{Charge, Origin};
 use super::{Event, Registrar, Timer};
+use crate::Identity;
 use crate::handlespace::ElementKey;
 use crate::wire::{PoolElement, PoolHandle, quote};
-use crate::{ConnectionId, Identity};
 
 /// The burst size of a rate limit, as a time: a host may send the requests allowed in this time at
 /// once.
 const WINDOW: Duration = Duration::from_secs(1);
-
-/// The maximum number of elements of a party that are asked at a time whether they are alive.
-const MAX_ASKED_OF_OWNER: usize = 16;
 
 /// The number of connections that are closed at a time when there are too many.
 const MAX_CLOSED: usize = 16;
@@ -206,8 +202,6 @@ impl Limits {
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     hosts: HashMap<IpAddr, Share>,
-    /// The elements of this registrar that each party registered, by pool.
-    owners: HashMap<Identity, BTreeMap<PoolHandle, BTreeSet<ElementKey>>>,
     bytes: usize,
     hits: [u64; Limit::COUNT],
 }
@@ -255,15 +249,9 @@ impl Shares {
         self.credit(host, |share| share.subscriptions -= count);
     }
 
-    /// Stops counting an element that was removed.
-    pub(super) fn discharge(&mut self, pool: &PoolHandle, key: ElementKey, charge: Charge) {
-        if let Some(owner) = charge.owner {
-            self.disown(pool, key, owner);
-        }
-        self.discharge_host(charge.host);
-    }
-
-    fn discharge_host(&mut self, charge: Option<(IpAddr, u32)>) {
+    /// Stops counting an element against the limits of its host: the element was removed, or counts
+    /// for another host now.
+    pub(super) fn discharge(&mut self, charge: Option<(IpAddr, u32)>) {
         let Some((host, bytes)) = charge else { return };
         let bytes = bytes as usize;
         self.bytes -= bytes;
@@ -271,23 +259,6 @@ impl Shares {
             share.elements -= 1;
             share.bytes -= bytes;
         });
-    }
-
-    fn own(&mut self, pool: &PoolHandle, key: ElementKey, owner: Identity) {
-        self.owners.entry(owner).or_default().entry(pool.clone()).or_default().insert(key);
-    }
-
-    fn disown(&mut self, pool: &PoolHandle, key: ElementKey, owner: Identity) {
-        let Entry::Occupied(mut pools) = self.owners.entry(owner) else { return };
-        if let Some(keys) = pools.get_mut().get_mut(pool) {
-            keys.remove(&key);
-            if keys.is_empty() {
-                pools.get_mut().remove(pool);
-            }
-        }
-        if pools.get().is_empty() {
-            pools.remove();
-        }
     }
 }
 
@@ -401,66 +372,10 @@ impl Registrar {
         payer != host || size > paid as usize + 3
     }
 
-    /// Returns whether the grants of a client allow it another element in this pool, or the element
-    /// `present` is its own already. If not, asks the client's elements whether they are alive: they
-    /// may be those of a program that crashed with its host, and that this one replaces.
-    pub(super) fn owns_fewer(
-        &mut self,
-        now: Instant,
-        client: ConnectionId,
-        present: Option<ElementKey>,
-        handle: &PoolHandle,
-    ) -> bool {
-        let Some(client) = self.connections.get(&client) else { return false };
-        let Some((max, pattern)) = client.permissions.max_elements(handle) else { return true };
-        let owner = present.and_then(|key| self.handlespace.get(key)?.state.charge.owner.as_ref());
-        if owner.is_some() && owner == client.party.as_ref() {
-            return true;
-        }
-        let pools = client.party.as_ref().and_then(|owner| self.shares.owners.get(owner));
-        let counted = pools.into_iter().flatten();
-        let counted = counted.filter(|(pool, _)| pattern.matches(pool.as_bytes()));
-        let max = usize::try_from(max).unwrap_or(usize::MAX);
-        let (mut count, mut asked) = (0, Vec::new());
-        for (_, keys) in counted {
-            count += keys.len();
-            asked.extend(keys.iter().take(MAX_ASKED_OF_OWNER - asked.len()));
-            if count >= max {
-                break;
-            }
-        }
-        if count < max {
-            return true;
-        }
-        self.hit(Limit::Elements, client.host);
-        for key in asked {
-            self.ask_owner(now, key);
-        }
-        false
-    }
-
-    /// Counts an element for the party at the other end of its connection, if this registrar is its
-    /// home and the connection is established. An element of another registrar counts for nobody.
-    pub(super) fn note_owner(&mut self, key: ElementKey) {
-        let Some(element) = self.handlespace.get(key) else { return };
-        let Some((host, _)) = element.state.charge.host else { return };
-        let owner = match &element.state.watch {
-            Watch::Home(_) => {
-                let client = element.state.connection.and_then(|id| self.connections.get(&id));
-                match client.filter(|client| client.origin != Origin::Connecting) {
-                    Some(client) => client.party.clone(),
-                    None => return,
-                }
-            }
-            Watch::Elsewhere(_) => None,
-        };
-        self.recharge(key, host, owner);
-    }
-
     /// Counts an element, which is new or has other values, against the limits of `host` and of the
     /// identity that registered it.
     pub(super) fn recharge(&mut self, key: ElementKey, host: IpAddr, owner: Option<Identity>) {
-        let Some(pool) = self.handlespace.handle_of(key).cloned() else { return };
+        let Some(pool) = self.handlespace.handle_of(key) else { return };
         let handle = pool.as_bytes().len();
         let Some(element) = self.handlespace.get_mut(key) else { return };
         let size = handle + element.encoded().as_bytes().len();
@@ -473,12 +388,7 @@ impl Registrar {
         let owner = charge.owner.clone();
         let old = std::mem::replace(&mut element.state.charge, charge);
         if old.owner != owner {
-            if let Some(old) = old.owner {
-                self.shares.disown(&pool, key, old);
-            }
-            if let Some(owner) = owner {
-                self.shares.own(&pool, key, owner);
-            }
+            self.change_owner(key, old.owner, owner);
         }
         // The new charge is added before the old one is removed, so that the host is not forgotten
         // in between.
@@ -486,7 +396,7 @@ impl Registrar {
         share.elements += 1;
         share.bytes += size as usize;
         self.shares.bytes += size as usize;
-        self.shares.discharge_host(old.host);
+        self.shares.discharge(old.host);
     }
 
     /// Closes connections when there are too many, or no descriptors for more. Considers only
