@@ -80,3 +80,36 @@ impl UserConfig {
         self
     }
 }
+
+/// Options of a resolution.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ResolveOptions {
+    pub(crate) items: Option<u32>,
+    pub(crate) max_age: Duration,
+    pub(crate) allow_stale: bool,
+}
+
+impl ResolveOptions {
+    /// Sets the number of elements to ask for. Default: that of the user, see
+    /// [`UserConfig::items`].
+    #[must_use]
+    pub fn items(mut self, items: u32) -> Self {
+        self.items = Some(items);
+        self
+    }
+
+    /// Sets the maximum age of a cached answer: stale_cache_value (RFC 5352 section 7.2). Default:
+    /// zero, which always asks the registrar.
+    #[must_use]
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.max_age = age;
+        self
+    }
+
+    /// Sets whether an older answer in the cache is used while no registrar answers. Default: no.
+    #[must_use]
+    pub fn allow_stale(mut self, yes: bool) -> Self {
+        self.allow_stale = yes;
+        self
+    }
+}

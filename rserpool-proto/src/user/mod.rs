@@ -2,26 +2,27 @@
 
 mod cache;
 mod config;
+mod event;
 mod subscription;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::{
-    Compatibility, ConnectionEvent, ConnectionId, Footprint, Hunt, HuntProgress, Identity,
-    Incompatible, Machine, Outbox, Output, Received, Timers, receive,
+    Compatibility, ConnectionEvent, ConnectionId, Footprint, Hunt, HuntProgress, Identity, Machine,
+    Outbox, Output, Received, Timers, receive,
 };
 use crate::policy::RandomSource;
 use crate::wire::asap::{Body, EndpointUnreachable, HandleResolution, Resolved};
 use crate::wire::parameter::ItemCount;
 use crate::wire::{
-    ErrorCause, InvalidPoolHandle, OperationError, PoolElement, PoolElementId, PoolHandle, Ppid,
-    TransportAddress, UserMessage, asap,
+    ErrorCause, PoolElement, PoolElementId, PoolHandle, Ppid, TransportAddress, UserMessage, asap,
 };
 use cache::Cache;
 use subscription::{SubscriptionId, Subscriptions};
 
-pub use config::UserConfig;
+pub use config::{ResolveOptions, UserConfig};
+pub use event::{Event, ResolveError};
 
 /// The maximum number of reports that wait for a registrar. The oldest is dropped if there are
 /// more. Not from the RFCs.
@@ -97,109 +98,6 @@ enum Timer {
     Subscription(SubscriptionId),
     /// Closes the connection to a registrar that was not needed for a while.
     Idle,
-}
-
-/// Options of a resolution.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ResolveOptions {
-    pub(crate) items: Option<u32>,
-    pub(crate) max_age: Duration,
-    pub(crate) allow_stale: bool,
-}
-
-impl ResolveOptions {
-    /// Sets the number of elements to ask for. Default: that of the user, see
-    /// [`UserConfig::items`].
-    #[must_use]
-    pub fn items(mut self, items: u32) -> Self {
-        self.items = Some(items);
-        self
-    }
-
-    /// Sets the maximum age of a cached answer: stale_cache_value (RFC 5352 section 7.2). Default:
-    /// zero, which always asks the registrar.
-    #[must_use]
-    pub fn max_age(mut self, age: Duration) -> Self {
-        self.max_age = age;
-        self
-    }
-
-    /// Sets whether an older answer in the cache is used while no registrar answers. Default: no.
-    #[must_use]
-    pub fn allow_stale(mut self, yes: bool) -> Self {
-        self.allow_stale = yes;
-        self
-    }
-}
-
-/// An event that a pool user reports to its driver.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(clippy::exhaustive_enums, reason = "drivers handle each")]
-pub enum Event {
-    /// The answer to a request: the elements in the order in which to try them.
-    Resolved {
-        /// The request.
-        request: RequestId,
-        /// The elements, or the reason why there are none.
-        result: Result<Vec<PoolElement>, ResolveError>,
-    },
-    /// A subscribed pool changed. Contains all its elements, or none if there is no such pool.
-    PoolChanged {
-        /// The pool.
-        handle: PoolHandle,
-        /// The elements of the pool.
-        elements: Vec<PoolElement>,
-    },
-    /// The home registrar reported an error that belongs to no request.
-    RegistrarError(OperationError),
-    /// The home registrar sent a message that is not valid ASAP.
-    Misbehaved(String),
-    /// A connection was closed, since the access rules do not permit the other end to be a
-    /// registrar.
-    Denied {
-        /// The address of the other end.
-        peer: TransportAddress,
-        /// The identity of the other end, if the transport authenticates.
-        identity: Option<Identity>,
-    },
-    /// A home registrar was found.
-    RegistrarFound(TransportAddress),
-    /// The home registrar was lost, or does not answer; the user looks for another.
-    RegistrarLost,
-    /// No registrar was found so far; the search continues.
-    NoRegistrar,
-}
-
-/// Error of resolving a pool handle. The cache keeps its answer for the pool, unless the registrar
-/// knows no such pool.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ResolveError {
-    /// The registrar knows no such pool.
-    #[error("there is no pool {0}")]
-    UnknownPool(PoolHandle),
-    /// The registrar refused the resolution for a reason other than an unknown pool.
-    #[error("the registrar refused the resolution: {0}")]
-    Refused(OperationError),
-    /// The pool handle is empty or too long: nothing was sent.
-    #[error(transparent)]
-    InvalidPoolHandle(#[from] InvalidPoolHandle),
-    /// The compatibility profile forbids the pool handle: nothing was sent.
-    #[error(transparent)]
-    Incompatible(#[from] Incompatible),
-    /// No registrar answered in time.
-    #[error("no registrar answered at {}", list(.0))]
-    NoRegistrar(Vec<TransportAddress>),
-    /// The pool user's task has stopped.
-    #[error("the pool user has stopped")]
-    Stopped,
-}
-
-fn list(addresses: &[TransportAddress]) -> String {
-    match addresses {
-        [] => "any address: none is configured".to_owned(),
-        addresses => addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or "),
-    }
 }
 
 impl User {
