@@ -81,7 +81,7 @@ impl TransportOption {
     /// transports, unless one was chosen (RFC 5352 section 3.3).
     pub(crate) fn offered_on(&self, runtime: Arc<dyn Runtime>) -> anyhow::Result<Network> {
         match self.transport {
-            Protocol::Auto if self.sctp_auth_keys.is_none() && self.sctp().is_ok() => {
+            Protocol::Auto if self.sctp_auth_keys.is_none() && self.sctp()?.is_ok() => {
                 Self { transport: Protocol::Both, ..self.clone() }.network_on(runtime)
             }
             Protocol::Auto | Protocol::Sctp | Protocol::Tcp | Protocol::Both => {
@@ -110,26 +110,29 @@ impl TransportOption {
         self.tls.are_given() || self.sctp_auth_keys.is_some()
     }
 
-    /// Returns the SCTP transport, or an error if the system does not support it or the keys cannot be
-    /// read.
+    /// Returns the SCTP transport, or the reason why the system does not support it.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the keys cannot be read.
     #[cfg(target_os = "linux")]
-    fn sctp(&self) -> anyhow::Result<Arc<dyn Transport>> {
+    fn sctp(&self) -> anyhow::Result<std::io::Result<Arc<dyn Transport>>> {
         use rserpool::transport::Sctp;
         use rserpool::transport::sctp::AuthKeys;
-        Sctp::check_available()?;
         let mut sctp = Sctp::new();
         if let Some(file) = &self.sctp_auth_keys {
             let keys = AuthKeys::from_file(file);
             sctp = sctp
                 .auth_keys(keys.with_context(|| format!("--sctp-auth-keys {}", file.display()))?);
         }
-        Ok(Arc::new(sctp))
+        Ok(Sctp::check_available().map(|()| Arc::new(sctp) as Arc<dyn Transport>))
     }
 
-    /// Returns the SCTP transport, or an error if the system does not support it.
+    /// Returns the reason why there is no SCTP transport.
     #[cfg(not(target_os = "linux"))]
-    fn sctp(&self) -> anyhow::Result<Arc<dyn Transport>> {
-        bail!("only that of Linux is supported")
+    fn sctp(&self) -> anyhow::Result<std::io::Result<Arc<dyn Transport>>> {
+        let text = "only that of Linux is supported";
+        Ok(Err(std::io::Error::new(std::io::ErrorKind::Unsupported, text)))
     }
 
     /// Returns the network on `runtime`.
@@ -146,7 +149,7 @@ impl TransportOption {
             None => Ok(transport),
         };
         let tcp = secured(Arc::new(Tcp::new()))?;
-        let sctp = match self.sctp() {
+        let sctp = match self.sctp()? {
             Ok(sctp) => Ok(secured(sctp)?),
             Err(error) => Err(error),
         };
@@ -173,7 +176,7 @@ impl TransportOption {
                 Ok(Network::shared(runtime, tcp))
             }
             (_, Err(error)) => bail!(
-                "there is no SCTP: {error:#}; load the kernel's module with `modprobe sctp`, or use \
+                "there is no SCTP: {error}; load the kernel's module with `modprobe sctp`, or use \
                  --transport tcp"
             ),
         }

@@ -390,3 +390,25 @@ fn certificates_are_issued_and_used() {
     assert!(log.contains("denied by the access rules: not a user"), "{log}");
     assert!(log.contains("rserpool:user:Echo*"), "{log}");
 }
+
+/// A key file that cannot be used is named, also where there is no SCTP.
+#[cfg(target_os = "linux")]
+#[test]
+fn keys_for_sctp_are_read_or_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sctp.keys");
+    let resolve = |transport: &str| {
+        let keys = file.to_str().unwrap();
+        let option = ["--transport", transport, "--sctp-auth-keys", keys];
+        let output = run(&[&["resolve", "EchoPool"], &option[..]].concat());
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(resolve("tcp").contains("authenticates only SCTP"));
+    for transport in ["auto", "sctp"] {
+        let error = resolve(transport);
+        assert!(error.contains("sctp.keys") && error.contains("cannot read"), "{error}");
+    }
+    std::fs::write(&file, "0:00").unwrap();
+    assert!(resolve("sctp").contains("chmod 600"));
+}

@@ -96,16 +96,6 @@ enum Role {
     User,
 }
 
-impl Role {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Registrar => "registrar",
-            Self::Element => "element",
-            Self::User => "user",
-        }
-    }
-}
-
 #[derive(Debug, Args)]
 struct Folder {
     /// Folder of the files
@@ -125,7 +115,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             let identifier = identifier.map(|identifier| RegistrarId(identifier.0));
             let grants = grants(role, pool, *max_elements, identifier)?;
             // A name of its own, since the name is the identity.
-            let drawn = || format!("{}-{:08x}", role[0].name(), rand::random::<u32>());
+            let drawn = || format!("{}-{:08x}", grants[0].role(), rand::random::<u32>());
             let name = name.clone().unwrap_or_else(drawn);
             Authority::open(&folder.path)?.issue(&name, &grants, *days)?;
             notify!("created {name}.pem and {name}.key, valid for {days} days");
