@@ -379,6 +379,13 @@ fn certificates_are_issued_and_used() {
     let plain = run(&[&["resolve", "EchoPool"], &at[..]].concat());
     assert!(!plain.status.success());
 
+    let other = path("other");
+    for arguments in [&["init"][..], &["issue", "--role", "user", "--name", "stranger"]] {
+        assert!(run(&[&["certs"], arguments, &["--dir", &other]].concat()).status.success());
+    }
+    let stranger = resolve(&with(&[&["resolve", "EchoPool"], &at[..]].concat(), "other/stranger"));
+    assert!(!stranger.status.success());
+
     let key = path("client.key");
     std::fs::set_permissions(&key, PermissionsExt::from_mode(0o640)).unwrap();
     let read_by_others = resolve(&with(&[&["resolve", "EchoPool"], &at[..]].concat(), "client"));
@@ -387,6 +394,7 @@ fn certificates_are_issued_and_used() {
     drop(server);
     let log = registrar.end();
     assert!(log.contains("plain text on a connection that needs TLS"), "{log}");
+    assert!(log.contains("certificate of an unknown authority"), "{log}");
     assert!(log.contains("denied by the access rules: not a user"), "{log}");
     assert!(log.contains("rserpool:user:Echo*"), "{log}");
 }

@@ -180,6 +180,11 @@ async fn a_certificate_that_cannot_be_trusted_is_refused_at_both_ends() {
     assert!(error.contains("not valid yet") || error.contains("NotValidYet"), "{error}");
     let error = exchange(&ours.config(&bad[2].0), &good).await.unwrap_err();
     assert!(error.contains("UnknownIssuer"), "{error}");
+    // Another authority with the same name.
+    let namesake = ours.config(&Authority::new("ours").issue(7, -1, 1));
+    let error = exchange(&namesake, &good).await.unwrap_err();
+    assert!(error.contains("UnknownIssuer"), "{error}");
+    exchange(&good, &namesake).await.unwrap_err();
 
     let revoked = ours.config(&ours.issue(6, -1, 1));
     exchange(&good, &revoked).await.unwrap();

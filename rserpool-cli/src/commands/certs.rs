@@ -172,7 +172,9 @@ pub(crate) struct Authority {
 impl Authority {
     /// Creates an authority and its files.
     pub(crate) fn create(folder: &Path) -> anyhow::Result<Self> {
-        let mut params = params("RSerPool authority", AUTHORITY_DAYS)?;
+        // A name of its own, so that certificates of another authority are told apart by the issuer.
+        let name = format!("RSerPool authority {:08x}", rand::random::<u32>());
+        let mut params = params(&name, AUTHORITY_DAYS)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().context("cannot create a key")?;

@@ -103,6 +103,8 @@ fn refusal(error: webpki::Error) -> Error {
         webpki::Error::CertNotValidYet { .. } => CertificateError::NotValidYet,
         webpki::Error::CertExpired { .. } => CertificateError::Expired,
         webpki::Error::InvalidCertValidity => CertificateError::Expired,
+        // Signed by another authority with the same name.
+        webpki::Error::InvalidSignatureForPublicKey => CertificateError::UnknownIssuer,
         webpki::Error::UnknownIssuer => CertificateError::UnknownIssuer,
         webpki::Error::CertRevoked => CertificateError::Revoked,
         error => CertificateError::Other(OtherError(Arc::new(error))),
