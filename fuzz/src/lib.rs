@@ -2,6 +2,8 @@
 //! that are well formed in structure but hostile in content, arbitrary bytes, connections that open
 //! and close, and the passage of time.
 
+pub mod pipe;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 

@@ -5,6 +5,7 @@
 
 use std::future::poll_fn;
 use std::io::Write;
+use std::pin::pin;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,7 +18,7 @@ use rcgen::{
 use rserpool::cookie::{KeyRing, Seal};
 use rserpool::proto::wire::{Ppid, TransportAddress, UserMessage};
 use rserpool::transport::tls::{TlsConfig, TlsConfigError};
-use rserpool::transport::{Connection, Event, Memory, Purpose, Tcp, Tls};
+use rserpool::transport::{Connection, Endpoint, Event, Memory, Purpose, Tcp, Tls};
 use rserpool::{
     AccessRole, AccessRules, ElementEvent, Grant, Identity, InvalidState, Network, PoolElement,
     PoolUser, Registrar, RegistrarConfig, RequestConfig, Service, ServiceConfig, SessionEvent,
@@ -61,10 +62,20 @@ impl Authority {
             let now = SystemTime::now();
             if days < 0 { now - distance } else { now + distance }
         };
+        self.issue_between(serial, at(from), at(until), grants)
+    }
+
+    fn issue_between(
+        &self,
+        serial: u64,
+        from: SystemTime,
+        until: SystemTime,
+        grants: &[&str],
+    ) -> Issued {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, serial.to_string());
-        params.not_before = at(from).into();
-        params.not_after = at(until).into();
+        params.not_before = from.into();
+        params.not_after = until.into();
         params.serial_number = Some(SerialNumber::from(serial));
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
@@ -130,8 +141,16 @@ async fn exchange(server: &TlsConfig, client: &TlsConfig) -> Result<Identity, St
     let (server, client) = (network(server), network(client));
     let mut server = server.listen(ASAP, &local()).unwrap();
     let mut dialler = client.dialler(ASAP).unwrap();
+    exchange_between(&mut server, &mut dialler).await
+}
+
+/// Does what [`exchange`] does, between endpoints that are there.
+async fn exchange_between(
+    server: &mut Box<dyn Endpoint>,
+    dialler: &mut Box<dyn Endpoint>,
+) -> Result<Identity, String> {
     let mut ours = dialler.connect(server.local().unwrap());
-    let theirs = tokio::spawn(async move {
+    let mut theirs = pin!(async {
         let mut theirs = poll_fn(|cx| server.poll_accept(cx)).await.unwrap();
         let Event::Message(message) = next(&mut theirs).await else { panic!("a message") };
         theirs.send(message).unwrap();
@@ -139,19 +158,24 @@ async fn exchange(server: &TlsConfig, client: &TlsConfig) -> Result<Identity, St
         theirs
     });
     let request = UserMessage::new(Ppid::ASAP, &b"\x05\0\0\x10\0\x09\0\x0cEchoPool"[..]);
-    loop {
-        match next(&mut ours).await {
-            Event::Established { .. } => ours.send(request.clone()).unwrap(),
-            Event::Message(message) => {
-                assert_eq!(message, request);
-                return Ok(theirs.await.unwrap().identity().unwrap());
+    let mut answered = pin!(async {
+        loop {
+            match next(&mut ours).await {
+                Event::Established { .. } => ours.send(request.clone()).unwrap(),
+                Event::Message(message) => return Ok(assert_eq!(message, request)),
+                Event::Lost(error) => return Err(error.to_string()),
+                event => panic!("{event:?}"),
             }
-            Event::Lost(error) => {
-                assert!(!theirs.is_finished(), "the server accepted the connection");
-                theirs.abort();
-                return Err(error.to_string());
-            }
-            event => panic!("{event:?}"),
+        }
+    });
+    tokio::select! {
+        theirs = &mut theirs => {
+            answered.await.expect("the server accepted the connection");
+            Ok(theirs.identity().unwrap())
+        }
+        answered = &mut answered => {
+            answered?;
+            Ok(theirs.await.identity().unwrap())
         }
     }
 }
@@ -194,6 +218,31 @@ async fn a_certificate_that_cannot_be_trusted_is_refused_at_both_ends() {
     assert!(error.contains("Revoked"), "{error}");
     let error = exchange(&revoked, &strict).await.unwrap_err();
     assert!(error.contains("Revoked"), "{error}");
+}
+
+/// A resumed connection has no certificates in its handshake. They are verified nevertheless.
+#[tokio::test]
+async fn a_connection_is_not_resumed_once_a_certificate_has_expired() {
+    let authority = Authority::new("ours");
+    let lasting = authority.config(&authority.issue(1, -1, 1));
+    let end = SystemTime::now() + Duration::from_secs(3);
+    let brief = authority.issue_between(2, SystemTime::now() - DAY, end, &[]);
+    let brief = authority.config(&brief);
+    let pairs = [(&lasting, &brief), (&brief, &lasting)];
+    let mut endpoints = pairs.map(|(server, client)| {
+        let server = network(server).listen(ASAP, &local()).unwrap();
+        (server, network(client).dialler(ASAP).unwrap())
+    });
+    for (server, dialler) in &mut endpoints {
+        for _ in 0..3 {
+            exchange_between(server, dialler).await.unwrap();
+        }
+    }
+    let rest = end.duration_since(SystemTime::now()).expect("the certificate is valid");
+    tokio::time::sleep(rest + Duration::from_secs(1)).await;
+    for (server, dialler) in &mut endpoints {
+        exchange_between(server, dialler).await.unwrap_err();
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
@@ -86,7 +86,7 @@ impl Copy {
     /// Builds or runs the tests of a mutant.
     fn cargo(&self, mutant: &Mutant, build_only: bool) -> io::Result<Outcome> {
         let mut command = Command::new(env!("CARGO"));
-        command.args(["test", "-q", "--locked"]).current_dir(&self.code);
+        command.args(["test", "--locked"]).current_dir(&self.code);
         command.args(["--config", "profile.dev.package.rserpool-proto.opt-level=0"]);
         match mutant.test.as_str() {
             "lib" => {
@@ -108,7 +108,7 @@ impl Copy {
         // Most of the time goes into builds.
         command.env("CARGO_PROFILE_DEV_DEBUG", "0");
         let limit = if build_only { Duration::MAX } else { LIMIT };
-        run(command.stdout(Stdio::null()).stderr(Stdio::null()), limit)
+        run(command.stdout(Stdio::piped()).stderr(Stdio::null()), limit)
     }
 }
 
@@ -121,24 +121,31 @@ enum Outcome {
 }
 
 /// Time for the tests of one mutant. The longest of them take less than half a minute.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(60);
 
-/// Runs a command, and kills it with its children when the time is over: some faults make a test
-/// wait for ever.
+/// Runs a command. Kills it with its children when the first test has failed, and when the time is
+/// over: some faults make a test wait for ever.
 fn run(command: &mut Command, limit: Duration) -> io::Result<Outcome> {
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(command, 0);
     let mut process = command.spawn()?;
+    let output = process.stdout.take().map(BufReader::new);
+    let failed = thread::spawn(move || {
+        let mut lines = output.into_iter().flat_map(BufRead::lines).map_while(Result::ok);
+        lines.any(|line| line.starts_with("test ") && line.ends_with("... FAILED"))
+    });
     let mut waited = Duration::ZERO;
     loop {
         if let Some(status) = process.try_wait()? {
             return Ok(if status.success() { Outcome::Passed } else { Outcome::Failed });
         }
-        if waited >= limit {
+        // The output of a command that lives ends at a failure only.
+        let failure = failed.is_finished();
+        if failure || waited >= limit {
             let group = format!("-{}", process.id());
             Command::new("kill").args(["-KILL", "--", &group]).status()?;
             process.wait()?;
-            return Ok(Outcome::TimedOut);
+            return Ok(if failure { Outcome::Failed } else { Outcome::TimedOut });
         }
         thread::sleep(PAUSE);
         waited += PAUSE;

@@ -16,8 +16,8 @@ use rustls::{
     version::TLS12, version::TLS13,
 };
 
-use super::Pair;
-use super::verifier::ServerVerifier;
+use super::verifier::{PeerVerifier, ServerVerifier};
+use super::{End, Pair};
 use crate::private_file::{self, Unread};
 
 /// Maximum number of sessions that can be resumed, for each protocol. Not from the RFCs.
@@ -204,11 +204,12 @@ impl TlsConfig {
         let alpn = vec![alpn.to_vec()];
 
         let verifier = ServerVerifier::new(&self.provider, Arc::clone(&roots), &self.revoked)?;
+        let verifier = Arc::new(verifier);
         let client = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(self.versions())
             .map_err(unusable("the cryptography"))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier));
+            .with_custom_certificate_verifier(verifier.clone());
         let mut client = match &self.certified {
             Some(certified) => client.with_client_cert_resolver(Arc::new(
                 rustls::sign::SingleCertAndKey::from(Arc::clone(certified)),
@@ -220,6 +221,7 @@ impl TlsConfig {
         client.enable_sni = false;
         let sessions = Arc::new(ClientSessionMemoryCache::new(MAX_RESUMABLE));
         client.resumption = Resumption::store(sessions);
+        let client = End { config: Arc::new(client), verifier: PeerVerifier::Server(verifier) };
 
         let mut server = None;
         if let Some(certified) = &self.certified {
@@ -237,14 +239,15 @@ impl TlsConfig {
             let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
                 .with_protocol_versions(self.versions())
                 .map_err(unusable("the cryptography"))?
-                .with_client_cert_verifier(verifier)
+                .with_client_cert_verifier(Arc::clone(&verifier))
                 .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(Arc::clone(
                     certified,
                 ))));
             config.alpn_protocols = alpn;
             config.session_storage = ServerSessionMemoryCache::new(MAX_RESUMABLE);
-            server = Some(Arc::new(config));
+            let verifier = PeerVerifier::Client(verifier);
+            server = Some(End { config: Arc::new(config), verifier });
         }
-        Ok(Pair { client: Arc::new(client), server })
+        Ok(Pair { client, server })
     }
 }

@@ -11,10 +11,11 @@ use bytes::{Bytes, BytesMut};
 use rserpool_proto::Identity;
 use rserpool_proto::wire::{Ppid, TransportAddress, TransportProtocol, UserMessage};
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection};
 
+use super::End;
 use super::failure::{self, NotTls};
-use super::verifier::identity;
+use super::verifier::{PeerVerifier, identity};
 use crate::runtime::Runtime;
 use crate::timer::LazyTimer;
 use crate::transport::tcp::framing::Framing;
@@ -35,6 +36,7 @@ pub(super) struct TlsConnection {
     runtime: Arc<dyn Runtime>,
     inner: Box<dyn Connection>,
     tls: rustls::Connection,
+    verifier: PeerVerifier,
     state: State,
     framing: Framing,
     /// Decrypted bytes that are not a whole message yet.
@@ -85,31 +87,32 @@ impl TlsConnection {
     /// Returns a connection that performs the client's handshake once `inner` is established.
     pub(super) fn dialled(
         runtime: Arc<dyn Runtime>,
-        config: Arc<ClientConfig>,
+        end: End<ClientConfig>,
         framing: Framing,
         inner: Box<dyn Connection>,
     ) -> io::Result<Self> {
         let name = session_name(inner.peer()).map_err(io::Error::other)?;
-        let tls = ClientConnection::new(config, name).map_err(io::Error::other)?;
-        Ok(Self::new(runtime, tls.into(), State::Connecting, framing, inner))
+        let tls = ClientConnection::new(end.config, name).map_err(io::Error::other)?;
+        Ok(Self::new(runtime, tls.into(), end.verifier, State::Connecting, framing, inner))
     }
 
     /// Returns a connection that performs the server's handshake over `inner`, which is
     /// established.
     pub(super) fn accepted(
         runtime: Arc<dyn Runtime>,
-        config: Arc<ServerConfig>,
+        end: End<ServerConfig>,
         framing: Framing,
         inner: Box<dyn Connection>,
     ) -> io::Result<Self> {
-        let tls = ServerConnection::new(config).map_err(io::Error::other)?;
+        let tls = ServerConnection::new(end.config).map_err(io::Error::other)?;
         let state = State::handshaking(&*runtime, None);
-        Ok(Self::new(runtime, tls.into(), state, framing, inner))
+        Ok(Self::new(runtime, tls.into(), end.verifier, state, framing, inner))
     }
 
     fn new(
         runtime: Arc<dyn Runtime>,
         tls: rustls::Connection,
+        verifier: PeerVerifier,
         state: State,
         framing: Framing,
         inner: Box<dyn Connection>,
@@ -118,6 +121,7 @@ impl TlsConnection {
             runtime,
             inner,
             tls,
+            verifier,
             state,
             framing,
             incoming: BytesMut::new(),
@@ -157,6 +161,10 @@ impl TlsConnection {
             };
             if !self.tls.is_handshaking() {
                 let ends = ends.take();
+                if let Err(error) = self.verify_again() {
+                    self.state = State::Over;
+                    return Poll::Ready(Err(self.failed(cx, error)));
+                }
                 self.state = State::Open;
                 return Poll::Ready(Ok(ends));
             }
@@ -180,6 +188,15 @@ impl TlsConnection {
                 return Poll::Ready(Err(self.failed(cx, error)));
             }
         }
+    }
+
+    /// Verifies the peer's certificates if the handshake resumed a session, without them.
+    fn verify_again(&self) -> io::Result<()> {
+        if self.tls.handshake_kind() != Some(HandshakeKind::Resumed) {
+            return Ok(());
+        }
+        let verified = self.verifier.verify(self.tls.peer_certificates());
+        verified.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
     /// Decrypts bytes that were received.

@@ -124,7 +124,7 @@ impl TlsEndpoint {
     }
 
     fn begin(&mut self, inner: Box<dyn Connection>) -> io::Result<()> {
-        let Some(config) = self.tls.pair(self.purpose).server else {
+        let Some(end) = self.tls.pair(self.purpose).server else {
             return Err(io::Error::other("there is no certificate to present"));
         };
         let host = inner.peer().host();
@@ -132,7 +132,7 @@ impl TlsEndpoint {
             return Ok(());
         }
         let runtime = Arc::clone(&self.runtime);
-        let mut connection = TlsConnection::accepted(runtime, config, self.framing(), inner)?;
+        let mut connection = TlsConnection::accepted(runtime, end, self.framing(), inner)?;
         self.last += 1;
         let number = self.last;
         let (sender, receiver) = oneshot::channel();
@@ -182,10 +182,10 @@ impl Endpoint for TlsEndpoint {
     }
 
     fn connect(&mut self, to: &TransportAddress) -> Box<dyn Connection> {
-        let config = self.tls.pair(self.purpose).client;
+        let end = self.tls.pair(self.purpose).client;
         let inner = self.inner.connect(to);
         let runtime = Arc::clone(&self.runtime);
-        match TlsConnection::dialled(runtime, config, self.framing(), inner) {
+        match TlsConnection::dialled(runtime, end, self.framing(), inner) {
             Ok(connection) => Box::new(connection),
             Err(error) => Box::new(Failed::new(to.clone(), error)),
         }

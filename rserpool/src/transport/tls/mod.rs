@@ -26,6 +26,7 @@ use crate::runtime::Runtime;
 pub use config::{TlsConfig, TlsConfigError};
 
 use endpoint::TlsEndpoint;
+use verifier::PeerVerifier;
 
 #[cfg(doc)]
 use super::Connection;
@@ -66,9 +67,23 @@ struct Configs {
 
 #[derive(Clone)]
 struct Pair {
-    client: Arc<ClientConfig>,
+    client: End<ClientConfig>,
     /// `None` without a certificate: connections cannot be accepted then.
-    server: Option<Arc<ServerConfig>>,
+    server: Option<End<ServerConfig>>,
+}
+
+/// The configuration of one end of connections.
+#[derive(Debug)]
+struct End<C> {
+    config: Arc<C>,
+    /// The verifier of the other end.
+    verifier: PeerVerifier,
+}
+
+impl<C> Clone for End<C> {
+    fn clone(&self) -> Self {
+        Self { config: Arc::clone(&self.config), verifier: self.verifier.clone() }
+    }
 }
 
 impl Configs {

@@ -8,6 +8,7 @@ use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
 };
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{
     CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
 };
@@ -17,6 +18,30 @@ use webpki::{
 };
 
 use super::TlsConfigError;
+
+/// Verifies the peers of resumed connections, whose handshakes contain no certificates: the one of
+/// the first connection may have expired since.
+#[derive(Debug, Clone)]
+pub(super) enum PeerVerifier {
+    Server(Arc<ServerVerifier>),
+    Client(Arc<dyn ClientCertVerifier>),
+}
+
+impl PeerVerifier {
+    /// Verifies the certificates that a peer presented when its session began, at the current time.
+    pub(super) fn verify(&self, chain: Option<&[CertificateDer<'_>]>) -> Result<(), Error> {
+        let Some((end_entity, intermediates)) = chain.and_then(<[_]>::split_first) else {
+            return Ok(());
+        };
+        let now = UnixTime::now();
+        match self {
+            Self::Server(verifier) => verifier.verify(end_entity, intermediates, now),
+            Self::Client(verifier) => {
+                verifier.verify_client_cert(end_entity, intermediates, now).map(drop)
+            }
+        }
+    }
+}
 
 /// Verifies that an authority issued the certificate of a server, but not that the certificate
 /// contains the address that was dialled: the address of an element may change, and a registrar is
@@ -42,17 +67,13 @@ impl ServerVerifier {
         let algorithms = provider.signature_verification_algorithms;
         Ok(Self { roots, revoked: lists.collect::<Result<_, _>>()?, algorithms })
     }
-}
 
-impl ServerCertVerifier for ServerVerifier {
-    fn verify_server_cert(
+    fn verify(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
         now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
+    ) -> Result<(), Error> {
         let certificate = EndEntityCert::try_from(end_entity).map_err(refusal)?;
         let lists: Vec<_> = self.revoked.iter().collect();
         let revocation = RevocationOptionsBuilder::new(&lists)
@@ -69,6 +90,20 @@ impl ServerCertVerifier for ServerVerifier {
                 None,
             )
             .map_err(refusal)?;
+        Ok(())
+    }
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.verify(end_entity, intermediates, now)?;
         Ok(ServerCertVerified::assertion())
     }
 
