@@ -231,9 +231,9 @@ fn each_promise_names_a_test_that_exists() {
     assert!(count >= 10);
 }
 
-/// Tests that each threat in `docs/SECURITY-ANALYSIS.md` names tests, and that these exist.
+/// Tests that each threat in `docs/SECURITY-ANALYSIS.md` names tests and faults, and that these exist.
 #[test]
-fn each_threat_names_tests_that_exist() {
+fn each_threat_names_tests_and_faults_that_exist() {
     let root = root();
     let texts = texts(&root);
     let text = fs::read_to_string(root.join("docs/SECURITY-ANALYSIS.md")).unwrap();
@@ -241,8 +241,12 @@ fn each_threat_names_tests_that_exist() {
     assert!(threats.len() >= 10, "{} threats", threats.len());
     for threat in threats {
         let tests = threat.split("**Tests.**").nth(1).unwrap_or_default();
-        let tests = quoted(tests);
-        assert!(!tests.is_empty(), "no test: {threat}");
+        let (tests, faults) = tests.split_once("**Faults.**").unwrap_or_default();
+        let (tests, faults) = (quoted(tests), quoted(faults));
+        assert!(!tests.is_empty() && !faults.is_empty(), "no test or fault: {threat}");
+        for fault in faults {
+            assert!(mutants::all().any(|mutant| mutant.name == fault), "there is no {fault}");
+        }
         for test in tests {
             assert!(has_function(&texts, test), "there is no {test}");
         }

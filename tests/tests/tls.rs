@@ -4,12 +4,14 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test")]
 
 use std::future::poll_fn;
-use std::io::Write;
+use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures::FutureExt;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
@@ -25,6 +27,9 @@ use rserpool::{
     proto,
 };
 use rserpool_tokio::TokioRuntime;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 const ASAP: Purpose = Purpose::Protocol(Ppid::ASAP);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -242,6 +247,95 @@ async fn a_connection_is_not_resumed_once_a_certificate_has_expired() {
     tokio::time::sleep(rest + Duration::from_secs(1)).await;
     for (server, dialler) in &mut endpoints {
         exchange_between(server, dialler).await.unwrap_err();
+    }
+}
+
+/// What somebody on the way does with the records of a client.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Meddling {
+    Nothing,
+    Change,
+    Repeat,
+    CutOff,
+}
+
+/// Passes on what the client that connects to `listener` and the server at `to` send, and meddles as
+/// the channel says. Returns the bytes of the client.
+async fn meddle(
+    listener: TcpListener,
+    to: SocketAddr,
+    meddling: watch::Receiver<Meddling>,
+) -> io::Result<Vec<u8>> {
+    let (client, _) = listener.accept().await?;
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = TcpStream::connect(to).await?.into_split();
+    tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+    let mut seen = Vec::new();
+    loop {
+        let mut record = vec![0; 5];
+        if from_client.read_exact(&mut record).await.is_err() {
+            return Ok(seen);
+        }
+        record.resize(5 + usize::from(u16::from_be_bytes([record[3], record[4]])), 0);
+        from_client.read_exact(&mut record[5..]).await?;
+        seen.extend_from_slice(&record);
+        match *meddling.borrow() {
+            Meddling::Nothing => {}
+            Meddling::Change => *record.last_mut().unwrap() ^= 1,
+            Meddling::Repeat => record.extend_from_within(..),
+            Meddling::CutOff => return Ok(seen),
+        }
+        to_server.write_all(&record).await?;
+    }
+}
+
+#[tokio::test]
+async fn who_is_on_the_way_reads_and_changes_nothing() {
+    let authority = Authority::new("ours");
+    let server = network(&authority.config(&authority.issue(1, -1, 1)));
+    let client = network(&authority.config(&authority.issue(2, -1, 1)));
+    let request = UserMessage::new(Ppid::ASAP, &b"\x05\0\0\x10\0\x09\0\x0cEchoPool"[..]);
+    for (meddling, messages) in [
+        (Meddling::Nothing, 1),
+        (Meddling::Change, 0),
+        (Meddling::Repeat, 1),
+        (Meddling::CutOff, 0),
+    ] {
+        let mut server = server.listen(ASAP, &local()).unwrap();
+        let to = server.local().unwrap();
+        let to = SocketAddr::new(to.host(), to.port);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let between = TransportAddress::tcp(listener.local_addr().unwrap());
+        let (choose, chosen) = watch::channel(Meddling::Nothing);
+        let meddler = tokio::spawn(meddle(listener, to, chosen));
+
+        let mut ours = client.dialler(ASAP).unwrap().connect(&between);
+        let (mut theirs, established) =
+            tokio::join!(poll_fn(|cx| server.poll_accept(cx)).map(Result::unwrap), next(&mut ours));
+        assert!(matches!(established, Event::Established { .. }), "{established:?}");
+        ours.send(request.clone()).unwrap();
+        poll_fn(|cx| ours.poll_flush(cx)).await;
+        assert!(matches!(next(&mut theirs).await, Event::Message(it) if it == request));
+
+        choose.send(meddling).unwrap();
+        ours.send(request.clone()).unwrap();
+        poll_fn(|cx| ours.poll_flush(cx)).await;
+        for _ in 0..messages {
+            assert!(matches!(next(&mut theirs).await, Event::Message(it) if it == request));
+        }
+        if meddling == Meddling::Nothing {
+            tokio::join!(poll_fn(|cx| ours.poll_close(cx)), async {
+                let event = next(&mut theirs).await;
+                assert!(matches!(event, Event::Closed), "{event:?}");
+                drop(theirs);
+            });
+        } else {
+            let event = next(&mut theirs).await;
+            assert!(matches!(event, Event::Lost(_)), "{meddling:?}: {event:?}");
+        }
+        drop(ours);
+        let seen = meddler.await.unwrap().unwrap();
+        assert!(!seen.windows(8).any(|bytes| bytes == b"EchoPool"));
     }
 }
 
