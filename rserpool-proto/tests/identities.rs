@@ -108,7 +108,7 @@ fn identities_do_only_what_they_are_granted() {
     send_asap(&mut world, users, report);
     assert_eq!(take_asap(&mut world, elements).len(), 1, "a keep-alive");
 
-    let denials = |role| world.with_registrar(node).denials(role);
+    let denials = |role| world.with_registrar(node).counters().denials(role);
     assert_eq!(denials(AccessRole::Registrar), 2);
     assert_eq!(denials(AccessRole::Element), 2 + 3);
     assert_eq!(denials(AccessRole::User), 2 + 5);
@@ -136,7 +136,7 @@ fn who_is_not_authenticated_has_no_role_where_identities_are_required() {
             let on = world.connect_for(protocol, node);
             assert_eq!(world.is_open(on), open);
         }
-        assert_eq!(world.with_registrar(node).denials(AccessRole::Element) == 0, open);
+        assert_eq!(world.with_registrar(node).counters().denials(AccessRole::Element) == 0, open);
     }
 }
 
@@ -314,7 +314,7 @@ fn who_answers_at_the_address_of_an_element_has_to_be_one_of_its_pool() {
         name(&mut world, member, name_there);
         world.kill(one);
         world.run(SECOND * 2);
-        let denied = world.with_registrar(two).denials(AccessRole::Element);
+        let denied = world.with_registrar(two).counters().denials(AccessRole::Element);
         assert_eq!(denied == 0, stays, "{denied}");
         // No connection is left to a program that is not the element.
         let connections = world.with_registrar(two).footprint().connections;

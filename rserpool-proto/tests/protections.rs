@@ -84,7 +84,7 @@ fn hosts_do_only_what_the_access_rules_allow_their_role() {
         .allow(AccessRole::Registrar, [address(peer).host().into()]);
     let mut world = World::default();
     let node = world.registrar(Registrar::new(config().access(rules), 1));
-    let denied = |world: &World, role| world.with_registrar(node).denials(role);
+    let denied = |world: &World, role| world.with_registrar(node).counters().denials(role);
 
     // Connections of hosts without any role are closed before they can send.
     for (host, protocol) in [(stranger, Ppid::ASAP), (peer, Ppid::ASAP), (user, Ppid::ENRP)] {
@@ -145,7 +145,7 @@ fn a_registrar_connects_only_to_peers_that_the_rules_allow() {
         let mut world = World::default();
         let node = world.registrar(Registrar::new(config, 2));
         world.run(SECOND * 5);
-        let denials = world.with_registrar(node).denials(AccessRole::Registrar);
+        let denials = world.with_registrar(node).counters().denials(AccessRole::Registrar);
         assert_eq!(denials == 0, dials, "{denials}");
     }
 }
@@ -172,7 +172,7 @@ fn announcements_of_hosts_that_are_no_peers_have_no_effect() {
             registrar.handle_announcement(now, source, UserMessage::new(Ppid::ASAP, asap));
         });
         world.run(Duration::ZERO);
-        world.with_registrar(node).denials(AccessRole::Registrar)
+        world.with_registrar(node).counters().denials(AccessRole::Registrar)
     };
     assert_eq!(hear(1, own), 0, "its own announcements come back to it");
     for sender in 2..12 {

@@ -59,7 +59,7 @@ fn elements_that_grow_stop_at_the_limit_of_bytes() {
         assert_eq!(registrar.elements(), 20);
         let sizes: usize = registrar.members().map(|(_, its)| its.policy.words().len()).sum();
         assert_eq!(sizes, taken * 100 + (20 - taken), "those refused are what they were");
-        assert_eq!(registrar.hits(Limit::Elements), (20 - taken) as u64);
+        assert_eq!(registrar.counters().limit_hits(Limit::Elements), (20 - taken) as u64);
         // At the limit, an element that does not grow can renew its registration, and one that
         // shrinks makes room for another.
         assert_eq!(register(&mut world, 20, 1), None);

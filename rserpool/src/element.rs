@@ -1,7 +1,7 @@
 //! A pool element.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Instant;
 
 use futures::channel::{mpsc, oneshot};
@@ -356,8 +356,9 @@ impl PoolElementBuilder {
         let asap_transport = asap.local().unwrap_or(&user_transport).clone();
         let announcements = network.announcements(config.hunt_config());
         let rules = config.hunt_config().access_rules().clone();
-        service.accept_only(hosts_with(&rules, &[AccessRole::User], network.runtime()));
-        asap.accept_only(hosts_with(&rules, &[AccessRole::Registrar], network.runtime()));
+        let shared = Arc::new(RwLock::new(rules.clone()));
+        service.accept_only(hosts_with(&shared, &[AccessRole::User], network.runtime()));
+        asap.accept_only(hosts_with(&shared, &[AccessRole::Registrar], network.runtime()));
         let config = config.user_transport(registered).asap_transport(asap_transport);
         let state = StatePublisher::new(network.now());
         let watch = state.watch();

@@ -186,7 +186,7 @@ pub use key_file::KeyFileError;
 pub use messenger::{Correspondent, Messenger, MessengerError, SentToAll};
 pub use network::{Elapsed, ListenError, Network, StartError, Stopped};
 #[cfg(feature = "registrar")]
-pub use registrar::Registrar;
+pub use registrar::{PoolSnapshot, Registrar, RegistrarEvent, RegistrarEvents, RegistrarSnapshot};
 #[doc(no_inline)]
 pub use rserpool_proto as proto;
 #[doc(inline)]
@@ -195,7 +195,10 @@ pub use rserpool_proto::access::{AccessRole, AccessRules, AddressRange, Grant, I
 pub use rserpool_proto::element::{Departure, ElementConfig};
 #[cfg(feature = "registrar")]
 #[doc(inline)]
-pub use rserpool_proto::registrar::{Limits, RegistrarConfig};
+pub use rserpool_proto::registrar::{
+    ElementStatus, Limits, PeerCondition, PeerStatus, PoolStatus, RegistrarConfig,
+    RegistrarCounters, RegistrarStatus,
+};
 #[doc(inline)]
 pub use rserpool_proto::replay::{RefusalReason, RequestFailure, RequestNumber, RequestOptions};
 #[doc(inline)]

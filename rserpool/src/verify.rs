@@ -1,7 +1,7 @@
 //! Verification of the other ends of connections by the access rules.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use rserpool_proto::Identity;
@@ -32,12 +32,13 @@ pub(crate) fn has_role(
 /// Returns a filter for the hosts that have one of these roles, as far as addresses are concerned. It
 /// logs denials.
 pub(crate) fn hosts_with(
-    rules: &AccessRules,
+    rules: &Arc<RwLock<AccessRules>>,
     roles: &'static [AccessRole],
     runtime: &Arc<dyn Runtime>,
 ) -> HostFilter {
-    let (rules, runtime) = (rules.clone(), Arc::clone(runtime));
+    let (rules, runtime) = (Arc::clone(rules), Arc::clone(runtime));
     Arc::new(move |host| {
+        let rules = rules.read().unwrap_or_else(PoisonError::into_inner);
         let allowed = roles.iter().any(|role| rules.allows(*role, host));
         if !allowed {
             for role in roles {

@@ -29,8 +29,8 @@ pub enum AccessRole {
 }
 
 impl AccessRole {
-    pub(crate) const COUNT: usize = 3;
-    const ALL: [Self; Self::COUNT] = [Self::Registrar, Self::Element, Self::User];
+    /// All roles.
+    pub const ALL: [Self; 3] = [Self::Registrar, Self::Element, Self::User];
 }
 
 impl fmt::Display for AccessRole {
@@ -64,7 +64,7 @@ impl fmt::Display for AccessRole {
 /// neither register nor resolve before it reads a message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AccessRules {
-    allowed: [Option<Vec<AddressRange>>; AccessRole::COUNT],
+    allowed: [Option<Vec<AddressRange>>; AccessRole::ALL.len()],
     grants: Vec<(Pattern, Grant)>,
     requires_identity: bool,
 }
@@ -156,7 +156,7 @@ impl AccessRules {
 #[derive(Debug, Clone)]
 pub(crate) struct Permissions {
     /// For each role, whether it is allowed at the party's address.
-    allowed: [bool; AccessRole::COUNT],
+    allowed: [bool; AccessRole::ALL.len()],
     /// Grants to the identity of the party; `None` if it has all roles.
     granted: Option<Box<[Grant]>>,
 }

@@ -34,6 +34,9 @@ pub use pool::PoolKind;
 
 type HashMap<K, V> = std::collections::HashMap<K, V, RandomState>;
 
+/// The maximum number of elements of any handlespace: the positions in the arena have 31 bits.
+const MAX_CAPACITY: usize = i32::MAX as usize;
+
 /// The position of an element in the arena. It is valid until the element is removed, and is reused
 /// after that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -146,7 +149,7 @@ impl<T> Handlespace<T> {
             hasher: RandomState::default(),
             owners: Owners::default(),
             lifetimes: Lifetimes::default(),
-            capacity: capacity.min(i32::MAX as usize),
+            capacity: capacity.min(MAX_CAPACITY),
             selected: Vec::new(),
             scratch: Vec::new(),
         }
@@ -209,6 +212,30 @@ impl<T> Handlespace<T> {
     /// Returns the pools and the number of elements of each, in no particular order.
     pub fn pools(&self) -> impl Iterator<Item = (&PoolHandle, usize)> {
         self.pools.iter().map(|(_, pool)| (pool.handle(), pool.len()))
+    }
+
+    /// Sets the maximum number of elements, see [`Self::new`]. If there are more, they stay.
+    pub fn set_capacity(&mut self, capacity: usize) {
+        self.capacity = capacity.min(MAX_CAPACITY);
+    }
+
+    /// Returns the number of pools.
+    #[must_use]
+    pub fn pool_count(&self) -> usize {
+        self.pools.len()
+    }
+
+    /// Returns the pools in the order of their arena, beginning at the position `first`: the
+    /// position, the handle, the kind and the number of elements. Pools that are added between two
+    /// calls may be missed.
+    pub fn pools_from(
+        &self,
+        first: usize,
+    ) -> impl Iterator<Item = (usize, &PoolHandle, PoolKind, usize)> {
+        (first..self.pools.capacity()).filter_map(|number| {
+            let pool = self.pools.get(number)?;
+            Some((number, pool.handle(), pool.kind(), pool.len()))
+        })
     }
 
     /// Returns the properties that all elements of a pool share, or `None` if there is no such
@@ -386,6 +413,12 @@ impl<T> Handlespace<T> {
         after: Option<ElementKey>,
     ) -> impl Iterator<Item = ElementKey> {
         self.owners.owned_by(home, after)
+    }
+
+    /// Returns the number of elements whose home registrar is `home`.
+    #[must_use]
+    pub fn count_owned_by(&self, home: RegistrarId) -> usize {
+        self.owners.count(home)
     }
 
     /// Returns all elements in the order of the arena, beginning after `after`. Elements that are

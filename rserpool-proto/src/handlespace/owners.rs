@@ -52,6 +52,10 @@ impl Owners {
         self.0.get(&home).map(|owned| owned.checksum).unwrap_or_default()
     }
 
+    pub(super) fn count(&self, home: RegistrarId) -> usize {
+        self.0.get(&home).map_or(0, |owned| owned.elements.len() as usize)
+    }
+
     pub(super) fn owned_by(
         &self,
         home: RegistrarId,

@@ -41,11 +41,16 @@ impl PoolKind {
         Self(element.policy.policy_type(), transport)
     }
 
-    pub(super) fn policy_type(self) -> PolicyType {
+    /// Returns the policy.
+    #[must_use]
+    pub fn policy_type(self) -> PolicyType {
         self.0
     }
 
-    fn protocol(self) -> Option<TransportProtocol> {
+    /// Returns the transport protocol of the elements; `None` if they have a kind of address that
+    /// this implementation does not know.
+    #[must_use]
+    pub fn protocol(self) -> Option<TransportProtocol> {
         self.1.map(|(protocol, _)| protocol)
     }
 }

@@ -8,26 +8,12 @@ use crate::ConnectionId;
 use crate::access::AccessRole;
 use crate::wire::PoolHandle;
 
-/// The number of requests and connections that were denied, for each role.
-#[derive(Debug, Default)]
-pub(super) struct Denials([u64; AccessRole::COUNT]);
-
 impl Registrar {
-    /// Returns the number of connections and requests that were denied since their sender does not
-    /// have this role. A connection that neither an element nor a user may make counts for both. A host
-    /// that is refused before a TLS handshake is not counted.
-    #[must_use]
-    pub fn denials(&self, role: AccessRole) -> u64 {
-        self.denials.0[role as usize]
-    }
-
-    /// Counts and reports a denial.
     pub(super) fn deny(&mut self, denial: Denial) {
-        self.denials.0[denial.role as usize] += 1;
         self.out.event(Event::Denied(denial));
     }
 
-    /// Returns whether a client has a role in a pool, and counts a denial if not.
+    /// Returns whether a client has a role in a pool, and reports a denial if not.
     pub(super) fn permits(
         &mut self,
         client: ConnectionId,
@@ -43,7 +29,7 @@ impl Registrar {
         permitted
     }
 
-    /// Returns whether the rules allow a host to be a registrar, and counts a denial if not.
+    /// Returns whether the rules allow a host to be a registrar, and reports a denial if not.
     pub(super) fn allows_registrar_at(&mut self, host: IpAddr) -> bool {
         let role = AccessRole::Registrar;
         let allowed = self.config.access.allows(role, host);

@@ -142,6 +142,22 @@ pub enum RemovalReason {
     OtherPolicy,
     /// Another registrar, the home of the element, removed it.
     ElsewhereRemoved,
+    /// The rules on access were changed, and do not permit the element in its pool any more.
+    Denied,
+}
+
+impl RemovalReason {
+    /// All reasons.
+    pub const ALL: [Self; 8] = [
+        Self::Deregistered,
+        Self::Expired,
+        Self::KeepAliveTimeout,
+        Self::Unreachable,
+        Self::Reported,
+        Self::OtherPolicy,
+        Self::ElsewhereRemoved,
+        Self::Denied,
+    ];
 }
 
 impl fmt::Display for RemovalReason {
@@ -154,6 +170,7 @@ impl fmt::Display for RemovalReason {
             Self::Reported => "reported as unreachable, no answer to a keep-alive",
             Self::OtherPolicy => "the pool has another policy or transport",
             Self::ElsewhereRemoved => "removed by its home registrar",
+            Self::Denied => "denied by the access rules",
         })
     }
 }

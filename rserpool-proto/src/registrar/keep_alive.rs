@@ -140,6 +140,7 @@ impl Registrar {
                 identifier: names_element.then_some(identifier),
             };
             self.out.send(connection, message);
+            self.counters.keep_alives += 1;
         }
     }
 
@@ -331,6 +332,7 @@ impl Registrar {
                 "answered a keep-alive for an element of another connection".to_owned(),
             );
         }
+        self.counters.keep_alive_acks += 1;
         match &mut element.state.watch {
             Watch::Home(custody) => {
                 custody.keep_alive = KeepAlive::Idle;
@@ -360,6 +362,7 @@ impl Registrar {
         report: &EndpointUnreachable,
     ) {
         let Some(host) = self.connections.get(&from).map(|client| client.host) else { return };
+        self.counters.reports += 1;
         if !self.permits(from, AccessRole::User, &report.pool_handle) {
             return;
         }

@@ -60,7 +60,7 @@ impl Registrar {
         connection
     }
 
-    /// Returns whether a party may be a registrar, and counts a denial if not.
+    /// Returns whether a party may be a registrar, and reports a denial if not.
     fn permits_registrar(&mut self, host: IpAddr, identity: Option<&Identity>) -> bool {
         let role = AccessRole::Registrar;
         let permitted = self.config.access.permits(host, identity, role, None);

@@ -2,6 +2,7 @@
 
 mod announce;
 mod config;
+mod counters;
 mod denial;
 mod dials;
 mod distance;
@@ -15,12 +16,14 @@ mod owners;
 mod peer_state;
 mod peers;
 mod presence;
+mod reconfigure;
 mod registration;
 mod resolution;
 mod rivals;
 mod scope;
 mod shares;
 mod stall;
+mod status;
 mod subscription;
 mod table;
 mod takeover;
@@ -45,7 +48,6 @@ use crate::wire::{
     asap::Body, enrp::UpdateAction,
 };
 use announce::Announcements;
-use denial::Denials;
 use dials::Dials;
 use leave::Leaving;
 use membership::{Client, Membership, Origin};
@@ -60,8 +62,10 @@ use stall::Stall;
 use subscription::Subscriptions;
 
 pub use config::RegistrarConfig;
+pub use counters::RegistrarCounters;
 pub use event::{Denial, ElementName, Event, RemovalReason};
 pub use shares::{Limit, Limits};
+pub use status::{ElementStatus, PeerCondition, PeerStatus, PoolStatus, RegistrarStatus};
 
 /// A registrar: it keeps the handlespace, supervises its elements and answers resolutions.
 #[derive(Debug)]
@@ -88,7 +92,7 @@ pub struct Registrar {
     deferred: Vec<(ConnectionId, asap::HandleResolution)>,
     shares: Shares,
     owners: Owners,
-    denials: Denials,
+    counters: RegistrarCounters,
     /// The elements whose addresses have host or link scope. They are not sent to hosts outside of
     /// that scope.
     near: BTreeMap<ElementKey, Scope>,
@@ -162,7 +166,7 @@ impl Registrar {
             deferred: Vec::new(),
             shares: Shares::default(),
             owners: Owners::default(),
-            denials: Denials::default(),
+            counters: RegistrarCounters::default(),
             near: BTreeMap::new(),
             subscriptions: Subscriptions::default(),
             leaving: Leaving::No,
@@ -179,6 +183,12 @@ impl Registrar {
     #[must_use]
     pub fn identifier(&self) -> RegistrarId {
         self.config.identifier
+    }
+
+    /// Returns what the registrar has counted since it started, as far as its outputs were taken.
+    #[must_use]
+    pub fn counters(&self) -> &RegistrarCounters {
+        &self.counters
     }
 
     /// Returns the number of elements.
@@ -221,6 +231,7 @@ impl Registrar {
 
     fn take_message(&mut self, now: Instant, from: ConnectionId, message: &UserMessage) {
         if self.peers.has_link(from) {
+            self.counters.enrp_messages += 1;
             return self.handle_enrp(now, from, message);
         }
         let Some(client) = self.connections.get_mut(&from) else { return };
@@ -586,7 +597,11 @@ impl Machine for Registrar {
     }
 
     fn poll_output(&mut self) -> Option<Output<Event>> {
-        self.out.poll()
+        let output = self.out.poll();
+        if let Some(Output::Event(event)) = &output {
+            self.counters.count(event);
+        }
+        output
     }
 
     fn poll_timeout(&self) -> Option<Instant> {

@@ -14,6 +14,7 @@
 
 use std::collections::BTreeSet;
 
+use super::PeerCondition;
 use crate::wire::RegistrarId;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -50,6 +51,15 @@ pub(super) enum TimerAction {
 }
 
 impl PeerState {
+    pub(super) fn condition(&self) -> PeerCondition {
+        match self.0 {
+            State::Active => PeerCondition::Alive,
+            State::Suspected => PeerCondition::Suspected,
+            State::TakingOver { .. } => PeerCondition::TakenOver,
+            State::Inactive => PeerCondition::Inactive,
+        }
+    }
+
     /// Returns whether the peer is believed to be alive.
     pub(super) fn is_alive(&self) -> bool {
         matches!(self.0, State::Active | State::Suspected)

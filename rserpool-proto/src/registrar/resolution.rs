@@ -21,13 +21,13 @@ impl Registrar {
         request: HandleResolution,
     ) {
         let Some(host) = self.connections.get(&from).map(|client| client.host) else { return };
+        self.counters.resolutions += 1;
         if !self.allows(now, host, Limit::Resolutions) {
-            let result = Resolved::Error(ErrorCause::LackOfResources.into());
-            return self.answer(from, request.pool_handle, result);
+            let cause = ErrorCause::LackOfResources;
+            return self.refuse_resolution(from, request.pool_handle, cause);
         }
         if !self.permits(from, AccessRole::User, &request.pool_handle) {
-            let result = Resolved::Error(ErrorCause::Security.into());
-            return self.answer(from, request.pool_handle, result);
+            return self.refuse_resolution(from, request.pool_handle, ErrorCause::Security);
         }
         let unknown = self.handlespace.is_unknown(&request.pool_handle);
         if unknown && self.defer(from, &request) {
@@ -54,14 +54,13 @@ impl Registrar {
         let Some(host) = self.connections.get(&from).map(|client| client.host) else { return };
         match self.resolve(&pool_handle, wanted.min(self.config.max_items), host) {
             Some(answer) => self.out.send_encoded(from, Ppid::ASAP, answer),
-            None => {
-                let result = Resolved::Error(ErrorCause::UnknownPoolHandle.into());
-                self.answer(from, pool_handle, result);
-            }
+            None => self.refuse_resolution(from, pool_handle, ErrorCause::UnknownPoolHandle),
         }
     }
 
-    fn answer(&mut self, to: ConnectionId, pool_handle: PoolHandle, result: Resolved) {
+    fn refuse_resolution(&mut self, to: ConnectionId, pool_handle: PoolHandle, cause: ErrorCause) {
+        self.counters.failed_resolutions += 1;
+        let result = Resolved::Error(cause.into());
         self.out.send(to, HandleResolutionResponse { subscribed: false, pool_handle, result });
     }
 

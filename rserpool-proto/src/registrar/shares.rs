@@ -80,7 +80,18 @@ pub enum Limit {
 }
 
 impl Limit {
-    const COUNT: usize = 9;
+    /// All limits.
+    pub const ALL: [Self; 9] = [
+        Self::Connections,
+        Self::Elements,
+        Self::Subscriptions,
+        Self::Resolutions,
+        Self::Reports,
+        Self::Registrations,
+        Self::Pages,
+        Self::Dials,
+        Self::Peers,
+    ];
 }
 
 impl fmt::Display for Limit {
@@ -203,7 +214,6 @@ impl Limits {
 pub(super) struct Shares {
     hosts: HashMap<IpAddr, Share>,
     bytes: usize,
-    hits: [u64; Limit::COUNT],
 }
 
 #[derive(Debug, Default)]
@@ -213,7 +223,7 @@ struct Share {
     bytes: usize,
     subscriptions: usize,
     /// For each rate, the time at which the whole allowance is available again.
-    used_until: [Option<Instant>; Limit::COUNT],
+    used_until: [Option<Instant>; Limit::ALL.len()],
     watched: bool,
 }
 
@@ -263,16 +273,9 @@ impl Shares {
 }
 
 impl Registrar {
-    /// Counts and reports that a host reached a limit.
+    /// Reports that a host reached a limit.
     pub(super) fn hit(&mut self, limit: Limit, host: IpAddr) {
-        self.shares.hits[limit as usize] += 1;
         self.out.event(Event::LimitHit(limit, host));
-    }
-
-    /// Returns how often a limit was reached.
-    #[must_use]
-    pub fn hits(&self, limit: Limit) -> u64 {
-        self.shares.hits[limit as usize]
     }
 
     /// Returns whether the rate limit allows this request of a host now, and counts it.

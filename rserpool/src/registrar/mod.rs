@@ -1,24 +1,32 @@
 //! A running registrar.
 
+mod logging;
+mod observe;
+mod role;
+
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
+use futures::SinkExt;
 use futures::channel::mpsc;
 use futures::future::{Either, select};
-use rserpool_proto::Machine;
 use rserpool_proto::access::AccessRole;
 use rserpool_proto::registrar::{self, RegistrarConfig};
 use rserpool_proto::wire::parameter::Addresses;
 use rserpool_proto::wire::{Ppid, RegistrarId, TransportAddress, TransportProtocol};
 
-use crate::log::{self, note_limited, warn_limited};
 use crate::runtime::Runtime;
-use crate::task::{Ended, Role, Task};
+use crate::task::{Ended, Task};
 use crate::transport::{Purpose, interfaces};
-use crate::verify::{hosts_with, log_denial};
+use crate::verify::hosts_with;
 use crate::{ASAP, IntoAddress, ListenError, Network, StartError, Stopped, address, random_seed};
+
+use role::{Command, RegistrarRole};
+
+pub use observe::{PoolSnapshot, RegistrarEvent, RegistrarEvents, RegistrarSnapshot};
 
 /// A registrar that runs in the background until this handle is dropped.
 ///
@@ -34,7 +42,6 @@ use crate::{ASAP, IntoAddress, ListenError, Network, StartError, Stopped, addres
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
 pub struct Registrar {
     commands: mpsc::Sender<Command>,
     ended: Ended,
@@ -44,19 +51,18 @@ pub struct Registrar {
     enrp: Option<TransportAddress>,
 }
 
-#[derive(Debug)]
-enum Command {
-    Shutdown,
+impl fmt::Debug for Registrar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registrar")
+            .field("identifier", &self.identifier)
+            .field("local", &self.local)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Maximum time that a shutdown may take. The elements are handed over within a second, and
 /// connections are closed within two.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
-
-struct RegistrarRole {
-    machine: registrar::Registrar,
-    finished: bool,
-}
 
 impl Registrar {
     /// Starts a registrar that listens for ASAP on `addresses`, one for each transport of the
@@ -119,7 +125,7 @@ impl Registrar {
             endpoints.push((Ppid::ENRP, enrp));
         }
         let enrp = config.enrp_transport().cloned();
-        let rules = config.access_rules().clone();
+        let rules = Arc::new(RwLock::new(config.access_rules().clone()));
         let machine = registrar::Registrar::new(config, random_seed());
         let identifier = machine.identifier();
         for (protocol, endpoint) in &mut endpoints {
@@ -129,7 +135,7 @@ impl Registrar {
             };
             endpoint.accept_only(hosts_with(&rules, roles, network.runtime()));
         }
-        let role = RegistrarRole { machine, finished: false };
+        let role = RegistrarRole::new(machine, rules);
         let (commands, ended) = Task::spawn(role, network, endpoints, multicast);
         let runtime = Arc::clone(network.runtime());
         Ok(Self { commands, ended, runtime, identifier, local, enrp })
@@ -171,7 +177,8 @@ impl Registrar {
     /// If the future is dropped, the registrar still shuts down.
     pub async fn shutdown(mut self) -> Result<(), Stopped> {
         let deadline = self.runtime.now() + SHUTDOWN_TIMEOUT;
-        self.commands.try_send(Command::Shutdown).map_err(|_| Stopped)?;
+        let leave: Command = Box::new(|role, now| role.machine.leave(now));
+        self.commands.send(leave).await.map_err(|_| Stopped)?;
         match select(self.ended, self.runtime.timer(deadline)).await {
             Either::Left(_) => Ok(()),
             Either::Right(_) => Err(Stopped),
@@ -205,140 +212,4 @@ fn reachable(bound: &TransportAddress) -> TransportAddress {
         return bound.clone();
     }
     TransportAddress { addresses, ..bound.clone() }
-}
-
-impl Role for RegistrarRole {
-    type Machine = registrar::Registrar;
-    type Command = Command;
-
-    const NAME: &'static str = "registrar";
-
-    fn machine(&mut self) -> &mut registrar::Registrar {
-        &mut self.machine
-    }
-
-    fn handle_command(&mut self, now: Instant, command: Command) {
-        let Command::Shutdown = command;
-        self.machine.leave(now);
-    }
-
-    /// Logs an event. Events that others can repeat are logged once a minute for each source.
-    fn handle_event(&mut self, now: Instant, event: <registrar::Registrar as Machine>::Event) {
-        use registrar::{Event, RemovalReason};
-        match event {
-            Event::Registered(element, address) => {
-                let (pool, element) = (element.pool_handle, element.identifier);
-                tracing::info!(%element, %pool, %address, "registered");
-            }
-            Event::Reregistered(element) => tracing::debug!(%element, "registered again"),
-            Event::Refused(element, response) => {
-                let cause = response.error.unwrap_or_default();
-                tracing::info!(%element, %cause, "refused");
-            }
-            Event::Removed(element, reason, address) => {
-                let (pool, element) = (element.pool_handle, element.identifier);
-                let host = address.as_ref().map_or(log::ANYBODY, TransportAddress::host);
-                let address = address.map(|address| address.to_string()).unwrap_or_default();
-                match reason {
-                    RemovalReason::KeepAliveTimeout
-                    | RemovalReason::Unreachable
-                    | RemovalReason::Reported
-                    | RemovalReason::OtherPolicy => {
-                        warn_limited!(now, host, "removed", %element, %pool, address, %reason);
-                    }
-                    RemovalReason::Deregistered
-                    | RemovalReason::Expired
-                    | RemovalReason::ElsewhereRemoved => {
-                        tracing::info!(%element, %pool, address, %reason, "removed");
-                    }
-                }
-            }
-            Event::Near(element, address) => {
-                let (pool, element) = (element.pool_handle, element.identifier);
-                warn_limited!(now, address.host(),
-                    "element hidden from other hosts: they cannot reach its address",
-                    %pool, %element, %address);
-            }
-            Event::NotTaken(registrar, reason) => {
-                warn_limited!(now, log::ANYBODY, "element from a peer rejected",
-                    %registrar, reason);
-            }
-            Event::PeerFound(registrar, _) => tracing::debug!(%registrar, "peer announced"),
-            Event::PeerConnected(registrar, address) => {
-                note_limited!(now, address.host(), "peer found", %registrar, %address);
-            }
-            Event::PeerLost(registrar, host) => {
-                let host = host.unwrap_or(log::ANYBODY);
-                warn_limited!(now, host, "peer lost", %registrar, %host);
-            }
-            Event::PeerSilent(address) => {
-                warn_limited!(now, address.host(), "peer does not answer", %address);
-            }
-            Event::PeerDead(registrar) => {
-                warn_limited!(now, log::ANYBODY, "peer declared dead", %registrar);
-            }
-            Event::Joined { elements } => tracing::info!(elements, "joined the other registrars"),
-            Event::Ready { elements } => {
-                note_limited!(now, log::ANYBODY, "ready", elements);
-            }
-            Event::Behind { late, stretch } => {
-                warn_limited!(
-                    now,
-                    log::ANYBODY,
-                    "running late; failure detection suspended",
-                    ?late,
-                    stretch
-                );
-            }
-            Event::Denied(denial) => {
-                let (identity, pool) = (denial.identity.as_ref(), denial.pool.as_ref());
-                log_denial(now, denial.role, denial.host, identity, pool);
-            }
-            Event::LimitHit(limit, host) => {
-                // Each kind of limit is logged separately.
-                limit_hit(now, limit, host);
-            }
-            Event::Crowded { host, closed } => {
-                warn_limited!(now, host, "too many connections: closed the longest silent ones",
-                    %host, closed);
-            }
-            Event::TookOver { registrar, elements } => {
-                warn_limited!(now, log::ANYBODY, "took over", %registrar, elements);
-            }
-            Event::TakenOver { by } => {
-                warn_limited!(now, log::ANYBODY, "taken over by a peer", %by);
-            }
-            Event::Left => self.finished = true,
-            Event::Misbehaved { peer, reason } => {
-                warn_limited!(now, peer.host(), "misbehaved", %peer, reason);
-            }
-        }
-    }
-
-    fn handle_abandoned(&mut self, now: Instant) {
-        self.machine.leave(now);
-    }
-
-    fn is_finished(&self) -> bool {
-        self.finished
-    }
-}
-
-fn limit_hit(now: Instant, limit: registrar::Limit, host: IpAddr) {
-    use registrar::Limit;
-    let kind = match limit {
-        Limit::Connections => "limit of connections reached",
-        Limit::Elements => "limit of elements reached",
-        Limit::Subscriptions => "limit of subscriptions reached",
-        Limit::Resolutions => "limit of resolutions reached",
-        Limit::Reports => "limit of reports reached",
-        Limit::Registrations => "limit of registrations reached",
-        Limit::Pages => "limit of handle table pages reached",
-        Limit::Dials => "limit of named addresses reached",
-        Limit::Peers => "limit of peers reached",
-    };
-    if let Some(left_out) = log::admit(now, kind, host) {
-        let again = (left_out > 0).then_some(left_out);
-        tracing::warn!(%host, again, "{kind}");
-    }
 }

@@ -220,7 +220,8 @@ impl Cluster {
             | RemovalReason::Reported => true,
             RemovalReason::Deregistered
             | RemovalReason::OtherPolicy
-            | RemovalReason::ElsewhereRemoved => false,
+            | RemovalReason::ElsewhereRemoved
+            | RemovalReason::Denied => false,
         };
         let now = self.network.now();
         let since = now.saturating_sub(STEADY);

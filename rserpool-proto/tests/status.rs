@@ -1,0 +1,223 @@
+//! Tests of what a registrar tells its operator, and of changes of its settings.
+#![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rserpool_proto::access::{AccessRole, AccessRules, AddressRange};
+use rserpool_proto::registrar::{
+    Limit, Limits, PeerCondition, RegistrarConfig, RegistrarStatus, RemovalReason,
+};
+use rserpool_proto::testing::by_hand::{registration, send_asap, take_asap};
+use rserpool_proto::testing::world::{NodeId, World, address};
+use rserpool_proto::wire::asap::{Body, EndpointUnreachable, HandleResolution};
+use rserpool_proto::wire::{PolicyType, PoolElementId, PoolHandle, RegistrarId, TransportProtocol};
+use rserpool_proto::{ConnectionId, Registrar};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn config() -> RegistrarConfig {
+    RegistrarConfig::default().identifier(RegistrarId(1)).ready_after(Duration::ZERO)
+}
+
+fn status(world: &World, node: NodeId) -> RegistrarStatus {
+    world.with_registrar(node).status(world.now())
+}
+
+fn resolve(world: &mut World, on: ConnectionId, pool: &str) {
+    let pool_handle = pool.parse().unwrap();
+    send_asap(world, on, HandleResolution { subscribe: false, pool_handle, items: None });
+    take_asap(world, on);
+}
+
+#[test]
+fn the_status_says_what_there_is_and_what_happened() {
+    let mut world = World::default();
+    let node = world.registrar(Registrar::new(config(), 1));
+    assert_eq!(status(&world, node).elements, 0);
+    let element = world.member(7, &[node]);
+    let on = world.connect(node);
+    world.run(SECOND);
+    resolve(&mut world, on, "Pool");
+    resolve(&mut world, on, "Nobody");
+    let report =
+        EndpointUnreachable { pool_handle: "Pool".parse().unwrap(), identifier: PoolElementId(7) };
+    send_asap(&mut world, on, report);
+    world.run(SECOND * 20);
+
+    let now = status(&world, node);
+    assert_eq!(now.identifier, RegistrarId(1));
+    assert!(now.joined && now.ready);
+    assert_eq!((now.pools, now.elements, now.own_elements), (1, 1, 1));
+    assert_eq!((now.connections, now.subscriptions), (2, 0));
+    let counters = &now.counters;
+    assert_eq!((counters.registrations, counters.refusals), (1, 0));
+    assert_eq!((counters.resolutions, counters.failed_resolutions), (2, 1));
+    assert_eq!(counters.reports, 1);
+    assert!(counters.keep_alives >= 3, "{}", counters.keep_alives);
+    assert_eq!(counters.keep_alives, counters.keep_alive_acks);
+
+    let (pools, next) = world.with_registrar(node).pools(None, 10);
+    assert_eq!(next, None);
+    assert_eq!(pools.len(), 1);
+    assert_eq!(pools[0].handle.to_string(), "Pool");
+    assert_eq!(pools[0].policy, PolicyType::ROUND_ROBIN);
+    assert_eq!((pools[0].elements, pools[0].transport), (1, Some(TransportProtocol::Tcp)));
+
+    let (elements, next) = world.with_registrar(node).elements_after(world.now(), None, 10);
+    assert_eq!(next, None);
+    let it = &elements[0];
+    assert_eq!((it.pool.to_string().as_str(), it.element.identifier.0), ("Pool", 7));
+    assert_eq!(it.element.home_registrar, RegistrarId(1));
+    let registered = it.registered.unwrap();
+    assert!(registered > SECOND * 20 && registered <= SECOND * 21, "{registered:?}");
+    assert!(it.heard.unwrap() < SECOND * 8, "{:?}", it.heard);
+    assert!(!it.doubted && !it.asked && it.owner.is_none());
+
+    world.kill(element);
+    world.run(SECOND * 30);
+    let now = status(&world, node);
+    assert_eq!((now.pools, now.elements, now.own_elements), (0, 0, 0));
+    let removals = RemovalReason::ALL.map(|reason| now.counters.removals(reason));
+    assert_eq!(removals.iter().sum::<u64>(), 1);
+}
+
+#[test]
+fn peers_are_listed_with_their_condition() {
+    let mut world = World::default();
+    let one = world.join(1, &[]);
+    let two = world.join(2, &[one]);
+    world.member(7, &[two]);
+    world.run(SECOND * 10);
+    let now = status(&world, one);
+    assert_eq!((now.elements, now.own_elements, now.peers.len()), (1, 0, 1));
+    let peer = &now.peers[0];
+    assert_eq!((peer.identifier, peer.condition), (RegistrarId(2), PeerCondition::Alive));
+    assert_eq!((peer.connected, peer.elements), (true, 1));
+    assert!(peer.heard < SECOND * 4 && peer.address.is_some(), "{peer:?}");
+    assert!(now.counters.enrp_messages > 0);
+    world.pause(two);
+    let mut seen = Vec::new();
+    for _ in 0..100 {
+        world.run(SECOND / 10);
+        let condition = status(&world, one).peers.first().map(|peer| peer.condition);
+        if seen.last() != Some(&condition) {
+            seen.push(condition);
+        }
+    }
+    let (alive, suspected) = (Some(PeerCondition::Alive), Some(PeerCondition::Suspected));
+    assert_eq!(seen, [alive, suspected, Some(PeerCondition::TakenOver), None]);
+    assert_eq!(status(&world, one).counters.takeovers, 1);
+    assert_eq!(status(&world, one).own_elements, 1);
+}
+
+/// Pages of any size contain each pool and each element once.
+#[test]
+fn pages_contain_everything_once() {
+    let mut world = World::default();
+    let node = world.registrar(Registrar::new(config(), 1));
+    let on = world.connect(node);
+    for identifier in 1..=60 {
+        send_asap(&mut world, on, registration(&format!("Pool{}", identifier % 7), identifier));
+    }
+    let answers = take_asap(&mut world, on);
+    assert!(
+        answers.iter().all(|body| matches!(body, Body::RegistrationResponse(it) if !it.reject))
+    );
+    let (registrar, now) = (world.with_registrar(node), world.now());
+    for limit in [1, 2, 7, 59, 60, 61] {
+        let (mut handles, mut after) = (Vec::new(), None);
+        loop {
+            let (pools, next) = registrar.pools(after, limit);
+            assert!(pools.len() <= limit);
+            handles.extend(pools.into_iter().map(|pool| (pool.handle, pool.elements)));
+            after = next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(handles.len(), 7);
+        assert_eq!(handles.iter().map(|(_, elements)| elements).sum::<usize>(), 60);
+
+        let collect = |pool: Option<&PoolHandle>| {
+            let (mut found, mut after) = (Vec::new(), None);
+            loop {
+                let (elements, next) = match pool {
+                    Some(pool) => registrar.elements_of(now, pool, after, limit),
+                    None => registrar.elements_after(now, after, limit),
+                };
+                assert!(elements.len() <= limit);
+                found.extend(elements.into_iter().map(|it| it.element.identifier.0));
+                after = next;
+                if after.is_none() {
+                    return found;
+                }
+            }
+        };
+        let all = collect(None);
+        assert_eq!(all.iter().copied().collect::<BTreeSet<_>>(), (1..=60).collect());
+        assert_eq!(all.len(), 60);
+        for (handle, elements) in &handles {
+            let of_pool = collect(Some(handle));
+            assert_eq!(
+                (of_pool.len(), of_pool.iter().collect::<BTreeSet<_>>().len()),
+                (*elements, *elements)
+            );
+        }
+    }
+}
+
+#[test]
+fn changed_limits_and_rules_apply_at_once() {
+    let mut world = World::default();
+    let node = world.registrar(Registrar::new(config(), 1));
+    let member = world.member(7, &[node]);
+    let on = world.connect(node);
+    world.run(SECOND);
+    let change = |world: &mut World, config: RegistrarConfig| {
+        world.with_registrar_mut(node, |registrar, now| registrar.reconfigure(now, config));
+    };
+    change(
+        &mut world,
+        config().identifier(RegistrarId(9)).limits(Limits::default().resolutions(1)),
+    );
+    assert_eq!(status(&world, node).identifier, RegistrarId(1));
+    for _ in 0..3 {
+        resolve(&mut world, on, "Pool");
+    }
+    assert_eq!(status(&world, node).counters.limit_hits(Limit::Resolutions), 2);
+    assert_eq!(status(&world, node).elements, 1);
+
+    // The host of the element may not have elements any more; its users stay.
+    let nowhere: AddressRange = "192.0.2.0/24".parse().unwrap();
+    let rules = AccessRules::default().allow(AccessRole::Element, [nowhere]);
+    change(&mut world, config().access(rules.clone()));
+    world.run(SECOND);
+    assert_eq!(status(&world, node).elements, 0);
+    assert_eq!(status(&world, node).counters.removals(RemovalReason::Denied), 1);
+    assert!(world.is_open(on));
+    change(&mut world, config().access(rules.allow(AccessRole::User, [nowhere])));
+    world.run(SECOND);
+    assert!(!world.is_open(on));
+
+    change(&mut world, config());
+    world.run(SECOND * 40);
+    assert_eq!(status(&world, node).elements, 1);
+    let _ = member;
+}
+
+#[test]
+fn peers_that_are_added_are_joined() {
+    let mut world = World::default();
+    let one = world.join(1, &[]);
+    let two = world.join(2, &[]);
+    world.member(7, &[two]);
+    world.run(SECOND * 8);
+    assert!(status(&world, one).peers.is_empty());
+    let config = config().peers([address(two)]);
+    world.with_registrar_mut(one, |registrar, now| registrar.reconfigure(now, config));
+    world.run(SECOND * 2);
+    assert_eq!(status(&world, one).peers.len(), 1);
+    assert_eq!(status(&world, one).elements, 1);
+}

@@ -1,0 +1,246 @@
+//! What a registrar tells its owner while it runs.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use futures::channel::{mpsc, oneshot};
+use futures::{SinkExt, Stream, StreamExt};
+use rserpool_proto::registrar::{
+    ElementStatus, Event, PoolStatus, RegistrarConfig, RegistrarStatus,
+};
+use rserpool_proto::wire::PoolHandle;
+
+use super::Registrar;
+use super::role::{Command, RegistrarRole};
+use crate::Stopped;
+
+/// Number of elements or pools that the registrar reports at once, between messages of its clients.
+const PAGE: usize = 256;
+
+/// Maximum number of events that wait for an observer.
+const MAX_WAITING: usize = 1024;
+
+/// The state of a registrar with its pools and elements.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct RegistrarSnapshot {
+    /// The registrar as a whole.
+    pub registrar: RegistrarStatus,
+    /// The pools in the order of their handles.
+    pub pools: Vec<PoolSnapshot>,
+}
+
+/// The state of a pool with its elements.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct PoolSnapshot {
+    /// The pool as a whole.
+    pub pool: PoolStatus,
+    /// The elements in the order of their identifiers.
+    pub elements: Vec<ElementStatus>,
+}
+
+/// An item of [`RegistrarEvents`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "there is nothing else that a stream can have")]
+pub enum RegistrarEvent {
+    /// This happened.
+    Happened(Event),
+    /// The observer did not take its events fast enough, and this number of them was left out.
+    Missed(u64),
+}
+
+/// A stream of what happens at a registrar, see [`Registrar::events`]. It ends when the registrar
+/// has stopped. Dropping it ends the observation.
+#[derive(Debug)]
+pub struct RegistrarEvents(mpsc::Receiver<RegistrarEvent>);
+
+impl Stream for RegistrarEvents {
+    type Item = RegistrarEvent;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<RegistrarEvent>> {
+        self.0.poll_next_unpin(cx)
+    }
+}
+
+/// The observers of a registrar's events.
+#[derive(Debug, Default)]
+pub(super) struct Observers(Vec<Observer>);
+
+#[derive(Debug)]
+struct Observer {
+    events: mpsc::Sender<RegistrarEvent>,
+    missed: u64,
+}
+
+impl Observers {
+    fn add(&mut self) -> RegistrarEvents {
+        let (events, receiver) = mpsc::channel(MAX_WAITING);
+        self.0.push(Observer { events, missed: 0 });
+        RegistrarEvents(receiver)
+    }
+
+    /// Tells all observers, and forgets those that are gone.
+    pub(super) fn tell(&mut self, event: &Event) {
+        self.0.retain_mut(|observer| observer.tell(event));
+    }
+}
+
+impl Observer {
+    fn tell(&mut self, event: &Event) -> bool {
+        if self.missed > 0 && self.events.try_send(RegistrarEvent::Missed(self.missed)).is_ok() {
+            self.missed = 0;
+        }
+        let told = if self.missed > 0 {
+            false
+        } else {
+            self.events.try_send(RegistrarEvent::Happened(event.clone())).is_ok()
+        };
+        self.missed += u64::from(!told);
+        !self.events.is_closed()
+    }
+}
+
+/// Calls `page` with where to go on until there is no more, and collects what it returns.
+async fn collect<T, C>(
+    mut page: impl AsyncFnMut(Option<C>) -> Result<(Vec<T>, Option<C>), Stopped>,
+) -> Result<Vec<T>, Stopped> {
+    let (mut items, mut after) = (Vec::new(), None);
+    loop {
+        let (more, next) = page(after).await?;
+        items.extend(more);
+        match next {
+            Some(next) => after = Some(next),
+            None => return Ok(items),
+        }
+    }
+}
+
+/// Observation and control. These methods return an error if the registrar has stopped. The futures
+/// can be dropped at any time; only [`Registrar::reconfigure`] may still have its effect then.
+impl Registrar {
+    /// Returns the state of the registrar, and what it has counted since it started.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the registrar has stopped.
+    pub async fn status(&self) -> Result<RegistrarStatus, Stopped> {
+        self.ask(|role, now| role.machine.status(now)).await
+    }
+
+    /// Returns the pools, in no particular order.
+    ///
+    /// The registrar collects them in parts, between which it serves its clients. So pools that
+    /// change meanwhile may be missed.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the registrar has stopped.
+    pub async fn pools(&self) -> Result<Vec<PoolStatus>, Stopped> {
+        collect(async |after| self.ask(move |role, _| role.machine.pools(after, PAGE)).await).await
+    }
+
+    /// Returns the elements of a pool, in no particular order; none if there is no such pool. As with
+    /// [`Self::pools`], changes may be missed.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the registrar has stopped.
+    pub async fn elements(&self, pool: &PoolHandle) -> Result<Vec<ElementStatus>, Stopped> {
+        let elements = collect(async |after| {
+            let pool = pool.clone();
+            self.ask(move |role, now| role.machine.elements_of(now, &pool, after, PAGE)).await
+        });
+        elements.await
+    }
+
+    /// Returns the state of the registrar with all its pools and elements. As with [`Self::pools`],
+    /// changes may be missed.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the registrar has stopped.
+    pub async fn snapshot(&self) -> Result<RegistrarSnapshot, Stopped> {
+        let registrar = self.status().await?;
+        let pools = self.pools().await?.into_iter();
+        let mut pools: BTreeMap<PoolHandle, PoolSnapshot> = pools
+            .map(|pool| (pool.handle.clone(), PoolSnapshot { pool, elements: Vec::new() }))
+            .collect();
+        let elements = collect(async |after| {
+            self.ask(move |role, now| role.machine.elements_after(now, after, PAGE)).await
+        });
+        for element in elements.await? {
+            // An element of a pool that was created meanwhile is left out, like the pool.
+            if let Some(pool) = pools.get_mut(&element.pool) {
+                pool.elements.push(element);
+            }
+        }
+        let mut pools: Vec<_> = pools.into_values().collect();
+        for pool in &mut pools {
+            pool.elements.sort_unstable_by_key(|element| element.element.identifier);
+        }
+        Ok(RegistrarSnapshot { registrar, pools })
+    }
+
+    /// Returns a stream of what happens from now on. Up to 1,024 events wait to be taken; if there
+    /// are more, they are left out and counted.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the registrar has stopped.
+    pub async fn events(&self) -> Result<RegistrarEvents, Stopped> {
+        self.ask(|role, _| role.observers.add()).await
+    }
+
+    /// Waits until the registrar has joined the other registrars, and answers that unknown pools do
+    /// not exist because elements have had time to register.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the registrar has stopped.
+    pub async fn ready(&self) -> Result<(), Stopped> {
+        let mut events = self.events().await?;
+        loop {
+            let status = self.status().await?;
+            if status.joined && status.ready {
+                return Ok(());
+            }
+            loop {
+                match events.next().await.ok_or(Stopped)? {
+                    RegistrarEvent::Happened(Event::Joined { .. } | Event::Ready { .. })
+                    | RegistrarEvent::Missed(_) => break,
+                    RegistrarEvent::Happened(_) => {}
+                }
+            }
+        }
+    }
+
+    /// Replaces the settings: limits, timers, peers, and the rules on access. The identifier, the
+    /// policies, the compatibility profile, the addresses on which the registrar listens, and whether
+    /// it uses multicast stay as they are.
+    ///
+    /// Peers that were added are connected to at once. Parties that the rules on access do not
+    /// permit any more are disconnected, and elements that may not be in their pools are removed.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the registrar has stopped.
+    pub async fn reconfigure(&self, config: RegistrarConfig) -> Result<(), Stopped> {
+        self.ask(|role, now| role.reconfigure(now, config)).await
+    }
+
+    /// Lets the task answer a question, between two messages.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut RegistrarRole, Instant) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
+        let (answer, answered) = oneshot::channel();
+        let command: Command = Box::new(move |role, now| {
+            let _ = answer.send(question(role, now));
+        });
+        self.commands.clone().send(command).await.map_err(|_| Stopped)?;
+        answered.await.map_err(|_| Stopped)
+    }
+}
