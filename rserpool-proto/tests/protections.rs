@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rserpool_proto::access::{AccessRole, AccessRules, AddressRange};
-use rserpool_proto::registrar::{Event as Told, Limits, RegistrarConfig};
+use rserpool_proto::registrar::{Event as Told, Limit, Limits, RegistrarConfig};
 use rserpool_proto::testing::by_hand::{registration, send_asap, take_asap};
 use rserpool_proto::testing::world::{Event, World, address};
 use rserpool_proto::wire::asap::{
@@ -196,14 +196,15 @@ fn a_host_that_reports_too_often_is_not_heard() {
     world.run(SECOND);
     let report =
         EndpointUnreachable { pool_handle: "Pool".parse().unwrap(), identifier: PoolElementId(7) };
-    // Each connection counts as another user that reports the element. Without the limit on
-    // reports, the element would be removed.
+    // All connections of a host together have one limit.
     for _ in 0..20 {
         let on = world.connect(node);
         send_asap(&mut world, on, report.clone());
     }
     world.run(Duration::ZERO);
     assert_eq!(world.elements(node), 1);
+    let counters = world.with_registrar(node).counters();
+    assert_eq!((counters.reports, counters.limit_hits(Limit::Reports)), (20, 18));
 }
 
 #[test]

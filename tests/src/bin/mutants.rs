@@ -43,7 +43,7 @@ struct Copy {
 
 impl Copy {
     /// Makes the copy equal to the checkout. Unchanged files keep their modification times, which
-    /// cargo compares.
+    /// cargo compares; files that are not in the checkout are removed.
     fn fill(&self, root: &Path) -> io::Result<()> {
         let listed =
             Command::new("git").args(["ls-files", "-z", "--cached"]).current_dir(root).output()?;
@@ -53,6 +53,7 @@ impl Copy {
                 wanted.insert(name.to_owned(), content);
             }
         }
+        remove_others(&self.code, &self.code, &wanted)?;
         for (name, content) in wanted {
             let to = self.code.join(name);
             if fs::read(&to).ok().as_ref() != Some(&content) {
@@ -110,6 +111,22 @@ impl Copy {
         let limit = if build_only { Duration::MAX } else { LIMIT };
         run(command.stdout(Stdio::piped()).stderr(Stdio::null()), limit)
     }
+}
+
+/// Removes the files below `folder` whose names, relative to `code`, are not wanted.
+fn remove_others(code: &Path, folder: &Path, wanted: &BTreeMap<String, Vec<u8>>) -> io::Result<()> {
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let path = entry?.path();
+        if path.is_dir() {
+            remove_others(code, &path, wanted)?;
+        } else {
+            let name = path.strip_prefix(code).ok().and_then(Path::to_str);
+            if !name.is_some_and(|name| wanted.contains_key(name)) {
+                fs::remove_file(path)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Outcome of a command.
