@@ -38,6 +38,8 @@ mod grants;
 mod logging;
 mod options;
 mod process;
+mod proxy;
+mod register;
 mod serve;
 mod tls;
 
@@ -70,6 +72,8 @@ or all at once, with servers that are killed:
 enum Command {
     Registrar(Box<commands::registrar::Arguments>),
     Serve(serve::Arguments),
+    Register(Box<register::Arguments>),
+    Proxy(Box<proxy::Arguments>),
     Client(client::Arguments),
     Terminal(commands::terminal::Arguments),
     Resolve(commands::resolve::Arguments),
@@ -103,6 +107,8 @@ fn run(command: Command) -> ExitCode {
         // would only move that task between its threads.
         Command::Registrar(arguments) => on_one_thread(commands::registrar::run(*arguments)),
         Command::Serve(arguments) => block_on(serve::run(arguments)),
+        Command::Register(arguments) => block_on(register::run(*arguments)),
+        Command::Proxy(arguments) => block_on(proxy::run(*arguments)),
         Command::Client(arguments) => block_on(client::run(arguments)),
         Command::Terminal(arguments) => block_on(commands::terminal::run(arguments)),
         Command::Resolve(arguments) => block_on(commands::resolve::run(arguments)),

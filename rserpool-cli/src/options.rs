@@ -251,6 +251,13 @@ pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     Ok(address(text)?.with_default(0))
 }
 
+/// Parses the address of a server, which has a port.
+pub(crate) fn server_address(text: &str) -> Result<SocketAddr, String> {
+    let HostPort { host, port } = address(text)?;
+    let port = port.filter(|port| *port != 0);
+    Ok(SocketAddr::new(host, port.ok_or("no port: write IP:PORT, as in 192.0.2.1:80")?))
+}
+
 /// Parses a pool handle.
 pub(crate) fn pool_handle(text: &str) -> Result<PoolHandle, String> {
     text.parse().map_err(|error: rserpool::proto::wire::InvalidPoolHandle| error.to_string())

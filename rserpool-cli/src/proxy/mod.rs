@@ -1,0 +1,205 @@
+//! `rserpool proxy`.
+
+mod choice;
+mod copy;
+mod listen;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use ppp::v2::{self, Builder, Command, Protocol, Version};
+use rserpool::{HuntConfig, PoolHandle, PoolUser, UserConfig};
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+use crate::options::{self, RegistrarOption, TransportOption};
+use choice::Servers;
+use listen::{Address, Client, Listener};
+
+/// Pause in accepting connections after accepting failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Let any client use a pool: each connection goes to a server that the pool's policy selects
+///
+/// The servers are those that accept TCP connections, such as the ones of `rserpool register`. A
+/// server that does not accept is reported to the registrar, and the connection goes to the next.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Handle of the pool
+    #[arg(value_name = "POOL", value_parser = options::pool_handle)]
+    pool: PoolHandle,
+    /// Address to accept clients on: IP:PORT, or unix:PATH
+    #[arg(long, value_name = "ADDR", required_unless_present = "stdio")]
+    listen: Option<Address>,
+    /// Serve one client: standard input and output
+    #[arg(long, conflicts_with = "listen")]
+    stdio: bool,
+    /// Tell the servers the address of the client, before its bytes
+    #[arg(long, value_name = "VERSION")]
+    proxy_protocol: Option<ProxyProtocol>,
+    /// Maximum number of clients at a time; further ones wait to be accepted
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    max: u32,
+    /// Time without a byte in either direction after which a connection is closed [default: none]
+    #[arg(long, value_name = "SECONDS", value_parser = options::seconds)]
+    idle: Option<Duration>,
+    /// Time within which a server has to accept a connection; then the next is tried
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = options::seconds)]
+    connect_timeout: Duration,
+    /// Time for which a client waits if no server accepts; then it is disconnected
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = options::seconds)]
+    patience: Duration,
+    /// Time for which the registrar's answer is used for further clients. While it is, this program
+    /// applies the policy
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = options::seconds)]
+    cache: Duration,
+    #[command(flatten)]
+    registrar: RegistrarOption,
+    #[command(flatten)]
+    transport: TransportOption,
+    /// Time, in seconds, that connections may take to finish after Ctrl-C or SIGTERM
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = options::seconds)]
+    grace: Duration,
+    /// Print the address as JSON
+    #[arg(long)]
+    json: bool,
+    /// Exit when standard input closes
+    #[arg(long, hide = true, conflicts_with = "stdio")]
+    until_eof: bool,
+}
+
+/// Version of the PROXY protocol, by which proxies tell servers the address of the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ProxyProtocol {
+    /// Version 2, which is binary
+    V2,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let network = arguments.transport.network()?;
+    let hunt: HuntConfig = arguments.registrar.hunt(&network, &arguments.transport);
+    let user = PoolUser::with_config(&network, UserConfig::new(hunt))?;
+    let servers = Servers::new(user, arguments.pool.clone(), arguments.cache);
+    let proxy = Arc::new(Proxy { servers, arguments, clients: AtomicUsize::new(0) });
+    let Some(address) = &proxy.arguments.listen else {
+        proxy.serve(Client::stdio()).await?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let listener = address.listen().await.with_context(|| format!("--listen {address}"))?;
+    let (pool, at) = (&proxy.arguments.pool, listener.local());
+    if proxy.arguments.json {
+        announce!("{}", json!({ "pool": pool, "listen": at }));
+    } else {
+        announce!("clients of {pool} connect to {at}; Ctrl-C ends");
+    }
+    let end = options::wait_for_end(proxy.arguments.until_eof);
+    let tasks = tokio::select! {
+        never = accept(&proxy, &listener) => match never {},
+        () = end => {
+            drop(listener);
+            proxy.clients.load(Ordering::Relaxed)
+        }
+    };
+    if tasks > 0 {
+        tracing::info!(clients = tasks, "waiting for clients to finish");
+    }
+    let finished = async {
+        while proxy.clients.load(Ordering::Relaxed) > 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    if timeout(proxy.arguments.grace, finished).await.is_err() {
+        let left = proxy.clients.load(Ordering::Relaxed);
+        notify!("{left} connections were cut off");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn accept(proxy: &Arc<Proxy>, listener: &Listener) -> std::convert::Infallible {
+    let room = Arc::new(Semaphore::new(proxy.arguments.max as usize));
+    loop {
+        // The semaphore is never closed.
+        let permit = Arc::clone(&room).acquire_owned().await.ok();
+        match listener.accept().await {
+            Ok(client) => {
+                let proxy = Arc::clone(proxy);
+                proxy.clients.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(async move {
+                    if let Err(error) = proxy.serve(client).await {
+                        tracing::info!(pool = %proxy.arguments.pool, "{error:#}");
+                    }
+                    proxy.clients.fetch_sub(1, Ordering::Relaxed);
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a client");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+struct Proxy {
+    servers: Servers,
+    arguments: Arguments,
+    /// Number of clients that are being served.
+    clients: AtomicUsize,
+}
+
+impl Proxy {
+    /// Connects a client to a server, and passes bytes on until both have finished.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if no server accepts in time, or a connection breaks.
+    async fn serve(&self, mut client: Client) -> anyhow::Result<()> {
+        let Arguments { pool, patience, connect_timeout, .. } = &self.arguments;
+        let connect = self.servers.connect(*connect_timeout);
+        let connected = timeout(*patience, connect).await;
+        let (mut server, element) = connected
+            .with_context(|| format!("no server of {pool} accepts: client disconnected"))?;
+        server.set_nodelay(true)?;
+        if self.arguments.proxy_protocol.is_some() {
+            let header = proxy_header(client.ends())?;
+            server.write_all(&header).await.context("the server is gone")?;
+        }
+        tracing::debug!(client = %client, %element, "connected");
+        let copied = copy::both_ways(&mut client, &mut server, self.arguments.idle).await;
+        let (up, down) = copied.with_context(|| format!("connection with {element} broke"))?;
+        tracing::debug!(client = %client, %element, up, down, "finished");
+        Ok(())
+    }
+}
+
+/// Returns the header by which a server learns the ends of the client's connection to the proxy. A
+/// client without an address has none.
+fn proxy_header(ends: Option<(SocketAddr, SocketAddr)>) -> std::io::Result<Vec<u8>> {
+    let (command, addresses) = match ends {
+        Some(ends) => (Command::Proxy, v2::Addresses::from(ends)),
+        None => (Command::Local, v2::Addresses::Unspecified),
+    };
+    Builder::with_addresses(Version::Two | command, Protocol::Stream, addresses).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_has_the_ends_of_the_connection() {
+        let ends = ("192.0.2.7:4660".parse().unwrap(), "192.0.2.1:80".parse().unwrap());
+        let header = proxy_header(Some(ends)).unwrap();
+        let expected =
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\xc0\0\x02\x01\x12\x34\0\x50";
+        assert_eq!(header, expected);
+        assert_eq!(proxy_header(None).unwrap(), b"\r\n\r\n\0\r\nQUIT\n\x20\x01\0\0");
+    }
+}

@@ -1,0 +1,364 @@
+//! Servers and clients that know nothing of pools: `rserpool register` and `rserpool proxy`.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// A process in the background, which is killed at the end of the test.
+struct Background {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Background {
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_rserpool"))
+            .args(arguments)
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Self { child, lines }
+    }
+
+    fn line(&mut self) -> Value {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"))
+    }
+
+    fn registrar() -> (Self, String) {
+        let mut it = Self::start(&["registrar", "--asap", "127.0.0.1:0", "--json", "--until-eof"]);
+        let address = it.line()["asap"].as_str().unwrap().to_owned();
+        (it, address)
+    }
+
+    /// Registers a server in the pool "Web", and waits until it is a member.
+    fn register(registrar: &str, server: SocketAddr, more: &[&str]) -> Self {
+        let server = server.to_string();
+        let fixed = ["register", "Web", &server, "--registrar", registrar, "--json", "--until-eof"];
+        let mut it = Self::start(&[&fixed[..], more].concat());
+        assert_eq!(it.line()["member"], true);
+        wait_until(|| resolve(registrar).contains(&server));
+        it
+    }
+
+    fn proxy(registrar: &str, listen: &str, more: &[&str]) -> (Self, String) {
+        let fixed = ["proxy", "Web", "--registrar", registrar, "--listen", listen, "--json"];
+        let mut it = Self::start(&[&fixed[..], &["--until-eof"], more].concat());
+        let at = it.line()["listen"].as_str().unwrap().to_owned();
+        (it, at)
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn resolve(registrar: &str) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_rserpool"))
+        .args(["resolve", "Web", "--registrar", registrar])
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn wait_until(mut holds: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "not in time");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A server that reads a connection to its end, and answers with its name and what it read.
+struct Server {
+    address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Server {
+    fn start(name: &'static str) -> Self {
+        Self::start_at(name, "127.0.0.1:0".parse().unwrap())
+    }
+
+    fn start_at(name: &'static str, address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                thread::spawn(move || {
+                    let mut read = Vec::new();
+                    if stream.read_to_end(&mut read).is_ok() {
+                        let _ = stream.write_all(name.as_bytes());
+                        let _ = stream.write_all(&read);
+                    }
+                });
+            }
+        });
+        Self { address, stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(self.address);
+        let _ = self.thread.take().unwrap().join();
+    }
+}
+
+/// Sends bytes, finishes, and returns the answer.
+fn ask(at: &str, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(at)?;
+    stream.write_all(bytes)?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+fn first(answer: std::io::Result<Vec<u8>>) -> Option<char> {
+    answer.ok()?.first().map(|byte| char::from(*byte))
+}
+
+#[test]
+fn clients_reach_the_servers_that_work() {
+    let (_registrar, registrar) = Background::registrar();
+    let (one, two) = (Server::start("1"), Server::start("2"));
+    let quick = ["--every", "0.1", "--fall", "2", "--rise", "2"];
+    let mut first_entry = Background::register(&registrar, one.address, &quick);
+    let _second_entry = Background::register(&registrar, two.address, &quick);
+    let (_proxy, at) = Background::proxy(&registrar, "127.0.0.1:0", &["--cache", "0"]);
+
+    // Large, so that either direction has to wait for the other, and finished in one direction
+    // before the answer begins.
+    let large: Vec<u8> = (0..3_000_000u32).map(|number| number.to_be_bytes()[3]).collect();
+    let answer = ask(&at, &large).unwrap();
+    assert_eq!(&answer[1..], &large);
+    let served: Vec<_> = (0..10).map(|_| first(ask(&at, b"x")).unwrap()).collect();
+    assert!(served.contains(&'1') && served.contains(&'2'), "{served:?}");
+
+    // A server that ends: no client notices, and then it is not in the pool any more.
+    let address = one.address;
+    drop(one);
+    for _ in 0..20 {
+        assert_eq!(first(ask(&at, b"x")), Some('2'));
+    }
+    assert_eq!(first_entry.line()["member"], false);
+    wait_until(|| !resolve(&registrar).contains(&address.to_string()));
+    let _again = Server::start_at("1", address);
+    assert_eq!(first_entry.line()["member"], true);
+    wait_until(|| first(ask(&at, b"x")) == Some('1'));
+}
+
+#[test]
+fn a_client_waits_for_the_first_server_and_not_for_ever() {
+    let (_registrar, registrar) = Background::registrar();
+    let (_proxy, at) = Background::proxy(&registrar, "127.0.0.1:0", &["--patience", "3"]);
+    let waiting = {
+        let at = at.clone();
+        thread::spawn(move || first(ask(&at, b"x")))
+    };
+    let server = Server::start("1");
+    let _entry = Background::register(&registrar, server.address, &[]);
+    assert_eq!(waiting.join().unwrap(), Some('1'));
+    drop(server);
+    let begin = Instant::now();
+    assert_eq!(first(ask(&at, b"x")), None);
+    let waited = begin.elapsed();
+    assert!(waited > Duration::from_millis(2900), "{waited:?}");
+}
+
+#[test]
+fn a_server_leaves_when_its_check_fails_and_tells_its_load() {
+    let (_registrar, registrar) = Background::registrar();
+    let server = Server::start("1");
+    let folder = tempfile::tempdir().unwrap();
+    let (up, load) = (folder.path().join("up"), folder.path().join("load"));
+    std::fs::write(&up, "").unwrap();
+    std::fs::write(&load, "25%\n").unwrap();
+    let check = format!("exec:test -e {}", up.display());
+    let source = format!("exec:cat {}", load.display());
+    let options = ["--check", &check, "--load", &source, "--policy", "LeastUsed"];
+    let options = [&options[..], &["--every", "0.1", "--fall", "2"]].concat();
+    let mut entry = Background::register(&registrar, server.address, &options);
+    wait_until(|| resolve(&registrar).contains("LeastUsed:10737418"));
+    std::fs::write(&load, "0.75").unwrap();
+    wait_until(|| resolve(&registrar).contains("LeastUsed:32212254"));
+    std::fs::remove_file(&up).unwrap();
+    let line = entry.line();
+    assert_eq!((&line["member"], line["reason"].is_string()), (&Value::Bool(false), true));
+    wait_until(|| resolve(&registrar).is_empty());
+    std::fs::write(&up, "").unwrap();
+    assert_eq!(entry.line()["member"], true);
+    wait_until(|| !resolve(&registrar).is_empty());
+}
+
+/// An HTTP server that answers one path only.
+fn http_server() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            let line = lines.next().unwrap_or_default();
+            lines.take_while(|line| !line.is_empty()).for_each(drop);
+            let (status, body) = match line.split(' ').nth(1) {
+                Some("/health") => ("200 OK", "well"),
+                Some("/load") => ("200 OK", "0.5"),
+                _ => ("503 Service Unavailable", "no"),
+            };
+            let length = body.len();
+            let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}");
+        }
+    });
+    address
+}
+
+#[test]
+fn an_http_server_is_checked_by_its_status() {
+    let (_registrar, registrar) = Background::registrar();
+    let server = http_server();
+    let options = ["--check", "http:/health", "--load", "http:/load", "--policy", "LeastUsed"];
+    let _entry =
+        Background::register(&registrar, server, &[&options[..], &["--every", "0.1"]].concat());
+    wait_until(|| resolve(&registrar).contains("LeastUsed:21474836"));
+    let address = server.to_string();
+    let at = ["register", "Ill", &address, "--registrar", &registrar, "--check", "http:/other"];
+    let mut ill = Command::new(env!("CARGO_BIN_EXE_rserpool"))
+        .args(at)
+        .args(["--json", "--until-eof"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut errors = BufReader::new(ill.stderr.take().unwrap());
+    // The first line may say that there is no SCTP.
+    while !line.contains("503") {
+        line.clear();
+        assert!(errors.read_line(&mut line).unwrap() > 0, "the reason is said");
+    }
+    drop(ill.stdin.take());
+    assert!(ill.wait().unwrap().success());
+}
+
+#[test]
+fn a_command_ends_with_its_registration_and_the_other_way_round() {
+    let (_registrar, registrar) = Background::registrar();
+    let address = {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap()
+    };
+    let serve = format!(
+        "import socket,time,sys\ns=socket.create_server(('127.0.0.1',{}))\n\
+         s.settimeout(2)\nfor n in range(5):\n    try: s.accept()\n    except TimeoutError: break\n\
+         sys.exit(7)",
+        address.port()
+    );
+    let options = ["--every", "0.1", "--", "python3", "-c", &serve];
+    let mut entry = Background::register(&registrar, address, &options);
+    assert_eq!(entry.line()["reason"], "its command has ended");
+    assert_eq!(entry.child.wait().unwrap().code(), Some(7));
+    assert_eq!(resolve(&registrar), "");
+
+    let sleeping = ["--check", "exec:true", "--grace", "0", "--", "sleep", "1000"];
+    let mut entry = Background::register(&registrar, address, &sleeping);
+    let id = entry.child.id().to_string();
+    let child = Command::new("pgrep").args(["-P", &id]).output().unwrap().stdout;
+    let child = String::from_utf8(child).unwrap().trim().to_owned();
+    assert!(!child.is_empty());
+    entry.signal("-TERM");
+    assert_eq!(entry.line()["reason"], "this program ends");
+    assert!(entry.child.wait().unwrap().success());
+    assert!(!Command::new("kill").args(["-0", &child]).status().unwrap().success());
+}
+
+#[test]
+fn clients_come_by_a_unix_socket_and_by_standard_input_and_are_named_to_servers() {
+    let (_registrar, registrar) = Background::registrar();
+    let server = Server::start("1");
+    let _entry = Background::register(&registrar, server.address, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let at = format!("unix:{}", path.display());
+    for _ in 0..2 {
+        // The second one finds the socket that the first one, which was killed, left behind.
+        let (proxy, said) = Background::proxy(&registrar, &at, &[]);
+        assert_eq!(said, at);
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.write_all(b"hello").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "1hello");
+        drop(proxy);
+        assert!(path.exists());
+    }
+    let mut proxy = Background::start(&["proxy", "Web", "--registrar", &registrar, "--stdio"]);
+    let mut input = proxy.child.stdin.take().unwrap();
+    input.write_all(b"hello").unwrap();
+    drop(input);
+    let mut answer = String::new();
+    proxy.lines.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "1hello");
+    assert!(proxy.child.wait().unwrap().success());
+
+    let (_proxy, at) = Background::proxy(&registrar, "127.0.0.1:0", &["--proxy-protocol", "v2"]);
+    let answer = ask(&at, b"hello").unwrap();
+    assert_eq!(&answer[..13], b"1\r\n\r\n\0\r\nQUIT\n");
+    assert_eq!(&answer[13..15], b"\x21\x11");
+    assert_eq!(&answer[answer.len() - 5..], b"hello");
+}
+
+#[test]
+fn connections_finish_before_the_end_and_idle_ones_are_closed() {
+    let (_registrar, registrar) = Background::registrar();
+    let server = Server::start("1");
+    let _entry = Background::register(&registrar, server.address, &[]);
+    let (mut proxy, at) = Background::proxy(&registrar, "127.0.0.1:0", &["--idle", "1"]);
+    let mut idle = TcpStream::connect(&at).unwrap();
+    let begin = Instant::now();
+    assert!(idle.read(&mut [0]).is_ok_and(|length| length == 0));
+    assert!((900..2900).contains(&begin.elapsed().as_millis()), "{:?}", begin.elapsed());
+
+    let mut open = TcpStream::connect(&at).unwrap();
+    open.write_all(b"be").unwrap();
+    thread::sleep(Duration::from_millis(200));
+    proxy.signal("-TERM");
+    wait_until(|| TcpStream::connect(&at).is_err());
+    open.write_all(b"fore").unwrap();
+    open.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    open.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "1before");
+    assert!(proxy.child.wait().unwrap().success());
+}
