@@ -167,7 +167,10 @@ async fn exchange_between(
         loop {
             match next(&mut ours).await {
                 Event::Established { .. } => ours.send(request.clone()).unwrap(),
-                Event::Message(message) => return Ok(assert_eq!(message, request)),
+                Event::Message(message) => {
+                    assert_eq!(message, request);
+                    return Ok(());
+                }
                 Event::Lost(error) => return Err(error.to_string()),
                 event => panic!("{event:?}"),
             }
@@ -617,8 +620,8 @@ async fn hosts_without_a_role_are_refused_before_the_handshake() {
         let registrar = Registrar::start(&network, ["127.0.0.1:0"], config).unwrap();
         let at = registrar.local_address().socket_addresses().next().unwrap();
         // Nothing is sent, so a registrar that begins the handshake waits.
-        let mut stream = tokio::net::TcpStream::connect(at).await.unwrap();
-        let read = tokio::io::AsyncReadExt::read_u8(&mut stream);
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        let read = stream.read_u8();
         let ended = tokio::time::timeout(Duration::from_secs(2), read).await;
         assert_eq!(ended.is_ok(), refused, "{ended:?}");
     }

@@ -2,9 +2,9 @@
 
 mod choice;
 mod copy;
+mod header;
 mod listen;
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use ppp::v2::{self, Builder, Command, Protocol, Version};
 use rserpool::{HuntConfig, PoolHandle, PoolUser, UserConfig};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
@@ -168,7 +167,7 @@ impl Proxy {
             .with_context(|| format!("no server of {pool} accepts: client disconnected"))?;
         server.set_nodelay(true)?;
         if self.arguments.proxy_protocol.is_some() {
-            let header = proxy_header(client.ends())?;
+            let header = header::version_2(client.ends());
             server.write_all(&header).await.context("the server is gone")?;
         }
         tracing::debug!(client = %client, %element, "connected");
@@ -176,30 +175,5 @@ impl Proxy {
         let (up, down) = copied.with_context(|| format!("connection with {element} broke"))?;
         tracing::debug!(client = %client, %element, up, down, "finished");
         Ok(())
-    }
-}
-
-/// Returns the header by which a server learns the ends of the client's connection to the proxy. A
-/// client without an address has none.
-fn proxy_header(ends: Option<(SocketAddr, SocketAddr)>) -> std::io::Result<Vec<u8>> {
-    let (command, addresses) = match ends {
-        Some(ends) => (Command::Proxy, v2::Addresses::from(ends)),
-        None => (Command::Local, v2::Addresses::Unspecified),
-    };
-    Builder::with_addresses(Version::Two | command, Protocol::Stream, addresses).build()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_header_has_the_ends_of_the_connection() {
-        let ends = ("192.0.2.7:4660".parse().unwrap(), "192.0.2.1:80".parse().unwrap());
-        let header = proxy_header(Some(ends)).unwrap();
-        let expected =
-            b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\xc0\0\x02\x01\x12\x34\0\x50";
-        assert_eq!(header, expected);
-        assert_eq!(proxy_header(None).unwrap(), b"\r\n\r\n\0\r\nQUIT\n\x20\x01\0\0");
     }
 }

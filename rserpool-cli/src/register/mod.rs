@@ -134,8 +134,9 @@ fn exit_code(status: ExitStatus) -> ExitCode {
 async fn end_command(child: &mut Child) -> anyhow::Result<()> {
     #[cfg(unix)]
     if let Some(id) = child.id() {
-        let id = id.to_string();
-        Command::new("kill").args(["-TERM", &id]).status().await.context("cannot run kill")?;
+        // The shell has the command in itself.
+        let kill = format!("kill -TERM {id}");
+        Command::new("sh").args(["-c", &kill]).status().await.context("cannot run sh")?;
         if timeout(COMMAND_END, child.wait()).await.is_ok() {
             return Ok(());
         }

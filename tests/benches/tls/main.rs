@@ -5,6 +5,7 @@
 #![allow(
     missing_docs,
     unreachable_pub,
+    clippy::exhaustive_structs,
     clippy::unwrap_used,
     clippy::disallowed_methods,
     reason = "a benchmark"
