@@ -29,6 +29,7 @@ macro_rules! notify {
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+mod admin;
 mod bench;
 mod client;
 mod commands;

@@ -6,6 +6,8 @@ mod rule;
 mod selection;
 mod timers;
 
+use std::future::pending;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use rserpool::{
 };
 use serde_json::json;
 
+use crate::admin::Admin;
 use crate::options::{self, CompatibilityOption, HostPort, TransportOption};
 use access::AccessOptions;
 use limits::LimitOptions;
@@ -59,6 +62,11 @@ pub(crate) struct Arguments {
     compatibility: CompatibilityOption,
     #[command(flatten)]
     transport: TransportOption,
+    /// Address of an HTTP interface for the operator: /metrics, /healthz, /readyz, /v1/status,
+    /// /v1/pools, /v1/pools/POOL, /v1/peers and /v1/events. It only reads, and does not know who asks:
+    /// choose a loopback address, or one that only operators reach
+    #[arg(long, value_name = "IP:PORT")]
+    admin: Option<SocketAddr>,
     /// Print the addresses as JSON
     #[arg(long)]
     json: bool,
@@ -94,6 +102,14 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         TransportAddress::new(network.protocol(), arguments.transport.enrp(*address))
     };
     config = config.peers(arguments.peer.iter().map(at));
+    let admin = match arguments.admin {
+        Some(address) => {
+            let admin = Admin::listen(address).await;
+            Some(admin.with_context(|| format!("cannot listen on {address}, see --admin"))?)
+        }
+        None => None,
+    };
+    let admin_at = admin.as_ref().map(Admin::local).transpose()?;
     let registrar = start(&network, &addresses, config, &arguments)?;
     let identifier = registrar.identifier();
     let local = registrar.local_addresses();
@@ -106,16 +122,29 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         let identifier = identifier.to_string();
         announce!(
             "{}",
-            json!({ "identifier": identifier, "asap": local.first().and_then(first), "enrp": enrp.and_then(first) })
+            json!({
+                "identifier": identifier,
+                "asap": local.first().and_then(first),
+                "enrp": enrp.and_then(first),
+                "admin": admin_at,
+            })
         );
     } else {
         let enrp = enrp.map(|enrp| format!(", ENRP at {enrp}")).unwrap_or_default();
-        announce!("registrar {identifier} offers ASAP at {asap}{enrp}; Ctrl-C ends it");
+        let admin = admin_at.map(|at| format!(", http://{at}/metrics")).unwrap_or_default();
+        announce!("registrar {identifier} offers ASAP at {asap}{enrp}{admin}; Ctrl-C ends it");
     }
     tracing::info!(target: "rserpool::notice", registrar = %identifier, %asap, "started");
+    let served = async {
+        match &admin {
+            Some(admin) => admin.serve(&registrar).await,
+            None => pending().await,
+        }
+    };
     tokio::select! {
         () = options::wait_for_end(arguments.until_eof) => {}
         () = registrar.stopped() => bail!("the registrar has stopped by itself"),
+        never = served => match never {},
     }
     tracing::info!(target: "rserpool::notice", registrar = %identifier, "stopping");
     let stopped = tokio::time::timeout(SHUTDOWN_TIMEOUT, registrar.shutdown()).await;

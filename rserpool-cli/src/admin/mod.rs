@@ -1,0 +1,316 @@
+//! The HTTP interface of a registrar for its operator, which only reads.
+
+mod json;
+mod metrics;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rserpool::{PoolHandle, Registrar, RegistrarEvents, Stopped};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+
+/// Maximum number of clients at a time. Further ones wait to be accepted.
+const MAX_CLIENTS: usize = 64;
+
+/// Maximum number of clients that follow the events. They take places of [`MAX_CLIENTS`].
+const MAX_FOLLOWERS: usize = 16;
+
+/// Time that a client has for its request, also for the next one on its connection.
+const REQUEST_TIME: Duration = Duration::from_secs(5);
+
+/// Time for which a connection is kept.
+const CONNECTION_TIME: Duration = Duration::from_secs(60);
+
+/// Time for which a client may follow the events. It connects again then.
+const FOLLOWING_TIME: Duration = Duration::from_secs(3600);
+
+/// Time that the registrar has to answer.
+const ANSWER_TIME: Duration = Duration::from_secs(2);
+
+/// Pause in accepting connections after accepting failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Time between two comments in a stream of events, by which a client that is gone is noticed.
+const COMMENT_EVERY: Duration = Duration::from_secs(15);
+
+/// Number of pools or elements of an answer, unless the client wants fewer.
+const PAGE: usize = 1000;
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// A listening interface.
+pub(crate) struct Admin {
+    listener: TcpListener,
+}
+
+impl Admin {
+    pub(crate) async fn listen(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self { listener: TcpListener::bind(address).await? })
+    }
+
+    /// Returns the address on which it listens.
+    pub(crate) fn local(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves clients for ever.
+    pub(crate) async fn serve(&self, registrar: &Registrar) -> Infallible {
+        let followers = std::cell::Cell::new(0);
+        let mut clients = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept(), if clients.len() < MAX_CLIENTS => match accepted {
+                    Ok((stream, _)) => clients.push(serve(stream, registrar, &followers)),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept an administrator");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                Some(()) = clients.next() => {}
+            }
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, registrar: &Registrar, followers: &std::cell::Cell<usize>) {
+    let follows = std::cell::Cell::new(false);
+    let service = service_fn(async |request| answer(registrar, request, followers, &follows).await);
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(REQUEST_TIME).max_buf_size(16 * 1024);
+    let connection = server.serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let mut ended = timeout(CONNECTION_TIME, connection.as_mut()).await.is_ok();
+    if !ended && follows.get() {
+        ended = timeout(FOLLOWING_TIME, connection).await.is_ok();
+    }
+    if !ended {
+        tracing::debug!("an administrator's connection was kept for too long");
+    }
+    if follows.get() {
+        followers.set(followers.get() - 1);
+    }
+}
+
+/// Reason for which a request is not answered with what it asks for.
+enum Refusal {
+    Stopped,
+    NoAnswer,
+    NotFound(&'static str),
+    Invalid(&'static str),
+    TooManyFollowers,
+}
+
+impl From<Stopped> for Refusal {
+    fn from(_: Stopped) -> Self {
+        Self::Stopped
+    }
+}
+
+async fn answer(
+    registrar: &Registrar,
+    request: Request<Incoming>,
+    followers: &std::cell::Cell<usize>,
+    follows: &std::cell::Cell<bool>,
+) -> Result<Response<Body>, Infallible> {
+    if !is_local_name(&request) {
+        let text = "use an IP address or localhost as the host";
+        return Ok(problem(StatusCode::MISDIRECTED_REQUEST, text));
+    }
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
+        response.headers_mut().insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
+        return Ok(response);
+    }
+    if request.uri().path() == "/v1/events" {
+        if followers.get() >= MAX_FOLLOWERS || follows.get() {
+            return Ok(refuse(&Refusal::TooManyFollowers));
+        }
+        let Ok(events) = registrar.events().await else { return Ok(refuse(&Refusal::Stopped)) };
+        followers.set(followers.get() + 1);
+        follows.set(true);
+        return Ok(follow(events));
+    }
+    let answered = timeout(ANSWER_TIME, look_up(registrar, &request)).await;
+    Ok(answered.unwrap_or(Err(Refusal::NoAnswer)).unwrap_or_else(|refusal| refuse(&refusal)))
+}
+
+async fn look_up(
+    registrar: &Registrar,
+    request: &Request<Incoming>,
+) -> Result<Response<Body>, Refusal> {
+    let path = request.uri().path();
+    match path {
+        "/healthz" => {
+            registrar.status().await?;
+            Ok(text(StatusCode::OK, "text/plain", "ok\n".to_owned()))
+        }
+        "/readyz" => {
+            let status = registrar.status().await?;
+            let ready = status.joined && status.ready;
+            let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            Ok(document(code, &json!({ "joined": status.joined, "ready": status.ready })))
+        }
+        "/metrics" => {
+            let status = registrar.status().await?;
+            let pools = registrar.pools().await?;
+            let text_format = "text/plain; version=0.0.4";
+            Ok(text(StatusCode::OK, text_format, metrics::text(&status, &pools)))
+        }
+        "/v1/status" => Ok(found(&json::status(&registrar.status().await?))),
+        "/v1/peers" => {
+            let status = registrar.status().await?;
+            let peers: Vec<_> = status.peers.iter().map(json::peer).collect();
+            Ok(found(&json!({ "peers": peers })))
+        }
+        "/v1/pools" => {
+            let page = Page::of(request)?;
+            let mut pools = registrar.pools().await?;
+            let after = page.after.as_deref().map(handle).transpose()?;
+            pools.retain(|pool| after.as_ref().is_none_or(|after| pool.handle > *after));
+            pools.sort_unstable_by(|one, other| one.handle.cmp(&other.handle));
+            let next = page.cut(&mut pools, |pool| json!(pool.handle));
+            let pools: Vec<_> = pools.iter().map(json::pool).collect();
+            Ok(found(&json!({ "pools": pools, "next": next })))
+        }
+        _ => {
+            let name = path.strip_prefix("/v1/pools/").ok_or(Refusal::NotFound("no such path"))?;
+            let page = Page::of(request)?;
+            let handle = handle(name)?;
+            let mut elements = registrar.elements(&handle).await?;
+            if elements.is_empty() {
+                return Err(Refusal::NotFound("no such pool"));
+            }
+            let size = elements.len();
+            let after = match &page.after {
+                Some(text) => {
+                    crate::options::identifier(text)
+                        .map_err(|_| Refusal::Invalid("after is not an identifier"))?
+                        .0
+                }
+                None => 0,
+            };
+            elements.retain(|element| element.element.identifier.0 > after);
+            elements.sort_unstable_by_key(|element| element.element.identifier);
+            let next = page.cut(&mut elements, |it| json!(it.element.identifier.to_string()));
+            let elements: Vec<_> = elements.iter().map(json::element).collect();
+            Ok(found(&json!({
+                "handle": handle, "size": size, "elements": elements, "next": next,
+            })))
+        }
+    }
+}
+
+/// The part of a list that a client wants: up to `limit` items after `after`.
+struct Page {
+    after: Option<String>,
+    limit: usize,
+}
+
+impl Page {
+    fn of(request: &Request<Incoming>) -> Result<Self, Refusal> {
+        let mut page = Self { after: None, limit: PAGE };
+        let query = request.uri().query().unwrap_or_default();
+        for (name, value) in query.split('&').filter_map(|item| item.split_once('=')) {
+            match name {
+                "after" => page.after = Some(value.to_owned()),
+                "limit" => {
+                    let limit = value.parse().ok().filter(|limit| (1..=PAGE).contains(limit));
+                    page.limit = limit.ok_or(Refusal::Invalid("limit is from 1 to 1000"))?;
+                }
+                _ => return Err(Refusal::Invalid("the parameters are after and limit")),
+            }
+        }
+        Ok(page)
+    }
+
+    /// Removes what is left for further pages. Returns the item after which they begin.
+    fn cut<T>(&self, items: &mut Vec<T>, name: impl Fn(&T) -> Value) -> Option<Value> {
+        let more = items.len() > self.limit;
+        items.truncate(self.limit);
+        items.last().filter(|_| more).map(name)
+    }
+}
+
+/// Returns the pool handle of a path or query, in which some bytes are escaped by percent signs.
+fn handle(text: &str) -> Result<PoolHandle, Refusal> {
+    let bytes = percent_encoding::percent_decode_str(text).collect::<Vec<u8>>();
+    PoolHandle::new(bytes).map_err(|_| Refusal::Invalid("not a pool handle"))
+}
+
+/// Returns whether the host of a request is an IP address or localhost. A browser that a foreign page
+/// leads here sends the name of that page's host.
+fn is_local_name(request: &Request<Incoming>) -> bool {
+    let Some(host) = request.headers().get(HOST) else { return true };
+    let Ok(host) = host.to_str() else { return false };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    name.eq_ignore_ascii_case("localhost") || address.is_ok()
+}
+
+fn text(status: StatusCode, kind: &'static str, text: String) -> Response<Body> {
+    let mut response = Response::new(Full::from(text).boxed_unsync());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, hyper::header::HeaderValue::from_static("no-store"));
+    response
+}
+
+fn document(status: StatusCode, content: &Value) -> Response<Body> {
+    text(status, "application/json", format!("{content}\n"))
+}
+
+fn found(content: &Value) -> Response<Body> {
+    document(StatusCode::OK, content)
+}
+
+fn problem(status: StatusCode, reason: &str) -> Response<Body> {
+    document(status, &json!({ "error": reason }))
+}
+
+fn refuse(refusal: &Refusal) -> Response<Body> {
+    match refusal {
+        Refusal::Stopped => problem(StatusCode::SERVICE_UNAVAILABLE, "the registrar has stopped"),
+        Refusal::NoAnswer => problem(StatusCode::SERVICE_UNAVAILABLE, "the registrar is busy"),
+        Refusal::NotFound(reason) => problem(StatusCode::NOT_FOUND, reason),
+        Refusal::Invalid(reason) => problem(StatusCode::BAD_REQUEST, reason),
+        Refusal::TooManyFollowers => {
+            problem(StatusCode::TOO_MANY_REQUESTS, "too many clients follow the events")
+        }
+    }
+}
+
+/// Returns a stream of server-sent events.
+fn follow(events: RegistrarEvents) -> Response<Body> {
+    let lines = futures::stream::unfold(events, |mut events| async move {
+        let line = match timeout(COMMENT_EVERY, events.next()).await {
+            Ok(event) => {
+                let (name, data) = json::event(&event?);
+                format!("event: {name}\ndata: {data}\n\n")
+            }
+            Err(_) => ": nothing happened\n\n".to_owned(),
+        };
+        Some((Ok(Frame::data(Bytes::from(line))), events))
+    });
+    let mut response = Response::new(BodyExt::boxed_unsync(StreamBody::new(lines)));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, hyper::header::HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,220 @@
+//! The HTTP interface of a registrar for its operator.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// A process in the background, which is killed at the end of the test.
+struct Background {
+    child: Child,
+    said: Value,
+}
+
+impl Background {
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_rserpool"))
+            .args(arguments)
+            .args(["--json", "--until-eof"])
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Self { child, said: serde_json::from_str(&line).unwrap() }
+    }
+
+    fn registrar() -> Self {
+        Self::start(&["registrar", "--asap", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+    }
+
+    fn serve(&self, pool: &str) -> Self {
+        Self::start(&["serve", "echo", "--pool", pool, "--registrar", self.text("asap")])
+    }
+
+    fn text(&self, name: &str) -> &str {
+        self.said[name].as_str().unwrap()
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.text("admin")).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream
+    }
+
+    /// Sends bytes, and returns the status of the answer and its body.
+    fn send(&self, request: &str) -> (u16, String) {
+        let mut stream = self.connect();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let status = answer.split(' ').nth(1).unwrap_or("0").parse().unwrap();
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+        (status, body.unwrap_or_default())
+    }
+
+    fn get(&self, path: &str) -> (u16, String) {
+        self.send(&format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"))
+    }
+
+    fn document(&self, path: &str) -> Value {
+        let (status, body) = self.get(path);
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn what_the_registrar_knows_can_be_read() {
+    let registrar = Background::registrar();
+    assert_eq!(registrar.get("/healthz"), (200, "ok\n".to_owned()));
+    assert_eq!(registrar.get("/readyz").0, 503);
+    let servers = ["A", "B", "B", "B", "C d"].map(|pool| registrar.serve(pool));
+    let begin = Instant::now();
+    while registrar.get("/readyz").0 != 200 {
+        assert!(begin.elapsed() < Duration::from_secs(20));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let status = registrar.document("/v1/status");
+    assert_eq!(status["identifier"], registrar.said["identifier"]);
+    assert_eq!((&status["pools"], &status["elements"]), (&3.into(), &5.into()));
+    assert_eq!(status["counters"]["registrations"], 5);
+    assert_eq!(status["counters"]["removals"]["expired"], 0);
+    assert_eq!(registrar.document("/v1/peers")["peers"], Value::Array(Vec::new()));
+
+    let pools = registrar.document("/v1/pools?limit=2");
+    assert_eq!(pools["pools"][1]["handle"], "B");
+    assert_eq!(pools["pools"][1]["elements"], 3);
+    assert_eq!(pools["next"], "B");
+    let rest = registrar.document("/v1/pools?limit=2&after=B");
+    assert_eq!((&rest["pools"][0]["handle"], &rest["next"]), (&"C d".into(), &Value::Null));
+
+    let mut found = Vec::new();
+    let mut path = "/v1/pools/B?limit=2".to_owned();
+    loop {
+        let page = registrar.document(&path);
+        assert_eq!(page["size"], 3);
+        for element in page["elements"].as_array().unwrap() {
+            assert!(element["heard_seconds"].is_number(), "{element}");
+            found.push(element["element"]["identifier"].clone());
+        }
+        let Some(next) = page["next"].as_str() else { break };
+        path = format!("/v1/pools/B?limit=2&after={next}");
+    }
+    assert_eq!(found.len(), 3);
+    let expected = servers[1..4].iter().map(|server| server.said["identifier"].clone());
+    assert!(expected.into_iter().all(|identifier| found.contains(&identifier)), "{found:?}");
+    assert_eq!(registrar.document("/v1/pools/C%20d")["elements"].as_array().unwrap().len(), 1);
+
+    let (status, metrics) = registrar.get("/metrics");
+    assert_eq!(status, 200);
+    for line in [
+        "rserpool_registrar_elements 5",
+        "rserpool_registrar_registrations_total 5",
+        "rserpool_registrar_removals_total{reason=\"expired\"} 0",
+        "rserpool_registrar_denials_total{role=\"user\"} 0",
+        "rserpool_pool_elements{pool=\"B\"} 3",
+        "# TYPE rserpool_registrar_ready gauge",
+    ] {
+        assert!(metrics.lines().any(|it| it == line), "{line}: {metrics}");
+    }
+    for line in metrics.lines().filter(|line| !line.starts_with('#')) {
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        assert!(name.starts_with("rserpool_") && value.parse::<u64>().is_ok(), "{line}");
+    }
+}
+
+#[test]
+fn events_are_followed() {
+    let registrar = Background::registrar();
+    let mut stream = registrar.connect();
+    stream.write_all(b"GET /v1/events HTTP/1.1\r\nhost: 127.0.0.1:80\r\n\r\n").unwrap();
+    let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+    assert!(lines.next().unwrap().contains("200"));
+    let server = registrar.serve("A");
+    let mut next = |name: &str| {
+        lines.find(|line| *line == format!("event: {name}")).unwrap();
+        let data = lines.next().unwrap();
+        serde_json::from_str::<Value>(data.strip_prefix("data: ").unwrap()).unwrap()
+    };
+    let event = next("registered");
+    assert_eq!((&event["pool"], &event["element"]), (&"A".into(), &server.said["identifier"]));
+    assert!(event["time"].as_str().unwrap().ends_with('Z'));
+    drop(server);
+    assert_eq!(next("removed")["reason"], "unreachable");
+}
+
+#[test]
+fn bad_requests_are_refused() {
+    let registrar = Background::registrar();
+    for (path, expected) in [
+        ("/", 404),
+        ("/v1/pools/Nobody", 404),
+        ("/v1/pools/", 400),
+        ("/v1/pools?limit=0", 400),
+        ("/v1/pools?limit=1001", 400),
+        ("/v1/pools?best=1", 400),
+        ("/v1/pools/A?after=x", 404),
+    ] {
+        let (status, body) = registrar.get(path);
+        assert_eq!(status, expected, "{path}: {body}");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert!(body["error"].is_string(), "{path}");
+    }
+    let request = |method: &str, host: &str| {
+        let rest = "content-length: 0\r\nconnection: close";
+        registrar.send(&format!("{method} /v1/status HTTP/1.1\r\nhost: {host}\r\n{rest}\r\n\r\n"))
+    };
+    assert_eq!(request("POST", "localhost").0, 405);
+    assert_eq!(request("DELETE", "[::1]:8080").0, 405);
+    assert_eq!(request("HEAD", "127.0.0.1:1"), (200, String::new()));
+    // The page of another host, whose name leads a browser here.
+    assert_eq!(request("GET", "example.org").0, 421);
+    assert_eq!(request("GET", "127.0.0.1.example.org:80").0, 421);
+    assert_eq!(registrar.send("rubbish\r\n\r\n").0, 400);
+    let long = "x".repeat(100_000);
+    let mut stream = registrar.connect();
+    let _ = stream.write_all(format!("GET /{long} HTTP/1.1\r\n\r\n").as_bytes());
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    assert!(!answer.contains("200 OK"), "{answer}");
+}
+
+/// Clients that send nothing or half a request keep others waiting for some seconds at most, and do
+/// not hinder the registrar at all.
+#[test]
+fn slow_clients_do_not_hinder_others() {
+    let registrar = Background::registrar();
+    let _server = registrar.serve("A");
+    let slow: Vec<_> = (0..200)
+        .map(|number| {
+            let mut stream = registrar.connect();
+            if number % 2 == 0 {
+                stream.write_all(b"GET /v1/status HTTP/1.1\r\n").unwrap();
+            }
+            stream
+        })
+        .collect();
+    let begin = Instant::now();
+    let resolved = Command::new(env!("CARGO_BIN_EXE_rserpool"))
+        .args(["resolve", "A", "--registrar", registrar.text("asap")])
+        .output()
+        .unwrap();
+    assert!(resolved.status.success() && begin.elapsed() < Duration::from_secs(5));
+    assert_eq!(registrar.document("/v1/status")["elements"], 1);
+    assert!(begin.elapsed() < Duration::from_secs(28), "{:?}", begin.elapsed());
+    drop(slow);
+}
