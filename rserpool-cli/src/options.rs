@@ -286,6 +286,24 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
+/// Time without a registrar after which a message is printed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Prints that no registrar answers yet, and what to do about it.
+pub(crate) fn notify_no_registrar(hunt: &HuntConfig) {
+    let at = hunt.registrars().iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+    notify!(
+        "no registrar at {at} yet, and none that announces itself: start one with \
+         `rserpool registrar`, or say where it is with --registrar; waiting"
+    );
+}
+
+/// Parses a number of seconds that is not zero.
+pub(crate) fn some_seconds(text: &str) -> Result<Duration, String> {
+    let time = seconds(text)?;
+    if time.is_zero() { Err("more than 0 seconds are needed".to_owned()) } else { Ok(time) }
+}
+
 /// Adds advice to an error of starting: what to do about an address that cannot be used.
 pub(crate) fn explain_start(error: StartError, option: &str) -> anyhow::Error {
     let StartError::Listen(error) = error else { return error.into() };

@@ -210,7 +210,7 @@ fn a_server_leaves_when_its_check_fails_and_tells_its_load() {
     std::fs::write(&up, "").unwrap();
     std::fs::write(&load, "25%\n").unwrap();
     let check = format!("exec:test -e {}", up.display());
-    let source = format!("exec:cat {}", load.display());
+    let source = format!("exec:cat {} | cat", load.display());
     let options = ["--check", &check, "--load", &source, "--policy", "LeastUsed"];
     let options = [&options[..], &["--every", "0.1", "--fall", "2"]].concat();
     let mut entry = Background::register(&registrar, server.address, &options);
@@ -235,8 +235,10 @@ fn http_server() -> SocketAddr {
             let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
             let line = lines.next().unwrap_or_default();
             lines.take_while(|line| !line.is_empty()).for_each(drop);
+            // Longer than what is read of a load.
+            let page = "x".repeat(100_000);
             let (status, body) = match line.split(' ').nth(1) {
-                Some("/health") => ("200 OK", "well"),
+                Some("/health") => ("200 OK", page.as_str()),
                 Some("/load") => ("200 OK", "0.5"),
                 _ => ("503 Service Unavailable", "no"),
             };
@@ -247,6 +249,26 @@ fn http_server() -> SocketAddr {
     address
 }
 
+/// A registrar that changes its mind ends neither the registration nor the command.
+#[test]
+fn a_member_that_is_refused_later_tries_again() {
+    let (first, registrar) = Background::registrar();
+    let server = Server::start("1");
+    let command = ["--", "sleep", "20"];
+    let mut entry = Background::register(&registrar, server.address, &command);
+    drop(first);
+    let address = ["registrar", "--asap", &registrar, "--json", "--until-eof"];
+    let mut strict =
+        Background::start(&[&address[..], &["--allow-element", "192.0.2.0/24"]].concat());
+    strict.line();
+    thread::sleep(Duration::from_secs(3));
+    assert!(entry.child.try_wait().unwrap().is_none(), "the program has ended");
+    drop(strict);
+    let mut second = Background::start(&address);
+    second.line();
+    wait_until(|| resolve(&registrar).contains(&server.address.to_string()));
+}
+
 #[test]
 fn an_http_server_is_checked_by_its_status() {
     let (_registrar, registrar) = Background::registrar();
@@ -255,6 +277,17 @@ fn an_http_server_is_checked_by_its_status() {
     let _entry =
         Background::register(&registrar, server, &[&options[..], &["--every", "0.1"]].concat());
     wait_until(|| resolve(&registrar).contains("LeastUsed:21474836"));
+
+    // The server closes its connection, while the client's input stays open.
+    let mut proxy = Background::start(&["proxy", "Web", "--registrar", &registrar, "--stdio"]);
+    let mut input = proxy.child.stdin.take().unwrap();
+    input.write_all(b"GET /load HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    proxy.lines.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("\r\n\r\n0.5"), "{answer}");
+    drop(input);
+    assert!(proxy.child.wait().unwrap().success());
+
     let address = server.to_string();
     let at = ["register", "Ill", &address, "--registrar", &registrar, "--check", "http:/other"];
     let mut ill = Command::new(env!("CARGO_BIN_EXE_rserpool"))
@@ -320,6 +353,14 @@ fn clients_come_by_a_unix_socket_and_by_standard_input_and_are_named_to_servers(
         drop(proxy);
         assert!(path.exists());
     }
+    // A file is no socket that may be removed.
+    let precious = folder.path().join("precious");
+    std::fs::write(&precious, "data").unwrap();
+    let listen = format!("unix:{}", precious.display());
+    let mut refused =
+        Background::start(&["proxy", "Web", "--registrar", &registrar, "--listen", &listen]);
+    assert!(!refused.child.wait().unwrap().success());
+    assert_eq!(std::fs::read_to_string(&precious).unwrap(), "data");
     let mut proxy = Background::start(&["proxy", "Web", "--registrar", &registrar, "--stdio"]);
     let mut input = proxy.child.stdin.take().unwrap();
     input.write_all(b"hello").unwrap();
@@ -344,7 +385,8 @@ fn connections_finish_before_the_end_and_idle_ones_are_closed() {
     let (mut proxy, at) = Background::proxy(&registrar, "127.0.0.1:0", &["--idle", "1"]);
     let mut idle = TcpStream::connect(&at).unwrap();
     let begin = Instant::now();
-    assert!(idle.read(&mut [0]).is_ok_and(|length| length == 0));
+    // It is reset, so that nobody takes what was received for the whole.
+    assert_eq!(idle.read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
     assert!((900..9000).contains(&begin.elapsed().as_millis()), "{:?}", begin.elapsed());
 
     let mut open = TcpStream::connect(&at).unwrap();

@@ -5,15 +5,17 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rserpool_proto::access::{AccessRole, AccessRules, AddressRange};
+use rserpool_proto::access::{AccessRole, AccessRules, AddressRange, Grant, Pattern};
 use rserpool_proto::registrar::{
     Limit, Limits, PeerCondition, RegistrarConfig, RegistrarStatus, RemovalReason,
 };
 use rserpool_proto::testing::by_hand::{registration, send_asap, take_asap};
 use rserpool_proto::testing::world::{NodeId, World, address};
 use rserpool_proto::wire::asap::{Body, EndpointUnreachable, HandleResolution};
-use rserpool_proto::wire::{PolicyType, PoolElementId, PoolHandle, RegistrarId, TransportProtocol};
-use rserpool_proto::{ConnectionId, Registrar};
+use rserpool_proto::wire::{
+    PolicyType, PoolElementId, PoolHandle, Ppid, RegistrarId, TransportProtocol,
+};
+use rserpool_proto::{ConnectionId, Identity, Registrar};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -140,32 +142,25 @@ fn pages_contain_everything_once() {
         assert_eq!(handles.len(), 7);
         assert_eq!(handles.iter().map(|(_, elements)| elements).sum::<usize>(), 60);
 
-        let collect = |pool: Option<&PoolHandle>| {
-            let (mut found, mut after) = (Vec::new(), None);
-            loop {
-                let (elements, next) = match pool {
-                    Some(pool) => registrar.elements_of(now, pool, after, limit),
-                    None => registrar.elements_after(now, after, limit),
-                };
-                assert!(elements.len() <= limit);
-                found.extend(elements.into_iter().map(|it| it.element.identifier.0));
-                after = next;
-                if after.is_none() {
-                    return found;
-                }
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let (elements, next) = registrar.elements_after(now, after, limit);
+            assert!(elements.len() <= limit);
+            all.extend(elements.into_iter().map(|it| it.element.identifier.0));
+            after = next;
+            if after.is_none() {
+                break;
             }
-        };
-        let all = collect(None);
+        }
         assert_eq!(all.iter().copied().collect::<BTreeSet<_>>(), (1..=60).collect());
         assert_eq!(all.len(), 60);
-        for (handle, elements) in &handles {
-            let of_pool = collect(Some(handle));
-            assert_eq!(
-                (of_pool.len(), of_pool.iter().collect::<BTreeSet<_>>().len()),
-                (*elements, *elements)
-            );
-        }
     }
+    let handle: PoolHandle = "Pool3".parse().unwrap();
+    let keys = registrar.members_of(&handle);
+    assert_eq!(keys.len(), 9);
+    let elements = registrar.elements_at(now, &handle, &keys[..5]);
+    assert!(elements.len() == 5 && elements.iter().all(|it| it.element.identifier.0 % 7 == 3));
+    assert!(registrar.elements_at(now, &"Pool4".parse().unwrap(), &keys).is_empty());
 }
 
 #[test]
@@ -205,6 +200,59 @@ fn changed_limits_and_rules_apply_at_once() {
     world.run(SECOND * 40);
     assert_eq!(status(&world, node).elements, 1);
     let _ = member;
+}
+
+/// A change of the settings does not disturb connections that are being made, which have no identity
+/// yet, and ends the subscriptions that are not permitted any more.
+#[test]
+fn changed_rules_spare_what_is_not_verified_yet_and_reach_subscribers() {
+    let mut world = World::default();
+    let one = world.join(1, &[]);
+    let two = world.join(2, &[one]);
+    world.member(7, &[two]);
+    for host in 0..4 {
+        let role = ["registrar", "registrar", "element:*", "user:*"][host];
+        let name = format!("rserpool:{role}");
+        world.identities.insert(address(host).host(), Identity::new([name.as_str()]));
+    }
+    let rules = AccessRules::default().require_identity();
+    let config = |rules: &AccessRules| {
+        RegistrarConfig::default().ready_after(Duration::ZERO).access(rules.clone())
+    };
+    let change = |world: &mut World, config: RegistrarConfig| {
+        world.with_registrar_mut(one, |registrar, now| registrar.reconfigure(now, config));
+    };
+    world.run(SECOND * 8);
+    change(&mut world, config(&rules));
+    world.run(SECOND);
+    assert_eq!(status(&world, one).elements, 1);
+    // The registrar takes the element over and connects to it, when its settings change.
+    world.kill(two);
+    let mut changes = 0;
+    for _ in 0..400 {
+        world.run(SECOND / 20);
+        changes += 1;
+        change(&mut world, config(&rules).limits(Limits::default().resolutions(changes)));
+        assert_eq!(status(&world, one).elements, 1);
+    }
+    assert_eq!(status(&world, one).own_elements, 1);
+
+    let on = world.connect_from(3, Ppid::ASAP, one);
+    let pool_handle: PoolHandle = "Pool".parse().unwrap();
+    send_asap(&mut world, on, HandleResolution { subscribe: true, pool_handle, items: None });
+    take_asap(&mut world, on);
+    assert_eq!(status(&world, one).subscriptions, 1);
+    let user = |pools: &str| (Pattern::any(), format!("user:{pools}").parse::<Grant>().unwrap());
+    let element = (Pattern::any(), "element:*".parse::<Grant>().unwrap());
+    let granted = |grants: [(Pattern, Grant); 2]| {
+        grants.into_iter().fold(rules.clone(), |rules, (name, grant)| rules.grant(name, grant))
+    };
+    change(&mut world, config(&granted([user("Pool"), element.clone()])));
+    assert!(world.is_open(on) && status(&world, one).subscriptions == 1);
+    change(&mut world, config(&granted([user("Other"), element])));
+    world.run(SECOND);
+    assert!(!world.is_open(on));
+    assert_eq!((status(&world, one).subscriptions, status(&world, one).elements), (0, 1));
 }
 
 #[test]

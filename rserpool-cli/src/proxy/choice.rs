@@ -1,12 +1,15 @@
 //! The servers' side: which server a connection goes to.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rserpool::proto::wire::PoolElement;
-use rserpool::{PoolElementId, PoolHandle, PoolUser, ResolveOptions, TransportProtocol};
+use rserpool::{
+    PoolElementId, PoolHandle, PoolUser, ResolveError, ResolveOptions, TransportProtocol,
+};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -26,12 +29,14 @@ pub(super) struct Servers {
     options: ResolveOptions,
     /// The servers that did not accept, and until when they are avoided.
     avoided: Mutex<HashMap<PoolElementId, Instant>>,
+    /// The last answer with servers, for when no registrar answers.
+    last: Mutex<Vec<PoolElement>>,
 }
 
 impl Servers {
     pub(super) fn new(user: PoolUser, pool: PoolHandle, cache: Duration) -> Self {
         let options = ResolveOptions::default().items(ITEMS).max_age(cache).allow_stale(true);
-        Self { user, pool, options, avoided: Mutex::default() }
+        Self { user, pool, options, avoided: Mutex::default(), last: Mutex::default() }
     }
 
     fn avoided(&self) -> MutexGuard<'_, HashMap<PoolElementId, Instant>> {
@@ -41,19 +46,34 @@ impl Servers {
     /// Connects to the first server that accepts, in the order of the policy. Goes on until one does.
     pub(super) async fn connect(&self, limit: Duration) -> (TcpStream, PoolElementId) {
         loop {
-            let resolved = self.user.resolve(&self.pool, self.options.clone()).await;
-            let mut elements = resolved.unwrap_or_else(|error| {
-                tracing::info!(pool = %self.pool, %error, "no servers");
-                Vec::new()
-            });
+            let mut elements = self.resolve().await;
             self.put_avoided_last(&mut elements);
             for element in &elements {
                 if let Some(stream) = self.try_one(element, limit).await {
                     return (stream, element.identifier);
                 }
             }
-            let _ = self.user.purge(self.pool.clone()).await;
             sleep(PAUSE).await;
+        }
+    }
+
+    /// Returns the servers in the order of the policy. If no registrar answers, returns those of the
+    /// last answer: servers that were reported may work again.
+    async fn resolve(&self) -> Vec<PoolElement> {
+        let resolved = self.user.resolve(&self.pool, self.options.clone()).await;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match resolved {
+            Ok(elements) => {
+                if !elements.is_empty() {
+                    last.clone_from(&elements);
+                }
+                elements
+            }
+            Err(ResolveError::NoRegistrar(_)) => last.clone(),
+            Err(error) => {
+                tracing::info!(pool = %self.pool, %error, "no servers");
+                Vec::new()
+            }
         }
     }
 
@@ -74,18 +94,34 @@ impl Servers {
             tracing::info!(%identifier, %address, "the server does not use TCP");
             return None;
         }
-        let to: Vec<_> =
-            address.addresses.iter().map(|host| SocketAddr::new(*host, address.port)).collect();
-        match timeout(limit, TcpStream::connect(&to[..])).await {
-            Ok(Ok(stream)) => {
-                self.avoided().remove(&identifier);
-                return Some(stream);
+        let share = limit / u32::try_from(address.addresses.len()).unwrap_or(u32::MAX).max(1);
+        for host in &address.addresses {
+            let to = SocketAddr::new(*host, address.port);
+            let error = match timeout(share, TcpStream::connect(to)).await {
+                Ok(Ok(stream)) => {
+                    self.avoided().remove(&identifier);
+                    return Some(stream);
+                }
+                Ok(Err(error)) => error,
+                Err(_) => io::ErrorKind::TimedOut.into(),
+            };
+            tracing::info!(%identifier, %to, %error, "no connection");
+            if !is_of_the_server(&error) {
+                return None;
             }
-            Ok(Err(error)) => tracing::info!(%identifier, %address, %error, "no connection"),
-            Err(_) => tracing::info!(%identifier, %address, "no connection in time"),
         }
         self.avoided().insert(identifier, Instant::now() + AVOIDANCE);
         let _ = self.user.report_unreachable(self.pool.clone(), identifier).await;
         None
     }
+}
+
+/// Returns whether an error of connecting is the server's. Others are those of this host, such as a
+/// shortage of descriptors or ports, and say nothing of the server.
+fn is_of_the_server(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, TimedOut,
+    };
+    let kinds = [ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, TimedOut];
+    kinds.contains(&error.kind())
 }

@@ -18,7 +18,7 @@ const BUFFER: usize = 32 * 1024;
 ///
 /// # Errors
 ///
-/// Returns an error if a connection breaks, or no byte was read for `idle`.
+/// Returns an error if a connection breaks, or no byte was read or written for `idle`.
 pub(super) async fn both_ways(
     client: &mut (impl AsyncRead + AsyncWrite + Unpin),
     server: &mut (impl AsyncRead + AsyncWrite + Unpin),
@@ -27,9 +27,9 @@ pub(super) async fn both_ways(
     let Some(idle) = idle else {
         return copy_bidirectional_with_sizes(client, server, BUFFER, BUFFER).await;
     };
-    let reads = AtomicU64::new(0);
-    let mut client = Counted { inner: client, reads: &reads };
-    let mut server = Counted { inner: server, reads: &reads };
+    let transfers = AtomicU64::new(0);
+    let mut client = Counted { inner: client, transfers: &transfers };
+    let mut server = Counted { inner: server, transfers: &transfers };
     let mut copy =
         std::pin::pin!(copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER));
     let mut seen = 0;
@@ -41,7 +41,7 @@ pub(super) async fn both_ways(
         // The time since the last byte is between `idle` and twice that when the connection ends.
         loop {
             ready!(watch.as_mut().poll(cx));
-            let now = reads.load(Ordering::Relaxed);
+            let now = transfers.load(Ordering::Relaxed);
             if now == seen {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "idle too long")));
             }
@@ -52,10 +52,10 @@ pub(super) async fn both_ways(
     .await
 }
 
-/// A stream whose reads are counted.
+/// A stream whose reads and writes are counted.
 struct Counted<'a, S> {
     inner: &'a mut S,
-    reads: &'a AtomicU64,
+    transfers: &'a AtomicU64,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
@@ -67,7 +67,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut *self.inner).poll_read(cx, buffer))?;
         if buffer.filled().len() > before {
-            self.reads.fetch_add(1, Ordering::Relaxed);
+            self.transfers.fetch_add(1, Ordering::Relaxed);
         }
         Poll::Ready(Ok(()))
     }
@@ -79,7 +79,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<'_, S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.inner).poll_write(cx, bytes)
+        let written = ready!(Pin::new(&mut *self.inner).poll_write(cx, bytes));
+        self.transfers.fetch_add(1, Ordering::Relaxed);
+        Poll::Ready(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

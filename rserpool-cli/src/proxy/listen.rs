@@ -7,10 +7,13 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::str::FromStr;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
+use super::stdio::Stdio;
 use crate::options;
 
 /// An address to listen on.
@@ -48,14 +51,9 @@ impl Address {
             Self::Tcp(address) => Ok(Listener::Tcp(TcpListener::bind(address).await?)),
             #[cfg(unix)]
             Self::Unix(path) => {
-                // A socket that a program left behind refuses connections.
-                if std::os::unix::net::UnixStream::connect(path)
-                    .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-                {
-                    std::fs::remove_file(path)?;
-                }
+                remove_stale(path)?;
                 let listener = tokio::net::UnixListener::bind(path)?;
-                Ok(Listener::Unix(listener, Socket(path.clone())))
+                Ok(Listener::Unix(Socket(path.clone()), listener))
             }
             #[cfg(not(unix))]
             Self::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
@@ -76,8 +74,22 @@ impl Drop for Socket {
 
 pub(super) enum Listener {
     Tcp(TcpListener),
+    // The file is removed before the socket is closed: another program that listens at the path would
+    // lose its file otherwise.
     #[cfg(unix)]
-    Unix(tokio::net::UnixListener, Socket),
+    Unix(Socket, tokio::net::UnixListener),
+}
+
+/// Removes a socket that a program left behind, which refuses connections.
+#[cfg(unix)]
+fn remove_stale(path: &std::path::Path) -> io::Result<()> {
+    use std::os::unix::fs::FileTypeExt;
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err_and(refused) {
+        std::fs::remove_file(path)?;
+    }
+    Ok(())
 }
 
 impl Listener {
@@ -88,7 +100,7 @@ impl Listener {
                 listener.local_addr().map(|at| at.to_string()).unwrap_or_default()
             }
             #[cfg(unix)]
-            Self::Unix(_, Socket(path)) => format!("unix:{}", path.display()),
+            Self::Unix(Socket(path), _) => format!("unix:{}", path.display()),
         }
     }
 
@@ -96,76 +108,97 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                let ends = Some((peer, stream.local_addr()?));
-                Ok(Client { ends, stream: Box::pin(stream) })
+                // A client that is gone already is noticed later.
+                let ends = stream.local_addr().ok().map(|local| (peer, local));
+                prepare(&stream);
+                Ok(Client::Tcp(stream, ends))
             }
             #[cfg(unix)]
-            Self::Unix(listener, _) => {
-                let (stream, _) = listener.accept().await?;
-                Ok(Client { ends: None, stream: Box::pin(stream) })
-            }
+            Self::Unix(_, listener) => Ok(Client::Unix(listener.accept().await?.0)),
         }
     }
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send {}
+/// Sets the options of a connection: nothing waits to be sent, and a peer that is gone is noticed.
+pub(super) fn prepare(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(stream).set_keepalive(true);
+}
 
-impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
+/// Makes the end of a connection a reset, by which the peer can tell it from one in good order.
+pub(super) fn reset_at_end(stream: &TcpStream) {
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
 
 /// The connection of a client.
-pub(super) struct Client {
-    /// The client's address and ours, over TCP.
-    ends: Option<(SocketAddr, SocketAddr)>,
-    stream: Pin<Box<dyn Stream>>,
+pub(super) enum Client {
+    /// With the client's address and ours.
+    Tcp(TcpStream, Option<(SocketAddr, SocketAddr)>),
+    #[cfg(unix)]
+    Unix(tokio::net::UnixStream),
+    /// Standard input and output.
+    Stdio(Stdio),
 }
 
 impl Client {
-    /// Returns the client at standard input and output.
-    pub(super) fn stdio() -> Self {
-        let stream = tokio::io::join(tokio::io::stdin(), tokio::io::stdout());
-        Self { ends: None, stream: Box::pin(stream) }
-    }
-
     /// Returns the client's address and ours; `None` if the client does not use TCP.
     pub(super) fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
-        self.ends
+        if let Self::Tcp(_, ends) = self { *ends } else { None }
+    }
+
+    /// Makes the end of the connection a reset, as far as it has one.
+    pub(super) fn reset_at_end(&self) {
+        if let Self::Tcp(stream, _) = self {
+            reset_at_end(stream);
+        }
     }
 }
 
 impl fmt::Display for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.ends {
+        match self.ends() {
             Some((peer, _)) => peer.fmt(f),
             None => f.write_str("local"),
         }
     }
 }
 
+/// Calls a method of the stream within.
+macro_rules! delegate {
+    ($client:ident, $method:ident($($argument:expr),*)) => {
+        match $client.get_mut() {
+            Client::Tcp(stream, _) => Pin::new(stream).$method($($argument),*),
+            #[cfg(unix)]
+            Client::Unix(stream) => Pin::new(stream).$method($($argument),*),
+            Client::Stdio(stream) => Pin::new(stream).$method($($argument),*),
+        }
+    };
+}
+
 impl AsyncRead for Client {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.stream.as_mut().poll_read(cx, buffer)
+        delegate!(self, poll_read(cx, buffer))
     }
 }
 
 impl AsyncWrite for Client {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.stream.as_mut().poll_write(cx, bytes)
+        delegate!(self, poll_write(cx, bytes))
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.as_mut().poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        delegate!(self, poll_flush(cx))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.as_mut().poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        delegate!(self, poll_shutdown(cx))
     }
 }

@@ -4,26 +4,31 @@ mod choice;
 mod copy;
 mod header;
 mod listen;
+mod stdio;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use rserpool::{HuntConfig, PoolHandle, PoolUser, UserConfig};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::options::{self, RegistrarOption, TransportOption};
 use choice::Servers;
-use listen::{Address, Client, Listener};
+use listen::{Address, Client, Listener, prepare};
 
-/// Pause in accepting connections after accepting failed for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Pause in accepting connections after accepting failed, which is for want of descriptors or memory
+/// most of the time.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
+/// Time between two log lines that say that no server accepts.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// Let any client use a pool: each connection goes to a server that the pool's policy selects
 ///
@@ -46,8 +51,8 @@ pub(crate) struct Arguments {
     /// Maximum number of clients at a time; further ones wait to be accepted
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     max: u32,
-    /// Time without a byte in either direction after which a connection is closed [default: none]
-    #[arg(long, value_name = "SECONDS", value_parser = options::seconds)]
+    /// Time without a byte in either direction after which a connection is reset [default: none]
+    #[arg(long, value_name = "SECONDS", value_parser = options::some_seconds)]
     idle: Option<Duration>,
     /// Time within which a server has to accept a connection; then the next is tried
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = options::seconds)]
@@ -86,9 +91,14 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let hunt: HuntConfig = arguments.registrar.hunt(&network, &arguments.transport);
     let user = PoolUser::with_config(&network, UserConfig::new(hunt))?;
     let servers = Servers::new(user, arguments.pool.clone(), arguments.cache);
-    let proxy = Arc::new(Proxy { servers, arguments, clients: AtomicUsize::new(0) });
+    let proxy = Arc::new(Proxy {
+        servers,
+        arguments,
+        clients: AtomicUsize::new(0),
+        complained: Mutex::default(),
+    });
     let Some(address) = &proxy.arguments.listen else {
-        proxy.serve(Client::stdio()).await?;
+        proxy.serve(Client::Stdio(stdio::Stdio::new())).await?;
         return Ok(ExitCode::SUCCESS);
     };
     let listener = address.listen().await.with_context(|| format!("--listen {address}"))?;
@@ -151,9 +161,20 @@ struct Proxy {
     arguments: Arguments,
     /// Number of clients that are being served.
     clients: AtomicUsize,
+    /// Time of the last log line that said that no server accepts.
+    complained: Mutex<Option<Instant>>,
 }
 
 impl Proxy {
+    /// Logs that no server accepts, from time to time.
+    fn complain(&self) {
+        let mut last = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
+            *last = Some(Instant::now());
+            tracing::warn!(pool = %self.arguments.pool, "no server accepts connections");
+        }
+    }
+
     /// Connects a client to a server, and passes bytes on until both have finished.
     ///
     /// # Errors
@@ -161,18 +182,27 @@ impl Proxy {
     /// Returns an error if no server accepts in time, or a connection breaks.
     async fn serve(&self, mut client: Client) -> anyhow::Result<()> {
         let Arguments { pool, patience, connect_timeout, .. } = &self.arguments;
-        let connect = self.servers.connect(*connect_timeout);
-        let connected = timeout(*patience, connect).await;
-        let (mut server, element) = connected
-            .with_context(|| format!("no server of {pool} accepts: client disconnected"))?;
-        server.set_nodelay(true)?;
+        // Several servers are tried, also if the first ones do not answer.
+        let connect = self.servers.connect((*connect_timeout).min(*patience / 3));
+        let Ok((mut server, element)) = timeout(*patience, connect).await else {
+            client.reset_at_end();
+            self.complain();
+            bail!("no server of {pool} accepts: client disconnected");
+        };
+        prepare(&server);
         if self.arguments.proxy_protocol.is_some() {
             let header = header::version_2(client.ends());
             server.write_all(&header).await.context("the server is gone")?;
         }
         tracing::debug!(client = %client, %element, "connected");
         let copied = copy::both_ways(&mut client, &mut server, self.arguments.idle).await;
-        let (up, down) = copied.with_context(|| format!("connection with {element} broke"))?;
+        let (up, down) = copied
+            .inspect_err(|_| {
+                // Neither end takes what it has received for the whole.
+                client.reset_at_end();
+                listen::reset_at_end(&server);
+            })
+            .with_context(|| format!("connection with {element} broke"))?;
         tracing::debug!(client = %client, %element, up, down, "finished");
         Ok(())
     }

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use http_body_util::{BodyExt, Empty, Limited};
+use hyper::Uri;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::process::Command;
+
+use super::group::Group;
 
 /// Maximum length of what a command or a server answers, in bytes. Further bytes are not read.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -32,7 +35,9 @@ impl FromStr for Check {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             None if text == "tcp" => Ok(Self::Tcp),
-            Some(("http", path)) if path.starts_with('/') => Ok(Self::Http(path.to_owned())),
+            Some(("http", path)) if path.starts_with('/') && path.parse::<Uri>().is_ok() => {
+                Ok(Self::Http(path.to_owned()))
+            }
             Some(("exec", command)) if !command.is_empty() => Ok(Self::Exec(command.to_owned())),
             _ => Err("write tcp, http:/PATH or exec:COMMAND".to_owned()),
         }
@@ -49,8 +54,8 @@ impl Check {
         let check = async {
             match self {
                 Self::Tcp => TcpStream::connect(address).await.map(drop).context("no connection"),
-                Self::Http(path) => get(address, path).await.map(drop),
-                Self::Exec(command) => exec(command).await.map(drop),
+                Self::Http(path) => get(address, path, false).await.map(drop),
+                Self::Exec(command) => exec(command, false).await.map(drop),
             }
         };
         within(limit, check).await
@@ -87,8 +92,8 @@ impl Load {
     pub(super) async fn ask(&self, address: &str, limit: Duration) -> anyhow::Result<f64> {
         let answer = async {
             match self {
-                Self::Http(path) => get(address, path).await,
-                Self::Exec(command) => exec(command).await,
+                Self::Http(path) => get(address, path, true).await,
+                Self::Exec(command) => exec(command, true).await,
             }
         };
         parse(&within(limit, answer).await?)
@@ -117,8 +122,8 @@ fn parse(answer: &str) -> anyhow::Result<f64> {
     })
 }
 
-/// Returns the body of the answer to a GET request.
-async fn get(address: &str, path: &str) -> anyhow::Result<String> {
+/// Checks the status of the answer to a GET request. Returns its body if that is wanted.
+async fn get(address: &str, path: &str, with_body: bool) -> anyhow::Result<String> {
     let stream = TcpStream::connect(address).await.context("no connection")?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -131,6 +136,9 @@ async fn get(address: &str, path: &str) -> anyhow::Result<String> {
         let response = sender.send_request(request).await?;
         let status = response.status();
         ensure!(status.is_success() || status.is_redirection(), "HTTP status {status}");
+        if !with_body {
+            return Ok(String::new());
+        }
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
         let body = body.map_err(|error| anyhow::anyhow!("no whole answer: {error}"))?;
         Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
@@ -144,21 +152,18 @@ async fn get(address: &str, path: &str) -> anyhow::Result<String> {
     }
 }
 
-/// Returns the output of a command that the shell runs. Its processes end with this future.
-async fn exec(command: &str) -> anyhow::Result<String> {
-    let mut child = Command::new("sh")
-        .args(["-c", command])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .context("cannot run sh")?;
+/// Returns the output of a command that the shell runs, if that is wanted. All its processes end with
+/// this future.
+async fn exec(command: &str, with_output: bool) -> anyhow::Result<String> {
+    let stdout = if with_output { Stdio::piped() } else { Stdio::null() };
+    let mut shell = Command::new("sh");
+    shell.args(["-c", command]).stdin(Stdio::null()).stdout(stdout).stderr(Stdio::null());
+    let mut group = Group::spawn(&mut shell).context("cannot run sh")?;
     let mut output = Vec::new();
-    if let Some(stdout) = child.stdout.take() {
+    if let Some(stdout) = group.child.stdout.take() {
         stdout.take(MAX_ANSWER as u64).read_to_end(&mut output).await?;
     }
-    let status = child.wait().await?;
+    let status = group.child.wait().await?;
     ensure!(status.success(), "{status}");
     Ok(String::from_utf8_lossy(&output).into_owned())
 }
@@ -239,7 +244,7 @@ mod tests {
         assert_eq!("tcp".parse(), Ok(Check::Tcp));
         assert_eq!("http:/health".parse(), Ok(Check::Http("/health".to_owned())));
         assert_eq!("exec:test -e up".parse(), Ok(Check::Exec("test -e up".to_owned())));
-        for text in ["", "udp", "http", "http:health", "exec:", "tcp:80"] {
+        for text in ["", "udp", "http", "http:health", "http:/a b", "exec:", "tcp:80"] {
             assert!(text.parse::<Check>().is_err(), "{text}");
         }
         assert!("tcp".parse::<Load>().is_err());

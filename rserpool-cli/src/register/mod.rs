@@ -1,23 +1,27 @@
 //! `rserpool register`.
 
 mod check;
+mod group;
 
 use std::net::SocketAddr;
 use std::process::{ExitCode, ExitStatus};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Args;
+use futures::future::BoxFuture;
+use futures::poll;
 use rserpool::{
-    Departure, HuntConfig, Network, PolicyParameters, PoolElement, PoolElementId, PoolHandle,
-    TransportAddress,
+    Departure, HuntConfig, JoinError, Network, PolicyParameters, PoolElement, PoolElementId,
+    PoolHandle, TransportAddress,
 };
 use serde_json::json;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::options::{self, RegistrarOption, TransportOption};
 use check::{Check, Load, Verdict};
+use group::Group;
 
 /// Time between two checks of a server that has not worked yet.
 const FIRST_CHECKS: Duration = Duration::from_millis(100);
@@ -82,40 +86,52 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    ensure!(
+        arguments.load.is_none() || arguments.policy.with_load(0.0).is_some(),
+        "--load needs a policy by load, such as LeastUsed: see --policy"
+    );
     let network = arguments.transport.network()?;
     let hunt = arguments.registrar.hunt(&network, &arguments.transport);
-    let mut child = start_command(&arguments.command)?;
-    let end = options::wait_for_end(arguments.until_eof);
-    let mut membership = Membership { arguments: &arguments, network, hunt, element: None };
-    let status = tokio::select! {
-        status = ended(child.as_mut()) => Some(status?),
-        () = end => None,
-        stopped = membership.follow() => return Err(stopped),
+    let mut end = Box::pin(options::wait_for_end(arguments.until_eof));
+    // From now on, no signal ends this program without the command.
+    if poll!(&mut end).is_ready() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut command = start_command(&arguments.command)?;
+    let mut membership = Membership::new(&arguments, network, hunt);
+    let outcome = tokio::select! {
+        status = ended(command.as_mut()) => Ok(Some(status?)),
+        () = end => Ok(None),
+        failed = membership.follow() => Err(failed),
     };
-    membership
-        .leave(if status.is_some() { "its command has ended" } else { "this program ends" })
-        .await;
-    if let Some(status) = status {
+    let reason = match &outcome {
+        Ok(Some(_)) => "its command has ended",
+        Ok(None) => "this program ends",
+        Err(_) => "it cannot be a member",
+    };
+    membership.leave(reason).await;
+    if let Ok(Some(status)) = outcome {
         return Ok(exit_code(status));
     }
-    sleep(arguments.grace).await;
-    if let Some(child) = &mut child {
-        end_command(child).await?;
+    if membership.was_member {
+        sleep(arguments.grace).await;
     }
-    Ok(ExitCode::SUCCESS)
+    if let Some(command) = &mut command {
+        end_command(command).await?;
+    }
+    outcome.map(|_| ExitCode::SUCCESS)
 }
 
-fn start_command(command: &[String]) -> anyhow::Result<Option<Child>> {
+fn start_command(command: &[String]) -> anyhow::Result<Option<Group>> {
     let Some((program, arguments)) = command.split_first() else { return Ok(None) };
-    let mut command = Command::new(program);
-    let child = command.args(arguments).kill_on_drop(true).spawn();
-    child.map(Some).with_context(|| format!("cannot run {program}"))
+    let group = Group::spawn(Command::new(program).args(arguments));
+    group.map(Some).with_context(|| format!("cannot run {program}"))
 }
 
 /// Waits for the end of the command. Never ready without one.
-async fn ended(child: Option<&mut Child>) -> std::io::Result<ExitStatus> {
-    match child {
-        Some(child) => child.wait().await,
+async fn ended(command: Option<&mut Group>) -> std::io::Result<ExitStatus> {
+    match command {
+        Some(group) => group.child.wait().await,
         None => std::future::pending().await,
     }
 }
@@ -131,18 +147,16 @@ fn exit_code(status: ExitStatus) -> ExitCode {
     code.map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
-async fn end_command(child: &mut Child) -> anyhow::Result<()> {
+async fn end_command(command: &mut Group) -> anyhow::Result<()> {
     #[cfg(unix)]
-    if let Some(id) = child.id() {
-        // The shell has the command in itself.
-        let kill = format!("kill -TERM {id}");
-        Command::new("sh").args(["-c", &kill]).status().await.context("cannot run sh")?;
-        if timeout(COMMAND_END, child.wait()).await.is_ok() {
+    {
+        command.terminate();
+        if timeout(COMMAND_END, command.child.wait()).await.is_ok() {
             return Ok(());
         }
         notify!("the command did not end within {} s: killed", COMMAND_END.as_secs());
     }
-    child.kill().await.context("cannot end the command")
+    command.child.kill().await.context("cannot end the command")
 }
 
 /// The server's membership in the pool.
@@ -151,11 +165,37 @@ struct Membership<'a> {
     network: Network,
     hunt: HuntConfig,
     element: Option<PoolElement>,
+    /// What is known of the element's registration.
+    registration: Registration,
+    /// True once the server was a member.
+    was_member: bool,
+    /// The departure that is in progress. It continues if its wait is interrupted.
+    departure: Option<BoxFuture<'static, Departure>>,
 }
 
-impl Membership<'_> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Registration {
+    Awaited,
+    /// The user was told that no registrar answers, or that one refuses.
+    Delayed,
+    Complete,
+}
+
+impl<'a> Membership<'a> {
+    fn new(arguments: &'a Arguments, network: Network, hunt: HuntConfig) -> Self {
+        Self {
+            arguments,
+            network,
+            hunt,
+            element: None,
+            registration: Registration::Awaited,
+            was_member: false,
+            departure: None,
+        }
+    }
+
     /// Checks the server for ever, and lets it join or leave the pool. Returns an error if it cannot
-    /// join.
+    /// be a member.
     async fn follow(&mut self) -> anyhow::Error {
         let arguments = self.arguments;
         let address = arguments.address.to_string();
@@ -165,13 +205,20 @@ impl Membership<'_> {
         let mut next = Instant::now();
         let (mut worked, mut told) = (false, false);
         loop {
+            let member = self.registration == Registration::Complete;
+            let (load, wait) = (arguments.load.is_some() && member, !member);
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
-                _ = loads.tick(), if self.element.is_some() && arguments.load.is_some() => {
+                _ = loads.tick(), if load => {
                     self.report_load(&address).await;
                     continue;
                 }
-                failed = failure(self.element.as_ref()) => return failed,
+                registered = registration(self.element.as_ref(), self.registration), if wait => {
+                    if let Err(error) = self.handle_registration(registered) {
+                        return error;
+                    }
+                    continue;
+                }
             }
             let result = arguments.check.run(&address, arguments.timeout).await;
             let changed = verdict.note(result.is_ok());
@@ -217,27 +264,67 @@ impl Membership<'_> {
                 }
             });
         let element = builder.start().map_err(|error| options::explain_start(error, "ADDR"))?;
-        self.element = Some(element);
-        if self.arguments.json {
-            announce!("{}", json!({ "pool": pool, "address": address, "member": true }));
-        } else {
-            announce!("{address} works and joins {pool}");
+        (self.element, self.registration) = (Some(element), Registration::Awaited);
+        Ok(())
+    }
+
+    /// Handles the outcome of a registration; `None` if there is none yet.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the server cannot be a member. One that was a member is kept: the element
+    /// tries again, since the pool or the rules of the registrar may change.
+    fn handle_registration(
+        &mut self,
+        registered: Option<Result<PoolElementId, JoinError>>,
+    ) -> anyhow::Result<()> {
+        let Arguments { pool, address, json, .. } = self.arguments;
+        match registered {
+            Some(Ok(identifier)) => {
+                (self.registration, self.was_member) = (Registration::Complete, true);
+                if *json {
+                    let identifier = identifier.to_string();
+                    announce!(
+                        "{}",
+                        json!({ "pool": pool, "address": address, "member": true, "identifier": identifier })
+                    );
+                } else {
+                    announce!("{address} works and is a member of {pool}, as {identifier}");
+                }
+            }
+            Some(Err(error @ JoinError::Rejected(_))) if self.was_member => {
+                self.registration = Registration::Delayed;
+                notify!("{address} is not a member of {pool} now: {error}; it tries again");
+            }
+            Some(Err(error)) => return Err(crate::serve::explain_join(error, pool)),
+            None => {
+                self.registration = Registration::Delayed;
+                options::notify_no_registrar(&self.hunt);
+            }
         }
         Ok(())
     }
 
     async fn leave(&mut self, reason: &str) {
-        let Some(element) = self.element.take() else { return };
         let Arguments { pool, address, json, .. } = self.arguments;
-        if *json {
-            announce!(
-                "{}",
-                json!({ "pool": pool, "address": address, "member": false, "reason": reason })
-            );
-        } else {
-            announce!("{address} leaves {pool}: {reason}");
+        if let Some(element) = self.element.take() {
+            if self.registration == Registration::Complete {
+                if *json {
+                    announce!(
+                        "{}",
+                        json!({ "pool": pool, "address": address, "member": false, "reason": reason })
+                    );
+                } else {
+                    announce!("{address} leaves {pool}: {reason}");
+                }
+            }
+            self.registration = Registration::Awaited;
+            self.departure = Some(Box::pin(element.leave()));
         }
-        if element.leave().await == Departure::Unconfirmed {
+        let Some(departure) = &mut self.departure else { return };
+        let departed = departure.await;
+        self.departure = None;
+        if departed == Departure::Unconfirmed {
             notify!(
                 "left without the registrar's confirmation: the registration remains until it expires"
             );
@@ -245,11 +332,26 @@ impl Membership<'_> {
     }
 }
 
-/// Waits until the registrar refuses the element for good.
-async fn failure(element: Option<&PoolElement>) -> anyhow::Error {
+/// Time after which a rejected element is asked again whether it is registered.
+const REJECTION_PAUSE: Duration = Duration::from_secs(5);
+
+/// Waits for the outcome of a registration; returns `None` if there is none after a while.
+async fn registration(
+    element: Option<&PoolElement>,
+    registration: Registration,
+) -> Option<Result<PoolElementId, JoinError>> {
     let Some(element) = element else { return std::future::pending().await };
-    match element.registered().await {
-        Ok(_) => std::future::pending().await,
-        Err(error) => anyhow::Error::from(error).context("the registrar refuses the server"),
+    match registration {
+        Registration::Awaited => timeout(options::PATIENCE, element.registered()).await.ok(),
+        Registration::Delayed => {
+            // Not again at once: the user knows that it was rejected.
+            loop {
+                match element.registered().await {
+                    Err(JoinError::Rejected(_)) => sleep(REJECTION_PAUSE).await,
+                    outcome => return Some(outcome),
+                }
+            }
+        }
+        Registration::Complete => std::future::pending().await,
     }
 }

@@ -33,9 +33,6 @@ pub(crate) use calcapp::{CALC_APP, Kind as CalcAppKind, Message as CalcAppMessag
 pub(crate) use counter::read_count;
 pub(crate) use pingpong::{PING_PONG, Pong, make_ping};
 
-/// Time without a registrar after which a message is printed.
-const PATIENCE: Duration = Duration::from_secs(1);
-
 /// Run a server: a pool element that offers a service
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -162,7 +159,6 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         _ => None,
     };
     let hunt = arguments.registrar.hunt(&network, &arguments.transport);
-    let at = hunt.registrars().iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
     let mut builder = PoolElement::builder(&network, &pool, hunt.registrars())
         .configure(|config| config.hunt(hunt.clone()).policy(arguments.policy));
     let (listen, further) = options::same_port(&arguments.listen, "--listen")?;
@@ -181,13 +177,10 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let registered = async {
         let registered = element.registered();
         tokio::pin!(registered);
-        if let Ok(result) = tokio::time::timeout(PATIENCE, &mut registered).await {
+        if let Ok(result) = tokio::time::timeout(options::PATIENCE, &mut registered).await {
             return result;
         }
-        notify!(
-            "no registrar at {at} yet, and none that announces itself: start one with `rserpool registrar`, or say where it is \
-             with --registrar; waiting"
-        );
+        options::notify_no_registrar(&hunt);
         registered.await
     };
     let identifier = tokio::select! {
@@ -243,7 +236,7 @@ async fn follow_load(control: &ElementControl, mut load: watch::Receiver<f64>) -
     std::future::pending().await
 }
 
-fn explain_join(error: JoinError, pool: &PoolHandle) -> anyhow::Error {
+pub(crate) fn explain_join(error: JoinError, pool: &PoolHandle) -> anyhow::Error {
     let JoinError::Rejected(reasons) = &error else { return error.into() };
     let remedy = match reasons.causes.first() {
         Some(ErrorCause::InvalidValues(_)) => {

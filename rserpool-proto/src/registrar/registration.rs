@@ -26,7 +26,7 @@ const CLAIM_TIMEOUT: Duration = Duration::from_secs(1);
 /// the claim is accepted.
 #[derive(Debug)]
 pub(super) struct Claimant {
-    from: ConnectionId,
+    pub(super) from: ConnectionId,
     registration: asap::Registration,
 }
 

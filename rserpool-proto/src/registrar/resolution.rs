@@ -58,7 +58,12 @@ impl Registrar {
         }
     }
 
-    fn refuse_resolution(&mut self, to: ConnectionId, pool_handle: PoolHandle, cause: ErrorCause) {
+    pub(super) fn refuse_resolution(
+        &mut self,
+        to: ConnectionId,
+        pool_handle: PoolHandle,
+        cause: ErrorCause,
+    ) {
         self.counters.failed_resolutions += 1;
         let result = Resolved::Error(cause.into());
         self.out.send(to, HandleResolutionResponse { subscribed: false, pool_handle, result });

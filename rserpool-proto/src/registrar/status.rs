@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::membership::{KeepAlive, Membership, Watch};
+use super::membership::{KeepAlive, Watch};
 use super::mentor::Joining;
 use super::peers::Peer;
 use super::{Registrar, RegistrarCounters};
 use crate::Identity;
-use crate::handlespace::{Element, ElementKey};
+use crate::handlespace::ElementKey;
 use crate::wire::{
     PolicyType, PoolElement, PoolHandle, RegistrarId, TransportAddress, TransportProtocol,
 };
@@ -99,8 +99,8 @@ pub struct ElementStatus {
     /// Time since the last registration at this registrar; `None` if it is not the home, or took
     /// the element over.
     pub registered: Option<Duration>,
-    /// Time since the last message over the connection to the element; `None` if there is no
-    /// connection.
+    /// Time since the last message over the connection to the element, or since the connection
+    /// began; `None` if there is none.
     pub heard: Option<Duration>,
     /// True if the element has not answered a keep-alive yet.
     pub asked: bool,
@@ -178,47 +178,31 @@ impl Registrar {
         limit: usize,
     ) -> (Vec<ElementStatus>, Option<ElementKey>) {
         let keys: Vec<_> = self.handlespace.all(after).take(limit).collect();
-        self.element_page(now, &keys, limit)
+        let elements = keys.iter().filter_map(|key| self.element_status(now, *key)).collect();
+        (elements, keys.last().copied().filter(|_| keys.len() == limit))
     }
 
-    /// Returns the state of up to `limit` elements of a pool, as [`Self::elements_after`] does.
+    /// Returns the elements of a pool.
     #[must_use]
-    pub fn elements_of(
+    pub fn members_of(&self, pool: &PoolHandle) -> Vec<ElementKey> {
+        self.handlespace.members(pool).collect()
+    }
+
+    /// Returns the state of these elements, as far as they are in this pool.
+    #[must_use]
+    pub fn elements_at(
         &self,
         now: Instant,
         pool: &PoolHandle,
-        after: Option<ElementKey>,
-        limit: usize,
-    ) -> (Vec<ElementStatus>, Option<ElementKey>) {
-        let members = self.handlespace.members(pool).filter(|key| Some(*key) > after);
-        let mut keys: Vec<_> = members.collect();
-        if keys.len() > limit {
-            keys.select_nth_unstable(limit);
-            keys.truncate(limit);
-        }
-        keys.sort_unstable();
-        self.element_page(now, &keys, limit)
-    }
-
-    fn element_page(
-        &self,
-        now: Instant,
         keys: &[ElementKey],
-        limit: usize,
-    ) -> (Vec<ElementStatus>, Option<ElementKey>) {
-        let elements = keys.iter().filter_map(|key| {
-            let pool = self.handlespace.handle_of(*key)?;
-            Some(self.element_status(now, pool, self.handlespace.get(*key)?))
-        });
-        (elements.collect(), keys.last().copied().filter(|_| keys.len() == limit))
+    ) -> Vec<ElementStatus> {
+        let elements = keys.iter().filter(|key| self.handlespace.handle_of(**key) == Some(pool));
+        elements.filter_map(|key| self.element_status(now, *key)).collect()
     }
 
-    fn element_status(
-        &self,
-        now: Instant,
-        pool: &PoolHandle,
-        element: &Element<Membership>,
-    ) -> ElementStatus {
+    fn element_status(&self, now: Instant, key: ElementKey) -> Option<ElementStatus> {
+        let pool = self.handlespace.handle_of(key)?;
+        let element = self.handlespace.get(key)?;
         let state = &element.state;
         let since = |time: Instant| now.saturating_duration_since(time);
         let client = state.connection.and_then(|connection| self.connections.get(&connection));
@@ -226,7 +210,7 @@ impl Registrar {
             Watch::Home(custody) => Some(custody),
             Watch::Elsewhere(_) => None,
         };
-        ElementStatus {
+        Some(ElementStatus {
             pool: pool.clone(),
             element: element.value(),
             registered: custody.and_then(|custody| custody.registered).map(since),
@@ -234,6 +218,6 @@ impl Registrar {
             asked: custody.is_some_and(|it| matches!(it.keep_alive, KeepAlive::Asked { .. })),
             doubted: state.is_doubted(),
             owner: state.charge.owner.clone(),
-        }
+        })
     }
 }

@@ -52,6 +52,11 @@ impl Subscriptions {
         self.count
     }
 
+    /// Returns the pools to which a user has subscribed.
+    pub(super) fn of(&self, user: ConnectionId) -> impl Iterator<Item = &PoolHandle> {
+        self.by_connection.get(&user).into_iter().flatten()
+    }
+
     /// Records that a pool changed, so that its subscribers are notified.
     pub(super) fn note(&mut self, handle: &PoolHandle) {
         if let Some(subscribed) = self.pools.get_mut(handle)

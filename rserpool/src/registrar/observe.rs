@@ -77,6 +77,7 @@ struct Observer {
 
 impl Observers {
     fn add(&mut self) -> RegistrarEvents {
+        self.0.retain(|observer| !observer.events.is_closed());
         let (events, receiver) = mpsc::channel(MAX_WAITING);
         self.0.push(Observer { events, missed: 0 });
         RegistrarEvents(receiver)
@@ -133,7 +134,7 @@ impl Registrar {
     /// Returns the pools, in no particular order.
     ///
     /// The registrar collects them in parts, between which it serves its clients. So pools that
-    /// change meanwhile may be missed.
+    /// change meanwhile may be missed, or appear twice.
     ///
     /// # Errors
     ///
@@ -143,21 +144,25 @@ impl Registrar {
     }
 
     /// Returns the elements of a pool, in no particular order; none if there is no such pool. As with
-    /// [`Self::pools`], changes may be missed.
+    /// [`Self::pools`], what changes may be missed or appear twice.
     ///
     /// # Errors
     ///
     /// Returns an error if the registrar has stopped.
     pub async fn elements(&self, pool: &PoolHandle) -> Result<Vec<ElementStatus>, Stopped> {
-        let elements = collect(async |after| {
-            let pool = pool.clone();
-            self.ask(move |role, now| role.machine.elements_of(now, &pool, after, PAGE)).await
-        });
-        elements.await
+        let handle = pool.clone();
+        let keys = self.ask(move |role, _| role.machine.members_of(&handle)).await?;
+        let mut elements = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(PAGE) {
+            let (pool, keys) = (pool.clone(), keys.to_vec());
+            let page = self.ask(move |role, now| role.machine.elements_at(now, &pool, &keys));
+            elements.extend(page.await?);
+        }
+        Ok(elements)
     }
 
     /// Returns the state of the registrar with all its pools and elements. As with [`Self::pools`],
-    /// changes may be missed.
+    /// what changes may be missed.
     ///
     /// # Errors
     ///
@@ -201,12 +206,12 @@ impl Registrar {
     ///
     /// Returns an error if the registrar has stopped.
     pub async fn ready(&self) -> Result<(), Stopped> {
+        let is_ready = async || self.status().await.map(|status| status.joined && status.ready);
+        if is_ready().await? {
+            return Ok(());
+        }
         let mut events = self.events().await?;
-        loop {
-            let status = self.status().await?;
-            if status.joined && status.ready {
-                return Ok(());
-            }
+        while !is_ready().await? {
             loop {
                 match events.next().await.ok_or(Stopped)? {
                     RegistrarEvent::Happened(Event::Joined { .. } | Event::Ready { .. })
@@ -215,6 +220,7 @@ impl Registrar {
                 }
             }
         }
+        Ok(())
     }
 
     /// Replaces the settings: limits, timers, peers, and the rules on access. The identifier, the
@@ -222,7 +228,8 @@ impl Registrar {
     /// it uses multicast stay as they are.
     ///
     /// Peers that were added are connected to at once. Parties that the rules on access do not
-    /// permit any more are disconnected, and elements that may not be in their pools are removed.
+    /// permit any more are disconnected, and elements that may not be in their pools are removed; those
+    /// without a connection when they are asked next.
     ///
     /// # Errors
     ///

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use clap::Parser;
@@ -138,7 +138,7 @@ enum Outcome {
 }
 
 /// Time for the tests of one mutant. The longest of them take less than half a minute.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Runs a command. Kills it with its children when the first test has failed, and when the time is
 /// over: some faults make a test wait for ever.
@@ -147,17 +147,22 @@ fn run(command: &mut Command, limit: Duration) -> io::Result<Outcome> {
     std::os::unix::process::CommandExt::process_group(command, 0);
     let mut process = command.spawn()?;
     let output = process.stdout.take().map(BufReader::new);
-    let failed = thread::spawn(move || {
+    let mut failed = Some(thread::spawn(move || {
         let mut lines = output.into_iter().flat_map(BufRead::lines).map_while(Result::ok);
         lines.any(|line| line.starts_with("test ") && line.ends_with("... FAILED"))
-    });
+    }));
+    let mut failure = false;
     let mut waited = Duration::ZERO;
     loop {
         if let Some(status) = process.try_wait()? {
             return Ok(if status.success() { Outcome::Passed } else { Outcome::Failed });
         }
-        // The output of a command that lives ends at a failure only.
-        let failure = failed.is_finished();
+        if failed.as_ref().is_some_and(JoinHandle::is_finished)
+            && let Some(failed) = failed.take()
+        {
+            // At the end of its output without a failure, the command is about to end.
+            failure = failed.join().unwrap_or_default();
+        }
         if failure || waited >= limit {
             let group = format!("-{}", process.id());
             Command::new("kill").args(["-KILL", "--", &group]).status()?;

@@ -45,6 +45,8 @@ pub(super) struct TlsConnection {
     outgoing: Outgoing,
     /// Records that the connection below has not accepted yet.
     encrypted: Bytes,
+    /// The error that ended the receiving direction. What was decrypted before is delivered first.
+    failure: Option<io::Error>,
     /// True if the connection below accepts no more.
     broken: bool,
     /// True once the first bytes of the peer were recognized as TLS.
@@ -127,6 +129,7 @@ impl TlsConnection {
             incoming: BytesMut::new(),
             outgoing: Outgoing::default(),
             encrypted: Bytes::new(),
+            failure: None,
             broken: false,
             is_tls: false,
             peer_closed: false,
@@ -210,8 +213,16 @@ impl TlsConnection {
             if self.tls.read_tls(&mut bytes)? == 0 {
                 break;
             }
-            let state = self.tls.process_new_packets();
-            let state = state.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            let state = match self.tls.process_new_packets() {
+                Ok(state) => state,
+                Err(error) => {
+                    // The records before the bad one.
+                    let mut intact = Vec::new();
+                    let _ = self.tls.reader().read_to_end(&mut intact);
+                    self.incoming.extend_from_slice(&intact);
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                }
+            };
             self.peer_closed = state.peer_has_closed();
             let (start, length) = (self.incoming.len(), state.plaintext_bytes_to_read());
             if length > 0 {
@@ -283,6 +294,9 @@ impl TlsConnection {
                 Ok(None) => {}
                 Err(error) => return Poll::Ready(self.lost(error)),
             }
+            if let Some(error) = self.failure.take() {
+                return Poll::Ready(self.lost(error));
+            }
             if self.peer_closed {
                 let end = self.framing.end_of_stream(&mut self.incoming);
                 return Poll::Ready(end.unwrap_or_else(|error| self.lost(error)));
@@ -294,8 +308,7 @@ impl TlsConnection {
             match ready!(self.inner.poll_event(cx)) {
                 Event::Message(message) => {
                     if let Err(error) = self.decrypt(&message.payload) {
-                        let error = self.failed(cx, error);
-                        return Poll::Ready(self.lost(error));
+                        self.failure = Some(self.failed(cx, error));
                     }
                     if self.tls.wants_write() {
                         let _ = self.poll_write(cx);

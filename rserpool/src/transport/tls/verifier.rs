@@ -31,7 +31,10 @@ impl PeerVerifier {
     /// Verifies the certificates that a peer presented when its session began, at the current time.
     pub(super) fn verify(&self, chain: Option<&[CertificateDer<'_>]>) -> Result<(), Error> {
         let Some((end_entity, intermediates)) = chain.and_then(<[_]>::split_first) else {
-            return Ok(());
+            return match self {
+                Self::Client(verifier) if !verifier.client_auth_mandatory() => Ok(()),
+                Self::Client(_) | Self::Server(_) => Err(Error::NoCertificatesPresented),
+            };
         };
         let now = UnixTime::now();
         match self {
