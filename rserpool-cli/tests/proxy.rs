@@ -226,6 +226,31 @@ fn a_server_leaves_when_its_check_fails_and_tells_its_load() {
     wait_until(|| !resolve(&registrar).is_empty());
 }
 
+/// Without any registrar, the proxy goes on with the servers that it knew last, also with one that did
+/// not accept for a while.
+#[test]
+fn servers_are_used_while_there_is_no_registrar() {
+    let (only, registrar) = Background::registrar();
+    let server = Server::start("1");
+    let entry = Background::register(&registrar, server.address, &[]);
+    let (_proxy, at) = Background::proxy(&registrar, "127.0.0.1:0", &[]);
+    assert_eq!(first(ask(&at, b"x")), Some('1'));
+    drop(only);
+    thread::sleep(Duration::from_millis(1200));
+    assert_eq!(first(ask(&at, b"x")), Some('1'));
+    let address = server.address;
+    drop(server);
+    let waiting = thread::spawn({
+        let at = at.clone();
+        move || first(ask(&at, b"x"))
+    });
+    thread::sleep(Duration::from_millis(1500));
+    let _again = Server::start_at("2", address);
+    assert_eq!(waiting.join().unwrap(), Some('2'));
+    assert_eq!(first(ask(&at, b"x")), Some('2'));
+    drop(entry);
+}
+
 /// An HTTP server that answers one path only.
 fn http_server() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

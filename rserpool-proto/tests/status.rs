@@ -156,8 +156,11 @@ fn pages_contain_everything_once() {
         assert_eq!(all.len(), 60);
     }
     let handle: PoolHandle = "Pool3".parse().unwrap();
-    let keys = registrar.members_of(&handle);
+    let keys = registrar.members_of(&handle, None, usize::MAX);
     assert_eq!(keys.len(), 9);
+    assert_eq!(registrar.members_of(&handle, None, 4), keys[..4]);
+    assert_eq!(registrar.members_of(&handle, Some(keys[3]), 9), keys[4..]);
+    assert_eq!(registrar.pools(Some(u32::MAX), 9), (Vec::new(), None));
     let elements = registrar.elements_at(now, &handle, &keys[..5]);
     assert!(elements.len() == 5 && elements.iter().all(|it| it.element.identifier.0 % 7 == 3));
     assert!(registrar.elements_at(now, &"Pool4".parse().unwrap(), &keys).is_empty());
@@ -202,54 +205,78 @@ fn changed_limits_and_rules_apply_at_once() {
     let _ = member;
 }
 
-/// A change of the settings does not disturb connections that are being made, which have no identity
-/// yet, and ends the subscriptions that are not permitted any more.
-#[test]
-fn changed_rules_spare_what_is_not_verified_yet_and_reach_subscribers() {
+/// Two registrars and an element of the second one, all with identities, and the rules of the first.
+fn identified() -> (World, [NodeId; 3], AccessRules) {
     let mut world = World::default();
     let one = world.join(1, &[]);
     let two = world.join(2, &[one]);
-    world.member(7, &[two]);
-    for host in 0..4 {
-        let role = ["registrar", "registrar", "element:*", "user:*"][host];
+    let element = world.member(7, &[two]);
+    for (host, role) in ["registrar", "registrar", "element:*", "user:*"].iter().enumerate() {
         let name = format!("rserpool:{role}");
         world.identities.insert(address(host).host(), Identity::new([name.as_str()]));
     }
     let rules = AccessRules::default().require_identity();
-    let config = |rules: &AccessRules| {
-        RegistrarConfig::default().ready_after(Duration::ZERO).access(rules.clone())
-    };
-    let change = |world: &mut World, config: RegistrarConfig| {
-        world.with_registrar_mut(one, |registrar, now| registrar.reconfigure(now, config));
-    };
+    change_rules(&mut world, one, &rules);
     world.run(SECOND * 8);
-    change(&mut world, config(&rules));
-    world.run(SECOND);
     assert_eq!(status(&world, one).elements, 1);
-    // The registrar takes the element over and connects to it, when its settings change.
+    (world, [one, two, element], rules)
+}
+
+fn change_rules(world: &mut World, node: NodeId, rules: &AccessRules) {
+    let config = RegistrarConfig::default().ready_after(Duration::ZERO).access(rules.clone());
+    world.with_registrar_mut(node, |registrar, now| registrar.reconfigure(now, config));
+}
+
+/// Connections that are being made have no identity yet.
+#[test]
+fn changed_rules_spare_what_is_not_verified_yet() {
+    let (mut world, [one, two, element], rules) = identified();
+    let everywhere: AddressRange = "0.0.0.0/0".parse().unwrap();
+    // The registrar takes the element over, and is connecting to it.
+    world.pause(element);
     world.kill(two);
-    let mut changes = 0;
-    for _ in 0..400 {
-        world.run(SECOND / 20);
-        changes += 1;
-        change(&mut world, config(&rules).limits(Limits::default().resolutions(changes)));
-        assert_eq!(status(&world, one).elements, 1);
+    while status(&world, one).own_elements == 0 {
+        world.run(SECOND / 100);
     }
+    let rules = rules.allow(AccessRole::User, [everywhere]);
+    change_rules(&mut world, one, &rules);
+    assert_eq!(status(&world, one).elements, 1);
+    world.resume(element);
+    world.run(SECOND * 10);
     assert_eq!(status(&world, one).own_elements, 1);
 
+    // It is connecting to a peer that does not answer yet.
+    let three = world.join(3, &[]);
+    world.pause(three);
+    world.identities.insert(address(three).host(), Identity::new(["rserpool:registrar"]));
+    let config =
+        |rules: AccessRules| RegistrarConfig::default().access(rules).peers([address(three)]);
+    world.with_registrar_mut(one, |registrar, now| {
+        registrar.reconfigure(now, config(rules.clone()));
+    });
+    world.take_events(one);
+    let rules = rules.allow(AccessRole::Element, [everywhere]);
+    world.with_registrar_mut(one, |registrar, now| registrar.reconfigure(now, config(rules)));
+    let events = world.take_events(one);
+    assert!(!events.iter().any(|event| format!("{event:?}").contains("PeerSilent")), "{events:?}");
+}
+
+#[test]
+fn a_subscription_ends_with_its_permission() {
+    let (mut world, [one, ..], rules) = identified();
     let on = world.connect_from(3, Ppid::ASAP, one);
     let pool_handle: PoolHandle = "Pool".parse().unwrap();
     send_asap(&mut world, on, HandleResolution { subscribe: true, pool_handle, items: None });
     take_asap(&mut world, on);
     assert_eq!(status(&world, one).subscriptions, 1);
-    let user = |pools: &str| (Pattern::any(), format!("user:{pools}").parse::<Grant>().unwrap());
-    let element = (Pattern::any(), "element:*".parse::<Grant>().unwrap());
-    let granted = |grants: [(Pattern, Grant); 2]| {
-        grants.into_iter().fold(rules.clone(), |rules, (name, grant)| rules.grant(name, grant))
+    let all = ["registrar", "element:*"].map(|grant| (Pattern::any(), grant.parse().unwrap()));
+    let granted = |user: &str| {
+        let grants = all.clone().into_iter().chain([(Pattern::any(), user.parse().unwrap())]);
+        grants.fold(rules.clone(), |rules, (name, grant): (_, Grant)| rules.grant(name, grant))
     };
-    change(&mut world, config(&granted([user("Pool"), element.clone()])));
+    change_rules(&mut world, one, &granted("user:Pool"));
     assert!(world.is_open(on) && status(&world, one).subscriptions == 1);
-    change(&mut world, config(&granted([user("Other"), element])));
+    change_rules(&mut world, one, &granted("user:Other"));
     world.run(SECOND);
     assert!(!world.is_open(on));
     assert_eq!((status(&world, one).subscriptions, status(&world, one).elements), (0, 1));

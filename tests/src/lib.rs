@@ -2,5 +2,6 @@
 
 #![allow(clippy::exhaustive_structs, reason = "nobody else uses this crate")]
 
+pub mod counter;
 pub mod mutants;
 pub mod words;

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test")]
 
+mod authority;
+
 use std::future::poll_fn;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -12,124 +14,25 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
-    SanType, SerialNumber,
-};
 use rserpool::cookie::{KeyRing, Seal};
 use rserpool::proto::wire::{Ppid, TransportAddress, UserMessage};
 use rserpool::transport::tls::{TlsConfig, TlsConfigError};
 use rserpool::transport::{Connection, Endpoint, Event, Memory, Purpose, Tcp, Tls};
 use rserpool::{
-    AccessRole, AccessRules, ElementEvent, Grant, Identity, InvalidState, Network, PoolElement,
-    PoolUser, Registrar, RegistrarConfig, RequestConfig, Service, ServiceConfig, SessionEvent,
-    proto,
+    AccessRole, AccessRules, ElementEvent, Identity, InvalidState, Network, PoolElement, PoolUser,
+    Registrar, RegistrarConfig, RequestConfig, Service, ServiceConfig, SessionEvent, proto,
 };
 use rserpool_tokio::TokioRuntime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use authority::{Authority, DAY, name};
+
 const ASAP: Purpose = Purpose::Protocol(Ppid::ASAP);
-const DAY: Duration = Duration::from_secs(86_400);
-
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-struct Issued {
-    certificate: String,
-    key: String,
-}
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let key = KeyPair::generate().unwrap();
-        Self(CertifiedIssuer::self_signed(params, key).unwrap())
-    }
-
-    /// Issues a certificate that is valid from `from` to `until`, both relative to now in days.
-    fn issue(&self, serial: u64, from: i64, until: i64) -> Issued {
-        self.issue_with(serial, from, until, &[])
-    }
-
-    /// Returns the configuration of one with a certificate that grants these roles.
-    fn granted(&self, serial: u64, grants: &[&str]) -> TlsConfig {
-        self.config(&self.issue_with(serial, -1, 1, grants))
-    }
-
-    fn issue_with(&self, serial: u64, from: i64, until: i64, grants: &[&str]) -> Issued {
-        let at = |days: i64| {
-            let distance = DAY * u32::try_from(days.abs()).unwrap();
-            let now = SystemTime::now();
-            if days < 0 { now - distance } else { now + distance }
-        };
-        self.issue_between(serial, at(from), at(until), grants)
-    }
-
-    fn issue_between(
-        &self,
-        serial: u64,
-        from: SystemTime,
-        until: SystemTime,
-        grants: &[&str],
-    ) -> Issued {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, serial.to_string());
-        params.not_before = from.into();
-        params.not_after = until.into();
-        params.serial_number = Some(SerialNumber::from(serial));
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let grants = grants.iter().map(|grant| grant.parse::<Grant>().unwrap().to_uri());
-        // A certificate with the serial number 0 has no name.
-        let name = (serial > 0).then(|| name(serial));
-        for name in name.into_iter().chain(grants) {
-            params.subject_alt_names.push(SanType::URI(name.try_into().unwrap()));
-        }
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap();
-        Issued { certificate: certificate.pem(), key: key.serialize_pem() }
-    }
-
-    fn revoke(&self, serial: u64) -> String {
-        let params = CertificateRevocationListParams {
-            this_update: (SystemTime::now() - DAY).into(),
-            next_update: (SystemTime::now() + DAY).into(),
-            crl_number: SerialNumber::from(1),
-            issuing_distribution_point: None,
-            revoked_certs: vec![RevokedCertParams {
-                serial_number: SerialNumber::from(serial),
-                revocation_time: (SystemTime::now() - DAY).into(),
-                reason_code: None,
-                invalidity_date: None,
-            }],
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        params.signed_by(&self.0).unwrap().pem().unwrap()
-    }
-
-    /// Returns the configuration of one that trusts this authority.
-    fn trusted(&self) -> TlsConfig {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        TlsConfig::new(provider, self.0.pem().as_bytes()).unwrap()
-    }
-
-    fn config(&self, issued: &Issued) -> TlsConfig {
-        let (certificate, key) = (issued.certificate.as_bytes(), issued.key.as_bytes());
-        self.trusted().certificate(certificate, key).unwrap()
-    }
-}
 
 fn network(config: &TlsConfig) -> Network {
     Network::new(TokioRuntime::current(), Tls::over(Tcp::new(), config).unwrap())
-}
-
-fn name(serial: u64) -> String {
-    format!("spiffe://example.org/{serial}")
 }
 
 fn local() -> TransportAddress {
@@ -253,7 +156,7 @@ async fn a_connection_is_not_resumed_once_a_certificate_has_expired() {
     }
 }
 
-/// What somebody on the way does with the records of a client.
+/// Actions of somebody on the way with the records of a client.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Meddling {
     Nothing,
@@ -436,7 +339,7 @@ async fn openssl(authority: &Authority, server: &TlsConfig, options: &'static [&
         path
     };
     let (ca, certificate, key) = (
-        file("ca.pem", &authority.0.pem()),
+        file("ca.pem", &authority.pem()),
         file("client.pem", &client.certificate),
         file("client.key", &client.key),
     );

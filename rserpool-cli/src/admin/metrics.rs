@@ -8,7 +8,7 @@ use rserpool::{AccessRole, PeerCondition, PoolStatus, RegistrarStatus};
 use super::json;
 
 /// Number of pools up to which each pool has a metric of its own.
-const MAX_POOLS: usize = 10_000;
+pub(super) const MAX_POOLS: usize = 10_000;
 
 /// Returns all metrics.
 pub(super) fn text(status: &RegistrarStatus, pools: &[PoolStatus]) -> String {
@@ -75,12 +75,9 @@ pub(super) fn text(status: &RegistrarStatus, pools: &[PoolStatus]) -> String {
         "Requests that were refused since a limit was reached.",
         limits,
     );
-    if pools.len() <= MAX_POOLS {
-        let pools = pools
-            .iter()
-            .map(|pool| (label("pool", &pool.handle.to_string()), pool.elements as u64));
-        out.metric("pool_elements", "gauge", "Elements of a pool.", pools);
-    }
+    let pools =
+        pools.iter().map(|pool| (label("pool", &pool.handle.to_string()), pool.elements as u64));
+    out.metric("pool_elements", "gauge", "Elements of a pool.", pools);
     out.0
 }
 

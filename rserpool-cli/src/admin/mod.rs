@@ -165,7 +165,8 @@ async fn look_up(
         }
         "/metrics" => {
             let status = registrar.status().await?;
-            let pools = registrar.pools().await?;
+            let listed = status.pools <= metrics::MAX_POOLS;
+            let pools = if listed { registrar.pools().await? } else { Vec::new() };
             let text_format = "text/plain; version=0.0.4";
             Ok(text(StatusCode::OK, text_format, metrics::text(&status, &pools)))
         }
@@ -177,11 +178,7 @@ async fn look_up(
         }
         "/v1/pools" => {
             let page = Page::of(request)?;
-            let mut pools = registrar.pools().await?;
-            let after = page.after.as_deref().map(handle).transpose()?;
-            pools.retain(|pool| after.as_ref().is_none_or(|after| pool.handle > *after));
-            pools.sort_unstable_by(|one, other| one.handle.cmp(&other.handle));
-            let next = page.cut(&mut pools, |pool| json!(pool.handle));
+            let (pools, next) = registrar.pools_after(page.after, page.limit).await?;
             let pools: Vec<_> = pools.iter().map(json::pool).collect();
             Ok(found(&json!({ "pools": pools, "next": next })))
         }
@@ -189,33 +186,18 @@ async fn look_up(
             let name = path.strip_prefix("/v1/pools/").ok_or(Refusal::NotFound("no such path"))?;
             let page = Page::of(request)?;
             let handle = handle(name)?;
-            let mut elements = registrar.elements(&handle).await?;
-            if elements.is_empty() {
-                return Err(Refusal::NotFound("no such pool"));
-            }
-            let size = elements.len();
-            let after = match &page.after {
-                Some(text) => {
-                    crate::options::identifier(text)
-                        .map_err(|_| Refusal::Invalid("after is not an identifier"))?
-                        .0
-                }
-                None => 0,
-            };
-            elements.retain(|element| element.element.identifier.0 > after);
-            elements.sort_unstable_by_key(|element| element.element.identifier);
-            let next = page.cut(&mut elements, |it| json!(it.element.identifier.to_string()));
+            let pool = registrar.pool(&handle).await?.ok_or(Refusal::NotFound("no such pool"))?;
+            let (elements, next) =
+                registrar.elements_after(&handle, page.after, page.limit).await?;
             let elements: Vec<_> = elements.iter().map(json::element).collect();
-            Ok(found(&json!({
-                "handle": handle, "size": size, "elements": elements, "next": next,
-            })))
+            Ok(found(&json!({ "pool": json::pool(&pool), "elements": elements, "next": next })))
         }
     }
 }
 
-/// The part of a list that a client wants: up to `limit` items after `after`.
+/// The part of a list that a client wants: up to `limit` items after the position `after`.
 struct Page {
-    after: Option<String>,
+    after: Option<u32>,
     limit: usize,
 }
 
@@ -225,7 +207,10 @@ impl Page {
         let query = request.uri().query().unwrap_or_default();
         for (name, value) in query.split('&').filter_map(|item| item.split_once('=')) {
             match name {
-                "after" => page.after = Some(value.to_owned()),
+                "after" => {
+                    let after = value.parse().map_err(|_| Refusal::Invalid("after is a number"));
+                    page.after = Some(after?);
+                }
                 "limit" => {
                     let limit = value.parse().ok().filter(|limit| (1..=PAGE).contains(limit));
                     page.limit = limit.ok_or(Refusal::Invalid("limit is from 1 to 1000"))?;
@@ -235,16 +220,9 @@ impl Page {
         }
         Ok(page)
     }
-
-    /// Removes what is left for further pages. Returns the item after which they begin.
-    fn cut<T>(&self, items: &mut Vec<T>, name: impl Fn(&T) -> Value) -> Option<Value> {
-        let more = items.len() > self.limit;
-        items.truncate(self.limit);
-        items.last().filter(|_| more).map(name)
-    }
 }
 
-/// Returns the pool handle of a path or query, in which some bytes are escaped by percent signs.
+/// Returns the pool handle of a path, in which some bytes are escaped by percent signs.
 fn handle(text: &str) -> Result<PoolHandle, Refusal> {
     let bytes = percent_encoding::percent_decode_str(text).collect::<Vec<u8>>();
     PoolHandle::new(bytes).map_err(|_| Refusal::Invalid("not a pool handle"))

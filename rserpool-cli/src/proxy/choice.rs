@@ -19,6 +19,9 @@ const AVOIDANCE: Duration = Duration::from_secs(2);
 /// Pause before the registrar is asked again if no server accepts.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Time that a registrar has to answer. Not from the RFCs: less than the patience of clients.
+const SOON: Duration = Duration::from_secs(1);
+
 /// Maximum number of servers that an answer of the registrar has.
 const ITEMS: u32 = 32;
 
@@ -57,20 +60,21 @@ impl Servers {
         }
     }
 
-    /// Returns the servers in the order of the policy. If no registrar answers, returns those of the
-    /// last answer: servers that were reported may work again.
+    /// Returns the servers in the order of the policy. If no registrar answers soon, returns those of
+    /// the last answer: servers that were reported may work again.
     async fn resolve(&self) -> Vec<PoolElement> {
-        let resolved = self.user.resolve(&self.pool, self.options.clone()).await;
+        let resolve = self.user.resolve(&self.pool, self.options.clone());
+        let resolved = timeout(SOON, resolve).await;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match resolved {
-            Ok(elements) => {
+            Ok(Ok(elements)) => {
                 if !elements.is_empty() {
                     last.clone_from(&elements);
                 }
                 elements
             }
-            Err(ResolveError::NoRegistrar(_)) => last.clone(),
-            Err(error) => {
+            Err(_) | Ok(Err(ResolveError::NoRegistrar(_))) => last.clone(),
+            Ok(Err(error)) => {
                 tracing::info!(pool = %self.pool, %error, "no servers");
                 Vec::new()
             }

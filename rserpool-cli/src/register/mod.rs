@@ -165,7 +165,7 @@ struct Membership<'a> {
     network: Network,
     hunt: HuntConfig,
     element: Option<PoolElement>,
-    /// What is known of the element's registration.
+    /// State of the element's registration.
     registration: Registration,
     /// True once the server was a member.
     was_member: bool,

@@ -10,6 +10,7 @@ mod index;
 mod lifetimes;
 mod owners;
 mod pool;
+mod selection;
 
 use std::hash::BuildHasher;
 use std::ops::Bound;
@@ -31,6 +32,7 @@ use pool::Pool;
 
 pub use checksum::Checksum;
 pub use pool::PoolKind;
+pub use selection::Selection;
 
 type HashMap<K, V> = std::collections::HashMap<K, V, RandomState>;
 
@@ -45,6 +47,18 @@ pub struct ElementKey(u32);
 impl ElementKey {
     fn index(self) -> usize {
         self.0 as usize
+    }
+
+    /// Returns the key of a position, at which there may be no element.
+    #[must_use]
+    pub fn from_position(position: u32) -> Self {
+        Self(position)
+    }
+
+    /// Returns the position in the arena.
+    #[must_use]
+    pub fn position(self) -> u32 {
+        self.0
     }
 }
 
@@ -209,11 +223,6 @@ impl<T> Handlespace<T> {
         self.get(key).map(|element| self.pools[element.pool as usize].handle())
     }
 
-    /// Returns the pools and the number of elements of each, in no particular order.
-    pub fn pools(&self) -> impl Iterator<Item = (&PoolHandle, usize)> {
-        self.pools.iter().map(|(_, pool)| (pool.handle(), pool.len()))
-    }
-
     /// Sets the maximum number of elements, see [`Self::new`]. If there are more, they stay.
     pub fn set_capacity(&mut self, capacity: usize) {
         self.capacity = capacity.min(MAX_CAPACITY);
@@ -225,17 +234,12 @@ impl<T> Handlespace<T> {
         self.pools.len()
     }
 
-    /// Returns the pools in the order of their arena, beginning at the position `first`: the
-    /// position, the handle, the kind and the number of elements. Pools that are added between two
-    /// calls may be missed.
-    pub fn pools_from(
-        &self,
-        first: usize,
-    ) -> impl Iterator<Item = (usize, &PoolHandle, PoolKind, usize)> {
-        (first..self.pools.capacity()).filter_map(|number| {
-            let pool = self.pools.get(number)?;
-            Some((number, pool.handle(), pool.kind(), pool.len()))
-        })
+    /// Returns the pools in the order of their arena, beginning after the position `after`, with
+    /// their positions. Pools that are added between two calls may be missed.
+    pub fn pools(&self, after: Option<u32>) -> impl Iterator<Item = (u32, &PoolHandle)> {
+        let first = after.map_or(0, |after| after as usize + 1);
+        (first..self.pools.capacity())
+            .filter_map(|position| Some((small(position), self.pools.get(position)?.handle())))
     }
 
     /// Returns the properties that all elements of a pool share, or `None` if there is no such
@@ -476,32 +480,6 @@ impl<T> Handlespace<T> {
     }
 }
 
-/// The result of a selection.
-#[derive(Debug)]
-pub struct Selection<'s, T> {
-    pool: &'s Pool,
-    elements: &'s Slab<Element<T>>,
-    selected: &'s [Member],
-}
-
-impl<'s, T> Selection<'s, T> {
-    /// Returns the policy of the pool.
-    #[must_use]
-    pub fn policy_type(&self) -> PolicyType {
-        self.pool.kind().policy_type()
-    }
-
-    /// Returns the selected elements, in the order in which to try them.
-    pub fn elements(
-        &self,
-    ) -> impl ExactSizeIterator<Item = (ElementKey, &'s Element<T>)> + use<'_, 's, T> {
-        self.selected.iter().map(|member| {
-            let key = self.pool.key(*member);
-            (key, &self.elements[key.index()])
-        })
-    }
-}
-
 /// Converts an index of the arena or of the pools, which both have fewer than 2^32 entries.
 fn small(index: usize) -> u32 {
     u32::try_from(index).expect("the arena has fewer than 2^32 entries")
@@ -549,7 +527,7 @@ mod tests {
         space.remove(b);
         let rng = &mut RandomSource::from_seed(1);
         assert!(space.select(&handle("A"), Wanted::items(1), rng).is_none());
-        assert_eq!((space.len(), space.pools().count()), (1, 1));
+        assert_eq!((space.len(), space.pool_count()), (1, 1));
     }
 
     #[test]

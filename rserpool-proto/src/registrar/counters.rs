@@ -1,9 +1,9 @@
-//! What a registrar has counted since it started.
+//! Counters of a registrar.
 
 use super::{Event, Limit, RemovalReason};
 use crate::access::AccessRole;
 
-/// Numbers of what happened since the registrar started.
+/// Numbers of events and messages of a registrar since it started.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct RegistrarCounters {
@@ -31,8 +31,8 @@ pub struct RegistrarCounters {
     /// Peers that violated ASAP or ENRP.
     pub violations: u64,
     removals: [u64; RemovalReason::ALL.len()],
-    pub(super) denials: [u64; AccessRole::ALL.len()],
-    pub(super) limit_hits: [u64; Limit::ALL.len()],
+    denials: [u64; AccessRole::ALL.len()],
+    limit_hits: [u64; Limit::ALL.len()],
 }
 
 impl RegistrarCounters {

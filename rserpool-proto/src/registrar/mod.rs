@@ -36,16 +36,16 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 
 use super::{
-    ConnectionEvent, ConnectionId, Footprint, Machine, Outbox, Output, Received, Timers,
-    announcement, receive_from_client,
+    ConnectionEvent, ConnectionId, Machine, Outbox, Output, Received, Timers, announcement,
+    receive_from_client,
 };
 use crate::Identity;
 use crate::access::AccessRole;
-use crate::handlespace::{Checksum, ElementKey, Handlespace};
+use crate::handlespace::{ElementKey, Handlespace};
 use crate::policy::RandomSource;
 use crate::wire::{
-    ErrorCause, PoolElement, PoolHandle, Ppid, RegistrarId, TransportAddress, UserMessage, asap,
-    asap::Body, enrp::UpdateAction,
+    ErrorCause, PoolHandle, Ppid, RegistrarId, TransportAddress, UserMessage, asap, asap::Body,
+    enrp::UpdateAction,
 };
 use announce::Announcements;
 use dials::Dials;
@@ -183,50 +183,6 @@ impl Registrar {
     #[must_use]
     pub fn identifier(&self) -> RegistrarId {
         self.config.identifier
-    }
-
-    /// Returns what the registrar has counted since it started, as far as its outputs were taken.
-    #[must_use]
-    pub fn counters(&self) -> &RegistrarCounters {
-        &self.counters
-    }
-
-    /// Returns the number of elements.
-    #[must_use]
-    pub fn elements(&self) -> usize {
-        self.handlespace.len()
-    }
-
-    /// Returns the elements and their pools, in no particular order.
-    pub fn members(&self) -> impl Iterator<Item = (&PoolHandle, PoolElement)> {
-        self.handlespace.all(None).filter_map(|key| {
-            Some((self.handlespace.handle_of(key)?, self.handlespace.get(key)?.value()))
-        })
-    }
-
-    /// Returns the checksum of the elements whose home registrar is `home`.
-    #[must_use]
-    pub fn checksum(&self, home: RegistrarId) -> Checksum {
-        self.handlespace.checksum(home)
-    }
-
-    /// Returns the number of items that the registrar holds besides the elements.
-    #[must_use]
-    pub fn footprint(&self) -> Footprint {
-        Footprint {
-            connections: self.connections.len() + self.peers.links(),
-            timers: self.timers.len(),
-            waiting: self.deferred.len(),
-            subscriptions: self.subscriptions.len(),
-            counted_hosts: self.shares.watched(),
-            rivals: self.rivals.len(),
-        }
-    }
-
-    /// Returns the other registrars that this one knows and believes to be alive.
-    #[must_use]
-    pub fn peers(&self) -> Vec<RegistrarId> {
-        self.peers.active().map(|(identifier, _)| identifier).collect()
     }
 
     fn take_message(&mut self, now: Instant, from: ConnectionId, message: &UserMessage) {

@@ -6,11 +6,11 @@ use super::membership::{KeepAlive, Watch};
 use super::mentor::Joining;
 use super::peers::Peer;
 use super::{Registrar, RegistrarCounters};
-use crate::Identity;
-use crate::handlespace::ElementKey;
+use crate::handlespace::{Checksum, ElementKey};
 use crate::wire::{
     PolicyType, PoolElement, PoolHandle, RegistrarId, TransportAddress, TransportProtocol,
 };
+use crate::{Footprint, Identity};
 
 /// The state of a registrar as a whole.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,7 +35,7 @@ pub struct RegistrarStatus {
     pub subscriptions: usize,
     /// The other registrars.
     pub peers: Vec<PeerStatus>,
-    /// Numbers of what happened.
+    /// Numbers of events and messages since the start.
     pub counters: RegistrarCounters,
 }
 
@@ -45,7 +45,7 @@ pub struct RegistrarStatus {
 pub struct PeerStatus {
     /// The peer's identifier.
     pub identifier: RegistrarId,
-    /// Whether the peer is believed to be alive.
+    /// Condition of the peer.
     pub condition: PeerCondition,
     /// The peer's ENRP address: as it announced it, or as this registrar reaches it.
     pub address: Option<TransportAddress>,
@@ -59,7 +59,7 @@ pub struct PeerStatus {
     pub identity: Option<Identity>,
 }
 
-/// Whether another registrar is believed to be alive (RFC 5353 sections 3.4 and 3.5).
+/// Condition of another registrar: whether it is believed to be alive (RFC 5353 sections 3.4 and 3.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PeerCondition {
@@ -146,30 +146,31 @@ impl Registrar {
         }
     }
 
-    /// Returns the state of up to `limit` pools, beginning after the last one of an earlier call,
-    /// and where to go on if there are more. Pools that are added between two calls may be missed.
+    /// Returns the state of a pool; `None` if there is no such pool.
     #[must_use]
-    pub fn pools(&self, after: Option<usize>, limit: usize) -> (Vec<PoolStatus>, Option<usize>) {
-        let first = after.map_or(0, |after| after + 1);
-        let mut last = None;
-        let pools = self.handlespace.pools_from(first).take(limit);
-        let pools = pools.map(|(number, handle, kind, elements)| {
-            last = Some(number);
-            PoolStatus {
-                handle: handle.clone(),
-                policy: kind.policy_type(),
-                transport: kind.protocol(),
-                elements,
-            }
-        });
-        let pools: Vec<_> = pools.collect();
-        let next = last.filter(|_| pools.len() == limit);
-        (pools, next)
+    pub fn pool(&self, handle: &PoolHandle) -> Option<PoolStatus> {
+        let kind = self.handlespace.kind(handle)?;
+        Some(PoolStatus {
+            handle: handle.clone(),
+            policy: kind.policy_type(),
+            transport: kind.protocol(),
+            elements: self.handlespace.pool_size(handle),
+        })
     }
 
-    /// Returns the state of up to `limit` elements of all pools, beginning after the last one of an
-    /// earlier call, and where to go on if there are more. Elements that are added between two calls
-    /// may be missed.
+    /// Returns the state of up to `limit` pools, beginning after the position `after`, and the
+    /// position of the last one if there may be more. Pools that are added between two calls may be
+    /// missed.
+    #[must_use]
+    pub fn pools(&self, after: Option<u32>, limit: usize) -> (Vec<PoolStatus>, Option<u32>) {
+        let found: Vec<_> = self.handlespace.pools(after).take(limit).collect();
+        let last = found.last().map(|(position, _)| *position);
+        let pools: Vec<_> = found.iter().filter_map(|(_, handle)| self.pool(handle)).collect();
+        (pools, last.filter(|_| found.len() == limit))
+    }
+
+    /// Returns the state of up to `limit` elements of all pools, beginning after `after`, and the last
+    /// one if there may be more. Elements that are added between two calls may be missed.
     #[must_use]
     pub fn elements_after(
         &self,
@@ -182,10 +183,23 @@ impl Registrar {
         (elements, keys.last().copied().filter(|_| keys.len() == limit))
     }
 
-    /// Returns the elements of a pool.
+    /// Returns up to `limit` elements of a pool in the order of their positions, beginning after
+    /// `after`.
     #[must_use]
-    pub fn members_of(&self, pool: &PoolHandle) -> Vec<ElementKey> {
-        self.handlespace.members(pool).collect()
+    pub fn members_of(
+        &self,
+        pool: &PoolHandle,
+        after: Option<ElementKey>,
+        limit: usize,
+    ) -> Vec<ElementKey> {
+        let members = self.handlespace.members(pool).filter(|key| Some(*key) > after);
+        let mut keys: Vec<_> = members.collect();
+        if keys.len() > limit {
+            keys.select_nth_unstable(limit);
+            keys.truncate(limit);
+        }
+        keys.sort_unstable();
+        keys
     }
 
     /// Returns the state of these elements, as far as they are in this pool.
@@ -219,5 +233,49 @@ impl Registrar {
             doubted: state.is_doubted(),
             owner: state.charge.owner.clone(),
         })
+    }
+
+    /// Returns what the registrar has counted since it started, as far as its outputs were taken.
+    #[must_use]
+    pub fn counters(&self) -> &RegistrarCounters {
+        &self.counters
+    }
+
+    /// Returns the number of elements.
+    #[must_use]
+    pub fn elements(&self) -> usize {
+        self.handlespace.len()
+    }
+
+    /// Returns the elements and their pools, in no particular order.
+    pub fn members(&self) -> impl Iterator<Item = (&PoolHandle, PoolElement)> {
+        self.handlespace.all(None).filter_map(|key| {
+            Some((self.handlespace.handle_of(key)?, self.handlespace.get(key)?.value()))
+        })
+    }
+
+    /// Returns the checksum of the elements whose home registrar is `home`.
+    #[must_use]
+    pub fn checksum(&self, home: RegistrarId) -> Checksum {
+        self.handlespace.checksum(home)
+    }
+
+    /// Returns the number of items that the registrar holds besides the elements.
+    #[must_use]
+    pub fn footprint(&self) -> Footprint {
+        Footprint {
+            connections: self.connections.len() + self.peers.links(),
+            timers: self.timers.len(),
+            waiting: self.deferred.len(),
+            subscriptions: self.subscriptions.len(),
+            counted_hosts: self.shares.watched(),
+            rivals: self.rivals.len(),
+        }
+    }
+
+    /// Returns the other registrars that this one knows and believes to be alive.
+    #[must_use]
+    pub fn peers(&self) -> Vec<RegistrarId> {
+        self.peers.active().map(|(identifier, _)| identifier).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! What a registrar tells its owner while it runs.
+//! Observation and control of a running registrar.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use futures::channel::{mpsc, oneshot};
 use futures::{SinkExt, Stream, StreamExt};
+use rserpool_proto::handlespace::ElementKey;
 use rserpool_proto::registrar::{
     ElementStatus, Event, PoolStatus, RegistrarConfig, RegistrarStatus,
 };
@@ -104,21 +105,6 @@ impl Observer {
     }
 }
 
-/// Calls `page` with where to go on until there is no more, and collects what it returns.
-async fn collect<T, C>(
-    mut page: impl AsyncFnMut(Option<C>) -> Result<(Vec<T>, Option<C>), Stopped>,
-) -> Result<Vec<T>, Stopped> {
-    let (mut items, mut after) = (Vec::new(), None);
-    loop {
-        let (more, next) = page(after).await?;
-        items.extend(more);
-        match next {
-            Some(next) => after = Some(next),
-            None => return Ok(items),
-        }
-    }
-}
-
 /// Observation and control. These methods return an error if the registrar has stopped. The futures
 /// can be dropped at any time; only [`Registrar::reconfigure`] may still have its effect then.
 impl Registrar {
@@ -140,7 +126,41 @@ impl Registrar {
     ///
     /// Returns an error if the registrar has stopped.
     pub async fn pools(&self) -> Result<Vec<PoolStatus>, Stopped> {
-        collect(async |after| self.ask(move |role, _| role.machine.pools(after, PAGE)).await).await
+        Ok(self.pools_after(None, usize::MAX).await?.0)
+    }
+
+    /// Returns up to `limit` pools, and where to go on if there may be more: the value of `after` for
+    /// the next call. The order is not that of the handles. As with [`Self::pools`], what changes
+    /// between two calls may be missed or appear twice.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the registrar has stopped.
+    pub async fn pools_after(
+        &self,
+        mut after: Option<u32>,
+        limit: usize,
+    ) -> Result<(Vec<PoolStatus>, Option<u32>), Stopped> {
+        let mut pools = Vec::new();
+        loop {
+            let page = PAGE.min(limit - pools.len());
+            let (more, next) = self.ask(move |role, _| role.machine.pools(after, page)).await?;
+            pools.extend(more);
+            if next.is_none() || pools.len() >= limit {
+                return Ok((pools, next));
+            }
+            after = next;
+        }
+    }
+
+    /// Returns the state of a pool; `None` if there is no such pool.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the registrar has stopped.
+    pub async fn pool(&self, handle: &PoolHandle) -> Result<Option<PoolStatus>, Stopped> {
+        let handle = handle.clone();
+        self.ask(move |role, _| role.machine.pool(&handle)).await
     }
 
     /// Returns the elements of a pool, in no particular order; none if there is no such pool. As with
@@ -150,15 +170,33 @@ impl Registrar {
     ///
     /// Returns an error if the registrar has stopped.
     pub async fn elements(&self, pool: &PoolHandle) -> Result<Vec<ElementStatus>, Stopped> {
-        let handle = pool.clone();
-        let keys = self.ask(move |role, _| role.machine.members_of(&handle)).await?;
+        Ok(self.elements_after(pool, None, usize::MAX).await?.0)
+    }
+
+    /// Returns up to `limit` elements of a pool, and where to go on if there may be more: the value of
+    /// `after` for the next call. As with [`Self::pools`], what changes between two calls may be
+    /// missed or appear twice.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the registrar has stopped.
+    pub async fn elements_after(
+        &self,
+        pool: &PoolHandle,
+        after: Option<u32>,
+        limit: usize,
+    ) -> Result<(Vec<ElementStatus>, Option<u32>), Stopped> {
+        let (handle, after) = (pool.clone(), after.map(ElementKey::from_position));
+        let members = self.ask(move |role, _| role.machine.members_of(&handle, after, limit));
+        let keys = members.await?;
+        let next = keys.last().filter(|_| keys.len() == limit).map(|key| key.position());
         let mut elements = Vec::with_capacity(keys.len());
         for keys in keys.chunks(PAGE) {
             let (pool, keys) = (pool.clone(), keys.to_vec());
             let page = self.ask(move |role, now| role.machine.elements_at(now, &pool, &keys));
             elements.extend(page.await?);
         }
-        Ok(elements)
+        Ok((elements, next))
     }
 
     /// Returns the state of the registrar with all its pools and elements. As with [`Self::pools`],
@@ -173,13 +211,19 @@ impl Registrar {
         let mut pools: BTreeMap<PoolHandle, PoolSnapshot> = pools
             .map(|pool| (pool.handle.clone(), PoolSnapshot { pool, elements: Vec::new() }))
             .collect();
-        let elements = collect(async |after| {
-            self.ask(move |role, now| role.machine.elements_after(now, after, PAGE)).await
-        });
-        for element in elements.await? {
-            // An element of a pool that was created meanwhile is left out, like the pool.
-            if let Some(pool) = pools.get_mut(&element.pool) {
-                pool.elements.push(element);
+        let mut after = None;
+        loop {
+            let page = self.ask(move |role, now| role.machine.elements_after(now, after, PAGE));
+            let (elements, next) = page.await?;
+            for element in elements {
+                // An element of a pool that was created meanwhile is left out, like the pool.
+                if let Some(pool) = pools.get_mut(&element.pool) {
+                    pool.elements.push(element);
+                }
+            }
+            after = next;
+            if after.is_none() {
+                break;
             }
         }
         let mut pools: Vec<_> = pools.into_values().collect();

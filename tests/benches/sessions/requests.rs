@@ -4,35 +4,17 @@ use std::future::pending;
 use std::time::{Duration, Instant};
 
 use rserpool::cookie::{KeyRing, Seal};
-use rserpool::{Bytes, InvalidState, Network, RequestConfig, Service, ServiceConfig};
+use rserpool::{Network, RequestConfig, ServiceConfig};
+use rserpool_tests::counter::Counter;
 
 use super::{pool, start};
-
-/// A service that counts.
-struct Counter(u64);
-
-impl Service for Counter {
-    async fn handle(&mut self, _: Bytes) -> Bytes {
-        self.0 += 1;
-        self.0.to_be_bytes().to_vec().into()
-    }
-
-    fn save(&self) -> Result<Vec<u8>, InvalidState> {
-        Ok(self.0.to_be_bytes().to_vec())
-    }
-
-    fn restore(&mut self, state: &[u8]) -> Result<(), InvalidState> {
-        self.0 = u64::from_be_bytes(state.try_into().unwrap());
-        Ok(())
-    }
-}
 
 /// Measures in turn how long a request takes in a session, and by a client. Returns the medians, and
 /// the median of the ratios.
 pub async fn measure(network: &Network, rounds: usize, requests: u32) -> (Duration, Duration, f64) {
     let (_registrar, element, user) = start(network).await;
     let config = ServiceConfig::new(Seal::new(pool(), KeyRing::generate()));
-    let serve = element.serve(config, || Counter(0), pending::<()>(), Duration::ZERO);
+    let serve = element.serve(config, Counter::default, pending::<()>(), Duration::ZERO);
     network.runtime().spawn(Box::pin(async move {
         serve.await;
     }));

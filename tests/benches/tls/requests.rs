@@ -7,31 +7,13 @@ use futures::future::join_all;
 use rserpool::cookie::{KeyRing, Seal};
 use rserpool::transport::{Tcp, Tls};
 use rserpool::{
-    Bytes, InvalidState, Network, PoolElement, PoolHandle, PoolUser, Registrar, RegistrarConfig,
-    RequestClient, RequestConfig, Service, ServiceConfig,
+    Network, PoolElement, PoolHandle, PoolUser, Registrar, RegistrarConfig, RequestClient,
+    RequestConfig, ServiceConfig,
 };
+use rserpool_tests::counter::Counter;
 use rserpool_tokio::TokioRuntime;
 
 use super::{Certificates, median};
-
-/// A service that counts.
-struct Counter(u64);
-
-impl Service for Counter {
-    async fn handle(&mut self, _: Bytes) -> Bytes {
-        self.0 += 1;
-        self.0.to_be_bytes().to_vec().into()
-    }
-
-    fn save(&self) -> Result<Vec<u8>, InvalidState> {
-        Ok(self.0.to_be_bytes().to_vec())
-    }
-
-    fn restore(&mut self, state: &[u8]) -> Result<(), InvalidState> {
-        self.0 = u64::from_be_bytes(state.try_into().unwrap());
-        Ok(())
-    }
-}
 
 /// Starts a registrar and a server, and returns them with a client of the server.
 async fn start(network: &Network) -> (Registrar, PoolUser, RequestClient) {
@@ -42,7 +24,7 @@ async fn start(network: &Network) -> (Registrar, PoolUser, RequestClient) {
     let element = builder.listen(([127, 0, 0, 1], 0).into()).start().unwrap();
     element.registered().await.unwrap();
     let config = ServiceConfig::new(Seal::new(pool.clone(), KeyRing::generate()));
-    let serve = element.serve(config, || Counter(0), pending::<()>(), Duration::ZERO);
+    let serve = element.serve(config, Counter::default, pending::<()>(), Duration::ZERO);
     network.runtime().spawn(Box::pin(async move {
         serve.await;
     }));
