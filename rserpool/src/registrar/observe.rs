@@ -47,13 +47,13 @@ pub struct PoolSnapshot {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "there is nothing else that a stream can have")]
 pub enum RegistrarEvent {
-    /// This happened.
+    /// An event of the registrar.
     Happened(Event),
-    /// The observer did not take its events fast enough, and this number of them was left out.
+    /// Number of events that were left out, since the observer did not take its events fast enough.
     Missed(u64),
 }
 
-/// A stream of what happens at a registrar, see [`Registrar::events`]. It ends when the registrar
+/// Stream of the events of a registrar, see [`Registrar::events`]. It ends when the registrar
 /// has stopped. Dropping it ends the observation.
 #[derive(Debug)]
 pub struct RegistrarEvents(mpsc::Receiver<RegistrarEvent>);
@@ -233,7 +233,7 @@ impl Registrar {
         Ok(RegistrarSnapshot { registrar, pools })
     }
 
-    /// Returns a stream of what happens from now on. Up to 1,024 events wait to be taken; if there
+    /// Returns a stream of the events from now on. Up to 1,024 events wait to be taken; if there
     /// are more, they are left out and counted.
     ///
     /// # Errors
