@@ -15,6 +15,19 @@ pub struct Mutant {
 }
 
 impl Mutant {
+    /// Returns the package with the test that has to find the fault, and the arguments that select
+    /// the test in it.
+    #[must_use]
+    pub fn test(&self) -> (&str, Vec<&str>) {
+        let package = self.file.split('/').next().unwrap_or_default();
+        match (self.test.as_str(), self.test.strip_prefix("tests/")) {
+            ("lib", _) => (package, vec!["--lib"]),
+            ("contract", _) => ("rserpool-tokio", vec!["--test", "contract"]),
+            (_, Some(test)) => ("rserpool-tests", vec!["--test", test]),
+            (test, None) => ("rserpool-proto", vec!["--test", test]),
+        }
+    }
+
     /// Returns the text `original` of the file with the fault in it; `None` if the code to be
     /// replaced does not occur there exactly once.
     #[must_use]
