@@ -134,12 +134,13 @@ pub fn asap(u: &mut Unstructured<'_>) -> Result<asap::Message> {
         5 => {
             let policy = if u.arbitrary()? { Some(policy(u)?) } else { None };
             let result = Resolved::Pool { policy, elements: elements(u)? };
-            let subscribed = u.arbitrary()?;
-            asap::HandleResolutionResponse { subscribed, pool_handle, result }.into()
+            let (subscribed, partial) = (u.arbitrary()?, u.arbitrary()?);
+            asap::HandleResolutionResponse { subscribed, partial, pool_handle, result }.into()
         }
         6 => {
-            let (subscribed, result) = (u.arbitrary()?, Resolved::Error(error(u)?));
-            asap::HandleResolutionResponse { subscribed, pool_handle, result }.into()
+            let (subscribed, partial) = (u.arbitrary()?, u.arbitrary()?);
+            let result = Resolved::Error(error(u)?);
+            asap::HandleResolutionResponse { subscribed, partial, pool_handle, result }.into()
         }
         7 => asap::EndpointKeepAlive {
             home: u.arbitrary()?,

@@ -41,7 +41,8 @@ fn response(count: u32) -> Message {
     let elements: Vec<_> = (1..=count).map(element).collect();
     let policy = elements.first().map(|element| element.policy.clone());
     let result = Resolved::Pool { policy, elements };
-    HandleResolutionResponse { subscribed: false, pool_handle: handle(), result }.into()
+    HandleResolutionResponse { subscribed: false, partial: false, pool_handle: handle(), result }
+        .into()
 }
 
 fn main() {
@@ -75,7 +76,7 @@ fn main() {
                 .collect();
             run(&mut criterion, &mut report, &name, "encode, elements kept encoded", || {
                 let policy = PolicyType::LEAST_USED;
-                HandleResolutionResponse::encode_pool(false, &handle_once(), policy, &kept).len()
+                HandleResolutionResponse::encode_pool(false, &handle_once(), policy, &kept, 0).len()
             });
         }
     }

@@ -182,6 +182,15 @@ impl Compatibility {
         self != Self::Rfc
     }
 
+    /// Returns whether an answer with fewer elements than were asked for says that the pool has more
+    /// ([`HandleResolutionResponse::partial`]). The RFCs do not define this flag.
+    ///
+    /// [`HandleResolutionResponse::partial`]: crate::wire::asap::HandleResolutionResponse::partial
+    #[must_use]
+    pub fn marks_partial_answers(self) -> bool {
+        self == Self::All
+    }
+
     /// Returns the time that a registrar may take to answer a user: T1-ENRPrequest of RFC 5352
     /// section 7.1, or 3 s (rsplib).
     #[must_use]

@@ -109,7 +109,12 @@ fn taken(identifier: PoolElementId) -> asap::RegistrationResponse {
 fn pool(elements: Vec<PoolElement>) -> asap::HandleResolutionResponse {
     let policy = Some("RoundRobin".parse().unwrap());
     let result = Resolved::Pool { policy, elements };
-    asap::HandleResolutionResponse { subscribed: false, pool_handle: handle(), result }
+    asap::HandleResolutionResponse {
+        subscribed: false,
+        partial: false,
+        pool_handle: handle(),
+        result,
+    }
 }
 
 fn member(identifier: u32, policy: &str) -> PoolElement {

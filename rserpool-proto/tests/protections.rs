@@ -15,6 +15,7 @@ use rserpool_proto::wire::asap::{
     ServerAnnounce,
 };
 use rserpool_proto::wire::enrp::{Presence, Route};
+use rserpool_proto::wire::parameter::ItemCount;
 use rserpool_proto::wire::{
     ErrorCause, OperationError, PoolElementId, Ppid, RegistrarId, RegistrationLife,
     ServerInformation, TransportAddress, UserMessage, asap, enrp,
@@ -358,6 +359,69 @@ fn addresses_that_lead_elsewhere_are_told_to_nobody_elsewhere() {
     world.run(SECOND * 5);
     assert_eq!(world.homes(two), [(3, 1)]);
     assert_eq!(world.requests, asked, "no handle table was asked for");
+}
+
+/// Tests that an answer to another host has as many elements as the pool can offer to it, in turn,
+/// and that a pool which offers it none is unknown to it.
+#[test]
+fn elements_that_are_not_told_take_no_place_in_an_answer() {
+    let mut world = World::default();
+    let one = world.join(1, &[]);
+    world.run(SECOND);
+    let loopback = TransportAddress::tcp("127.0.0.1:7".parse().unwrap());
+    let here = world.connect_at(loopback.clone(), Ppid::ASAP, one);
+    for (pool, identifier) in [("Pool", 1), ("Pool", 3), ("Near", 1)] {
+        let mut near = registration(pool, identifier);
+        near.pool_element.user_transport = loopback.clone().into();
+        send_asap(&mut world, here, near);
+    }
+    let far = world.connect(one);
+    for identifier in [2, 4] {
+        send_asap(&mut world, far, registration("Pool", identifier));
+    }
+    world.run(SECOND);
+    let ask = |world: &mut World, on, pool: &str, subscribe, items| {
+        take_asap(world, on);
+        let items = Some(ItemCount(items));
+        let request = HandleResolution { subscribe, pool_handle: pool.parse().unwrap(), items };
+        send_asap(world, on, request);
+        let answer = take_asap(world, on).pop();
+        let Some(Body::HandleResolutionResponse(response)) = answer else { panic!("no answer") };
+        match response.result {
+            Resolved::Pool { elements, .. } => {
+                Ok(elements.iter().map(|element| element.identifier.0).collect::<Vec<_>>())
+            }
+            Resolved::Error(error) => Err(error.causes),
+            _ => panic!("neither elements nor an error"),
+        }
+    };
+    let resolve = |world: &mut World, on, pool: &str, subscribe| ask(world, on, pool, subscribe, 1);
+    let turns: Vec<_> = (0..6).map(|_| resolve(&mut world, far, "Pool", false)).collect();
+    assert!(turns.windows(2).all(|pair| pair[0] != pair[1]), "not in turn: {turns:?}");
+    assert!(turns.iter().all(|turn| [Ok(vec![2]), Ok(vec![4])].contains(turn)), "{turns:?}");
+    for _ in 0..4 {
+        assert_eq!(ask(&mut world, far, "Pool", false, 2).map(|it| it.len()), Ok(2));
+    }
+    let unknown = Err(vec![ErrorCause::UnknownPoolHandle]);
+    for subscribe in [false, true] {
+        assert_eq!(resolve(&mut world, here, "Near", false), Ok(vec![1]));
+        assert_eq!(resolve(&mut world, far, "Near", subscribe), unknown);
+    }
+    // A subscription ends when the last element that the subscriber may be told of leaves.
+    assert_eq!(resolve(&mut world, far, "Pool", true).map(|it| it.len()), Ok(2));
+    for identifier in [2, 4] {
+        let pool_handle = "Pool".parse().unwrap();
+        let identifier = PoolElementId(identifier);
+        send_asap(&mut world, far, Deregistration { pool_handle, identifier });
+    }
+    world.run(SECOND);
+    let last = take_asap(&mut world, far).into_iter().rev().find_map(|message| match message {
+        Body::HandleResolutionResponse(response) => Some(response),
+        _ => None,
+    });
+    let last = last.expect("no notification");
+    assert!(!last.subscribed);
+    assert_eq!(last.result, Resolved::Error(ErrorCause::UnknownPoolHandle.into()));
 }
 
 /// Tests that a peer downloads all elements that it may receive, although long pool handles fill

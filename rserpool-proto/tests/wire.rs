@@ -138,6 +138,7 @@ fn handle_resolution_and_its_responses() {
          00015f90 0004 0010 9202 0001 0001 0008 0a630001 0008 0008 00000001",
         asap::HandleResolutionResponse {
             subscribed: false,
+            partial: false,
             pool_handle: handle("EchoPool"),
             result: asap::Resolved::Pool {
                 policy: Some(PolicyParameters::round_robin()),
@@ -149,6 +150,7 @@ fn handle_resolution_and_its_responses() {
         "0600 0014 0009 0007 466f6f 00 000c 0008 0009 0004",
         asap::HandleResolutionResponse {
             subscribed: false,
+            partial: false,
             pool_handle: handle("Foo"),
             result: asap::Resolved::Error(ErrorCause::UnknownPoolHandle.into()),
         },
@@ -554,6 +556,7 @@ fn parameters_are_taken_in_any_order_that_is_clear() {
         (
             0,
             asap::HandleResolutionResponse {
+                partial: false,
                 subscribed: false,
                 pool_handle: pool_handle.clone(),
                 result: asap::Resolved::Pool {

@@ -183,7 +183,7 @@ pub use element_session::{ElementEvent, ElementSession};
 pub use element_state::{ElementState, ElementWatch};
 #[cfg(any(feature = "service", all(target_os = "linux", feature = "sctp")))]
 pub use key_file::KeyFileError;
-pub use messenger::{Correspondent, Messenger, MessengerError, SentToAll};
+pub use messenger::{Correspondent, Messenger, MessengerError, MessengerEvent, SentToAll};
 pub use network::{Elapsed, ListenError, Network, StartError, Stopped};
 #[cfg(feature = "registrar")]
 pub use registrar::{PoolSnapshot, Registrar, RegistrarEvent, RegistrarEvents, RegistrarSnapshot};

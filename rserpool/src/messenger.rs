@@ -41,7 +41,7 @@ const MAX_RECEIVED: usize = 64;
 /// Connections are kept open; answers are received by [`Self::recv`].
 ///
 /// ```
-/// use rserpool::{PoolUser, Ppid, UserMessage};
+/// use rserpool::{MessengerEvent, PoolUser, Ppid, UserMessage};
 /// # use rserpool::{Network, PoolElement, Registrar, RegistrarConfig};
 /// # use rserpool::transport::Memory;
 /// # #[tokio::main(flavor = "current_thread")]
@@ -65,7 +65,7 @@ const MAX_RECEIVED: usize = 64;
 /// let mut messenger = user.messenger("EchoPool")?;
 /// messenger.send(UserMessage::new(Ppid::NONE, "hello")).await?;
 /// let (_, answer) = messenger.recv().await;
-/// assert_eq!(answer.payload, "hello");
+/// assert!(matches!(answer, MessengerEvent::Message(message) if message.payload == "hello"));
 /// # Ok(())
 /// # }
 /// ```
@@ -79,7 +79,7 @@ pub struct Messenger {
     last: Option<PoolElementId>,
     /// Index of the connection that was polled last.
     turn: usize,
-    received: VecDeque<(Correspondent, UserMessage)>,
+    received: VecDeque<(Correspondent, MessengerEvent)>,
 }
 
 /// The other end of a message without a session: an element, or an address.
@@ -92,14 +92,31 @@ pub enum Correspondent {
     Address(TransportAddress),
 }
 
+/// An event of a [`Messenger`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MessengerEvent {
+    /// A message was received.
+    Message(UserMessage),
+    /// A message was not delivered, although it was sent: the limit of its
+    /// [`Reliability`](rserpool_proto::wire::Reliability) was reached, or the connection was lost
+    /// (RFC 5352 section 6.8). Contains the part that the transport still had. SCTP reports this,
+    /// TCP does not.
+    NotDelivered(UserMessage),
+}
+
 /// Outcome of a message to all elements of a pool.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct SentToAll {
     /// The elements to which the message was sent.
     pub reached: Vec<PoolElementId>,
-    /// The elements that could not be reached.
+    /// The elements to which it was not sent: they could not be reached, or do not read what was
+    /// sent to them before.
     pub missed: Vec<PoolElementId>,
+    /// True if the pool may have more elements, to which the message was not sent. A registrar
+    /// lists a limited number of elements: 128 by default.
+    pub more: bool,
 }
 
 struct Open {
@@ -186,13 +203,19 @@ impl Messenger {
         identifier: PoolElementId,
         message: UserMessage,
     ) -> Result<(), MessengerError> {
-        let elements = self.resolve().await?;
-        if let Some(element) = elements.iter().find(|element| element.identifier == identifier)
-            && self.deliver(element, &message).await?
-        {
-            return Ok(());
+        let find = |elements: Vec<PoolElement>| {
+            elements.into_iter().find(|element| element.identifier == identifier)
+        };
+        let mut element = find(self.resolve().await?);
+        if element.is_none() {
+            // The answer in the cache may be a part of the pool, or too old.
+            let all = ResolveOptions::default().items(u32::MAX);
+            element = find(self.user.resolve(self.handle.clone(), all).await?);
         }
-        Err(MessengerError::NoElement(self.handle.clone()))
+        match element {
+            Some(element) if self.deliver(&element, &message).await? => Ok(()),
+            _ => Err(MessengerError::NoElement(self.handle.clone())),
+        }
     }
 
     /// Sends a message to this address, whether it belongs to an element of the pool or not (RFC
@@ -242,35 +265,41 @@ impl Messenger {
         self.send(message).await
     }
 
-    /// Sends a message to all elements of the pool that the registrar lists. This project's
-    /// registrar lists at most 128.
+    /// Sends a message to all elements of the pool that the registrar lists, and returns which of
+    /// them were reached.
     ///
     /// # Errors
     ///
-    /// Returns an error if the pool has no element, or the message cannot be sent by the transport.
+    /// Returns an error if the pool could not be resolved, or if the message can never be sent by the
+    /// transport. It was sent to nobody then.
     ///
     /// # Cancel safety
     ///
     /// If the future is dropped, the message may have been sent to some of the elements.
     pub async fn send_to_all(&mut self, message: UserMessage) -> Result<SentToAll, MessengerError> {
         let options = ResolveOptions::default().items(u32::MAX);
-        let mut sent = SentToAll::default();
-        for element in self.user.resolve(self.handle.clone(), options).await? {
-            match self.deliver(&element, &message).await? {
-                true => sent.reached.push(element.identifier),
-                false => sent.missed.push(element.identifier),
+        let answer = self.user.ask(self.handle.clone(), options).await?;
+        let mut sent = SentToAll { more: !answer.complete, ..SentToAll::default() };
+        for element in answer.elements {
+            match self.deliver(&element, &message).await {
+                Ok(true) => sent.reached.push(element.identifier),
+                // No element can be sent such a message.
+                Err(error) if error != SendError::Full && sent.reached.is_empty() => {
+                    return Err(error.into());
+                }
+                Ok(false) | Err(_) => sent.missed.push(element.identifier),
             }
         }
         Ok(sent)
     }
 
-    /// Receives the next message, with its sender. Cookies and other messages of the control
-    /// channel are not returned.
+    /// Waits for the next message from an element, or for the next one to an element that was not
+    /// delivered. Cookies and other messages of the control channel are not returned.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, no message is lost.
-    pub async fn recv(&mut self) -> (Correspondent, UserMessage) {
+    /// If the future is dropped, no event is lost.
+    pub async fn recv(&mut self) -> (Correspondent, MessengerEvent) {
         poll_fn(|cx| {
             loop {
                 if let Some(received) = self.received.pop_front() {
@@ -396,8 +425,15 @@ impl Messenger {
                 }
             }
             Event::Message(message) if message.ppid == Ppid::ASAP => {}
-            Event::Message(message) => self.received.push_back((open.with.clone(), message)),
-            Event::Path { .. } | Event::Addresses { .. } | Event::SendFailed(_) => {}
+            Event::Message(message) => {
+                let event = MessengerEvent::Message(message);
+                self.received.push_back((open.with.clone(), event));
+            }
+            Event::SendFailed(message) => {
+                let event = MessengerEvent::NotDelivered(message);
+                self.received.push_back((open.with.clone(), event));
+            }
+            Event::Path { .. } | Event::Addresses { .. } => {}
             Event::Closed | Event::Lost(_) => {
                 self.open.remove(index);
             }

@@ -19,7 +19,7 @@ use crate::service::{
 use crate::session::Session;
 use crate::subscription::Subscription;
 use crate::task::Task;
-use crate::user_task::{Command, UserRole};
+use crate::user_task::{Answer, Command, UserRole};
 use crate::{
     ASAP, IntoAddress, IntoPoolHandle, Network, StartError, Stopped, address, random_seed,
 };
@@ -111,6 +111,14 @@ impl PoolUser {
         options: ResolveOptions,
     ) -> Result<Vec<PoolElement>, ResolveError> {
         let handle = pool.try_into().map_err(Into::into)?;
+        Ok(self.ask(handle, options).await?.elements)
+    }
+
+    pub(crate) async fn ask(
+        &self,
+        handle: PoolHandle,
+        options: ResolveOptions,
+    ) -> Result<Answer, ResolveError> {
         let (answer, wait) = oneshot::channel();
         let command = Command::Resolve(handle, options, answer);
         self.commands.clone().send(command).await.map_err(|_| ResolveError::Stopped)?;

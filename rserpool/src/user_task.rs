@@ -23,7 +23,15 @@ pub(crate) enum Command {
 }
 
 /// Outcome of a resolution.
-pub(crate) type Resolution = Result<Vec<PoolElement>, ResolveError>;
+pub(crate) type Resolution = Result<Answer, ResolveError>;
+
+/// The answer to a resolution.
+pub(crate) struct Answer {
+    /// The elements in the order in which to try them.
+    pub(crate) elements: Vec<PoolElement>,
+    /// True if the registrar has just returned all elements of the pool.
+    pub(crate) complete: bool,
+}
 
 pub(crate) struct UserRole {
     machine: User,
@@ -89,9 +97,9 @@ impl Role for UserRole {
 
     fn handle_event(&mut self, now: Instant, event: <User as Machine>::Event) {
         match event {
-            Event::Resolved { request, result } => {
+            Event::Resolved { request, result, complete } => {
                 if let Some(answer) = self.waiting.remove(&request) {
-                    let _ = answer.send(result);
+                    let _ = answer.send(result.map(|elements| Answer { elements, complete }));
                 }
             }
             Event::PoolChanged { handle, elements } => self.tell(&handle, &elements),

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use rserpool::cookie::{KeyRing, Seal};
 use rserpool::transport::Memory;
 use rserpool::{
-    ElementEvent, InvalidState, Network, PoolElement, PoolUser, Registrar, RequestConfig, Service,
-    ServiceConfig,
+    ElementEvent, InvalidState, MessengerEvent, Network, PoolElement, PoolUser, Registrar,
+    RequestConfig, Service, ServiceConfig, SessionConfig,
 };
 use rserpool_proto::registrar::{Limits, RegistrarConfig};
 use rserpool_proto::testing::proportions::{CASES, Case, SESSIONS, chi_squared};
@@ -23,25 +23,28 @@ use rserpool_tower::PoolService;
 use tower::{Service as _, ServiceExt, service_fn};
 
 /// Limit of the chi-squared statistic with two degrees of freedom. Right proportions exceed it once
-/// in a million times: the seeds of the handles are random.
+/// in a million times. The handles cannot be given seeds: programs shall not be able to foresee their
+/// identifiers and choices.
 const LIMIT: f64 = 27.63;
 
 /// The ways to use a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Path {
     Resolve { max_age: Duration },
-    Session,
+    Session { max_age: Duration },
     Messenger,
-    Requests,
+    Requests { max_age: Duration },
     Tower { max_age: Duration },
 }
 
-const PATHS: [Path; 7] = [
+const PATHS: [Path; 9] = [
     Path::Resolve { max_age: Duration::ZERO },
     Path::Resolve { max_age: Duration::MAX },
-    Path::Session,
+    Path::Session { max_age: Duration::ZERO },
+    Path::Session { max_age: Duration::MAX },
     Path::Messenger,
-    Path::Requests,
+    Path::Requests { max_age: Duration::ZERO },
+    Path::Requests { max_age: Duration::MAX },
     Path::Tower { max_age: Duration::ZERO },
     Path::Tower { max_age: Duration::MAX },
 ];
@@ -96,7 +99,7 @@ async fn start(
         }
         let element = builder.start().unwrap();
         element.registered().await.unwrap();
-        if path == Path::Requests {
+        if matches!(path, Path::Requests { .. }) {
             let config = ServiceConfig::new(Seal::new(pool.clone(), KeyRing::generate()));
             tokio::spawn(element.serve(config, || Echo, pending::<()>(), Duration::ZERO));
         } else {
@@ -105,9 +108,9 @@ async fn start(
     }
 }
 
-/// Returns the number of times that a user reaches each element of the pool in the way `path`.
-async fn count(user: &PoolUser, pool: &PoolHandle, path: Path) -> [u32; 3] {
-    let mut counts = [0; 3];
+/// Counts for each element of the pool how often a user reaches it in the way `path`, in `times`
+/// attempts.
+async fn count(user: &PoolUser, pool: &PoolHandle, path: Path, times: u32, counts: &mut [u32; 3]) {
     let mut met = |PoolElementId(element)| counts[element as usize - 1] += 1;
     let mut messenger = user.messenger(pool.clone()).unwrap();
     let address = |address: SocketAddr| async move {
@@ -117,25 +120,28 @@ async fn count(user: &PoolUser, pool: &PoolHandle, path: Path) -> [u32; 3] {
         }))
     };
     let mut tower = PoolService::new(user.clone(), pool.clone(), service_fn(address));
-    for _ in 0..SESSIONS {
+    for _ in 0..times {
         match path {
             Path::Resolve { max_age } => {
                 let options = ResolveOptions::default().max_age(max_age);
                 met(user.resolve(pool.clone(), options).await.unwrap()[0].identifier);
             }
-            Path::Session => {
-                let session = user.open(pool.clone()).await.unwrap();
+            Path::Session { max_age } => {
+                let config = SessionConfig::default().max_age(max_age);
+                let session = user.open_with(pool.clone(), config).await.unwrap();
                 met(session.element().unwrap());
                 session.close().await;
             }
             Path::Messenger => {
                 let message = UserMessage::new(Ppid(7), b"there".as_slice());
                 met(messenger.send(message).await.unwrap());
-                assert_eq!(messenger.recv().await.1.payload, "there");
+                let (_, answer) = messenger.recv().await;
+                assert!(matches!(answer, MessengerEvent::Message(it) if it.payload == "there"));
             }
-            Path::Requests => {
-                let session = user.open_requests(pool.clone(), RequestConfig::default()).await;
-                let mut session = session.unwrap();
+            Path::Requests { max_age } => {
+                let config = SessionConfig::default().max_age(max_age);
+                let config = RequestConfig::default().session(config);
+                let mut session = user.open_requests(pool.clone(), config).await.unwrap();
                 assert_eq!(session.request(b"there".as_slice()).await.unwrap(), "there");
                 met(session.element().unwrap());
                 session.close().await;
@@ -146,7 +152,6 @@ async fn count(user: &PoolUser, pool: &PoolHandle, path: Path) -> [u32; 3] {
             }
         }
     }
-    counts
 }
 
 #[tokio::test]
@@ -164,10 +169,16 @@ async fn programs_meet_the_elements_that_the_policy_selects() {
         for (number, path) in PATHS.into_iter().enumerate() {
             let pool: PoolHandle = format!("{}-{number}", case.policy()).parse().unwrap();
             start(&network, at, &pool, case, path).await;
-            let user = PoolUser::new(&network, [at.clone()]).unwrap();
-            let counts = count(&user, &pool, path).await;
-            let found = chi_squared(&counts, &case.expected());
-            assert!(found < LIMIT, "{case:?}, {path:?}: {counts:?}");
+            for users in [1, 30] {
+                let mut counts = [0; 3];
+                for user in 0..users {
+                    let times = SESSIONS / users + u32::from(user < SESSIONS % users);
+                    let user = PoolUser::new(&network, [at.clone()]).unwrap();
+                    count(&user, &pool, path, times, &mut counts).await;
+                }
+                let found = chi_squared(&counts, &case.expected());
+                assert!(found < LIMIT, "{case:?}, {path:?}, {users} users: {counts:?}");
+            }
         }
     }
 }

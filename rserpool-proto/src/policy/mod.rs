@@ -59,6 +59,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::access::Identity;
 use crate::wire::{PolicyParameters, PolicyType};
 
 pub use extension::{
@@ -129,7 +130,7 @@ pub trait Selector: fmt::Debug + Send {
 /// A request for a selection: the number of elements, and the pool user that asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Wanted {
+pub struct Wanted<'a> {
     /// The maximum number of elements.
     pub items: usize,
     /// The number of returned elements, from the first one on, that the policy counts as selected;
@@ -137,19 +138,21 @@ pub struct Wanted {
     /// user uses the first element, and others only if the first fails.
     pub max_increment: Option<usize>,
     /// The pool user that asks; `None` if a pool user selects for itself.
-    pub asker: Option<Asker>,
+    pub asker: Option<Asker<'a>>,
 }
 
 /// The pool user that asks a registrar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Asker {
+pub struct Asker<'a> {
     /// The address from which the pool user is connected; the first one, if the pool user has
     /// several.
     pub address: IpAddr,
+    /// The names in its certificate; `None` if it was not authenticated.
+    pub identity: Option<&'a Identity>,
 }
 
-impl Wanted {
+impl<'a> Wanted<'a> {
     /// Requests at most `items` elements; the policy's default number of them counts as selected.
     #[must_use]
     pub fn items(items: usize) -> Self {
@@ -164,10 +167,10 @@ impl Wanted {
         self
     }
 
-    /// Sets the address of the pool user that asks. Default: none.
+    /// Sets the address and the identity of the pool user that asks. Default: none.
     #[must_use]
-    pub fn for_asker(mut self, address: IpAddr) -> Self {
-        self.asker = Some(Asker { address });
+    pub fn for_asker(mut self, address: IpAddr, identity: Option<&'a Identity>) -> Self {
+        self.asker = Some(Asker { address, identity });
         self
     }
 }

@@ -29,7 +29,7 @@ mod table;
 mod takeover;
 mod update;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -56,7 +56,7 @@ use owners::Owners;
 use peers::Peers;
 use registration::Claimant;
 use rivals::Rivals;
-use scope::Scope;
+use scope::Near;
 use shares::Shares;
 use stall::Stall;
 use subscription::Subscriptions;
@@ -93,9 +93,7 @@ pub struct Registrar {
     shares: Shares,
     owners: Owners,
     counters: RegistrarCounters,
-    /// The elements whose addresses have host or link scope. They are not sent to hosts outside of
-    /// that scope.
-    near: BTreeMap<ElementKey, Scope>,
+    near: Near,
     subscriptions: Subscriptions,
     leaving: Leaving,
     stall: Stall,
@@ -167,7 +165,7 @@ impl Registrar {
             shares: Shares::default(),
             owners: Owners::default(),
             counters: RegistrarCounters::default(),
-            near: BTreeMap::new(),
+            near: Near::default(),
             subscriptions: Subscriptions::default(),
             leaving: Leaving::No,
             stall: Stall::default(),
@@ -312,8 +310,8 @@ impl Registrar {
         }
         let update = self.encode_update(UpdateAction::Delete, false, key);
         let told = self.told_of(key);
-        self.near.remove(&key);
         let Some((pool_handle, element)) = self.handlespace.remove(key) else { return };
+        self.near.remove(&pool_handle, key);
         self.subscriptions.note(&pool_handle);
         self.timers.cancel(Timer::KeepAlive(key));
         self.timers.cancel(Timer::Denied(key));

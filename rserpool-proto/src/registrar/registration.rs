@@ -219,7 +219,9 @@ impl Registrar {
         {
             custody.registered = Some(now);
         }
-        if self.note_scope(key, &value) && Scope::of(self.config.reached_at()) == Scope::Global {
+        if self.note_scope(handle, key, &value)
+            && Scope::of(self.config.reached_at()) == Scope::Global
+        {
             let name = ElementName { pool_handle: handle.clone(), identifier: value.identifier };
             self.out.event(Event::Near(name, peer.clone()));
         }

@@ -1,6 +1,5 @@
 //! Handle resolution (RFC 5352 section 3.3).
 
-use std::net::IpAddr;
 use std::time::Instant;
 
 use super::Registrar;
@@ -11,6 +10,7 @@ use crate::access::AccessRole;
 use crate::handlespace::{Element, ElementKey};
 use crate::policy::Wanted;
 use crate::wire::asap::{HandleResolution, HandleResolutionResponse, Resolved};
+use crate::wire::parameter::ItemCount;
 use crate::wire::{Bytes, ErrorCause, PoolHandle, Ppid};
 
 impl Registrar {
@@ -46,13 +46,9 @@ impl Registrar {
         if request.subscribe && self.subscribe(now, from, &request) {
             return;
         }
-        let wanted = match request.items {
-            Some(items) if items.0 > 0 => items.0,
-            _ => self.config.default_items,
-        };
+        let asked = request.items.map_or(0, |ItemCount(items)| items);
         let pool_handle = request.pool_handle;
-        let Some(host) = self.connections.get(&from).map(|client| client.host) else { return };
-        match self.resolve(&pool_handle, wanted.min(self.config.max_items), host) {
+        match self.resolve(from, &pool_handle, asked) {
             Some(answer) => self.out.send_encoded(from, Ppid::ASAP, answer),
             None => self.refuse_resolution(from, pool_handle, ErrorCause::UnknownPoolHandle),
         }
@@ -66,33 +62,60 @@ impl Registrar {
     ) {
         self.counters.failed_resolutions += 1;
         let result = Resolved::Error(cause.into());
-        self.out.send(to, HandleResolutionResponse { subscribed: false, pool_handle, result });
+        self.out.send(
+            to,
+            HandleResolutionResponse { subscribed: false, partial: false, pool_handle, result },
+        );
     }
 
-    /// Encodes the answer with up to `count` selected elements; those that may be unreachable come
-    /// last. Returns `None` if the pool is unknown.
-    fn resolve(&mut self, handle: &PoolHandle, count: u32, asker: IpAddr) -> Option<Bytes> {
-        let items = usize::try_from(count).unwrap_or(usize::MAX);
+    /// Encodes the answer with selected elements whose addresses `asker` may be told; those that may
+    /// be unreachable come last. Returns `None` if there are none. `asked` is the number of elements
+    /// that the asker wants, or 0 for the default.
+    fn resolve(&mut self, asker: ConnectionId, handle: &PoolHandle, asked: u32) -> Option<Bytes> {
+        let count = if asked > 0 { asked } else { self.config.default_items };
+        let items = usize::try_from(count.min(self.config.max_items)).unwrap_or(usize::MAX);
+        let client = self.connections.get(&asker)?;
         let policy = self.handlespace.policy_type(handle)?;
-        let by_letter = || self.config.compatibility.max_increment(policy);
-        let wanted = Wanted::items(items)
-            .max_increment(self.config.max_increment.or_else(by_letter))
-            .for_asker(asker);
-        let selection = self.handlespace.select(handle, wanted, &mut self.rng)?;
-        let near = &self.near;
-        let asker = Scope::of(asker);
-        let leads_there = |(key, _): &(ElementKey, _)| {
-            near.is_empty() || near.get(key).is_none_or(|scope| *scope >= asker)
+        let scope = Scope::of(client.host);
+        let hidden = self.near.hidden(handle, scope);
+        let due = if self.config.compatibility.marks_partial_answers() {
+            let offered = self.handlespace.pool_size(handle).saturating_sub(hidden);
+            offered.min(usize::try_from(asked).unwrap_or(usize::MAX))
+        } else {
+            0
         };
-        let all = || selection.elements().filter(leads_there).map(|(_, element)| element);
-        let sound = all().filter(|element| !element.state.is_doubted());
-        let doubted = all().filter(|element| element.state.is_doubted());
-        let elements = sound.chain(doubted).map(Element::encoded);
+        let by_letter = || self.config.compatibility.max_increment(policy);
+        let wanted = Wanted::items(items.saturating_add(hidden))
+            .max_increment(self.config.max_increment.or_else(by_letter))
+            .for_asker(client.host, client.identity.as_ref());
+        let near = &self.near;
+        let leads_there = |key: ElementKey| near.leads_there(key, scope);
+        let mut retries = hidden.min(MAX_RETRIES);
+        let selection = loop {
+            let selection = self.handlespace.select(handle, wanted, &mut self.rng)?;
+            let first = selection.elements().next();
+            if retries == 0 || first.is_none_or(|(key, _)| leads_there(key)) {
+                break selection;
+            }
+            retries -= 1;
+        };
+        let told = || {
+            let elements = selection.elements().filter(|(key, _)| leads_there(*key));
+            elements.take(items).map(|(_, element)| element)
+        };
+        told().next()?;
+        let sound = told().filter(|element| !element.state.is_doubted());
+        let doubted = told().filter(|element| element.state.is_doubted());
         Some(HandleResolutionResponse::encode_pool(
             false,
             handle,
             selection.policy_type(),
-            elements,
+            sound.chain(doubted).map(Element::encoded),
+            due,
         ))
     }
 }
+
+/// Selections that are repeated because the first element, which the policy counts as selected, may
+/// not be told to the user. With them, policies hold among the elements that the user is told.
+const MAX_RETRIES: usize = 16;

@@ -78,16 +78,31 @@ impl Subscriptions {
         let handles = self.by_connection.remove(&user).unwrap_or_default();
         self.count -= handles.len();
         for handle in &handles {
-            if let Some(subscribed) = self.pools.get_mut(handle) {
-                subscribed.users.remove(&user);
-                if subscribed.users.is_empty()
-                    && let Some(subscribed) = self.pools.remove(handle)
-                {
-                    self.forget(handle, &subscribed);
-                }
-            }
+            self.remove_from_pool(handle, user);
         }
         handles.len()
+    }
+
+    /// Removes one subscription of a user.
+    fn remove(&mut self, handle: &PoolHandle, user: ConnectionId) {
+        if let Some(handles) = self.by_connection.get_mut(&user) {
+            self.count -= usize::from(handles.remove(handle));
+            if handles.is_empty() {
+                self.by_connection.remove(&user);
+            }
+        }
+        self.remove_from_pool(handle, user);
+    }
+
+    fn remove_from_pool(&mut self, handle: &PoolHandle, user: ConnectionId) {
+        if let Some(subscribed) = self.pools.get_mut(handle) {
+            subscribed.users.remove(&user);
+            if subscribed.users.is_empty()
+                && let Some(subscribed) = self.pools.remove(handle)
+            {
+                self.forget(handle, &subscribed);
+            }
+        }
     }
 
     /// Removes all subscriptions to a pool, and returns the subscribers.
@@ -117,15 +132,14 @@ impl Registrar {
         request: &HandleResolution,
     ) -> bool {
         let handle = &request.pool_handle;
-        if self.handlespace.is_unknown(handle) || !self.add_subscriber(now, handle, from) {
-            return false;
-        }
         let Some(host) = self.connections.get(&from).map(|client| client.host) else {
             return false;
         };
-        if let Some(all) = self.all_of(handle, Scope::of(host)) {
-            self.out.send_encoded(from, Ppid::ASAP, all);
+        let Some(all) = self.all_of(handle, Scope::of(host)) else { return false };
+        if !self.add_subscriber(now, handle, from) {
+            return false;
         }
+        self.out.send_encoded(from, Ppid::ASAP, all);
         true
     }
 
@@ -155,15 +169,15 @@ impl Registrar {
     }
 
     /// Encodes the elements of a pool, except those whose address has a smaller scope than the
-    /// user's (`asker`).
+    /// user's (`asker`). Returns `None` if there are no others.
     fn all_of(&self, handle: &PoolHandle, asker: Scope) -> Option<Bytes> {
         let policy = self.handlespace.policy_type(handle)?;
-        let leads_there = |key: &ElementKey| {
-            self.near.is_empty() || self.near.get(key).is_none_or(|scope| *scope >= asker)
-        };
+        let leads_there = |key: &ElementKey| self.near.leads_there(*key, asker);
         let members = self.handlespace.members(handle).filter(leads_there).take(MAX_ELEMENTS);
         let elements = members.filter_map(|key| self.handlespace.get(key)).map(Element::encoded);
-        Some(HandleResolutionResponse::encode_pool(true, handle, policy, elements))
+        let mut elements = elements.peekable();
+        elements.peek()?;
+        Some(HandleResolutionResponse::encode_pool(true, handle, policy, elements, 0))
     }
 
     /// Notifies subscribers of changes, at most once per [`INTERVAL`] and pool. Called at the end
@@ -202,8 +216,12 @@ impl Registrar {
                 {
                     encoded.insert(scope, all);
                 }
-                if let Some(all) = encoded.get(&scope) {
-                    self.out.send_encoded(user, Ppid::ASAP, all.clone());
+                match encoded.get(&scope) {
+                    Some(all) => self.out.send_encoded(user, Ppid::ASAP, all.clone()),
+                    None => {
+                        self.subscriptions.remove(&handle, user);
+                        self.end_subscription(&handle, user);
+                    }
                 }
             }
         }
@@ -217,12 +235,16 @@ impl Registrar {
     /// have to subscribe again.
     fn end_subscriptions(&mut self, handle: &PoolHandle) {
         for user in self.subscriptions.remove_pool(handle) {
-            if let Some(host) = self.connections.get(&user).map(|client| client.host) {
-                self.shares.unsubscribe(host, 1);
-            }
-            let result = Resolved::Error(ErrorCause::UnknownPoolHandle.into());
-            let (pool_handle, subscribed) = (handle.clone(), false);
-            self.out.send(user, HandleResolutionResponse { subscribed, pool_handle, result });
+            self.end_subscription(handle, user);
         }
+    }
+
+    fn end_subscription(&mut self, handle: &PoolHandle, user: ConnectionId) {
+        if let Some(host) = self.connections.get(&user).map(|client| client.host) {
+            self.shares.unsubscribe(host, 1);
+        }
+        let result = Resolved::Error(ErrorCause::UnknownPoolHandle.into());
+        let (subscribed, partial, pool_handle) = (false, false, handle.clone());
+        self.out.send(user, HandleResolutionResponse { subscribed, partial, pool_handle, result });
     }
 }

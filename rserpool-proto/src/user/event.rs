@@ -14,6 +14,9 @@ pub enum Event {
         request: RequestId,
         /// The elements, or the reason why there are none.
         result: Result<Vec<PoolElement>, ResolveError>,
+        /// True if the registrar has just returned all elements of the pool. False if there may be
+        /// others, or if the elements come from the cache.
+        complete: bool,
     },
     /// A subscribed pool changed. Contains all its elements, or none if there is no such pool.
     PoolChanged {

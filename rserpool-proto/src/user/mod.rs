@@ -155,18 +155,18 @@ impl User {
         self.next_request += 1;
         let request = RequestId(self.next_request);
         if let Err(error) = self.profile.check(&handle, None) {
-            self.out.event(Event::Resolved { request, result: Err(error.into()) });
+            self.out.event(Event::Resolved { request, result: Err(error.into()), complete: false });
             return request;
         }
         if let Some(elements) = self.cache.get(&handle, now, options.max_age, &mut self.rng) {
-            self.out.event(Event::Resolved { request, result: Ok(elements) });
+            self.out.event(Event::Resolved { request, result: Ok(elements), complete: false });
             return request;
         }
         if options.allow_stale
             && self.is_alone
             && let Some(elements) = self.cache.recall(&handle, now, &mut self.rng)
         {
-            self.out.event(Event::Resolved { request, result: Ok(elements) });
+            self.out.event(Event::Resolved { request, result: Ok(elements), complete: false });
             self.need_home(now);
             return request;
         }
@@ -262,6 +262,7 @@ impl User {
     fn finish(
         &mut self,
         id: QueryId,
+        complete: bool,
         mut result: impl FnMut(&mut Self) -> Result<Vec<PoolElement>, ResolveError>,
     ) {
         let Some(query) = self.queries.remove(&id) else { return };
@@ -269,7 +270,7 @@ impl User {
         self.timers.cancel(Timer::Request(id));
         for Request { id: request, .. } in query.requests {
             let result = result(self);
-            self.out.event(Event::Resolved { request, result });
+            self.out.event(Event::Resolved { request, result, complete });
         }
     }
 
@@ -289,11 +290,11 @@ impl User {
                 // Registrars return at most 128 elements, both this implementation's and rsplib's.
                 // Without a number in the request, some return fewer than all.
                 let fewer = |ItemCount(asked)| elements.len() < (asked as usize).min(MAX_ITEMS);
-                let complete = asked.is_some_and(fewer);
+                let complete = asked.is_some_and(fewer) && !response.partial;
                 let rng = &mut self.rng;
                 let mut answer = self.cache.entry(now, policy, elements, complete, rng);
                 // The policy selects anew for each request.
-                self.finish(id, |user| Ok(answer.select(&mut user.rng)));
+                self.finish(id, complete, |user| Ok(answer.select(&mut user.rng)));
                 self.cache.keep(handle, answer);
             }
             Resolved::Error(error) => {
@@ -302,7 +303,7 @@ impl User {
                         && self.cache.recall(&handle, since, &mut self.rng).is_some()
                     {
                         let unknown = || ResolveError::UnknownPool(handle.clone());
-                        return self.finish(id, |user| {
+                        return self.finish(id, false, |user| {
                             user.cache.recall(&handle, since, &mut user.rng).ok_or_else(unknown)
                         });
                     }
@@ -311,7 +312,7 @@ impl User {
                 } else {
                     ResolveError::Refused(error)
                 };
-                self.finish(id, |_| Err(error.clone()));
+                self.finish(id, false, |_| Err(error.clone()));
             }
         }
     }
@@ -324,7 +325,7 @@ impl User {
         if query.attempts > self.config.max_request_retransmit {
             let registrars = self.hunt.registrars().to_vec();
             self.answer_stale(now, id);
-            self.finish(id, |_| Err(ResolveError::NoRegistrar(registrars.clone())));
+            self.finish(id, false, |_| Err(ResolveError::NoRegistrar(registrars.clone())));
         } else {
             self.timers.set(Timer::Request(id), now + self.request_timeout());
         }
@@ -341,7 +342,11 @@ impl User {
                 request.allow_stale.then(|| self.cache.recall(&query.handle, now, &mut self.rng));
             match stale.flatten() {
                 Some(elements) => {
-                    self.out.event(Event::Resolved { request: request.id, result: Ok(elements) });
+                    self.out.event(Event::Resolved {
+                        request: request.id,
+                        result: Ok(elements),
+                        complete: false,
+                    });
                 }
                 None => query.requests.push(request),
             }

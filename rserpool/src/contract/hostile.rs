@@ -1,5 +1,7 @@
 //! Tests of a registrar against arbitrary messages.
 
+use std::time::Duration;
+
 use rserpool_proto::user::{ResolveError, ResolveOptions};
 use rserpool_proto::wire::asap::{Body, HandleResolution, Message, Registration, Resolved};
 use rserpool_proto::wire::{
@@ -7,11 +9,11 @@ use rserpool_proto::wire::{
     RegistrationLife, TransportAddress, TransportProtocol, TransportUse, UserMessage,
 };
 
-use super::service::{new_user, start_registrar};
+use super::service::{new_user, pool, start_counter, start_registrar};
 use super::transport::{event, message, send};
 use super::{any_address, pause};
-use crate::Network;
 use crate::transport::{Connection, Event, Purpose};
+use crate::{MessengerError, Network, Registrar, RegistrarConfig};
 
 const ASAP: Purpose = Purpose::Protocol(Ppid::ASAP);
 
@@ -32,6 +34,59 @@ async fn ask(connection: &mut dyn Connection, request: impl Into<Message>) -> Bo
     send(connection, UserMessage::new(Ppid::ASAP, payload)).await;
     let answer = message(connection).await;
     Message::decode(&answer.payload).expect("it is ASAP").body
+}
+
+/// Returns the registration of an element that accepts no session.
+fn silent_element(
+    pool: &PoolHandle,
+    policy: PolicyParameters,
+    local: TransportAddress,
+) -> Registration {
+    let user_transport =
+        TransportAddress { port: 7, usage: TransportUse::DATA_PLUS_CONTROL, ..local.clone() };
+    Registration {
+        pool_handle: pool.clone(),
+        pool_element: PoolElement {
+            identifier: PoolElementId(1),
+            home_registrar: RegistrarId(0),
+            registration_life: RegistrationLife(60),
+            user_transport: user_transport.into(),
+            policy,
+            asap_transport: Some(local),
+        },
+    }
+}
+
+/// Checks that a message to all elements reaches those behind one that cannot be reached, and that
+/// the sender is told of those that were not reached, also if the registrar does not list them.
+pub async fn a_message_to_all_tells_whom_it_did_not_reach(network: Network) {
+    let round_robin = PolicyParameters::round_robin();
+    for (max_items, more) in [(128, false), (2, true)] {
+        let config = RegistrarConfig::default().ready_after(Duration::ZERO).max_items(max_items);
+        let registrar = Registrar::start(&network, [any_address(&network)], config);
+        let registrar = registrar.expect("the address is free");
+        let address = registrar.local_address();
+        let (mut connection, local) = dial(&network, address).await;
+        let silent = silent_element(&pool(), round_robin.clone(), local);
+        let answer = ask(&mut *connection, silent).await;
+        assert!(matches!(answer, Body::RegistrationResponse(response) if !response.reject));
+        let counters =
+            [start_counter(&network, address).await, start_counter(&network, address).await];
+        let mut messenger = new_user(&network, address).messenger(pool()).expect("a dialler");
+        let message = UserMessage::new(Ppid(99), b"next".as_slice());
+        let sent = messenger.send_to_all(message.clone()).await.expect("two read");
+        assert_eq!(sent.more, more);
+        if more {
+            assert_eq!(sent.reached.len() + sent.missed.len(), 2);
+        } else {
+            assert_eq!((sent.reached.len(), sent.missed), (2, vec![PoolElementId(1)]));
+            for counter in &counters {
+                messenger.send_to(counter.identifier, message.clone()).await.expect("it is there");
+            }
+        }
+        let nobody = messenger.send_to(PoolElementId(2), message).await;
+        assert!(matches!(nobody, Err(MessengerError::NoElement(_))), "{nobody:?}");
+    }
 }
 
 /// Checks that messages known to crash other registrar implementations are answered or dropped by
@@ -57,20 +112,8 @@ pub async fn what_ends_other_registrars_is_answered(network: Network) {
     // Resolve a pool whose elements all have weight zero. Selecting one of them is better than
     // selecting none.
     let weightless: PoolHandle = "Weightless".parse().expect("a handle");
-    let user_transport =
-        TransportAddress { port: 7, usage: TransportUse::DATA_ONLY, ..local.clone() };
-    let registration = Registration {
-        pool_handle: weightless.clone(),
-        pool_element: PoolElement {
-            identifier: PoolElementId(1),
-            home_registrar: RegistrarId(0),
-            registration_life: RegistrationLife(60),
-            user_transport: user_transport.into(),
-            policy: PolicyParameters::new(PolicyType::WEIGHTED_RANDOM, &[0]),
-            asap_transport: Some(local),
-        },
-    };
-    let answer = ask(&mut *connection, registration).await;
+    let policy = PolicyParameters::new(PolicyType::WEIGHTED_RANDOM, &[0]);
+    let answer = ask(&mut *connection, silent_element(&weightless, policy, local)).await;
     assert!(matches!(answer, Body::RegistrationResponse(response) if !response.reject));
     let answer = ask(&mut *connection, HandleResolution::new(weightless)).await;
     let Body::HandleResolutionResponse(response) = answer else { panic!("{answer:?}") };

@@ -80,6 +80,7 @@ macro_rules! contract_suite {
             a_subscriber_sees_the_pool_change,
             weights_hold_however_a_pool_is_used,
             messages_reach_a_pool_without_a_session,
+            a_message_to_all_tells_whom_it_did_not_reach,
             elements_are_chosen_and_named_and_answers_forgotten,
             halves_of_a_session_work_in_two_tasks,
             what_has_no_room_is_returned_and_a_sink_closes,
@@ -119,6 +120,7 @@ macro_rules! contract_suite {
             sessions_choose_streams_and_order,
             what_is_too_old_is_given_up_and_told,
             sessions_tell_what_was_not_delivered,
+            messengers_tell_what_was_not_delivered,
             what_was_cut_off_is_no_message,
         }
     };

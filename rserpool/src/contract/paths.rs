@@ -12,7 +12,7 @@ use super::pause;
 use super::service::{new_user, pool, start_registrar};
 use super::transport::{connect, event, message, send};
 use crate::transport::{Connection, Endpoint, Event, Paths, Purpose, SendError};
-use crate::{ElementEvent, Network, PoolElement, SessionSendError};
+use crate::{Correspondent, ElementEvent, MessengerEvent, Network, PoolElement, SessionSendError};
 
 const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
 const TWO: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
@@ -253,6 +253,36 @@ pub async fn sessions_tell_what_was_not_delivered(network: Network) {
         }
     };
     assert_eq!((given_up.ppid, &given_up.payload[..]), (Ppid(2), &b"news"[..]));
+}
+
+/// Checks that a messenger reports what was not delivered.
+pub async fn messengers_tell_what_was_not_delivered(network: Network) {
+    let registrar = start_registrar(&network, &any_address(&network));
+    let at = registrar.local_address().clone();
+    let builder = PoolElement::builder(&network, pool(), [at.clone()]);
+    let mut element = builder.listen((ONE, 0).into()).start().expect("a free port");
+    element.registered().await.expect("the registrar takes it");
+    let mut messenger = new_user(&network, &at).messenger(pool()).expect("a dialler");
+    // Nobody reads, so the messages wait.
+    for _ in 0..6 {
+        let bulk = UserMessage::new(Ppid(1), vec![7; 32 * 1024]);
+        messenger.send(bulk).await.expect("there is room");
+    }
+    let mortal = UserMessage {
+        reliability: Reliability::Lifetime(Duration::from_millis(20)),
+        ..UserMessage::new(Ppid(2), b"news".as_slice())
+    };
+    let to = messenger.send(mortal).await.expect("there is room");
+    let mut session = element.accept().await.expect("it runs");
+    pause(&network, 300).await;
+    let reader = async {
+        while session.recv().await.is_ok() {}
+        unreachable!("the messenger lives");
+    };
+    let Either::Left((event, _)) = select(Box::pin(messenger.recv()), Box::pin(reader)).await;
+    let (from, MessengerEvent::NotDelivered(message)) = event else { panic!("{event:?}") };
+    assert_eq!((from, message.ppid), (Correspondent::Element(to), Ppid(2)));
+    assert_eq!(message.payload, "news");
 }
 
 /// Checks that a message which is cut off is not delivered.

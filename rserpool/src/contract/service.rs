@@ -21,8 +21,9 @@ use super::pause;
 use super::transport::{event, message, send};
 use crate::transport::{self, Memory, Purpose, SendError, Tcp, Transport};
 use crate::{
-    Correspondent, Departure, ElementEvent, ElementSession, MessengerError, Network, PoolChange,
-    PoolElement, PoolUser, Registrar, SentToAll, Session, SessionClosed, SessionSendError,
+    Correspondent, Departure, ElementEvent, ElementSession, MessengerError, MessengerEvent,
+    Network, PoolChange, PoolElement, PoolUser, Registrar, SentToAll, Session, SessionClosed,
+    SessionSendError,
 };
 
 pub(super) fn pool() -> PoolHandle {
@@ -396,9 +397,9 @@ pub async fn messages_reach_a_pool_without_a_session(network: Network) {
     let last = messenger.send_to_last(message()).await.expect("it is there");
     assert_eq!(Some(&last), chosen.last());
     messenger.send_to(chosen[0], message()).await.expect("it is there");
-    let SentToAll { reached: all, missed } =
+    let SentToAll { reached: all, missed, more } =
         messenger.send_to_all(message()).await.expect("they are there");
-    assert_eq!((all.len(), missed.len()), (3, 0));
+    assert_eq!((all.len(), missed.len(), more), (3, 0, false));
     let mut heard = Vec::new();
     for _ in 0..5 {
         heard.push(messenger.recv().await.0);
@@ -423,8 +424,9 @@ pub async fn messages_reach_a_pool_without_a_session(network: Network) {
     let address = found[0].user_transport.address().expect("it has one").clone();
     messenger.send_at(&address, message()).await.expect("somebody is there");
     loop {
-        let (from, reply) = messenger.recv().await;
+        let (from, event) = messenger.recv().await;
         if from == Correspondent::Address(address.clone()) {
+            let MessengerEvent::Message(reply) = event else { panic!("{event:?}") };
             assert_eq!(reply.payload[..], 1_u64.to_be_bytes(), "a session of its own");
             break;
         }

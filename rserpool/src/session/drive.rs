@@ -45,7 +45,8 @@ impl Session {
         {
             self.resolution = None;
             let gone = |_| Err(ResolveError::NoRegistrar(Vec::new()));
-            self.machine.handle_resolution(self.network.now(), result.unwrap_or_else(gone));
+            let elements = result.unwrap_or_else(gone).map(|answer| answer.elements);
+            self.machine.handle_resolution(self.network.now(), elements);
             return Poll::Ready(());
         }
         if let Some((name, connection)) = &mut self.connection

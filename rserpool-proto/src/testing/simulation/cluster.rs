@@ -245,7 +245,7 @@ impl Cluster {
         }
         for (host, event) in std::mem::take(&mut self.network.events) {
             match event {
-                Event::User(user::Event::Resolved { request, result }) => {
+                Event::User(user::Event::Resolved { request, result, .. }) => {
                     if self.asked.remove(&(host, request)).is_none() {
                         self.network.violate("answer without a request".to_owned());
                     }

@@ -33,7 +33,7 @@ impl Trace {
 #[allow(clippy::wildcard_enum_match_arm, reason = "the others are short")]
 pub(super) fn describe_event(event: &Event) -> String {
     match event {
-        Event::User(user::Event::Resolved { request, result: Ok(elements) }) => {
+        Event::User(user::Event::Resolved { request, result: Ok(elements), .. }) => {
             let elements: Vec<_> = elements.iter().map(|it| it.identifier.to_string()).collect();
             format!("request {} is answered: {}", request.0, elements.join(" "))
         }

@@ -105,5 +105,5 @@ protocol! {
     }
 }
 
-/// Bit 0 of the flags, the only one that any ASAP message defines.
+/// Bit 0 of the flags, the only one that the RFC defines for any ASAP message.
 const FLAG: u8 = 0x01;

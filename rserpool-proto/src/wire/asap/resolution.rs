@@ -62,6 +62,10 @@ impl Format for HandleResolution {
 pub struct HandleResolutionResponse {
     /// True if the registrar will report changes of the pool (the A bit).
     pub subscribed: bool,
+    /// True if the registrar returns fewer elements than were asked for, although the pool has more:
+    /// an extension, whose bit other implementations ignore. A registrar returns fewer elements
+    /// because of its configuration, or because more do not fit into a message.
+    pub partial: bool,
     /// The pool.
     pub pool_handle: PoolHandle,
     /// The elements, or the reason why there are none.
@@ -91,13 +95,15 @@ placeholder!(Resolved = Self::Pool { policy: None, elements: Vec::new() });
 impl HandleResolutionResponse {
     /// Encodes a response with as many of the first `elements` as fit into a message; `elements`
     /// must be in the order of selection. The bytes are those of [`Resolved::Pool`] with the same
-    /// elements without their ASAP transports. `subscribed` is the A bit.
+    /// elements without their ASAP transports. `subscribed` is the A bit. With fewer than `due`
+    /// elements, the response says that it is partial.
     #[must_use]
     pub fn encode_pool<'e>(
         subscribed: bool,
         pool_handle: &PoolHandle,
         policy_type: PolicyType,
         elements: impl IntoIterator<Item = &'e EncodedElement>,
+        due: usize,
     ) -> Bytes {
         const {
             // The header, the pool handle and the policy of the first element always fit into the
@@ -113,17 +119,25 @@ impl HandleResolutionResponse {
             Some(first) => writer.encoded(first.policy()),
             None => writer.parameter(&PolicyParameters::new(policy_type, &[])),
         }
+        let mut count = 0;
         for element in elements {
             if element.user_size() > writer.room() {
                 break;
             }
             writer.element_for_users(element);
+            count += 1;
+        }
+        if count < due {
+            writer.add_flags(PARTIAL);
         }
         writer.finish_bounded()
     }
 }
 
-placeholder!(HandleResolutionResponse { subscribed, pool_handle, result });
+placeholder!(HandleResolutionResponse { subscribed, partial, pool_handle, result });
+
+/// The flag of a partial response.
+const PARTIAL: u8 = 0x02;
 
 impl Format for HandleResolutionResponse {
     const TYPE: u8 = 0x06;
@@ -137,15 +151,16 @@ impl Format for HandleResolutionResponse {
             ParameterType::OperationError,
         ],
     });
-    const FLAGS: u8 = FLAG;
+    const FLAGS: u8 = FLAG | PARTIAL;
 
     fn flags(&self) -> u8 {
-        u8::from(self.subscribed)
+        u8::from(self.subscribed) | if self.partial { PARTIAL } else { 0 }
     }
 
     #[inline]
     fn decode(&mut self, flags: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
         self.subscribed = flags & FLAG != 0;
+        self.partial = flags & PARTIAL != 0;
         reader.required(&mut self.pool_handle)?;
         if let Some(error) = reader.next()? {
             self.result = Resolved::Error(error);
