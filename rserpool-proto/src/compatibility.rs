@@ -205,6 +205,19 @@ impl Compatibility {
         Duration::from_secs(if self == Self::Rfc { 30 } else { 5 })
     }
 
+    /// Returns the time that an attempt to reach a registrar may take while other addresses wait: 1 s
+    /// (not from the RFCs) or, with [`Self::Rfc`], no other than T5-Serverhunt.
+    pub(crate) fn hunt_turn(self, server_hunt: Duration) -> Duration {
+        if self == Self::Rfc { server_hunt } else { Duration::from_secs(1) }
+    }
+
+    /// Returns the longest pause after a refused registration: RETRAN.max of RFC 5352 section 7.2,
+    /// or 15 s (not from the RFCs): the pool may have changed, or a registrar that restarts waits for
+    /// its elements.
+    pub(crate) fn max_retry_delay(self) -> Duration {
+        Duration::from_secs(if self == Self::Rfc { 60 } else { 15 })
+    }
+
     /// Returns the timers with which registrars supervise each other: PEER-HEARTBEAT-CYCLE,
     /// MAX-TIME-LAST-HEARD and MAX-TIME-NO-RESPONSE of RFC 5353 section 4.2, or shorter times (not
     /// from the RFCs).
@@ -339,6 +352,20 @@ mod tests {
         assert_eq!(check(&short, Some(&weightless)), Err(Incompatible::ZeroWeight));
         let message = check(&long, None).unwrap_err().to_string();
         assert!(message.contains("33 bytes"), "{message}");
+    }
+
+    #[test]
+    fn the_profile_rfc_is_the_letter_of_the_rfcs() {
+        let rfc = Compatibility::Rfc;
+        assert!(!rfc.sends_item_count() && !rfc.keep_alive_names_element());
+        assert!(!rfc.counts_last_padding() && !rfc.suggests_takeover());
+        assert!(!rfc.marks_partial_answers());
+        assert!(rfc.announces_transports() && rfc.max_announced_transports() > 1);
+        for protocol in [TransportProtocol::Tcp, TransportProtocol::Sctp] {
+            assert!(rfc.tells_left_out_addresses(protocol));
+        }
+        assert_eq!(rfc.hunt_turn(Duration::from_secs(10)), Duration::from_secs(10));
+        assert_eq!(rfc.max_retry_delay(), Duration::from_secs(60));
     }
 
     #[test]

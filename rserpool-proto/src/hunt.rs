@@ -14,9 +14,6 @@ use crate::wire::{Ppid, RegistrarId, TransportAddress, TransportProtocol, UserMe
 /// section 3.6, SH1).
 const MAX_ATTEMPTS: usize = 3;
 
-/// The time that an attempt may take while other addresses are waiting. Not from the RFCs.
-const TURN: Duration = Duration::from_secs(1);
-
 /// The longest pause between rounds during [`AT_FIRST`]. Not from the RFCs: short, since a
 /// registrar that restarts waits only a few seconds for its elements to register again.
 const MAX_PAUSE_AT_FIRST: Duration = Duration::from_secs(1);
@@ -272,6 +269,11 @@ impl Hunt {
         }
     }
 
+    /// Returns the time that an attempt may take while other addresses wait.
+    fn turn(&self) -> Duration {
+        self.config.compatibility.hunt_turn(self.config.server_hunt)
+    }
+
     fn set_timer(&mut self, now: Instant) {
         let wait = if self.attempts.is_empty() || !self.fickle.is_empty() {
             let delay = self.delay;
@@ -285,7 +287,7 @@ impl Hunt {
         } else if self.untried.is_empty() {
             self.timeout
         } else {
-            TURN
+            self.turn()
         };
         self.deadline = Some(now + wait);
     }
@@ -451,7 +453,7 @@ impl Hunt {
         self.untried.splice(..0, new);
         self.fill(out);
         if !self.untried.is_empty() {
-            let turn = now + TURN;
+            let turn = now + self.turn();
             self.deadline = Some(self.deadline.map_or(turn, |deadline| deadline.min(turn)));
         }
     }

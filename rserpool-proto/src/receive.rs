@@ -1,9 +1,8 @@
 //! Decoding of received messages, and the error reports for those that cannot be processed. All
 //! endpoints share it.
 
-use bytes::Bytes;
-
 use super::{ConnectionId, Outbox};
+use crate::session::control_message;
 use crate::wire::{
     Body, Disposition, EncodeError, ErrorCause, Message, OperationError, PoolElementId, PoolHandle,
     Ppid, RegistrarId, UserMessage, asap, enrp,
@@ -80,11 +79,14 @@ pub(crate) fn receive<E>(
     report(out, from, received, error)
 }
 
-/// Decodes an ASAP message, and returns the encoded error report, if any, for the caller to send.
-pub(crate) fn receive_control(message: &UserMessage) -> (Received<asap::Body>, Option<Bytes>) {
+/// Decodes an ASAP message of the control channel of a session, and returns the error report, if
+/// any, for the caller to send.
+pub(crate) fn receive_control(
+    message: &UserMessage,
+) -> (Received<asap::Body>, Option<UserMessage>) {
     let (received, error) = inspect_asap(message);
-    let encode = |error| asap::Message::from(asap::Error { error }).encode();
-    (received, error.and_then(|error| shortened(error, encode)))
+    let report = |error| control_message(asap::Error { error });
+    (received, error.and_then(|error| shortened(error, report)))
 }
 
 fn inspect_asap(message: &UserMessage) -> (Received<asap::Body>, Option<OperationError>) {

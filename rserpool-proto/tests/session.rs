@@ -122,7 +122,7 @@ fn a_failover_reports_resolves_connects_and_echoes_the_last_cookie_first() {
     assert_eq!(fixture.resolved(&[1, 2]), [connect(1, 1)]);
     assert_eq!(fixture.established(1), [event(Event::Connected(PoolElementId(1)))]);
     fixture.session.handle_message(fixture.now, ConnectionId(1), cookie(b"old."));
-    fixture.session.handle_message(fixture.now, ConnectionId(1), cookie(b"new!"));
+    fixture.session.handle_message(fixture.now, ConnectionId(1), cookie(b"newer"));
     let data = UserMessage::new(Ppid::NONE, b"data".as_slice());
     fixture.session.handle_message(fixture.now, ConnectionId(1), data.clone());
     assert_eq!(fixture.outputs(), [event(Event::Message(data.clone()))]);
@@ -142,8 +142,10 @@ fn a_failover_reports_resolves_connects_and_echoes_the_last_cookie_first() {
     );
     // The registrar still lists the failed element, in first place.
     assert_eq!(fixture.resolved(&[1, 2]), [connect(2, 2)]);
-    let echo = asap::CookieEcho { cookie: Cookie(Bytes::from_static(b"new!")) };
-    let echo = UserMessage::new(Ppid::ASAP, asap::Message::from(echo).encode().unwrap());
+    let echo = asap::CookieEcho { cookie: Cookie(Bytes::from_static(b"newer")) };
+    let echo = asap::Message::from(echo).counting_padding(false).encode().unwrap();
+    assert_eq!((&echo[2..4], echo.len()), ([0, 13].as_slice(), 16), "the length has no padding");
+    let echo = UserMessage::new(Ppid::ASAP, echo);
     let (from, to) = (PoolElementId(1), PoolElementId(2));
     assert_eq!(
         fixture.established(2),

@@ -603,4 +603,13 @@ fn parameters_are_taken_in_any_order_that_is_clear() {
     assert_eq!(register(policy), Err(DecodeErrorKind::Unexpected(ParameterType::Policy)));
     let twice = hex("01 00 001c 0009000545000000 0009000545000000 000e000800000001");
     assert!(asap::Message::decode(&twice).is_err());
+    // A known parameter behind a message that has none is skipped.
+    for request in [
+        "02 00 0014 00000001 00000002 000e000800000007",
+        "05 00 0014 00000001 00000002 000e000800000007",
+        "07 00 0018 00000001 00000002 00000003 000e000800000007",
+    ] {
+        let decoded = enrp::Message::decode(&hex(request));
+        assert!(decoded.is_ok(), "{request}: {decoded:?}");
+    }
 }

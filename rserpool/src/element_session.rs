@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rserpool_proto::Identity;
-use rserpool_proto::session::{Incoming, classify};
+use rserpool_proto::session::{Incoming, classify, control_message};
 use rserpool_proto::wire::asap::BusinessCard;
 use rserpool_proto::wire::parameter::Cookie;
 use rserpool_proto::wire::{PoolElement, PoolHandle, Ppid, TransportAddress, UserMessage, asap};
@@ -240,10 +240,9 @@ impl ElementSession {
     pub async fn send_cookie(&mut self, cookie: impl Into<Bytes>) -> Result<(), SessionSendError> {
         let cookie = cookie.into();
         let length = cookie.len();
-        let message = asap::Message::from(asap::Cookie { cookie: Cookie(cookie) });
-        let payload =
-            message.encode().map_err(|_| SendError::TooLong { length, limit: MAX_COOKIE })?;
-        self.transmit(UserMessage::new(Ppid::ASAP, payload)).await
+        let message = control_message(asap::Cookie { cookie: Cookie(cookie) })
+            .map_err(|_| SendError::TooLong { length, limit: MAX_COOKIE })?;
+        self.transmit(message).await
     }
 
     /// Recommends the elements to which the pool user should fail over, in order of preference (RFC
@@ -264,9 +263,9 @@ impl ElementSession {
         elements: Vec<PoolElement>,
     ) -> Result<(), SessionSendError> {
         let length = elements.len() * 64;
-        let message = asap::Message::from(BusinessCard { pool_handle, elements });
-        let payload = message.encode().map_err(|_| SendError::TooLong { length, limit: 65_535 })?;
-        self.transmit(UserMessage::new(Ppid::ASAP, payload)).await
+        let message = control_message(BusinessCard { pool_handle, elements })
+            .map_err(|_| SendError::TooLong { length, limit: 65_535 })?;
+        self.transmit(message).await
     }
 
     async fn transmit(&mut self, message: UserMessage) -> Result<(), SessionSendError> {

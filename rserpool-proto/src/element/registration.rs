@@ -22,10 +22,6 @@ const MAX_IDENTIFIERS: u32 = 8;
 /// away.
 const MAX_REFUSALS: u32 = 3;
 
-/// The longest pause after a refusal. Not from the RFCs, whose RETRAN.max is 60 s: the pool may
-/// have changed at any time.
-const RETRY_DELAY_MAX: Duration = Duration::from_secs(15);
-
 impl Element {
     /// Sends the deregistration. Without a connection, it is sent once the next one is established.
     pub(super) fn send_deregistration(&mut self) {
@@ -154,7 +150,7 @@ impl Element {
         self.refusals += 1;
         self.state = State::Joining;
         self.timers.set(Timer::Reregistration, now + self.retry_delay);
-        self.retry_delay = (self.retry_delay * 2).min(RETRY_DELAY_MAX);
+        self.retry_delay = (self.retry_delay * 2).min(self.config.hunt.profile().max_retry_delay());
     }
 
     pub(super) fn handle_deregistration_response(

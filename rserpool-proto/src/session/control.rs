@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use crate::receive::{Received, receive_control};
 use crate::wire::asap::{self, Body, BusinessCard, SessionHeartbeat};
-use crate::wire::{Ppid, UserMessage};
+use crate::wire::{EncodeError, Ppid, UserMessage};
 
 /// A message that was received in a session, as classified by [`classify`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,19 @@ pub enum Incoming {
     Unexpected(String),
 }
 
+/// Encodes a message of the control channel. Its length does not include the padding of the last
+/// parameter (RFC 5354 section 4) with any [`Compatibility`]: all implementations read that.
+///
+/// # Errors
+///
+/// Returns an error if the message is too long.
+///
+/// [`Compatibility`]: crate::Compatibility
+pub fn control_message(message: impl Into<asap::Message>) -> Result<UserMessage, EncodeError> {
+    let payload = message.into().counting_padding(false).encode()?;
+    Ok(UserMessage::new(Ppid::ASAP, payload))
+}
+
 /// Returns the answer to a heartbeat, which an element may also send unasked, to show that its
 /// program responds.
 #[must_use]
@@ -36,8 +49,7 @@ pub fn heartbeat_reply() -> Option<UserMessage> {
 
 /// Returns a heartbeat, or the answer to one.
 pub(super) fn heartbeat_message(reply: bool) -> Option<UserMessage> {
-    let encoded = asap::Message::from(SessionHeartbeat { reply }).encode();
-    encoded.ok().map(|payload| UserMessage::new(Ppid::ASAP, payload))
+    control_message(SessionHeartbeat { reply }).ok()
 }
 
 /// Separates control messages from data by the payload protocol identifier. Also returns the
@@ -66,5 +78,5 @@ pub fn classify(message: UserMessage) -> (Incoming, Option<UserMessage>) {
         }
         Received::Refused(reason) => Incoming::Unexpected(reason),
     };
-    (incoming, answer.map(|answer| UserMessage::new(Ppid::ASAP, answer)))
+    (incoming, answer)
 }

@@ -15,12 +15,10 @@ use bytes::Bytes;
 use super::user::{ResolveError, ResolveOptions};
 use super::{ConnectionEvent, ConnectionId};
 use crate::wire::parameter::Cookie;
-use crate::wire::{
-    PoolElement, PoolElementId, Ppid, TransportProtocol, TransportUse, UserMessage, asap,
-};
+use crate::wire::{PoolElement, PoolElementId, TransportProtocol, TransportUse, UserMessage, asap};
 
 pub use config::SessionConfig;
-pub use control::{Incoming, classify, heartbeat_reply};
+pub use control::{Incoming, classify, control_message, heartbeat_reply};
 pub use event::{Event, Output, SessionError};
 use liveness::{Action, Liveness, Times};
 
@@ -409,11 +407,8 @@ impl Session {
         if let (true, Some(cookie)) = (control, &self.cookie) {
             // The cookie echo is the first message, before any data (RFC 5352 section 3.8).
             let cookie = Cookie(cookie.clone());
-            match asap::Message::from(asap::CookieEcho { cookie }).encode() {
-                Ok(payload) => {
-                    let message = UserMessage::new(Ppid::ASAP, payload);
-                    self.out.push_back(Output::Send { connection, message });
-                }
+            match control_message(asap::CookieEcho { cookie }) {
+                Ok(message) => self.out.push_back(Output::Send { connection, message }),
                 Err(error) => tracing::error!(%error, "cannot encode the cookie echo"),
             }
         }

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::channel::{mpsc, oneshot};
 use rserpool_proto::access::AccessRules;
-use rserpool_proto::session::{self, Event, SessionConfig, SessionError};
-use rserpool_proto::wire::asap::{self, BusinessCard};
+use rserpool_proto::session::{self, Event, SessionConfig, SessionError, control_message};
+use rserpool_proto::wire::asap::BusinessCard;
 use rserpool_proto::wire::{
     EncodeError, PoolElement, PoolElementId, PoolHandle, Ppid, TransportProtocol, UserMessage,
 };
@@ -254,11 +254,12 @@ impl Session {
         pool_handle: PoolHandle,
         elements: Vec<PoolElement>,
     ) -> Result<(), SessionSendError> {
-        let encoded = asap::Message::from(BusinessCard { pool_handle, elements }).encode();
+        let encoded = control_message(BusinessCard { pool_handle, elements });
         let limit = usize::from(u16::MAX);
-        let payload = encoded
-            .map_err(|EncodeError::TooLong { length }| SendError::TooLong { length, limit })?;
-        let mut message = Some(UserMessage::new(Ppid::ASAP, payload));
+        let mut message = Some(
+            encoded
+                .map_err(|EncodeError::TooLong { length }| SendError::TooLong { length, limit })?,
+        );
         poll_fn(|cx| self.poll_send(cx, &mut message)).await
     }
 

@@ -22,18 +22,26 @@ impl Registration {
     /// decoded. Returns `None` if they cannot be read.
     pub(crate) fn addressee(message: &Bytes) -> Option<(PoolHandle, PoolElementId)> {
         let [Self::TYPE, _, _, _] = message.first_chunk()? else { return None };
-        let mut unrecognized = Vec::new();
-        let mut reader = Reader::new(message, 4..message.len(), &mut unrecognized);
         let (mut pool_handle, mut identifier) = (None, None);
-        while let Ok(Some((number, value))) = reader.tlv() {
-            match ParameterType::recognized(number) {
-                Some(ParameterType::PoolHandle) => pool_handle = PoolHandle::new(value).ok(),
+        let mut at = 4;
+        while let Some([a, b, c, d]) = message.get(at..).and_then(<[u8]>::first_chunk) {
+            let length = usize::from(u16::from_be_bytes([*c, *d]));
+            match ParameterType::recognized(u16::from_be_bytes([*a, *b])) {
+                Some(ParameterType::PoolHandle) => {
+                    let value = message.get(at + 4..at + length);
+                    pool_handle = value.and_then(|value| PoolHandle::new(value).ok());
+                }
+                // Its first field is the identifier, also if its length is wrong.
                 Some(ParameterType::PoolElement) => {
-                    let first = value.first_chunk().copied();
+                    let first = message.get(at + 4..).and_then(<[u8]>::first_chunk).copied();
                     identifier = first.map(|bytes| PoolElementId(u32::from_be_bytes(bytes)));
                 }
                 _ => {}
             }
+            if length < 4 {
+                break;
+            }
+            at += length.next_multiple_of(4);
         }
         pool_handle.zip(identifier)
     }
@@ -150,5 +158,27 @@ impl Format for DeregistrationResponse {
         writer.parameter(&self.pool_handle);
         writer.parameter(&self.identifier);
         writer.parameters(&self.error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_refused_is_known_whatever_the_length_of_the_element_is() {
+        let handle = PoolHandle::new(b"Echo").ok();
+        let message = |length: u8| {
+            let handle = [0, 9, 0, 8, b'E', b'c', b'h', b'o'];
+            let element = [0, 10, 0, length, 0, 0, 0, 7, 0, 0, 0, 0];
+            Bytes::from([&[1, 0, 0, 24], &handle[..], &element].concat())
+        };
+        for length in [0, 3, 4, 8, 12, 200] {
+            let known = handle.clone().zip(Some(PoolElementId(7)));
+            assert_eq!(Registration::addressee(&message(length)), known, "{length}");
+        }
+        for cut in 0..20 {
+            assert_eq!(Registration::addressee(&message(12).slice(..cut)), None, "{cut} bytes");
+        }
     }
 }

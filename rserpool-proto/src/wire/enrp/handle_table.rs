@@ -2,6 +2,7 @@
 
 use super::{DecodeError, Format, Reader, Route, Writer, placeholder};
 use crate::wire::message::Extras;
+use crate::wire::order::Layout;
 use crate::wire::{Bytes, EncodedElement, PoolElement, PoolHandle};
 
 /// ENRP_HANDLE_TABLE_REQUEST (RFC 5353 section 2.2): asks for the next page (part) of the
@@ -21,6 +22,7 @@ placeholder!(HandleTableRequest { own_children_only, route });
 impl Format for HandleTableRequest {
     const TYPE: u8 = 0x02;
     const NAME: &'static str = "ENRP_HANDLE_TABLE_REQUEST";
+    const LAYOUT: Option<Layout> = Some(Layout { fields: 8, order: &[] });
     const FLAGS: u8 = 0x01;
 
     fn flags(&self) -> u8 {

@@ -2,6 +2,7 @@
 
 use super::{DecodeError, Format, Reader, Route, Writer, placeholder};
 use crate::wire::ServerInformation;
+use crate::wire::order::Layout;
 
 /// ENRP_LIST_REQUEST (RFC 5353 section 2.5): asks for the registrars that the receiver knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,7 @@ placeholder!(ListRequest { route });
 impl Format for ListRequest {
     const TYPE: u8 = 0x05;
     const NAME: &'static str = "ENRP_LIST_REQUEST";
+    const LAYOUT: Option<Layout> = Some(Layout { fields: 8, order: &[] });
 
     fn decode(&mut self, _: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
         self.route.decode(reader)

@@ -1,6 +1,7 @@
 //! Takeover of a dead registrar's elements (RFC 5353 sections 2.7 to 2.9).
 
 use super::{DecodeError, Format, Reader, RegistrarId, Route, Writer, placeholder};
+use crate::wire::order::Layout;
 
 macro_rules! takeover_message {
     ($(#[$meta:meta])* $name:ident = $number:literal, $text:literal) => {
@@ -20,6 +21,7 @@ macro_rules! takeover_message {
         impl Format for $name {
             const TYPE: u8 = $number;
             const NAME: &'static str = $text;
+            const LAYOUT: Option<Layout> = Some(Layout { fields: 12, order: &[] });
 
             fn decode(&mut self, _: u8, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
                 self.route.decode(reader)?;
