@@ -42,13 +42,14 @@ mod process;
 mod proxy;
 mod register;
 mod serve;
+mod settings;
 mod tls;
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Reliable Server Pooling: services that outlive their servers.
 #[derive(Debug, Parser)]
@@ -87,7 +88,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match parse() {
         Ok(arguments) => arguments,
         Err(error) => return usage_error(&error),
     };
@@ -97,6 +98,15 @@ fn main() -> ExitCode {
     let status = run(arguments.command);
     logging::flush();
     status
+}
+
+/// Returns the arguments of this process, with the settings from the file and the environment.
+fn parse() -> Result<Arguments, clap::Error> {
+    let mut program = Arguments::command();
+    program.build();
+    let arguments = settings::complete(&program, std::env::args_os().collect())
+        .map_err(|error| clap::Error::raw(ErrorKind::ValueValidation, format!("{error:#}")))?;
+    Arguments::try_parse_from(arguments)
 }
 
 fn run(command: Command) -> ExitCode {

@@ -221,6 +221,45 @@ impl Hunt {
         self.config.registrars()
     }
 
+    /// Replaces the configured registrars. A search that is running tries the new ones at once.
+    pub(crate) fn set_registrars<E>(
+        &mut self,
+        now: Instant,
+        registrars: Vec<TransportAddress>,
+        out: &mut Outbox<E>,
+        rng: &mut StdRng,
+    ) {
+        let old = std::mem::replace(&mut self.config.registrars, registrars);
+        if !self.running {
+            return;
+        }
+        if self.attempts.is_empty() {
+            return self.round(now, out, rng);
+        }
+        let all = &self.config.registrars;
+        let has = |of: &[TransportAddress], address: &TransportAddress| {
+            of.iter().any(|its| its.reaches_same(address))
+        };
+        self.untried.retain(|address| has(all, address) || !has(&old, address));
+        let waiting = self.attempts.iter().map(|(_, address)| address);
+        let waiting: Vec<_> = waiting.chain(&self.untried).chain(&self.fickle).collect();
+        let is_new = |address: &&TransportAddress| {
+            !has(&old, address) && !waiting.iter().any(|its| its.reaches_same(address))
+        };
+        let new: Vec<_> = all.iter().filter(is_new).cloned().collect();
+        self.untried.extend(new);
+        self.continue_round(now, out);
+    }
+
+    /// Tries addresses that were added to a round.
+    fn continue_round<E>(&mut self, now: Instant, out: &mut Outbox<E>) {
+        self.fill(out);
+        if !self.untried.is_empty() {
+            let turn = now + self.turn();
+            self.deadline = Some(self.deadline.map_or(turn, |deadline| deadline.min(turn)));
+        }
+    }
+
     /// Returns the number of connections that are being made.
     pub(crate) fn attempts(&self) -> usize {
         self.attempts.len()
@@ -451,10 +490,6 @@ impl Hunt {
         // The new addresses are tried after those which wait already, since anyone can announce.
         new.truncate(MAX_ANNOUNCED.saturating_sub(self.untried.len()));
         self.untried.splice(..0, new);
-        self.fill(out);
-        if !self.untried.is_empty() {
-            let turn = now + self.turn();
-            self.deadline = Some(self.deadline.map_or(turn, |deadline| deadline.min(turn)));
-        }
+        self.continue_round(now, out);
     }
 }

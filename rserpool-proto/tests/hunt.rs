@@ -9,7 +9,7 @@ use rserpool_proto::registrar::RegistrarConfig;
 use rserpool_proto::testing::echo_pool::{
     element_config, handle, new_element, new_registrar, new_user, resolve,
 };
-use rserpool_proto::testing::world::{Event, World, address};
+use rserpool_proto::testing::world::{Event, NodeId, World, address};
 use rserpool_proto::user::{self, ResolveError, ResolveOptions, UserConfig};
 use rserpool_proto::wire::{Ppid, RegistrarId, TransportAddress, UserMessage, asap};
 use rserpool_proto::{
@@ -80,6 +80,35 @@ fn a_registrar_that_comes_late_is_found() {
     world.run(SECOND * 11);
     assert_eq!(world.elements(registrar), 1);
     assert_eq!(resolve(&mut world, user).unwrap().len(), 1);
+}
+
+/// Tests that a search goes on with the registrars that a program sets anew, whether it pauses or
+/// waits for answers, and that a home registrar is kept.
+#[test]
+fn registrars_are_replaced_while_they_are_searched_for() {
+    for old in [None, Some(false), Some(true)] {
+        let mut world = World::default();
+        let [dead, registrar] = [(); 2].map(|()| world.registrar(new_registrar()));
+        match old {
+            // Nobody answers, or it is refused.
+            Some(true) => world.pause(dead),
+            _ => world.kill(dead),
+        }
+        let known: &[NodeId] = if old.is_some() { &[dead] } else { &[] };
+        let user = world.user(new_user(known));
+        let options = ResolveOptions::default();
+        world.with_user(user, |user, now| user.resolve(now, handle(), &options));
+        world.run(SECOND * 2);
+        let is_found = |event: &Event| matches!(event, Event::User(user::Event::RegistrarFound(_)));
+        assert!(!world.take_events(user).iter().any(is_found));
+        world.with_user(user, |user, now| user.set_registrars(now, vec![address(registrar)]));
+        world.run(SECOND / 10);
+        assert!(world.take_events(user).iter().any(is_found), "{old:?}");
+        world.with_user(user, |user, now| user.set_registrars(now, vec![address(dead)]));
+        world.run(SECOND * 5);
+        let lost = |event: &Event| matches!(event, Event::User(user::Event::RegistrarLost));
+        assert!(!world.take_events(user).iter().any(lost));
+    }
 }
 
 #[test]

@@ -72,7 +72,7 @@ pub struct PoolElement {
     user_transport: TransportAddress,
 }
 
-/// Handle that changes the policy values of a registered pool element.
+/// Handle that changes the settings of a pool element that runs.
 #[derive(Debug, Clone)]
 pub struct ElementControl {
     commands: mpsc::Sender<Command>,
@@ -90,6 +90,24 @@ impl ElementControl {
     /// If the future is dropped, the new values may or may not be registered.
     pub async fn set_policy(&self, policy: PolicyParameters) -> Result<(), Stopped> {
         self.commands.clone().send(Command::SetPolicy(policy)).await.map_err(|_| Stopped)
+    }
+
+    /// Replaces the configured registrars, for a program whose list of them changes. The connection
+    /// to the current registrar is kept. A search that is running tries the new ones at once.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the element has left, or its task has stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the registrars may or may not have been replaced.
+    pub async fn set_registrars(
+        &self,
+        registrars: impl IntoIterator<Item = TransportAddress>,
+    ) -> Result<(), Stopped> {
+        let command = Command::SetRegistrars(registrars.into_iter().collect());
+        self.commands.clone().send(command).await.map_err(|_| Stopped)
     }
 
     /// Sets the element's load, from 0.0 to 1.0, if its policy uses it. The registrar is updated at
@@ -122,6 +140,7 @@ enum Command {
     Registered(oneshot::Sender<Result<PoolElementId, JoinError>>),
     SetPolicy(PolicyParameters),
     SetLoad(f64),
+    SetRegistrars(Vec<TransportAddress>),
     /// The handle was dropped, so no program serves sessions. The element leaves the pool, so that
     /// no pool user is sent to it.
     Abandon,
@@ -445,6 +464,7 @@ impl Role for ElementRole {
                 self.machine.set_policy(now, policy);
             }
             Command::SetLoad(load) => self.machine.set_load(now, load),
+            Command::SetRegistrars(registrars) => self.machine.set_registrars(now, registrars),
             Command::Abandon => self.machine.deregister(now),
             Command::Leave(answer) => {
                 self.leaving = Some(answer);

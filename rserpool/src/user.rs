@@ -8,7 +8,7 @@ use rserpool_proto::HuntConfig;
 use rserpool_proto::access::AccessRules;
 use rserpool_proto::session::{SessionConfig, SessionError};
 use rserpool_proto::user::{ResolveError, ResolveOptions, User, UserConfig};
-use rserpool_proto::wire::{PoolElement, PoolElementId, PoolHandle, Ppid};
+use rserpool_proto::wire::{PoolElement, PoolElementId, PoolHandle, Ppid, TransportAddress};
 
 use crate::messenger::Messenger;
 #[cfg(feature = "service")]
@@ -142,6 +142,24 @@ impl PoolUser {
     ) -> Result<(), Stopped> {
         let report = Command::Report(handle, identifier);
         self.commands.clone().send(report).await.map_err(|_| Stopped)
+    }
+
+    /// Replaces the configured registrars, for a program whose list of them changes. The connection
+    /// to the current registrar is kept. A search that is running tries the new ones at once.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the user's task has stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the registrars may or may not have been replaced.
+    pub async fn set_registrars(
+        &self,
+        registrars: impl IntoIterator<Item = TransportAddress>,
+    ) -> Result<(), Stopped> {
+        let command = Command::SetRegistrars(registrars.into_iter().collect());
+        self.commands.clone().send(command).await.map_err(|_| Stopped)
     }
 
     /// Purges a pool from the cache, so that the next resolution asks a registrar (RFC 5352 section

@@ -7,7 +7,7 @@ use futures::channel::oneshot;
 use rserpool_proto::Machine;
 use rserpool_proto::access::AccessRole;
 use rserpool_proto::user::{Event, RequestId, ResolveError, ResolveOptions, User};
-use rserpool_proto::wire::{PoolElement, PoolElementId, PoolHandle};
+use rserpool_proto::wire::{PoolElement, PoolElementId, PoolHandle, TransportAddress};
 
 use crate::log::{ANYBODY, note_limited, warn_limited};
 use crate::subscription::Subscriber;
@@ -19,6 +19,7 @@ pub(crate) enum Command {
     Resolve(PoolHandle, ResolveOptions, oneshot::Sender<Resolution>),
     Report(PoolHandle, PoolElementId),
     Purge(PoolHandle),
+    SetRegistrars(Vec<TransportAddress>),
     Subscribe(PoolHandle, Subscriber, oneshot::Sender<Result<(), ResolveError>>),
 }
 
@@ -80,6 +81,7 @@ impl Role for UserRole {
                 self.machine.report_unreachable(now, handle, identifier);
             }
             Command::Purge(handle) => self.machine.purge(&handle),
+            Command::SetRegistrars(registrars) => self.machine.set_registrars(now, registrars),
             Command::Subscribe(handle, subscriber, answer) => {
                 // The first subscriber begins the subscription. For a further subscriber, the
                 // subscription is restarted, so that the registrar sends the current elements

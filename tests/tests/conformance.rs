@@ -135,7 +135,8 @@ fn musts(document: &str) -> (usize, usize, Vec<&str>) {
 fn it_says_how_many_requirements_withstand_a_fault_and_why_others_do_not() {
     let document = fs::read_to_string(root().join("docs/CONFORMANCE.md")).unwrap();
     let (all, with, untested) = musts(&document);
-    let sentence = format!("Of {all} requirements that are MUST or SHALL and met, {with} withstand a fault");
+    let sentence =
+        format!("Of {all} requirements that are MUST or SHALL and met, {with} withstand a fault");
     let words = document.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(words.contains(&sentence), "{sentence}");
     assert!(untested.is_empty(), "{}", untested.join("\n"));

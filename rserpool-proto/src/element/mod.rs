@@ -276,6 +276,13 @@ impl Element {
         }
     }
 
+    /// Replaces the registrars of the [`HuntConfig`](crate::HuntConfig). The home registrar stays
+    /// until it is lost; a search that is running tries the new ones at once.
+    pub fn set_registrars(&mut self, now: Instant, registrars: Vec<TransportAddress>) {
+        self.out.begin();
+        self.hunt.set_registrars(now, registrars, &mut self.out, &mut self.rng);
+    }
+
     /// Registers again with another load, from 0.0 to 1.0, if the policy has one. If the last
     /// report was less than [`ElementConfig::load_interval`] ago, the element waits for the rest of
     /// that time and then reports the latest load.

@@ -187,6 +187,13 @@ impl User {
         request
     }
 
+    /// Replaces the registrars of the [`HuntConfig`](crate::HuntConfig). The home registrar stays
+    /// until it is lost; a search that is running tries the new ones at once.
+    pub fn set_registrars(&mut self, now: Instant, registrars: Vec<TransportAddress>) {
+        self.out.begin();
+        self.hunt.set_registrars(now, registrars, &mut self.out, self.rng.rng());
+    }
+
     /// Removes a pool from the cache (RFC 5352 section 6.4).
     pub fn purge(&mut self, handle: &PoolHandle) {
         self.out.begin();
