@@ -37,12 +37,15 @@ mod decode;
 mod demo;
 mod grants;
 mod logging;
+mod names;
 mod options;
 mod process;
 mod proxy;
 mod register;
 mod serve;
 mod settings;
+mod signals;
+mod status;
 mod tls;
 
 use std::io::Write;
@@ -53,13 +56,17 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 /// Reliable Server Pooling: services that outlive their servers.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, max_term_width = 100, after_help = EXAMPLES)]
-struct Arguments {
+#[command(version, propagate_version = true, max_term_width = 100, after_help = EXAMPLES, after_long_help = long_examples())]
+pub(crate) struct Arguments {
     /// Log more events; -vv logs all. RUST_LOG chooses in detail
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
     #[command(subcommand)]
-    command: Command,
+    pub(crate) command: Command,
+}
+
+fn long_examples() -> String {
+    format!("{EXAMPLES}\n\n{}", status::HELP)
 }
 
 const EXAMPLES: &str = "\
@@ -71,7 +78,7 @@ or all at once, with servers that are killed:
   rserpool demo";
 
 #[derive(Debug, Subcommand)]
-enum Command {
+pub(crate) enum Command {
     Registrar(Box<commands::registrar::Arguments>),
     Serve(serve::Arguments),
     Register(Box<register::Arguments>),
@@ -101,7 +108,7 @@ fn main() -> ExitCode {
 }
 
 /// Returns the arguments of this process, with the settings from the file and the environment.
-fn parse() -> Result<Arguments, clap::Error> {
+pub(crate) fn parse() -> Result<Arguments, clap::Error> {
     let mut program = Arguments::command();
     program.build();
     let arguments = settings::complete(&program, std::env::args_os().collect())
@@ -133,7 +140,7 @@ fn run(command: Command) -> ExitCode {
             return ExitCode::SUCCESS;
         }
         logging::message(&format!("rserpool: {error:#}"));
-        ExitCode::FAILURE
+        ExitCode::from(status::of(&error))
     })
 }
 
@@ -158,7 +165,7 @@ fn usage_error(error: &clap::Error) -> ExitCode {
         | ErrorKind::DisplayVersion
         | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = error.print();
-            if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS }
+            if error.use_stderr() { ExitCode::from(status::USAGE) } else { ExitCode::SUCCESS }
         }
         _ => {
             let text = error.to_string();
@@ -167,7 +174,7 @@ fn usage_error(error: &clap::Error) -> ExitCode {
             let message = message.join(" ");
             let message = message.strip_prefix("error: ").unwrap_or(&message);
             let _ = writeln!(std::io::stderr(), "rserpool: {message} (see --help)");
-            ExitCode::from(2)
+            ExitCode::from(status::USAGE)
         }
     }
 }

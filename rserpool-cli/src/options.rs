@@ -17,6 +17,7 @@ use rserpool::{
 use rserpool_tokio::TokioRuntime;
 
 use crate::grants::GrantOption;
+use crate::names::{Names, Remote, remote};
 use crate::tls::TlsOptions;
 
 /// The ports of ASAP (RFC 5352 sections 8.2 and 8.3), without and with TLS.
@@ -92,7 +93,12 @@ impl TransportOption {
 
     /// Returns an address for ASAP.
     pub(crate) fn asap(&self, at: HostPort) -> SocketAddr {
-        at.with_default(ASAP_PORTS[usize::from(self.tls.are_given())])
+        at.with_default(self.asap_port())
+    }
+
+    /// Returns the port of ASAP.
+    pub(crate) fn asap_port(&self) -> u16 {
+        ASAP_PORTS[usize::from(self.tls.are_given())]
     }
 
     /// Returns an address for ENRP.
@@ -186,10 +192,11 @@ impl TransportOption {
 /// Options that name the registrars to ask.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RegistrarOption {
-    /// Address of a registrar; may be repeated. The default port is 3863, or 3864 with TLS [default:
-    /// 127.0.0.1, and registrars that announce themselves in the local network]
-    #[arg(long, value_name = "ADDR", value_parser = address)]
-    registrar: Vec<HostPort>,
+    /// Address of a registrar, or name with all its addresses; may be repeated. The default port is
+    /// 3863, or 3864 with TLS [default: 127.0.0.1, and registrars that announce themselves in the
+    /// local network]
+    #[arg(long, value_name = "ADDR", value_parser = remote)]
+    registrar: Vec<Remote>,
     #[command(flatten)]
     compatibility: CompatibilityOption,
     #[command(flatten)]
@@ -206,30 +213,37 @@ pub(crate) struct CompatibilityOption {
 }
 
 impl RegistrarOption {
-    /// Returns the configuration of a search for registrars on `network`, which `transport` made.
-    pub(crate) fn hunt(&self, network: &Network, transport: &TransportOption) -> HuntConfig {
-        let at = |address: &HostPort| {
-            TransportAddress::new(network.protocol(), transport.asap(*address))
-        };
-        let hunt = if self.registrar.is_empty() {
-            let default = address(DEFAULT_REGISTRAR).ok();
-            HuntConfig::new(default.iter().map(at)).listen_for_announcements()
-        } else {
-            HuntConfig::new(self.registrar.iter().map(at))
-        };
+    /// Resolves the addresses of the registrars on `network`, which `transport` made.
+    pub(crate) async fn names(&self, network: &Network, transport: &TransportOption) -> Names {
+        let default = remote(DEFAULT_REGISTRAR).ok().filter(|_| self.registrar.is_empty());
+        let remotes = self.registrar.iter().chain(&default);
+        Names::resolve(remotes, transport.asap_port(), network.protocol()).await
+    }
+
+    /// Returns the configuration of a search for registrars at these addresses.
+    pub(crate) fn hunt(&self, registrars: Vec<TransportAddress>) -> HuntConfig {
+        let hunt = HuntConfig::new(registrars);
+        let hunt = if self.registrar.is_empty() { hunt.listen_for_announcements() } else { hunt };
         let rules = self.grants.apply(AccessRules::default());
         hunt.compatibility(self.compatibility.profile).access(rules)
     }
 
-    /// Returns a pool user for interactive commands, which gives up early if there is no registrar.
-    /// A registrar that has just started may take 5 s to report that a pool does not exist.
-    pub(crate) fn user(
+    /// Starts a pool user, which follows the names of the registrars. Commands for people let
+    /// `configure` give up early if there is no registrar.
+    pub(crate) async fn user(
         &self,
         network: &Network,
         transport: &TransportOption,
+        configure: impl FnOnce(UserConfig) -> UserConfig,
     ) -> anyhow::Result<PoolUser> {
-        let config = UserConfig::new(self.hunt(network, transport)).max_request_retransmit(1);
-        Ok(PoolUser::with_config(network, config)?)
+        let mut names = self.names(network, transport).await;
+        let config = configure(UserConfig::new(self.hunt(names.addresses())));
+        let user = PoolUser::with_config(network, config)?;
+        let follower = user.clone();
+        tokio::spawn(async move {
+            while follower.set_registrars(names.changed().await).await.is_ok() {}
+        });
+        Ok(user)
     }
 }
 
@@ -286,11 +300,21 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
+/// Settings of a user for a command that a person waits for: it gives up early if there is no
+/// registrar. A registrar that has just started may take 5 s to report that a pool does not exist.
+pub(crate) fn impatient(config: UserConfig) -> UserConfig {
+    config.max_request_retransmit(1)
+}
+
 /// Time without a registrar after which a message is printed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Prints that no registrar answers yet, and what to do about it.
 pub(crate) fn notify_no_registrar(hunt: &HuntConfig) {
+    if hunt.registrars().is_empty() {
+        // Their names have no address, which was printed.
+        return;
+    }
     let at = hunt.registrars().iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
     notify!(
         "no registrar at {at} yet, and none that announces itself: start one with \

@@ -18,8 +18,7 @@ use toml::de::{DeTable, DeValue};
 const FILE_OPTION: &str = "config";
 
 /// Options that are not settings: what they do concerns one call of the command.
-const NOT_SETTINGS: [&str; 7] =
-    [FILE_OPTION, "check-config", "json", "until-eof", "verbose", "help", "version"];
+const NOT_SETTINGS: [&str; 6] = [FILE_OPTION, "json", "until-eof", "verbose", "help", "version"];
 
 /// Prefix of the variables: `RSERPOOL_PEER` is the option `--peer`.
 const PREFIX: &str = "RSERPOOL_";
@@ -35,12 +34,17 @@ pub(crate) fn complete(
     program: &Command,
     mut arguments: Vec<OsString>,
 ) -> anyhow::Result<Vec<OsString>> {
-    let Ok(matches) = program.clone().try_get_matches_from(&arguments) else {
-        return Ok(arguments);
+    // What an option needs may be in the file.
+    let matches = match program.clone().try_get_matches_from(&arguments) {
+        Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => {
+            program.clone().ignore_errors(true).try_get_matches_from(&arguments)
+        }
+        matches => matches,
     };
+    let Ok(matches) = matches else { return Ok(arguments) };
     let Some((name, given)) = matches.subcommand() else { return Ok(arguments) };
     let Some(command) = program.find_subcommand(name) else { return Ok(arguments) };
-    if !given.try_contains_id(FILE_OPTION).unwrap_or(false) && !has_settings(command) {
+    if !command.get_arguments().any(|option| option.get_long() == Some(FILE_OPTION)) {
         return Ok(arguments);
     }
     let variables = from_environment(command, |name| std::env::var_os(name))?;
@@ -59,10 +63,6 @@ pub(crate) fn complete(
     Ok(arguments)
 }
 
-fn has_settings(command: &Command) -> bool {
-    command.get_arguments().any(|option| option.get_long() == Some(FILE_OPTION))
-}
-
 /// An option's name, and the arguments that set it.
 type Setting = (String, Vec<OsString>);
 
@@ -75,9 +75,11 @@ fn is_given(command: &Command, given: &ArgMatches, name: &str) -> bool {
 
 /// Returns the options of a command that are settings.
 fn settings(command: &Command) -> impl Iterator<Item = &Arg> {
-    command
-        .get_arguments()
-        .filter(|option| option.get_long().is_some_and(|name| !NOT_SETTINGS.contains(&name)))
+    command.get_arguments().filter(|option| {
+        // As a flag, --check only checks the settings.
+        let is_check = |name| name == "check" && is_flag(option);
+        option.get_long().is_some_and(|name| !NOT_SETTINGS.contains(&name) && !is_check(name))
+    })
 }
 
 fn is_flag(option: &Arg) -> bool {

@@ -11,6 +11,8 @@ use clap::Args;
 use rserpool::transport::tls::TlsConfig;
 use rserpool::transport::{Tls, Transport};
 
+use crate::signals::Signals;
+
 /// Interval at which the files are checked for changes.
 const CHECK: Duration = Duration::from_secs(5);
 
@@ -119,7 +121,7 @@ impl TlsFiles {
 
     /// Reloads the files when they change and on SIGHUP, in a task on the current runtime.
     pub(crate) fn watch(self) {
-        let mut hangups = Hangups::new();
+        let mut hangups = Signals::hangup();
         let mut known = self.options.changed();
         tokio::spawn(async move {
             loop {
@@ -145,30 +147,5 @@ impl TlsFiles {
                 "cannot reload the TLS certificates; the old ones stay in use"
             ),
         }
-    }
-}
-
-/// The SIGHUP signals of this process, where there are any.
-struct Hangups {
-    #[cfg(unix)]
-    signal: Option<tokio::signal::unix::Signal>,
-}
-
-impl Hangups {
-    fn new() -> Self {
-        Self {
-            #[cfg(unix)]
-            signal: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok(),
-        }
-    }
-
-    async fn next(&mut self) {
-        #[cfg(unix)]
-        if let Some(signal) = &mut self.signal
-            && signal.recv().await.is_some()
-        {
-            return;
-        }
-        std::future::pending().await
     }
 }

@@ -80,7 +80,7 @@ pub(super) fn counters(counters: &RegistrarCounters) -> [(&'static str, u64, &'s
     ]
 }
 
-pub(super) fn status(status: &RegistrarStatus) -> Value {
+pub(super) fn status(name: Option<&str>, status: &RegistrarStatus) -> Value {
     let of = &status.counters;
     let mut counted: Map<_, _> =
         counters(of).iter().map(|(name, count, _)| ((*name).to_owned(), json!(count))).collect();
@@ -92,6 +92,7 @@ pub(super) fn status(status: &RegistrarStatus) -> Value {
     counted.insert("limit_hits".to_owned(), Value::Object(limits.into_iter().collect()));
     json!({
         "identifier": status.identifier.to_string(),
+        "name": name,
         "joined": status.joined,
         "ready": status.ready,
         "pools": status.pools,

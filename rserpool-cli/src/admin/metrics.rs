@@ -11,10 +11,16 @@ use super::json;
 pub(super) const MAX_POOLS: usize = 10_000;
 
 /// Returns all metrics.
-pub(super) fn text(status: &RegistrarStatus, pools: &[PoolStatus]) -> String {
+pub(super) fn text(name: Option<&str>, status: &RegistrarStatus, pools: &[PoolStatus]) -> String {
     let mut out = Metrics(String::new());
     let version = format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
     out.metric("build_info", "gauge", "The version of the program.", [(version, 1)]);
+    let of = labels(&[
+        ("identifier", &status.identifier.to_string()),
+        ("name", name.unwrap_or_default()),
+    ]);
+    let help = "The identifier and the name of the registrar.";
+    out.metric("registrar_info", "gauge", help, [(of, 1)]);
     let gauges = [
         (
             "joined",
@@ -82,8 +88,15 @@ pub(super) fn text(status: &RegistrarStatus, pools: &[PoolStatus]) -> String {
 }
 
 fn label(name: &str, value: &str) -> String {
-    let value = value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
-    format!("{{{name}=\"{value}\"}}")
+    labels(&[(name, value)])
+}
+
+fn labels(pairs: &[(&str, &str)]) -> String {
+    let pair = |(name, value): &(&str, &str)| {
+        let value = value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
+        format!("{name}=\"{value}\"")
+    };
+    format!("{{{}}}", pairs.iter().map(pair).collect::<Vec<_>>().join(","))
 }
 
 struct Metrics(String);

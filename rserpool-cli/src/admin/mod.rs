@@ -54,11 +54,13 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 /// A listening interface.
 pub(crate) struct Admin {
     listener: TcpListener,
+    /// The name of the registrar, if it has one.
+    name: Option<String>,
 }
 
 impl Admin {
-    pub(crate) async fn listen(address: SocketAddr) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await? })
+    pub(crate) async fn listen(address: SocketAddr, name: Option<String>) -> io::Result<Self> {
+        Ok(Self { listener: TcpListener::bind(address).await?, name })
     }
 
     /// Returns the address on which it listens.
@@ -68,12 +70,13 @@ impl Admin {
 
     /// Serves clients for ever.
     pub(crate) async fn serve(&self, registrar: &Registrar) -> Infallible {
-        let followers = std::cell::Cell::new(0);
+        let place =
+            Place { registrar, name: self.name.as_deref(), followers: std::cell::Cell::new(0) };
         let mut clients = FuturesUnordered::new();
         loop {
             tokio::select! {
                 accepted = self.listener.accept(), if clients.len() < MAX_CLIENTS => match accepted {
-                    Ok((stream, _)) => clients.push(serve(stream, registrar, &followers)),
+                    Ok((stream, _)) => clients.push(serve(stream, &place)),
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept an administrator");
                         sleep(ACCEPT_PAUSE).await;
@@ -85,9 +88,17 @@ impl Admin {
     }
 }
 
-async fn serve(stream: TcpStream, registrar: &Registrar, followers: &std::cell::Cell<usize>) {
+/// What all clients are served from.
+struct Place<'r> {
+    registrar: &'r Registrar,
+    name: Option<&'r str>,
+    /// The number of clients that follow the events.
+    followers: std::cell::Cell<usize>,
+}
+
+async fn serve(stream: TcpStream, place: &Place<'_>) {
     let follows = std::cell::Cell::new(false);
-    let service = service_fn(async |request| answer(registrar, request, followers, &follows).await);
+    let service = service_fn(async |request| answer(place, request, &follows).await);
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(REQUEST_TIME).max_buf_size(16 * 1024);
     let connection = server.serve_connection(TokioIo::new(stream), service);
@@ -100,7 +111,7 @@ async fn serve(stream: TcpStream, registrar: &Registrar, followers: &std::cell::
         tracing::debug!("an administrator's connection was kept for too long");
     }
     if follows.get() {
-        followers.set(followers.get() - 1);
+        place.followers.set(place.followers.get() - 1);
     }
 }
 
@@ -120,9 +131,8 @@ impl From<Stopped> for Refusal {
 }
 
 async fn answer(
-    registrar: &Registrar,
+    place: &Place<'_>,
     request: Request<Incoming>,
-    followers: &std::cell::Cell<usize>,
     follows: &std::cell::Cell<bool>,
 ) -> Result<Response<Body>, Infallible> {
     if !is_local_name(&request) {
@@ -135,22 +145,25 @@ async fn answer(
         return Ok(response);
     }
     if request.uri().path() == "/v1/events" {
-        if followers.get() >= MAX_FOLLOWERS || follows.get() {
+        if place.followers.get() >= MAX_FOLLOWERS || follows.get() {
             return Ok(refuse(&Refusal::TooManyFollowers));
         }
-        let Ok(events) = registrar.events().await else { return Ok(refuse(&Refusal::Stopped)) };
-        followers.set(followers.get() + 1);
+        let Ok(events) = place.registrar.events().await else {
+            return Ok(refuse(&Refusal::Stopped));
+        };
+        place.followers.set(place.followers.get() + 1);
         follows.set(true);
         return Ok(follow(events));
     }
-    let answered = timeout(ANSWER_TIME, look_up(registrar, &request)).await;
+    let answered = timeout(ANSWER_TIME, look_up(place, &request)).await;
     Ok(answered.unwrap_or(Err(Refusal::NoAnswer)).unwrap_or_else(|refusal| refuse(&refusal)))
 }
 
 async fn look_up(
-    registrar: &Registrar,
+    place: &Place<'_>,
     request: &Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
+    let registrar = place.registrar;
     let path = request.uri().path();
     match path {
         "/healthz" => {
@@ -168,9 +181,9 @@ async fn look_up(
             let listed = status.pools <= metrics::MAX_POOLS;
             let pools = if listed { registrar.pools().await? } else { Vec::new() };
             let text_format = "text/plain; version=0.0.4";
-            Ok(text(StatusCode::OK, text_format, metrics::text(&status, &pools)))
+            Ok(text(StatusCode::OK, text_format, metrics::text(place.name, &status, &pools)))
         }
-        "/v1/status" => Ok(found(&json::status(&registrar.status().await?))),
+        "/v1/status" => Ok(found(&json::status(place.name, &registrar.status().await?))),
         "/v1/peers" => {
             let status = registrar.status().await?;
             let peers: Vec<_> = status.peers.iter().map(json::peer).collect();

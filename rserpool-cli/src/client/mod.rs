@@ -36,7 +36,7 @@ struct Service {
 impl Service {
     async fn open(&self, pool: PoolHandle) -> anyhow::Result<Session> {
         let network = self.transport.network()?;
-        let user = self.registrar.user(&network, &self.transport)?;
+        let user = self.registrar.user(&network, &self.transport, options::impatient).await?;
         user.open(pool).await.map_err(explain_session)
     }
 }

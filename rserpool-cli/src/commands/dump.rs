@@ -7,6 +7,7 @@ use clap::Args;
 use rserpool::{Dump, DumpError, TransportAddress, dump};
 
 use crate::options::{self, HostPort, TransportOption};
+use crate::status;
 
 /// Time that a registrar may take for an answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -73,12 +74,13 @@ fn count(number: usize, what: &str) -> String {
 
 /// Explains why there is no dump, and what to do about it.
 fn explain(error: DumpError) -> anyhow::Error {
-    match error {
-        DumpError::Unreachable(..) | DumpError::Timeout(_) => anyhow::anyhow!(
-            "{error}; say where the registrar offers ENRP, which is not where it offers ASAP: \
+    let advice = match error {
+        DumpError::Unreachable(..) | DumpError::Timeout(_) => {
+            "say where the registrar offers ENRP, which is not where it offers ASAP: \
              `rserpool registrar` prints both"
-        ),
-        DumpError::Rejected(_) => anyhow::anyhow!("{error}: try again in some seconds"),
-        _ => error.into(),
-    }
+        }
+        DumpError::Rejected(_) => "try again in some seconds",
+        _ => return error.into(),
+    };
+    status::explain(error, advice)
 }

@@ -9,6 +9,7 @@ use rserpool::{PoolChange, PoolElementId, PoolHandle, PoolUser, ResolveError, Re
 use serde_json::json;
 
 use crate::options::{self, RegistrarOption, TransportOption};
+use crate::status;
 
 /// Show the elements of a pool, in the order in which to use them
 #[derive(Debug, Args)]
@@ -36,7 +37,7 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let network = arguments.transport.network()?;
-    let user = arguments.registrar.user(&network, &arguments.transport)?;
+    let user = arguments.registrar.user(&network, &arguments.transport, options::impatient).await?;
     if arguments.watch {
         return watch(&user, arguments.pool, arguments.json).await;
     }
@@ -118,13 +119,14 @@ async fn tally(
 
 /// Explains why a pool was not resolved, and what to do about it.
 pub(crate) fn explain_resolve(error: ResolveError) -> anyhow::Error {
-    match &error {
-        ResolveError::UnknownPool(_) => anyhow::anyhow!(
-            "{error}: no element is registered under this handle; `rserpool serve` starts one"
-        ),
-        ResolveError::NoRegistrar(_) => anyhow::anyhow!(
-            "{error}: start one with `rserpool registrar`, or say where it is with --registrar"
-        ),
-        _ => error.into(),
-    }
+    let advice = match &error {
+        ResolveError::UnknownPool(_) => {
+            "no element is registered under this handle; `rserpool serve` starts one"
+        }
+        ResolveError::NoRegistrar(_) => {
+            "start one with `rserpool registrar`, or say where it is with --registrar"
+        }
+        _ => return error.into(),
+    };
+    status::explain(error, advice)
 }

@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let network = arguments.transport.network()?;
-    let user = arguments.registrar.user(&network, &arguments.transport)?;
+    let user = arguments.registrar.user(&network, &arguments.transport, options::impatient).await?;
     let session = user.open(arguments.pool).await.map_err(explain_session)?;
     talk(session).await?;
     Ok(ExitCode::SUCCESS)

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use rserpool::{HuntConfig, PoolHandle, PoolUser, UserConfig};
+use rserpool::PoolHandle;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
@@ -88,8 +88,7 @@ enum ProxyProtocol {
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let network = arguments.transport.network()?;
-    let hunt: HuntConfig = arguments.registrar.hunt(&network, &arguments.transport);
-    let user = PoolUser::with_config(&network, UserConfig::new(hunt))?;
+    let user = arguments.registrar.user(&network, &arguments.transport, |config| config).await?;
     let servers = Servers::new(user, arguments.pool.clone(), arguments.cache);
     let proxy = Arc::new(Proxy {
         servers,

@@ -17,8 +17,10 @@ use rserpool::{
 };
 use serde_json::json;
 use tokio::process::Command;
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+use crate::names::Names;
 use crate::options::{self, RegistrarOption, TransportOption};
 use check::{Check, Load, Verdict};
 use group::Group;
@@ -91,14 +93,14 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         "--load needs a policy by load, such as LeastUsed: see --policy"
     );
     let network = arguments.transport.network()?;
-    let hunt = arguments.registrar.hunt(&network, &arguments.transport);
+    let names = arguments.registrar.names(&network, &arguments.transport).await;
     let mut end = Box::pin(options::wait_for_end(arguments.until_eof));
     // From now on, no signal ends this program without the command.
     if poll!(&mut end).is_ready() {
         return Ok(ExitCode::SUCCESS);
     }
     let mut command = start_command(&arguments.command)?;
-    let mut membership = Membership::new(&arguments, network, hunt);
+    let mut membership = Membership::new(&arguments, network, names);
     let outcome = tokio::select! {
         status = ended(command.as_mut()) => Ok(Some(status?)),
         () = end => Ok(None),
@@ -163,6 +165,7 @@ async fn end_command(command: &mut Group) -> anyhow::Result<()> {
 struct Membership<'a> {
     arguments: &'a Arguments,
     network: Network,
+    registrars: watch::Receiver<Vec<TransportAddress>>,
     hunt: HuntConfig,
     element: Option<PoolElement>,
     /// State of the element's registration.
@@ -182,11 +185,12 @@ enum Registration {
 }
 
 impl<'a> Membership<'a> {
-    fn new(arguments: &'a Arguments, network: Network, hunt: HuntConfig) -> Self {
+    fn new(arguments: &'a Arguments, network: Network, names: Names) -> Self {
         Self {
             arguments,
             network,
-            hunt,
+            hunt: arguments.registrar.hunt(names.addresses()),
+            registrars: names.follow(),
             element: None,
             registration: Registration::Awaited,
             was_member: false,
@@ -209,6 +213,14 @@ impl<'a> Membership<'a> {
             let (load, wait) = (arguments.load.is_some() && member, !member);
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
+                Ok(()) = self.registrars.changed() => {
+                    let registrars = self.registrars.borrow_and_update().clone();
+                    self.hunt = arguments.registrar.hunt(registrars.clone());
+                    if let Some(element) = &self.element {
+                        let _ = element.control().set_registrars(registrars).await;
+                    }
+                    continue;
+                }
                 _ = loads.tick(), if load => {
                     self.report_load(&address).await;
                     continue;

@@ -27,6 +27,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use crate::options::{self, RegistrarOption, TransportOption};
+use crate::status;
 
 use calcapp::Processor;
 pub(crate) use calcapp::{CALC_APP, Kind as CalcAppKind, Message as CalcAppMessage};
@@ -158,7 +159,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         _ => None,
     };
-    let hunt = arguments.registrar.hunt(&network, &arguments.transport);
+    let mut names = arguments.registrar.names(&network, &arguments.transport).await;
+    let hunt = arguments.registrar.hunt(names.addresses());
     let mut builder = PoolElement::builder(&network, &pool, hunt.registrars())
         .configure(|config| config.hunt(hunt.clone()).policy(arguments.policy));
     let (listen, further) = options::same_port(&arguments.listen, "--listen")?;
@@ -172,6 +174,10 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         builder = builder.configure(|config| config.identifier(identifier));
     }
     let element = builder.start().map_err(|error| options::explain_start(error, "--listen"))?;
+    let follower = element.control();
+    tokio::spawn(
+        async move { while follower.set_registrars(names.changed().await).await.is_ok() {} },
+    );
     let end = options::wait_for_end(arguments.until_eof);
     let mut end = Box::pin(end);
     let registered = async {
@@ -255,5 +261,5 @@ pub(crate) fn explain_join(error: JoinError, pool: &PoolHandle) -> anyhow::Error
              --pool"
         ),
     };
-    anyhow::anyhow!("{error}: {remedy}")
+    status::explain(error, &remedy)
 }

@@ -31,7 +31,7 @@ pub(super) struct SelectionOptions {
     /// ln ...; a second expression after a semicolon is what each selection adds to the order or
     /// subtracts from the weight. May be repeated
     #[arg(long, value_name = "NUMBER=KIND:EXPR")]
-    define_policy: Vec<Rule>,
+    pub(super) define_policy: Vec<Rule>,
 }
 
 impl SelectionOptions {
