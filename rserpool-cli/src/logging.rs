@@ -8,7 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use tracing_subscriber::fmt::MakeWriter;
+use clap::ValueEnum;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::{Format, Full, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::registry::LookupSpan;
 
 /// Maximum number of lines that wait to be written.
 const MAX_WAITING: usize = 1024;
@@ -30,8 +35,20 @@ static WRITER: OnceLock<SyncSender<Item>> = OnceLock::new();
 /// The number of lines that were dropped since the last report of them.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// A line of text for each event
+    #[default]
+    Text,
+    /// An object for each event
+    Json,
+    /// Lines for the journal of systemd, with the priority of each and without the time
+    Journald,
+}
+
 /// Starts to log panics and events; a higher `verbose` logs more events.
-pub(crate) fn start(verbose: u8) {
+pub(crate) fn start(verbose: u8, format: LogFormat) {
     let (sender, lines) = sync_channel(MAX_WAITING);
     let thread = std::thread::Builder::new().name("log".to_owned());
     // Without the thread, all lines are dropped, but the program can still run.
@@ -42,15 +59,57 @@ pub(crate) fn start(verbose: u8) {
         1 => "rserpool=info",
         _ => "rserpool=trace",
     };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    tracing_subscriber::fmt()
+    let chosen = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|chosen| !chosen.is_empty());
+    let filter = match chosen.map(|chosen| EnvFilter::builder().parse(chosen)) {
+        Some(Ok(filter)) => filter,
+        Some(Err(error)) => {
+            message(&format!("RUST_LOG is ignored: {error}"));
+            EnvFilter::new(default)
+        }
+        None => EnvFilter::new(default),
+    };
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(Log)
         .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+        .with_target(false);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Journald => log.with_ansi(false).event_format(Journal::default()).init(),
+    }
     std::panic::set_hook(Box::new(|panic| message(&format!("rserpool: {panic}"))));
+}
+
+/// Writes events as the journal of systemd reads them: with the priority of sd-daemon(3) in front.
+struct Journal(Format<Full, ()>);
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self(Format::default().without_time().with_level(false).with_target(false))
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for Journal
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        let priority = match *event.metadata().level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            Level::DEBUG | Level::TRACE => 7,
+        };
+        write!(writer, "<{priority}>")?;
+        self.0.format_event(context, writer, event)
+    }
 }
 
 /// Writes a line for a person, after all earlier log lines.

@@ -53,14 +53,18 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
+use logging::LogFormat;
 
 /// Reliable Server Pooling: services that outlive their servers.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, max_term_width = 100, after_help = EXAMPLES, after_long_help = long_examples())]
+#[command(name = "rserpool", version, propagate_version = true, max_term_width = 100, after_help = EXAMPLES, after_long_help = long_examples())]
 pub(crate) struct Arguments {
     /// Log more events; -vv logs all. RUST_LOG chooses in detail
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
+    /// Form of the log
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t, global = true)]
+    log: LogFormat,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -92,6 +96,8 @@ pub(crate) enum Command {
     Certs(commands::certs::Arguments),
     Keys(commands::keys::Arguments),
     Decode(decode::Arguments),
+    Completions(commands::manual::CompletionsArguments),
+    Manual(commands::manual::ManualArguments),
 }
 
 fn main() -> ExitCode {
@@ -99,7 +105,7 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return usage_error(&error),
     };
-    logging::start(arguments.verbose);
+    logging::start(arguments.verbose, arguments.log);
     // The system's usual limit is meant for programs with few connections.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let status = run(arguments.command);
@@ -121,6 +127,8 @@ fn run(command: Command) -> ExitCode {
         Command::Decode(arguments) => decode::run(&arguments),
         Command::Certs(arguments) => commands::certs::run(&arguments),
         Command::Keys(arguments) => commands::keys::run(&arguments),
+        Command::Completions(arguments) => Ok(commands::manual::completions(&arguments)),
+        Command::Manual(arguments) => commands::manual::manual(&arguments),
         // The registrar and the benchmarks consist of one task each. A runtime with several threads
         // would only move that task between its threads.
         Command::Registrar(arguments) => on_one_thread(commands::registrar::run(*arguments)),

@@ -3,6 +3,7 @@
 //! The keys of the file are the names of the options. So a setting from a file or from the
 //! environment becomes an option, unless the command line has it.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::ops::Range;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, Command};
 use toml::de::{DeTable, DeValue};
 
 /// Name of the option for the file. Commands that have it have settings.
@@ -49,36 +50,49 @@ pub(crate) fn complete(
     }
     let variables = from_environment(command, |name| std::env::var_os(name))?;
     let file = given.get_one::<PathBuf>(FILE_OPTION);
-    let settings = file.map(|file| from_file(command, file)).transpose()?.unwrap_or_default();
-    let below = settings.into_iter().filter(|(name, _)| variables.iter().all(|(it, _)| it != name));
-    let mut added = Vec::new();
-    for (name, options) in below.chain(variables.clone()) {
-        if !is_given(command, given, &name) {
-            added.extend(options);
+    let from_file = file.map(|file| from_file(command, file)).transpose()?.unwrap_or_default();
+    let below =
+        from_file.into_iter().filter(|(name, _)| variables.iter().all(|(it, _)| it != name));
+    let (mut options, mut values, mut rest) = (Vec::new(), BTreeMap::new(), Vec::new());
+    for (name, set) in below.chain(variables.clone()) {
+        let Some(option) = settings(command).find(|option| key_of(option) == name) else {
+            continue;
+        };
+        if given.value_source(option.get_id().as_str()) == Some(ValueSource::CommandLine) {
+            continue;
+        }
+        match option.get_index() {
+            None => options.extend(set),
+            Some(_) if option.is_last_set() => rest = set,
+            Some(index) => drop(values.insert(index, set)),
         }
     }
-    // Before all other arguments, of which the last may be those of another program.
+    // The values come behind those of the command line, and the last ones behind two dashes.
+    let end = arguments.iter().position(|argument| argument == "--").unwrap_or(arguments.len());
+    arguments.splice(end..end, values.into_values().flatten());
+    if !rest.is_empty() {
+        arguments.push("--".into());
+        arguments.extend(rest);
+    }
     let place = arguments.iter().position(|argument| argument == name).unwrap_or_default() + 1;
-    arguments.splice(place..place, added);
+    arguments.splice(place..place, options);
     Ok(arguments)
+}
+
+/// Returns the name of a setting: that of its option, or of its value where it has no option.
+fn key_of(option: &Arg) -> &str {
+    option.get_long().unwrap_or(option.get_id().as_str())
 }
 
 /// An option's name, and the arguments that set it.
 type Setting = (String, Vec<OsString>);
 
-fn is_given(command: &Command, given: &ArgMatches, name: &str) -> bool {
-    let option = settings(command).find(|option| option.get_long() == Some(name));
-    option.is_some_and(|option| {
-        given.value_source(option.get_id().as_str()) == Some(ValueSource::CommandLine)
-    })
-}
-
 /// Returns the options of a command that are settings.
 fn settings(command: &Command) -> impl Iterator<Item = &Arg> {
     command.get_arguments().filter(|option| {
         // As a flag, --check only checks the settings.
-        let is_check = |name| name == "check" && is_flag(option);
-        option.get_long().is_some_and(|name| !NOT_SETTINGS.contains(&name) && !is_check(name))
+        let is_check = key_of(option) == "check" && is_flag(option);
+        !NOT_SETTINGS.contains(&key_of(option)) && !is_check
     })
 }
 
@@ -151,8 +165,7 @@ fn from_file(command: &Command, file: &Path) -> anyhow::Result<Vec<Setting>> {
     let mut found = Vec::new();
     for (key, value) in table.into_inner() {
         let name = key.get_ref().to_string();
-        let option = settings(command).find(|option| option.get_long() == Some(&*name));
-        let Some(option) = option else {
+        let Some(option) = settings(command).find(|option| key_of(option) == name) else {
             bail!(
                 "{}: there is no setting {name:?}; the settings are the options of `rserpool {}`",
                 at(key.span()),
@@ -177,6 +190,12 @@ fn from_file(command: &Command, file: &Path) -> anyhow::Result<Vec<Setting>> {
                 DeValue::Array(_) => bail!("{}: {name} takes one value", at(span)),
                 _ => bail!("{}: write a text or a number", at(span)),
             };
+            if let Some(text) = &text
+                && option.is_positional()
+            {
+                arguments.push(text.into());
+                continue;
+            }
             let argument = argument(command, &name, text.as_deref());
             arguments.push(argument.map_err(|error| anyhow::anyhow!("{}: {error}", at(span)))?);
         }

@@ -86,6 +86,72 @@ fn settings_are_read_again_on_sighup_and_the_state_is_logged_on_sigusr1() {
 }
 
 #[test]
+fn servers_are_registered_by_files() {
+    let (_registrar, at) = Background::registrar();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("web.toml");
+    let text_of = |more: &str| {
+        format!("pool = \"Web\"\naddress = \"{address}\"\nregistrar = [\"{at}\"]\n{more}\n")
+    };
+    let start = |more: &str, options: &[&str]| {
+        fs::write(&file, text_of(more)).unwrap();
+        let fixed = ["register", "--config", file.to_str().unwrap()];
+        Background::start(&[&fixed[..], options].concat())
+    };
+    let said = start("policy = \"LeastUsed:10%\"", &[]).said.clone();
+    assert_eq!((&said["pool"], &said["member"]), (&"Web".into(), &true.into()));
+    assert_eq!(start("", &["Other"]).said["pool"], "Other");
+    // The command ends, and so does the registration.
+    let mut short = start("command = [\"sleep\", \"0.2\"]", &[]);
+    assert_eq!(short.line()["reason"], "its command has ended");
+}
+
+/// Tests what systemd is told: ready, its watchdog, reloading, and stopping.
+#[cfg(target_os = "linux")]
+#[test]
+fn systemd_is_told_the_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut command = command(&["registrar", "--asap", "127.0.0.1:0", "--json", "--until-eof"]);
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "300000");
+    let registrar = Background::spawn(command);
+    let told = || {
+        let mut bytes = [0; 512];
+        let length = socket.recv(&mut bytes).unwrap();
+        text(bytes[..length].to_vec())
+    };
+    assert_eq!(told(), "READY=1\n");
+    for _ in 0..3 {
+        assert_eq!(told(), "WATCHDOG=1\nSTATUS=0 pools, 0 elements, 0 other registrars\n");
+    }
+    let wait_for = |expected: &str| while !told().starts_with(expected) {};
+    registrar.signal("HUP");
+    wait_for("RELOADING=1\nMONOTONIC_USEC=");
+    wait_for("READY=1");
+    registrar.signal("TERM");
+    wait_for("STOPPING=1");
+}
+
+#[test]
+fn manual_pages_and_completions_are_of_the_command() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(run(&["manual", folder.path().to_str().unwrap()]).status.success());
+    let page = fs::read_to_string(folder.path().join("rserpool-registrar.1")).unwrap();
+    assert!(
+        page.contains("max\\-connections") && page.contains("RSERPOOL_MAX_CONNECTIONS"),
+        "{page}"
+    );
+    for shell in ["bash", "zsh", "fish"] {
+        let completions = text(run(&["completions", shell]).stdout);
+        assert!(completions.contains("registrar"), "{shell}");
+    }
+}
+
+#[test]
 fn ports_that_are_taken_are_errors() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let enrp = taken.local_addr().unwrap().to_string();

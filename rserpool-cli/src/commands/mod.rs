@@ -3,6 +3,7 @@
 pub(crate) mod certs;
 pub(crate) mod dump;
 pub(crate) mod keys;
+pub(crate) mod manual;
 pub(crate) mod registrar;
 pub(crate) mod resolve;
 pub(crate) mod terminal;

@@ -6,6 +6,7 @@ mod header;
 mod listen;
 mod stdio;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,6 +37,10 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 /// server that does not accept is reported to the registrar, and the connection goes to the next.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
+    /// File with settings, in the format TOML: the names of options and their values, and those of
+    /// the arguments without an option, as in `pool = "Web"`
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Handle of the pool
     #[arg(value_name = "POOL", value_parser = options::pool_handle)]
     pool: PoolHandle,

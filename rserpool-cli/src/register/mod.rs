@@ -4,6 +4,7 @@ mod check;
 mod group;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
 use std::time::Duration;
 
@@ -37,6 +38,10 @@ const COMMAND_END: Duration = Duration::from_secs(10);
 /// Clients reach it through `rserpool proxy`, or with the address that `rserpool resolve` shows.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
+    /// File with settings, in the format TOML: the names of options and their values, and those of
+    /// the arguments without an option, as in `pool = "Web"`
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Handle of the pool to join
     #[arg(value_name = "POOL", value_parser = options::pool_handle)]
     pool: PoolHandle,

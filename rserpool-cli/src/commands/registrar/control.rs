@@ -6,6 +6,7 @@ use rserpool::{Registrar, TransportAddress};
 use tokio::sync::watch;
 
 use super::Arguments;
+use super::supervisor::{self, State};
 use crate::names::Names;
 use crate::signals::Signals;
 
@@ -31,15 +32,19 @@ impl Control {
                         tracing::warn!(error = format!("{error:#}"), "cannot change the peers");
                     }
                 }
-                () = self.hangups.next() => match self.reload(registrar).await {
-                    Ok(()) => {
-                        tracing::info!(target: "rserpool::notice", "settings were read again");
+                () = self.hangups.next() => {
+                    supervisor::tell(&State::Reloading);
+                    match self.reload(registrar).await {
+                        Ok(()) => {
+                            tracing::info!(target: "rserpool::notice", "settings were read again");
+                        }
+                        Err(error) => tracing::warn!(
+                            error = format!("{error:#}"),
+                            "cannot read the settings again; the old ones stay in use"
+                        ),
                     }
-                    Err(error) => tracing::warn!(
-                        error = format!("{error:#}"),
-                        "cannot read the settings again; the old ones stay in use"
-                    ),
-                },
+                    supervisor::tell(&State::Ready);
+                }
                 () = self.questions.next() => log_state(registrar, self.arguments.name.as_deref()).await,
             }
         }

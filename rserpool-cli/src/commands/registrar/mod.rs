@@ -5,6 +5,7 @@ mod control;
 mod limits;
 mod rule;
 mod selection;
+mod supervisor;
 mod timers;
 
 use std::future::pending;
@@ -182,7 +183,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         () = registrar.stopped() => bail!("the registrar has stopped by itself"),
         never = served => match never {},
         never = control.follow(&registrar) => match never {},
+        never = supervisor::report(&registrar) => match never {},
     }
+    supervisor::tell(&supervisor::State::Stopping);
     let identifier = registrar.identifier();
     tracing::info!(target: "rserpool::notice", registrar = %identifier, name = name.as_deref(), "stopping");
     let stopped = tokio::time::timeout(SHUTDOWN_TIMEOUT, registrar.shutdown()).await;
