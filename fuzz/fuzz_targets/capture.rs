@@ -5,8 +5,12 @@
 #[allow(dead_code)]
 #[path = "../../rserpool-cli/src/decode/capture.rs"]
 mod capture;
+#[path = "../../rserpool-cli/src/decode/link.rs"]
+mod link;
 #[path = "../../rserpool-cli/src/decode/sctp.rs"]
 mod sctp;
+#[path = "../../rserpool-cli/src/decode/tcp.rs"]
+mod tcp;
 
 use libfuzzer_sys::fuzz_target;
 use rserpool::Ppid;

@@ -216,3 +216,66 @@ fn a_file_that_is_no_capture_is_an_error_and_a_damaged_one_is_read_as_far_as_it_
         assert!(message.contains("a block is too short"), "{message}");
     }
 }
+
+/// The numbers of messages are those that tshark 4.0 finds.
+#[test]
+fn captures_of_many_kinds_are_read() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    for (name, messages) in [
+        ("ethernet-with-checksums.pcap", 26),
+        ("fragments.pcap", 12),
+        ("loopback-bsd.pcap", 26),
+        ("loopback-macos.pcap", 26),
+        ("raw-ip.pcap", 26),
+        ("tcp.pcapng", 12),
+        ("compressed.pcapng.gz", 87),
+    ] {
+        let (_, summary, status) = objects(&folder.join(name));
+        let found = (&summary["messages"], &summary["errors"], status);
+        assert_eq!(found, (&messages.into(), &0.into(), Some(0)), "{name}: {summary}");
+    }
+    // The capture has the first 80 bytes of each frame.
+    let (_, summary, _) = objects(&folder.join("cut-off.pcap"));
+    assert!(summary["unread"]["cut_off"].as_u64().unwrap() > 50, "{summary}");
+}
+
+#[test]
+fn what_was_not_read_is_said_and_is_no_success() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = capture(folder.path(), 147, &[vec![0; 60]]);
+    let output = decode(&[file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stdout(&output);
+    assert!(text.ends_with("\nnot read: 1 frames of link type 147\n"), "{text}");
+    // Traffic of others is no fault.
+    let mut echo = Vec::new();
+    let builder = PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64).icmpv4_echo_request(1, 1);
+    builder.write(&mut echo, b"hello").unwrap();
+    let file = capture(folder.path(), RAW, &[echo]);
+    assert_eq!(decode(&[file.to_str().unwrap()]).status.code(), Some(0));
+}
+
+#[test]
+fn tunnels_and_point_to_point_links_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let inner = ipv4(&sctp(&[data(11, 3, 1, RESOLUTION)]));
+    let outer = |number: u8, payload: &[u8]| {
+        let mut packet = Vec::new();
+        let builder = PacketBuilder::ipv4([192, 0, 2, 1], [192, 0, 2, 2], 64);
+        builder.write(&mut packet, IpNumber(number), payload).unwrap();
+        packet
+    };
+    let gre = [&[0x20, 0, 8, 0, 0, 0, 0, 1], &inner[..]].concat();
+    let ppp = |packet: &[u8]| [&[0xff, 0x03, 0x00, 0x21], packet].concat();
+    for (link, frame) in [
+        (RAW, outer(4, &inner)),
+        (RAW, outer(47, &gre)),
+        (RAW, outer(4, &outer(47, &gre))),
+        (9, ppp(&inner)),
+        (50, ppp(&inner)),
+    ] {
+        let (messages, summary, status) = objects(&capture(folder.path(), link, &[frame]));
+        assert_eq!((messages.len(), status), (1, Some(0)), "{summary}");
+        assert_eq!(messages[0]["source"], "10.0.0.1:3863");
+    }
+}

@@ -1,27 +1,34 @@
 //! Extracts messages from capture files.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
 
-use etherparse::{
-    EtherType, IpNumber, LaxNetSlice, LaxSlicedPacket, LinuxSllSlice, TransportSlice,
-};
+use etherparse::defrag::IpDefragPool;
+use etherparse::{IpNumber, LaxNetSlice, LaxSlicedPacket, SlicedPacket, TcpSlice, UdpSlice};
+use flate2::read::MultiGzDecoder;
 use pcap_parser::pcapng::Block;
 use pcap_parser::traits::PcapNGPacketBlock;
 use pcap_parser::{Linktype, PcapBlockOwned, PcapError, create_reader};
 use rserpool::Ppid;
 use rserpool::proto::wire::Bytes;
 
+use super::link;
 use super::sctp::Reassembler;
+use super::tcp::{Segment, Streams};
 
 /// The UDP port of encapsulated SCTP (RFC 6951).
 const SCTP_OVER_UDP: u16 = 9899;
 const ASAP_PORT: u16 = 3863;
 const ENRP_PORT: u16 = 9901;
-/// Length of the header of Linux cooked capture, version 2, in bytes. The header begins with the
-/// network protocol.
-const SLL2_HEADER: usize = 20;
+/// Maximum number of tunnels around a packet.
+const MAX_TUNNELS: usize = 4;
+/// Number of frames after which a fragment of IP is given up that has not been completed.
+const FRAGMENTS_WAIT: u64 = 10_000;
 
+/// The beginning of a file that gzip has compressed.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// Block type of a section header, with which a pcapng file begins.
 const SECTION_HEADER: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
 /// Length of the shortest block of pcapng in bytes: its type and, twice, its length.
@@ -44,6 +51,25 @@ pub(crate) struct Found {
     pub(crate) content: Result<(Ppid, Bytes), String>,
 }
 
+/// What a capture has that was not read.
+#[derive(Debug, Default)]
+pub(crate) struct Unread {
+    /// Frames of links that are not understood, by the number of the link type.
+    pub(crate) links: BTreeMap<i32, u64>,
+    /// Frames of which the capture has only the beginning.
+    pub(crate) cut_off: u64,
+    /// Packets of which fragments are missing.
+    pub(crate) fragments: u64,
+    /// Directions of TCP connections of which a part is missing.
+    pub(crate) streams: u64,
+}
+
+impl Unread {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.links.is_empty() && self.cut_off + self.fragments + self.streams == 0
+    }
+}
+
 /// Error of reading a capture.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CaptureError {
@@ -63,7 +89,8 @@ pub(crate) enum CaptureError {
     },
 }
 
-/// Reads a capture, and calls `sink` with each ASAP and ENRP message in it.
+/// Reads a capture, and calls `sink` with each ASAP and ENRP message in it. Returns what was not
+/// read.
 ///
 /// # Errors
 ///
@@ -72,14 +99,37 @@ pub(crate) enum CaptureError {
 pub(crate) fn read(
     mut capture: impl Read + Send,
     sink: &mut dyn FnMut(Found),
-) -> Result<(), CaptureError> {
+) -> Result<Unread, CaptureError> {
     // The parser wants the header of the file in its first read.
     let mut begin = Vec::new();
     capture.by_ref().take(BUFFER as u64).read_to_end(&mut begin)?;
+    if begin.starts_with(&GZIP) {
+        // Not again within: a file that unpacks itself for ever ends here.
+        let mut unpacked = MultiGzDecoder::new(begin.as_slice().chain(capture));
+        let mut begin = Vec::new();
+        unpacked.by_ref().take(BUFFER as u64).read_to_end(&mut begin)?;
+        return read_plain(begin, unpacked, sink);
+    }
+    read_plain(begin, capture, sink)
+}
+
+fn read_plain(
+    begin: Vec<u8>,
+    capture: impl Read + Send,
+    sink: &mut dyn FnMut(Found),
+) -> Result<Unread, CaptureError> {
     let pcapng = begin.starts_with(&SECTION_HEADER);
     let whole = begin.as_slice().chain(capture);
     let mut parser = create_reader(BUFFER, whole).map_err(|_| CaptureError::NotACapture)?;
-    let mut reader = Reader { frame: 0, reassembler: Reassembler::default(), sink };
+    let mut reader = Reader {
+        frame: 0,
+        reassembler: Reassembler::default(),
+        fragments: IpDefragPool::new(),
+        streams: Streams::default(),
+        unread: Unread::default(),
+        is_cut_off: false,
+        sink,
+    };
     let mut links = Vec::new();
     let mut capacity = BUFFER;
     loop {
@@ -92,7 +142,7 @@ pub(crate) fn read(
                 parser.consume(length);
                 continue;
             }
-            Err(PcapError::Eof) => return Ok(()),
+            Err(PcapError::Eof) => return Ok(reader.finish()),
             Err(PcapError::Incomplete(_)) => parser.refill().is_err().then_some("it ends early"),
             Err(PcapError::BufferTooSmall) if capacity < MAX_BLOCK => {
                 capacity *= 2;
@@ -124,6 +174,12 @@ fn shorter_than_a_block(data: &[u8]) -> bool {
 struct Reader<'s> {
     frame: u64,
     reassembler: Reassembler,
+    /// Fragments of IP packets, with the frames in which they came.
+    fragments: IpDefragPool<u64>,
+    streams: Streams,
+    unread: Unread,
+    /// True if the capture has only the beginning of the current frame.
+    is_cut_off: bool,
     sink: &'s mut dyn FnMut(Found),
 }
 
@@ -132,50 +188,126 @@ impl Reader<'_> {
     fn block(&mut self, block: &PcapBlockOwned<'_>, links: &mut Vec<Linktype>) {
         match block {
             PcapBlockOwned::LegacyHeader(header) => *links = vec![header.network],
-            PcapBlockOwned::Legacy(packet) => self.frame(links.first().copied(), packet.data),
+            PcapBlockOwned::Legacy(packet) => {
+                self.frame(links.first().copied(), packet.data, packet.origlen);
+            }
             PcapBlockOwned::NG(Block::SectionHeader(_)) => links.clear(),
             PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
                 links.push(interface.linktype);
             }
             PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
                 let interface = usize::try_from(packet.if_id).unwrap_or(usize::MAX);
-                self.frame(links.get(interface).copied(), packet.packet_data());
+                self.frame(links.get(interface).copied(), packet.packet_data(), packet.origlen);
             }
             PcapBlockOwned::NG(Block::SimplePacket(packet)) => {
-                self.frame(links.first().copied(), packet.packet_data());
+                self.frame(links.first().copied(), packet.packet_data(), packet.origlen);
             }
             PcapBlockOwned::NG(_) => {}
         }
+    }
+
+    fn finish(mut self) -> Unread {
+        self.give_up_fragments(u64::MAX);
+        self.unread.streams = self.streams.broken;
+        self.unread
+    }
+
+    /// Forgets packets whose last fragment came before the frame `oldest`.
+    fn give_up_fragments(&mut self, oldest: u64) {
+        let lost = Cell::new(0);
+        self.fragments.retain(|frame| {
+            lost.set(lost.get() + u64::from(*frame < oldest));
+            *frame >= oldest
+        });
+        self.unread.fragments += lost.get();
     }
 
     fn damaged(&self, reason: &str) -> CaptureError {
         CaptureError::Damaged { frame: self.frame, reason: reason.to_owned() }
     }
 
-    fn frame(&mut self, link: Option<Linktype>, data: &[u8]) {
+    fn frame(&mut self, link: Option<Linktype>, data: &[u8], length: u32) {
         self.frame += 1;
-        let Some(packet) = link.and_then(|link| network_packet(link, data)) else { return };
-        let Some((source, destination)) = packet.net.as_ref().and_then(addresses) else { return };
+        let Some(link) = link else { return };
+        self.is_cut_off = (data.len() as u64) < u64::from(length);
+        self.unread.cut_off += u64::from(self.is_cut_off);
+        match link::ip_packet(link, data) {
+            Ok(Some(packet)) => self.ip(packet, MAX_TUNNELS),
+            Ok(None) => {}
+            Err(link::NotUnderstood(link)) => *self.unread.links.entry(link).or_default() += 1,
+        }
+        if self.frame.is_multiple_of(FRAGMENTS_WAIT) {
+            let oldest = self.frame.saturating_sub(FRAGMENTS_WAIT);
+            self.give_up_fragments(oldest);
+        }
+    }
+
+    /// Reads an IP packet, which may be in up to `tunnels` others.
+    fn ip(&mut self, bytes: &[u8], tunnels: usize) {
+        let Ok(packet) = LaxSlicedPacket::from_ip(bytes) else { return };
+        let Some(ends) = packet.net.as_ref().and_then(addresses) else { return };
         let payload = packet.net.as_ref().and_then(LaxNetSlice::ip_payload_ref);
-        let Some(payload) = payload.filter(|payload| !payload.fragmented) else { return };
-        if payload.ip_number == IpNumber::SCTP {
-            let sctp = Bytes::copy_from_slice(payload.payload);
-            self.sctp(source, destination, &sctp);
-        } else if let Some(TransportSlice::Udp(udp)) = &packet.transport {
-            let ports = [udp.source_port(), udp.destination_port()];
-            let data = Bytes::copy_from_slice(udp.payload());
-            if ports.contains(&SCTP_OVER_UDP) {
-                self.sctp(source, destination, &data);
-                return;
+        let Some(payload) = payload else { return };
+        if !payload.fragmented {
+            return self.payload(ends, payload.ip_number, payload.payload, tunnels);
+        }
+        let Ok(fragment) = SlicedPacket::from_ip(bytes) else { return };
+        match self.fragments.process_sliced_packet(&fragment, self.frame, ()) {
+            Ok(Some(whole)) => self.payload(ends, whole.ip_number, &whole.payload, tunnels),
+            Ok(None) => {}
+            Err(_) => self.unread.fragments += 1,
+        }
+    }
+
+    fn payload(&mut self, ends: (IpAddr, IpAddr), kind: IpNumber, bytes: &[u8], tunnels: usize) {
+        let (source, destination) = ends;
+        let inner = match kind {
+            IpNumber::SCTP => {
+                return self.sctp(source, destination, &Bytes::copy_from_slice(bytes));
             }
-            let [source, destination] =
-                [(source, ports[0]), (destination, ports[1])].map(SocketAddr::from);
-            for (port, ppid) in [(ASAP_PORT, Ppid::ASAP), (ENRP_PORT, Ppid::ENRP)] {
-                if ports.contains(&port) {
-                    self.found(source, destination, Ok((ppid, data)));
-                    return;
-                }
+            IpNumber::UDP => return self.udp(source, destination, bytes),
+            IpNumber::TCP => return self.tcp(source, destination, bytes),
+            IpNumber::IPV4 | IpNumber::IPV6 => Some(bytes),
+            IpNumber::GRE => link::gre(bytes),
+            _ => None,
+        };
+        if let Some(inner) = inner.filter(|_| tunnels > 0) {
+            self.ip(inner, tunnels - 1);
+        }
+    }
+
+    fn udp(&mut self, source: IpAddr, destination: IpAddr, bytes: &[u8]) {
+        let Ok(udp) = UdpSlice::from_slice_lax(bytes) else { return };
+        let ports = [udp.source_port(), udp.destination_port()];
+        let data = Bytes::copy_from_slice(udp.payload());
+        if ports.contains(&SCTP_OVER_UDP) {
+            return self.sctp(source, destination, &data);
+        }
+        let [source, destination] =
+            [(source, ports[0]), (destination, ports[1])].map(SocketAddr::from);
+        for (port, ppid) in [(ASAP_PORT, Ppid::ASAP), (ENRP_PORT, Ppid::ENRP)] {
+            if ports.contains(&port) {
+                return self.found(source, destination, Ok((ppid, data)));
             }
+        }
+    }
+
+    fn tcp(&mut self, source: IpAddr, destination: IpAddr, bytes: &[u8]) {
+        let Ok(tcp) = TcpSlice::from_slice(bytes) else { return };
+        let source = SocketAddr::new(source, tcp.source_port());
+        let destination = SocketAddr::new(destination, tcp.destination_port());
+        let segment = Segment {
+            source,
+            destination,
+            number: tcp.sequence_number(),
+            is_first: tcp.syn(),
+            is_last: tcp.fin() || tcp.rst(),
+            payload: tcp.payload(),
+        };
+        let mut messages = Vec::new();
+        self.streams.segment(&segment, |ppid, message| messages.push((ppid, message)));
+        for message in messages {
+            self.found(source, destination, Ok(message));
         }
     }
 
@@ -190,7 +322,9 @@ impl Reader<'_> {
             let source = SocketAddr::new(source, ports.source);
             self.found(source, SocketAddr::new(destination, ports.destination), Ok(message));
         }
-        if let Err(error) = result {
+        if let Err(error) = result
+            && !self.is_cut_off
+        {
             let [source, destination] = [source, destination].map(|ip| SocketAddr::new(ip, 0));
             self.found(source, destination, Err(error.to_string()));
         }
@@ -203,25 +337,6 @@ impl Reader<'_> {
         content: Result<(Ppid, Bytes), String>,
     ) {
         (self.sink)(Found { frame: self.frame, source, destination, content });
-    }
-}
-
-/// Returns the network layer of a frame, if there is one.
-fn network_packet(link: Linktype, data: &[u8]) -> Option<LaxSlicedPacket<'_>> {
-    match link {
-        Linktype::ETHERNET => LaxSlicedPacket::from_ethernet(data).ok(),
-        Linktype::LINUX_SLL => {
-            let cooked = LinuxSllSlice::from_slice(data).ok()?;
-            let ether_type = EtherType(u16::from(cooked.protocol_type()));
-            Some(LaxSlicedPacket::from_ether_type(ether_type, cooked.payload_slice()))
-        }
-        Linktype::LINUX_SLL2 => {
-            let (header, payload) = data.split_at_checked(SLL2_HEADER)?;
-            let ether_type = EtherType(u16::from_be_bytes([header[0], header[1]]));
-            Some(LaxSlicedPacket::from_ether_type(ether_type, payload))
-        }
-        Linktype::RAW | Linktype::IPV4 | Linktype::IPV6 => LaxSlicedPacket::from_ip(data).ok(),
-        _ => None,
     }
 }
 

@@ -1,8 +1,10 @@
 //! `rserpool decode`: prints the messages of a capture, or a single message.
 
 mod capture;
+mod link;
 mod print;
 mod sctp;
+mod tcp;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,17 +14,20 @@ use clap::Args;
 use rserpool::Ppid;
 use rserpool::proto::wire::{Body, Bytes, DecodeError, Message, asap, enrp};
 
+use capture::Unread;
 use print::Printer;
 
 /// Print the ASAP and ENRP messages of a capture, or a single message
 ///
-/// Messages are read from SCTP (also encapsulated in UDP port 9899), and from UDP ports 3863 and
-/// 9901, over IPv4 and IPv6, in pcapng and pcap files of Ethernet, Linux cooked and raw IP. The
-/// exit status is 1 if a message does not decode.
+/// Messages are read from SCTP (also encapsulated in UDP port 9899), from TCP at any port, with the
+/// control messages of sessions, and from UDP ports 3863 and 9901, over IPv4 and IPv6, with fragments
+/// and tunnels. The capture is a pcapng or pcap file, also compressed by gzip, of Ethernet, Linux
+/// cooked, loopback, PPP or raw IP. The exit status is 1 if a message does not decode, or if there are
+/// no messages in a capture of which something could not be read.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("input").required(true))]
 pub(crate) struct Arguments {
-    /// Capture file
+    /// Capture file, or - for standard input
     #[arg(value_name = "FILE", group = "input")]
     file: Option<PathBuf>,
     /// An ASAP message, in hexadecimal digits
@@ -88,7 +93,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut printer = Printer::new(std::io::stdout().lock(), arguments.json);
     if let Some(file) = &arguments.file {
         let name = file.display();
-        let capture = std::fs::File::open(file).with_context(|| format!("cannot open {name}"))?;
+        let capture: Box<dyn std::io::Read + Send> = match file.as_os_str() == "-" {
+            true => Box::new(std::io::stdin()),
+            false => {
+                Box::new(std::fs::File::open(file).with_context(|| format!("cannot open {name}"))?)
+            }
+        };
         let mut printed = Ok(());
         let read = capture::read(capture, &mut |found| {
             if printed.is_ok() {
@@ -99,10 +109,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         let complete = read.with_context(|| format!("cannot go on reading {name}"));
+        let none = Unread::default();
         if complete.is_ok() || !printer.is_empty() {
-            quiet(printer.summary())?;
+            quiet(printer.summary(complete.as_ref().unwrap_or(&none)))?;
         }
-        complete?;
+        let unread = complete?;
+        if printer.is_empty() && !unread.is_empty() {
+            return Ok(ExitCode::FAILURE);
+        }
     } else {
         let message = arguments.asap.as_ref().map(|bytes| (Ppid::ASAP, bytes));
         let message = message.or(arguments.enrp.as_ref().map(|bytes| (Ppid::ENRP, bytes)));

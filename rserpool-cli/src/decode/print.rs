@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::Decoded;
-use super::capture::Found;
+use super::capture::{Found, Unread};
 
 /// Prints messages, and counts them.
 #[derive(Debug)]
@@ -124,12 +124,16 @@ impl<W: Write> Printer<W> {
         writeln!(self.out, "{}{protocol} ERROR {error}: {bytes:x}", prefix(found))
     }
 
-    /// Prints the number of messages of each type.
-    pub(super) fn summary(&mut self) -> io::Result<()> {
+    /// Prints the number of messages of each type, and what was not read.
+    pub(super) fn summary(&mut self, unread: &Unread) -> io::Result<()> {
         let Self { messages, same, errors, .. } = *self;
         if self.json {
             let summary = json!({ "summary": {
                 "messages": messages, "reencoded": same, "errors": errors, "types": self.types,
+                "unread": {
+                    "links": unread.links, "cut_off": unread.cut_off,
+                    "fragments": unread.fragments, "streams": unread.streams,
+                },
             }});
             return writeln!(self.out, "{summary}");
         }
@@ -140,7 +144,20 @@ impl<W: Write> Printer<W> {
         if errors > 0 {
             writeln!(self.out, "{errors:6} not decoded")?;
         }
-        writeln!(self.out, "{same} of {messages} messages re-encode to the same bytes")
+        writeln!(self.out, "{same} of {messages} messages re-encode to the same bytes")?;
+        for (link, count) in &unread.links {
+            writeln!(self.out, "not read: {count} frames of link type {link}")?;
+        }
+        for (count, what) in [
+            (unread.cut_off, "frames are cut off in the capture"),
+            (unread.fragments, "packets, of which fragments are missing"),
+            (unread.streams, "directions of TCP connections, of which a part is missing"),
+        ] {
+            if count > 0 {
+                writeln!(self.out, "not read: {count} {what}")?;
+            }
+        }
+        Ok(())
     }
 }
 
