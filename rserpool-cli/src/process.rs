@@ -88,12 +88,14 @@ impl RegistrarProcess {
     pub(crate) async fn start(
         place: Place,
         peers: &[Place],
+        options: &[&str],
         inherited: &Inherited,
     ) -> anyhow::Result<Self> {
         let (asap, enrp) = (place.asap.to_string(), place.enrp.to_string());
         let peers: Vec<_> = peers.iter().map(|peer| peer.enrp.to_string()).collect();
         let mut arguments = vec!["registrar", "--asap", &asap, "--enrp", &enrp];
         arguments.extend(peers.iter().flat_map(|peer| ["--peer", peer]));
+        arguments.extend(options);
         let (child, said) = start(&arguments, inherited).await?;
         let address = |name| -> anyhow::Result<SocketAddr> {
             field(&said, name)?.parse().context("not an address")

@@ -12,17 +12,23 @@ use serde_json::json;
 use super::cpu;
 use super::load::Client;
 use crate::options::{self, HostPort, TransportOption};
+use crate::process::{Inherited, Place, RegistrarProcess};
+
+/// Options of a registrar that refuses no load.
+const NO_LIMITS: [&str; 6] =
+    ["--max-resolutions", "0", "--max-registrations", "0", "--max-connections", "0"];
 
 /// Send requests to a registrar as fast as it answers, and show the cost of an answer
 ///
-/// Each connection has one request in progress unless --outstanding sets another number. The
-/// processor time of the registrar is shown if it runs on this host and --pid gives its process.
+/// Without --registrar, a registrar without limits is started for it. Each connection has one request
+/// in progress unless --outstanding sets another number. The processor time of the registrar is shown
+/// if it was started for it, or if it runs on this host and --pid gives its process.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Address of the registrar
-    #[arg(long, value_name = "ADDR", value_parser = options::address,
-          default_value = options::DEFAULT_REGISTRAR)]
-    registrar: HostPort,
+    /// Address of a registrar that runs. Its limits have to permit the load: see --max-resolutions,
+    /// --max-registrations and --max-connections of `rserpool registrar`
+    #[arg(long, value_name = "ADDR", value_parser = options::address)]
+    registrar: Option<HostPort>,
     /// Operations to measure, one after another [default: both]
     #[arg(long, value_enum, default_values_t = [Operation::Resolve, Operation::Register])]
     operation: Vec<Operation>,
@@ -48,7 +54,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME[:VALUE...]", default_value = "RoundRobin")]
     policy: PolicyParameters,
     /// Process identifier of the registrar
-    #[arg(long, value_name = "PID")]
+    #[arg(long, value_name = "PID", requires = "registrar")]
     pid: Option<u32>,
     #[command(flatten)]
     transport: TransportOption,
@@ -90,10 +96,21 @@ struct Measured {
     latencies: Vec<Duration>,
 }
 
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(mut arguments: Arguments) -> anyhow::Result<ExitCode> {
     let network = arguments.transport.network()?;
-    let address =
-        TransportAddress::new(network.protocol(), arguments.transport.asap(arguments.registrar));
+    // It ends with this function.
+    let mut own = None;
+    let at = match arguments.registrar {
+        Some(at) => arguments.transport.asap(at),
+        None => {
+            let inherited = Inherited::new(&network, &arguments.transport);
+            let registrar =
+                RegistrarProcess::start(Place::default(), &[], &NO_LIMITS, &inherited).await?;
+            arguments.pid = Some(registrar.id());
+            own.insert(registrar).place.asap
+        }
+    };
+    let address = TransportAddress::new(network.protocol(), at);
     let pool: PoolHandle = "BenchPool".parse()?;
     let mut workers = start(&network, &address, &pool, &arguments).await?;
     for operation in &arguments.operation {
@@ -170,11 +187,11 @@ async fn measure(
 impl Measured {
     fn print(&self, as_json: bool) -> anyhow::Result<()> {
         let count = self.latencies.len();
-        let quantile = |share: usize| {
-            let latency = self.latencies.get(count * share / 100).copied().unwrap_or_default();
+        let quantile = |per_mille: usize| {
+            let latency = self.latencies.get(count * per_mille / 1000).copied().unwrap_or_default();
             latency.as_secs_f64() * 1e6
         };
-        let (median, p99) = (quantile(50), quantile(99));
+        let (median, p99, p999) = (quantile(500), quantile(990), quantile(999));
         let rate = count as f64 / self.elapsed.as_secs_f64();
         let cpu = self.cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / count as f64);
         let name = self.operation.name();
@@ -182,12 +199,13 @@ impl Measured {
             out!(
                 "{}",
                 json!({ "operation": name, "count": count, "per_second": rate.round(),
-                        "median_us": median.round(), "p99_us": p99.round(), "cpu_us": cpu })
+                        "median_us": median.round(), "p99_us": p99.round(),
+                        "p99_9_us": p999.round(), "cpu_us": cpu })
             );
         } else {
             let cpu = cpu.map(|cpu| format!("  {cpu:6.1} us of the registrar's processor each"));
             out!(
-                "{name:8}  {count:8}  {rate:8.0}/s  median {median:6.0} us  99% {p99:6.0} us{}",
+                "{name:8}  {count:8}  {rate:8.0}/s  median {median:6.0} us  99% {p99:6.0} us  99.9% {p999:6.0} us{}",
                 cpu.unwrap_or_default()
             );
         }

@@ -48,9 +48,9 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let network = arguments.transport.network()?;
     let options = Inherited::new(&network, &arguments.transport);
-    let mut first = RegistrarProcess::start(Place::default(), &[], &options).await?;
+    let mut first = RegistrarProcess::start(Place::default(), &[], &[], &options).await?;
     let peers = [first.place];
-    let second = RegistrarProcess::start(Place::default(), &peers, &options).await?;
+    let second = RegistrarProcess::start(Place::default(), &peers, &[], &options).await?;
     let mut host = ElementHost::start(&network)?;
     host.register(&network, first.place.asap, arguments.elements).await?;
     let enrp = TransportAddress::new(network.protocol(), second.place.enrp);

@@ -55,9 +55,10 @@ impl Cast {
     pub(super) async fn start(options: Options, screen: &Screen) -> anyhow::Result<Self> {
         let (mut places, mut registrars) = (Vec::new(), Vec::new());
         for _ in 0..REGISTRARS {
-            let registrar = RegistrarProcess::start(Place::default(), &places, &options.registrars)
-                .await
-                .context("no registrar")?;
+            let registrar =
+                RegistrarProcess::start(Place::default(), &places, &[], &options.registrars)
+                    .await
+                    .context("no registrar")?;
             let (at, process) = (registrar.place.asap, registrar.id());
             screen.say(&format!("registrar at {at} (process {process})"));
             places.push(registrar.place);
@@ -105,7 +106,7 @@ impl Cast {
         let others: Vec<_> = self.registrars.iter().map(|registrar| registrar.place).collect();
         let options = self.options.registrars.clone();
         self.replacing.spawn(async move {
-            let registrar = RegistrarProcess::start(place, &others, &options).await;
+            let registrar = RegistrarProcess::start(place, &others, &[], &options).await;
             registrar.context("no registrar").map(Newcomer::Registrar)
         });
         Ok(Victim::Registrar)
