@@ -88,6 +88,14 @@ fn what_the_registrar_knows_can_be_read() {
         assert!(begin.elapsed() < Duration::from_secs(20));
         std::thread::sleep(Duration::from_millis(100));
     }
+    let (status, page) = registrar.get("/");
+    assert_eq!(status, 200);
+    // The page loads nothing but its own parts.
+    for part in ["/page.css", "/page.js"] {
+        assert!(page.contains(&format!("\"{part}\"")), "{page}");
+        assert_eq!(registrar.get(part).0, 200);
+    }
+    assert!(!page.contains("http:") && !page.contains("https:"), "{page}");
     let status = registrar.document("/v1/status");
     assert_eq!(status["identifier"], registrar.said["identifier"]);
     assert_eq!((&status["pools"], &status["elements"]), (&3.into(), &5.into()));
@@ -164,7 +172,7 @@ fn events_are_followed() {
 fn bad_requests_are_refused() {
     let registrar = Background::registrar();
     for (path, expected) in [
-        ("/", 404),
+        ("/page.html", 404),
         ("/v1/pools/Nobody", 404),
         ("/v1/pools/", 400),
         ("/v1/pools?limit=0", 400),

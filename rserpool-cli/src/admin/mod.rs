@@ -2,6 +2,7 @@
 
 mod json;
 mod metrics;
+mod page;
 
 use std::convert::Infallible;
 use std::io;
@@ -12,7 +13,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, X_CONTENT_TYPE_OPTIONS};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -165,6 +166,9 @@ async fn look_up(
 ) -> Result<Response<Body>, Refusal> {
     let registrar = place.registrar;
     let path = request.uri().path();
+    if let Some(part) = page::part(path) {
+        return Ok(part);
+    }
     match path {
         "/healthz" => {
             registrar.status().await?;
@@ -260,6 +264,7 @@ fn text(status: StatusCode, kind: &'static str, text: String) -> Response<Body> 
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(kind));
     headers.insert(CACHE_CONTROL, hyper::header::HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, hyper::header::HeaderValue::from_static("nosniff"));
     response
 }
 

@@ -74,7 +74,7 @@ pub(crate) struct Arguments {
     /// by multicast]
     #[arg(long, value_name = "ADDR", value_parser = remote)]
     peer: Vec<Remote>,
-    /// Address of an HTTP interface for the operator: /metrics, /healthz, /readyz, /v1/status,
+    /// Address of an HTTP interface for the operator: a page at /, and /metrics, /healthz, /readyz, /v1/status,
     /// /v1/pools, /v1/pools/POOL, /v1/peers and /v1/events. It only reads, and does not know who asks:
     /// choose a loopback address, or one that only operators reach
     #[arg(long, value_name = "IP:PORT")]
@@ -224,7 +224,7 @@ fn announce_start(
         );
     } else {
         let enrp = enrp.map(|enrp| format!(", ENRP at {enrp}")).unwrap_or_default();
-        let admin = admin_at.map(|at| format!(", http://{at}/metrics")).unwrap_or_default();
+        let admin = admin_at.map(|at| format!(", http://{at}/")).unwrap_or_default();
         let name = name.map(|name| format!(" {name}")).unwrap_or_default();
         announce!(
             "registrar{name} {identifier} offers ASAP at {asap}{enrp}{admin}; Ctrl-C ends it"
