@@ -168,6 +168,77 @@ fn events_are_followed() {
     assert_eq!(next("removed")["reason"], "unreachable");
 }
 
+/// Checks a document against a schema of the interface's description. Each of its fields has to be
+/// described.
+fn check(api: &Value, schema: &Value, document: &Value, at: &str) {
+    if let Some(name) = schema["$ref"].as_str() {
+        return check(api, api.pointer(&name[1..]).unwrap(), document, at);
+    }
+    let kinds = match &schema["type"] {
+        Value::Array(kinds) => kinds.clone(),
+        kind => vec![kind.clone()],
+    };
+    let matching = kinds.iter().any(|kind| match kind.as_str().unwrap() {
+        "object" => document.is_object(),
+        "array" => document.is_array(),
+        "string" => document.is_string(),
+        "boolean" => document.is_boolean(),
+        "integer" => document.is_u64(),
+        "number" => document.is_number(),
+        "null" => document.is_null(),
+        other => panic!("{other}"),
+    });
+    assert!(matching, "{at}: {document} is not {kinds:?}");
+    if let Some(values) = schema["enum"].as_array() {
+        assert!(values.contains(document), "{at}: {document}");
+    }
+    for name in schema["required"].as_array().into_iter().flatten() {
+        assert!(document.get(name.as_str().unwrap()).is_some(), "{at}: no {name}");
+    }
+    for item in document.as_array().into_iter().flatten() {
+        check(api, &schema["items"], item, at);
+    }
+    for (name, value) in document.as_object().into_iter().flatten() {
+        let at = format!("{at}/{name}");
+        match (schema["properties"].get(name), schema.get("additionalProperties")) {
+            (Some(schema), _) | (None, Some(schema)) => check(api, schema, value, &at),
+            _ => assert!(schema.get("properties").is_none(), "{at} is not described"),
+        }
+    }
+}
+
+#[test]
+fn the_interface_is_as_its_description_says() {
+    let registrar = Background::registrar();
+    let enrp = registrar.text("enrp").to_owned();
+    let _peer = Background::start(&["registrar", "--asap", "127.0.0.1:0", "--peer", &enrp]);
+    let _server = registrar.serve("A");
+    let api = registrar.document("/openapi.json");
+    let begin = Instant::now();
+    while registrar.document("/v1/peers")["peers"].as_array().unwrap().is_empty() {
+        assert!(begin.elapsed() < Duration::from_secs(20));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let paths = api["paths"].as_object().unwrap();
+    assert_eq!(paths.len(), 8);
+    for (path, methods) in paths.iter().filter(|(path, _)| *path != "/v1/events") {
+        let concrete = path.replace("{handle}", "A");
+        let (status, body) = registrar.get(&concrete);
+        let content = &methods["get"]["responses"][status.to_string()]["content"];
+        let Some(schema) = content["application/json"].get("schema") else {
+            assert!(content["text/plain"].is_object(), "{path}: {status}");
+            continue;
+        };
+        check(&api, schema, &serde_json::from_str(&body).unwrap(), path);
+    }
+    for (path, code) in [("/v1/pools/Nobody", "404"), ("/v1/pools?limit=0", "400")] {
+        let (status, body) = registrar.get(path);
+        assert_eq!(status.to_string(), code);
+        let error = &api["components"]["schemas"]["Error"];
+        check(&api, error, &serde_json::from_str(&body).unwrap(), path);
+    }
+}
+
 #[test]
 fn bad_requests_are_refused() {
     let registrar = Background::registrar();

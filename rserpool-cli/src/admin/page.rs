@@ -1,4 +1,5 @@
-//! The page for an operator's browser, which shows what the rest of the interface answers.
+//! Documents that do not change: the page for an operator's browser, which shows what the rest of the
+//! interface answers, and the description of the interface.
 
 use hyper::header::{CONTENT_SECURITY_POLICY, HeaderValue, REFERRER_POLICY};
 use hyper::{Response, StatusCode};
@@ -9,11 +10,12 @@ use super::{Body, text};
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Returns a part of the page, if `path` is that of one.
+/// Returns the document at `path`, if it is one of these.
 pub(super) fn part(path: &str) -> Option<Response<Body>> {
     let (kind, content) = match path {
         "/" => ("text/html; charset=utf-8", include_str!("page/index.html")),
         "/page.css" => ("text/css; charset=utf-8", include_str!("page/page.css")),
+        "/openapi.json" => ("application/json", include_str!("openapi.json")),
         "/page.js" => ("text/javascript; charset=utf-8", include_str!("page/page.js")),
         _ => return None,
     };
