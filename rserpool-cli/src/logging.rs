@@ -30,6 +30,8 @@ enum Item {
     Flush(SyncSender<()>),
 }
 
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
 static WRITER: OnceLock<SyncSender<Item>> = OnceLock::new();
 
 /// The number of lines that were dropped since the last report of them.
@@ -54,6 +56,7 @@ pub(crate) fn start(verbose: u8, format: LogFormat) {
     // Without the thread, all lines are dropped, but the program can still run.
     let _ = thread.spawn(move || write_all(&lines, &LOST, &mut io::stderr()));
     let _ = WRITER.set(sender);
+    let _ = FORMAT.set(format);
     let default = match verbose {
         0 => "rserpool=warn,rserpool::notice=info",
         1 => "rserpool=info",
@@ -114,7 +117,17 @@ where
 
 /// Writes a line for a person, after all earlier log lines.
 pub(crate) fn message(text: &str) {
-    push(format!("{text}\n").into_bytes());
+    push(line_of(FORMAT.get().copied().unwrap_or_default(), text));
+}
+
+/// Returns a line for a person in the form of the log.
+fn line_of(format: LogFormat, text: &str) -> Vec<u8> {
+    let line = match format {
+        LogFormat::Text => text.to_owned(),
+        LogFormat::Json => serde_json::json!({ "message": text }).to_string(),
+        LogFormat::Journald => format!("<5>{}", text.replace('\n', "\n<5>")),
+    };
+    (line + "\n").into_bytes()
 }
 
 /// Waits until the log is written, at most [`FLUSH_TIMEOUT`].
@@ -127,7 +140,10 @@ pub(crate) fn flush() {
 }
 
 fn push(mut line: Vec<u8>) {
-    if line.len() > MAX_LINE {
+    let is_json = FORMAT.get() == Some(&LogFormat::Json);
+    if line.len() > MAX_LINE && is_json {
+        line = line_of(LogFormat::Json, &format!("a line of {} bytes was left out", line.len()));
+    } else if line.len() > MAX_LINE {
         line.truncate(MAX_LINE);
         line.extend_from_slice(" ...\n".as_bytes());
     }
@@ -153,7 +169,8 @@ fn write_line(line: &[u8], lost: &AtomicU64, to: &mut impl Write) {
     let missing = lost.swap(0, Ordering::Relaxed);
     let mut text = Vec::new();
     if missing > 0 {
-        text.extend_from_slice(format!("{missing} log lines were lost\n").as_bytes());
+        let format = FORMAT.get().copied().unwrap_or_default();
+        text.extend_from_slice(&line_of(format, &format!("{missing} log lines were lost")));
     }
     text.extend_from_slice(line);
     if to.write_all(&text).and_then(|()| to.flush()).is_err() {

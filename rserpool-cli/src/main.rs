@@ -36,6 +36,7 @@ mod commands;
 mod decode;
 mod demo;
 mod grants;
+mod http;
 mod logging;
 mod names;
 mod options;
@@ -47,6 +48,7 @@ mod settings;
 mod signals;
 mod status;
 mod tls;
+mod top;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -91,6 +93,7 @@ pub(crate) enum Command {
     Terminal(commands::terminal::Arguments),
     Resolve(commands::resolve::Arguments),
     Dump(commands::dump::Arguments),
+    Top(top::Arguments),
     Demo(demo::Arguments),
     Bench(bench::Arguments),
     Certs(commands::certs::Arguments),
@@ -139,6 +142,7 @@ fn run(command: Command) -> ExitCode {
         Command::Terminal(arguments) => block_on(commands::terminal::run(arguments)),
         Command::Resolve(arguments) => block_on(commands::resolve::run(arguments)),
         Command::Dump(arguments) => block_on(commands::dump::run(arguments)),
+        Command::Top(arguments) => block_on(top::run(arguments)),
         Command::Bench(arguments) => on_one_thread(bench::run(arguments)),
         Command::Demo(arguments) => block_on(demo::run(arguments)),
     };
@@ -156,14 +160,25 @@ fn block_on<F>(future: F) -> anyhow::Result<ExitCode>
 where
     F: Future<Output = anyhow::Result<ExitCode>>,
 {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(future)
+    run_on(tokio::runtime::Builder::new_multi_thread().enable_all().build()?, future)
 }
 
 fn on_one_thread<F>(future: F) -> anyhow::Result<ExitCode>
 where
     F: Future<Output = anyhow::Result<ExitCode>>,
 {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+    run_on(tokio::runtime::Builder::new_current_thread().enable_all().build()?, future)
+}
+
+/// Runs a command, and does not wait for what goes on in other threads at its end, such as the
+/// resolution of a name.
+fn run_on<F>(runtime: tokio::runtime::Runtime, future: F) -> anyhow::Result<ExitCode>
+where
+    F: Future<Output = anyhow::Result<ExitCode>>,
+{
+    let result = runtime.block_on(future);
+    runtime.shutdown_background();
+    result
 }
 
 /// Prints help unchanged, and an error in one line.

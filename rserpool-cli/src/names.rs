@@ -35,7 +35,8 @@ enum Host {
 
 /// Parses `IP`, `IP:PORT`, `NAME` or `NAME:PORT`.
 pub(crate) fn remote(text: &str) -> Result<Remote, String> {
-    if let Ok(address) = text.parse() {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    if let Ok(address) = bare.parse() {
         return Ok(Remote { host: Host::Address(address), port: None });
     }
     if let Ok(address) = text.parse::<SocketAddr>() {
@@ -59,13 +60,13 @@ pub(crate) fn remote(text: &str) -> Result<Remote, String> {
 }
 
 /// The addresses of other programs, some of which are known by their names.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Names {
     entries: Vec<Entry>,
     protocol: TransportProtocol,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Entry {
     host: Host,
     port: u16,
@@ -107,16 +108,26 @@ impl Names {
         found.into_iter().map(|address| TransportAddress::new(self.protocol, address)).collect()
     }
 
+    /// Takes the addresses of names that could not be resolved from `other`, which knew them.
+    pub(crate) fn complete_from(&mut self, other: &Self) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.known.is_empty()) {
+            let same = |it: &&Entry| it.host == entry.host && it.port == entry.port;
+            if let Some(old) = other.entries.iter().find(same) {
+                entry.known.clone_from(&old.known);
+            }
+        }
+    }
+
     /// Follows the names in a task on the current runtime, as long as there is a receiver.
-    pub(crate) fn follow(mut self) -> watch::Receiver<Vec<TransportAddress>> {
-        let (sender, receiver) = watch::channel(self.addresses());
+    pub(crate) fn follow(mut self) -> watch::Receiver<Self> {
+        let (sender, receiver) = watch::channel(self.clone());
         tokio::spawn(async move {
             loop {
-                let addresses = tokio::select! {
-                    addresses = self.changed() => addresses,
+                tokio::select! {
+                    _ = self.changed() => {}
                     () = sender.closed() => break,
-                };
-                sender.send_replace(addresses);
+                }
+                sender.send_replace(self.clone());
             }
         });
         receiver
@@ -201,6 +212,7 @@ mod tests {
             ("192.0.2.1:7", Host::Address([192, 0, 2, 1].into()), Some(7)),
             ("[::1]:7", Host::Address("::1".parse().unwrap()), Some(7)),
             ("::1", Host::Address("::1".parse().unwrap()), None),
+            ("[::1]", Host::Address("::1".parse().unwrap()), None),
             ("localhost", name("localhost"), None),
             ("registrar-0.registrars:3863", name("registrar-0.registrars"), Some(3863)),
         ] {

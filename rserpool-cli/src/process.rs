@@ -14,6 +14,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::options::TransportOption;
+use crate::settings;
 
 /// The options for the transport and for TLS, which child processes inherit.
 #[derive(Debug, Clone)]
@@ -37,7 +38,13 @@ impl Inherited {
 /// reports its start.
 async fn start(arguments: &[&str], inherited: &Inherited) -> anyhow::Result<(Child, Value)> {
     let program = std::env::current_exe().context("cannot find our own program")?;
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(settings::PREFIX.as_bytes()) {
+            command.env_remove(name);
+        }
+    }
+    let mut child = command
         .args(arguments)
         .args(&*inherited.0)
         .args(["--json", "--until-eof"])

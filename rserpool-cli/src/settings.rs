@@ -22,7 +22,7 @@ const FILE_OPTION: &str = "config";
 const NOT_SETTINGS: [&str; 6] = [FILE_OPTION, "json", "until-eof", "verbose", "help", "version"];
 
 /// Prefix of the variables: `RSERPOOL_PEER` is the option `--peer`.
-const PREFIX: &str = "RSERPOOL_";
+pub(crate) const PREFIX: &str = "RSERPOOL_";
 
 /// Adds to the arguments of the program what the file of `--config` and the environment set.
 /// Arguments that are not valid, or of a command without settings, are returned as they are.
@@ -58,7 +58,15 @@ pub(crate) fn complete(
         let Some(option) = settings(command).find(|option| key_of(option) == name) else {
             continue;
         };
-        if given.value_source(option.get_id().as_str()) == Some(ValueSource::CommandLine) {
+        let is_given = |option: &Arg| {
+            given.value_source(option.get_id().as_str()) == Some(ValueSource::CommandLine)
+        };
+        let conflicts = |one: &Arg, other: &Arg| {
+            command.get_arg_conflicts_with(one).iter().any(|it| it.get_id() == other.get_id())
+        };
+        let gives_way =
+            |other: &Arg| is_given(other) && (conflicts(option, other) || conflicts(other, option));
+        if is_given(option) || command.get_arguments().any(gives_way) {
             continue;
         }
         match option.get_index() {
@@ -137,9 +145,15 @@ fn from_environment(
         let value = value.to_str().with_context(|| format!("{key} is not text"))?;
         let values = match value {
             "true" if is_flag(option) => vec![None],
-            "false" if is_flag(option) => continue,
+            "false" if is_flag(option) => Vec::new(),
             _ if is_flag(option) => bail!("{key}: write true or false"),
-            value if takes_several(option) => value.split(',').map(str::trim).map(Some).collect(),
+            value if takes_several(option) => {
+                // Other values may have commas themselves.
+                let names = option.get_value_names().unwrap_or_default();
+                let is_list = names.iter().any(|name| ["ADDR", "RANGE"].contains(&name.as_str()));
+                let items = value.split(|it| it == '\n' || (it == ',' && is_list));
+                items.map(str::trim).filter(|item| !item.is_empty()).map(Some).collect()
+            }
             value => vec![Some(value)],
         };
         let arguments = values.into_iter().map(|value| argument(command, name, value));
@@ -185,7 +199,10 @@ fn from_file(command: &Command, file: &Path) -> anyhow::Result<Vec<Setting>> {
                 DeValue::Boolean(false) if is_flag(option) => continue,
                 _ if is_flag(option) => bail!("{}: write true or false", at(span)),
                 DeValue::String(text) => Some(text.to_string()),
-                DeValue::Integer(number) => Some(number.as_str().to_owned()),
+                DeValue::Integer(number) => {
+                    let value = i64::from_str_radix(number.as_str(), number.radix());
+                    Some(value.map_or_else(|_| number.as_str().to_owned(), |it| it.to_string()))
+                }
                 DeValue::Float(number) => Some(number.as_str().to_owned()),
                 DeValue::Array(_) => bail!("{}: {name} takes one value", at(span)),
                 _ => bail!("{}: write a text or a number", at(span)),
@@ -193,6 +210,9 @@ fn from_file(command: &Command, file: &Path) -> anyhow::Result<Vec<Setting>> {
             if let Some(text) = &text
                 && option.is_positional()
             {
+                if text.starts_with('-') && !option.is_last_set() {
+                    bail!("{}: {name} cannot begin with -", at(span));
+                }
                 arguments.push(text.into());
                 continue;
             }
@@ -252,6 +272,8 @@ mod tests {
                 "--peer=192.0.2.3:9901",
             ]
         );
+        let numbers = completed("identifier = 0x1234\nitems = 0b11\n", &[]).unwrap();
+        assert_eq!(numbers, ["--identifier=4660", "--items=3"]);
         // The command line has precedence.
         let options = completed(text, &["--peer", "192.0.2.9", "--max-resolutions", "7"]).unwrap();
         assert_eq!(options.len(), 3, "{options:?}");
@@ -266,6 +288,7 @@ mod tests {
             ("\n  max-resolutions = \"x\"", "FILE:2:21: invalid value 'x'"),
             ("no-announce = 1", "FILE:1:15: write true or false"),
             ("max-resolutions = [1, 2]", "FILE:1:19: max-resolutions takes one value"),
+            ("max-resolutions = -1", "FILE:1:19: invalid value '-1'"),
             ("peer = [\"192.0.2.1\", \"?\"]", "FILE:1:22: invalid value '?'"),
             ("[registrar]\nasap = 1", "FILE:1:2: there is no setting \"registrar\""),
             ("asap = ", "FILE:1:"),
@@ -290,6 +313,15 @@ mod tests {
         );
         assert_eq!(set("RSERPOOL_NO_ANNOUNCE", "true").unwrap()[0].1, ["--no-announce"]);
         assert!(set("RSERPOOL_JSON", "true").unwrap().is_empty());
+        // Turned off, whatever the file says.
+        assert_eq!(set("RSERPOOL_NO_ANNOUNCE", "false").unwrap()[0].1.len(), 0);
+        let policies = "7=order:max(load, 3)\n8=weight:load";
+        let policies = set("RSERPOOL_DEFINE_POLICY", policies).unwrap().remove(0).1;
+        assert_eq!(
+            policies,
+            ["--define-policy=7=order:max(load, 3)", "--define-policy=8=weight:load"]
+        );
+        assert_eq!(set("RSERPOOL_PEER", "").unwrap()[0].1.len(), 0);
         let error = set("RSERPOOL_MAX_RESOLUTIONS", "many").unwrap_err().to_string();
         assert!(error.starts_with("RSERPOOL_MAX_RESOLUTIONS: invalid value 'many'"), "{error}");
     }

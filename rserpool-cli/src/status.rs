@@ -32,6 +32,11 @@ pub(crate) fn explain(
     Explained { text, status: of(&error.into()) }.into()
 }
 
+/// Marks an error as one of the arguments or settings.
+pub(crate) fn wrong(error: anyhow::Error) -> anyhow::Error {
+    Explained { text: format!("{error:#}"), status: USAGE }.into()
+}
+
 /// Returns the exit status for an error.
 pub(crate) fn of(error: &anyhow::Error) -> u8 {
     error.chain().find_map(of_one).unwrap_or(FAILURE)

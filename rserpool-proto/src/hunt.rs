@@ -230,6 +230,20 @@ impl Hunt {
         rng: &mut StdRng,
     ) {
         let old = std::mem::replace(&mut self.config.registrars, registrars);
+        let all = &self.config.registrars;
+        let has = |of: &[TransportAddress], address: &TransportAddress| {
+            of.iter().any(|its| its.reaches_same(address))
+        };
+        let stays = |address: &TransportAddress| has(all, address) || !has(&old, address);
+        self.fickle.retain(stays);
+        self.untried.retain(stays);
+        self.attempts.retain(|(connection, address)| {
+            let stays = stays(address);
+            if !stays {
+                out.abort(*connection);
+            }
+            stays
+        });
         if !self.running {
             return;
         }
@@ -237,14 +251,11 @@ impl Hunt {
             return self.round(now, out, rng);
         }
         let all = &self.config.registrars;
-        let has = |of: &[TransportAddress], address: &TransportAddress| {
-            of.iter().any(|its| its.reaches_same(address))
-        };
-        self.untried.retain(|address| has(all, address) || !has(&old, address));
         let waiting = self.attempts.iter().map(|(_, address)| address);
         let waiting: Vec<_> = waiting.chain(&self.untried).chain(&self.fickle).collect();
         let is_new = |address: &&TransportAddress| {
-            !has(&old, address) && !waiting.iter().any(|its| its.reaches_same(address))
+            !old.iter().any(|its| its.reaches_same(address))
+                && !waiting.iter().any(|its| its.reaches_same(address))
         };
         let new: Vec<_> = all.iter().filter(is_new).cloned().collect();
         self.untried.extend(new);

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rserpool::proto::registrar::{ElementName, Event, Limit, RemovalReason};
 use rserpool::{
     AccessRole, ElementStatus, Identity, PeerCondition, PeerStatus, PoolStatus, RegistrarCounters,
@@ -120,6 +121,7 @@ pub(super) fn peer(peer: &PeerStatus) -> Value {
 pub(super) fn pool(pool: &PoolStatus) -> Value {
     json!({
         "handle": pool.handle,
+        "path": format!("/v1/pools/{}", percent_encode(pool.handle.as_bytes(), NON_ALPHANUMERIC)),
         "policy": pool.policy.to_string(),
         "transport": pool.transport.map(|transport| transport.to_string()),
         "elements": pool.elements,

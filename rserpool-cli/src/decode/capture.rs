@@ -25,7 +25,7 @@ const ENRP_PORT: u16 = 9901;
 /// Maximum number of tunnels around a packet.
 const MAX_TUNNELS: usize = 4;
 /// Number of frames after which a fragment of IP is given up that has not been completed.
-const FRAGMENTS_WAIT: u64 = 10_000;
+const FRAGMENTS_WAIT: u64 = 1_000;
 
 /// The beginning of a file that gzip has compressed.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
@@ -208,7 +208,7 @@ impl Reader<'_> {
 
     fn finish(mut self) -> Unread {
         self.give_up_fragments(u64::MAX);
-        self.unread.streams = self.streams.broken;
+        self.unread.streams = self.streams.finish();
         self.unread
     }
 
@@ -219,7 +219,8 @@ impl Reader<'_> {
             lost.set(lost.get() + u64::from(*frame < oldest));
             *frame >= oldest
         });
-        self.unread.fragments += lost.get();
+        // The first packet to be forgotten is asked about twice.
+        self.unread.fragments += u64::saturating_sub(lost.get(), 1);
     }
 
     fn damaged(&self, reason: &str) -> CaptureError {

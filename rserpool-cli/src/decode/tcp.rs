@@ -17,9 +17,12 @@ const MAX_FRAME: usize = 16 * 1024 * 1024;
 /// Maximum number of streams. Beyond it, the one that was silent for longest is forgotten.
 const MAX_STREAMS: usize = 4096;
 
-/// Maximum number of bytes of a stream that wait for a lost segment. Beyond it, the stream is
-/// forgotten.
-const MAX_WAITING: usize = 4 * 1024 * 1024;
+/// Maximum number of bytes of all streams that wait for a lost segment or for the rest of a message.
+/// Beyond it, the stream that was silent for longest is forgotten.
+const MAX_WAITING: usize = 64 * 1024 * 1024;
+
+/// Memory that a waiting segment takes besides its bytes.
+const OVERHEAD: usize = 64;
 
 /// A segment of a TCP connection.
 pub(super) struct Segment<'p> {
@@ -39,8 +42,10 @@ pub(super) struct Streams {
     by_age: BTreeMap<u64, Direction>,
     /// The number of segments so far.
     time: u64,
+    /// The memory that the streams take.
+    memory: usize,
     /// Streams of which a part is missing in the capture.
-    pub(super) broken: u64,
+    broken: u64,
 }
 
 /// The source and the destination of a stream.
@@ -49,14 +54,16 @@ type Direction = (SocketAddr, SocketAddr);
 /// One direction of a connection.
 #[derive(Debug)]
 struct Stream {
-    /// The number of the next byte.
-    next: u32,
+    /// The number of the next byte, of which the lower half is the sequence number of TCP.
+    next: u64,
     /// Bytes in order that were not read yet.
     bytes: Vec<u8>,
-    /// Segments behind a gap, by their distance from `next` when they came.
-    waiting: BTreeMap<u32, Vec<u8>>,
-    waiting_bytes: usize,
+    /// Segments behind a gap, by the number of their first byte.
+    waiting: BTreeMap<u64, Vec<u8>>,
+    waiting_memory: usize,
     content: Content,
+    /// True if the end of the connection was seen. Segments that come after it are repetitions.
+    ended: bool,
     last: u64,
 }
 
@@ -66,7 +73,7 @@ enum Content {
     Unknown,
     Messages(Ppid),
     Session,
-    /// Something else, or a part is missing.
+    /// Something else.
     Other,
 }
 
@@ -76,43 +83,53 @@ impl Streams {
         self.time += 1;
         let key = (segment.source, segment.destination);
         let first = segment.number.wrapping_add(u32::from(segment.is_first));
-        if segment.is_first {
+        let is_new = |stream: &Stream| segment.is_first && stream.begins_elsewhere(first);
+        if self.streams.get(&key).is_some_and(is_new) {
             self.forget(&key);
         }
         if !self.streams.contains_key(&key) {
             if segment.payload.is_empty() && !segment.is_first {
                 return;
             }
-            self.make_room();
+            if self.streams.len() >= MAX_STREAMS {
+                self.forget_oldest();
+            }
             self.streams.insert(key, Stream::new(first));
         }
         let Some(stream) = self.streams.get_mut(&key) else { return };
         self.by_age.remove(&std::mem::replace(&mut stream.last, self.time));
         self.by_age.insert(self.time, key);
-        if stream.content != Content::Other {
-            let was_whole = stream.insert(first, segment.payload);
+        let before = stream.memory();
+        if stream.content != Content::Other && !stream.ended {
+            stream.insert(first, segment.payload);
             stream.read(&mut found);
-            if !was_whole {
-                stream.give_up();
-                self.broken += 1;
-            }
         }
-        if segment.is_last {
-            self.forget(&key);
+        stream.ended |= segment.is_last;
+        self.memory = self.memory - before + stream.memory();
+        while self.memory > MAX_WAITING && !self.streams.is_empty() {
+            self.forget_oldest();
+        }
+    }
+
+    /// Returns the number of streams of which a part is missing.
+    pub(super) fn finish(mut self) -> u64 {
+        while !self.streams.is_empty() {
+            self.forget_oldest();
+        }
+        self.broken
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, oldest)) = self.by_age.pop_first() {
+            self.forget(&oldest);
         }
     }
 
     fn forget(&mut self, key: &Direction) {
         if let Some(stream) = self.streams.remove(key) {
             self.by_age.remove(&stream.last);
-        }
-    }
-
-    fn make_room(&mut self) {
-        if self.streams.len() >= MAX_STREAMS
-            && let Some((_, oldest)) = self.by_age.pop_first()
-        {
-            self.streams.remove(&oldest);
+            self.memory -= stream.memory();
+            self.broken += u64::from(stream.is_broken());
         }
     }
 }
@@ -120,59 +137,70 @@ impl Streams {
 impl Stream {
     fn new(next: u32) -> Self {
         Self {
-            next,
+            // Far from 0, so that repetitions of earlier bytes have numbers, too.
+            next: (1 << 32) | u64::from(next),
             bytes: Vec::new(),
             waiting: BTreeMap::new(),
-            waiting_bytes: 0,
+            waiting_memory: 0,
             content: Content::Unknown,
+            ended: false,
             last: 0,
         }
     }
 
-    /// Adds a segment. Returns false if too much waits for a part that is missing.
-    fn insert(&mut self, number: u32, payload: &[u8]) -> bool {
-        let ahead = number.wrapping_sub(self.next);
-        // Numbers in the other half of the circle are before the next one: a retransmission.
-        if ahead > u32::MAX / 2 {
-            let known = number.wrapping_neg().wrapping_add(self.next) as usize;
-            if let Some(new) = payload.get(known..) {
-                self.append(new);
+    fn memory(&self) -> usize {
+        self.bytes.len() + self.waiting_memory
+    }
+
+    /// Returns whether a connection that begins at this sequence number is another one.
+    fn begins_elsewhere(&self, first: u32) -> bool {
+        self.ended || self.number(first) + (1 << 20) < self.next || self.number(first) > self.next
+    }
+
+    /// Returns whether something behind the part that was read is missing: the rest of a message, or
+    /// the segment before others.
+    fn is_broken(&self) -> bool {
+        let in_message = match self.content {
+            Content::Unknown => self.bytes.len() >= FRAME_HEADER,
+            Content::Messages(_) | Content::Session => !self.bytes.is_empty(),
+            Content::Other => false,
+        };
+        in_message || !self.waiting.is_empty()
+    }
+
+    /// Returns the number of a byte by its sequence number, which is that of the nearest one.
+    fn number(&self, sequence: u32) -> u64 {
+        let ahead = sequence.wrapping_sub(self.next as u32).cast_signed();
+        self.next.wrapping_add_signed(i64::from(ahead))
+    }
+
+    fn insert(&mut self, sequence: u32, payload: &[u8]) {
+        let number = self.number(sequence);
+        if number > self.next {
+            if !payload.is_empty() {
+                let old = self.waiting.insert(number, payload.to_vec());
+                self.waiting_memory += payload.len() + OVERHEAD;
+                self.waiting_memory -= old.map_or(0, |old| old.len() + OVERHEAD);
             }
-        } else if ahead == 0 {
-            self.append(payload);
-        } else if !payload.is_empty() {
-            let old = self.waiting.insert(number, payload.to_vec());
-            self.waiting_bytes += payload.len();
-            self.waiting_bytes -= old.map_or(0, |old| old.len());
-            return self.waiting_bytes <= MAX_WAITING;
+            return;
         }
-        while let Some((number, payload)) = self.first_in_reach() {
-            let known = self.next.wrapping_sub(number) as usize;
-            if let Some(new) = payload.get(known..) {
-                self.append(new);
-            }
+        self.append(number, payload);
+        while let Some(entry) = self.waiting.first_entry()
+            && *entry.key() <= self.next
+        {
+            let (number, payload) = entry.remove_entry();
+            self.waiting_memory -= payload.len() + OVERHEAD;
+            self.append(number, &payload);
         }
-        true
     }
 
-    /// Takes a waiting segment that begins at or before the next byte.
-    fn first_in_reach(&mut self) -> Option<(u32, Vec<u8>)> {
-        let next = self.next;
-        let reached = |number: &u32| next.wrapping_sub(*number) <= u32::MAX / 2;
-        let number = self.waiting.keys().copied().find(|number| reached(number))?;
-        let payload = self.waiting.remove(&number)?;
-        self.waiting_bytes -= payload.len();
-        Some((number, payload))
-    }
-
-    fn append(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
-        self.next = self.next.wrapping_add(bytes.len() as u32);
-    }
-
-    fn give_up(&mut self) {
-        self.content = Content::Other;
-        (self.bytes, self.waiting, self.waiting_bytes) = (Vec::new(), BTreeMap::new(), 0);
+    /// Appends what is new of bytes that begin at or before the next one.
+    fn append(&mut self, number: u64, bytes: &[u8]) {
+        let known = usize::try_from(self.next - number).unwrap_or(usize::MAX);
+        if let Some(new) = bytes.get(known..) {
+            self.bytes.extend_from_slice(new);
+            self.next += new.len() as u64;
+        }
     }
 
     fn read(&mut self, found: &mut impl FnMut(Ppid, Bytes)) {
@@ -191,7 +219,8 @@ impl Stream {
         }
         self.bytes.drain(..read);
         if self.content == Content::Other || self.bytes.len() > MAX_FRAME + FRAME_HEADER {
-            self.give_up();
+            self.content = Content::Other;
+            (self.bytes, self.waiting, self.waiting_memory) = (Vec::new(), BTreeMap::new(), 0);
         }
     }
 }
@@ -317,24 +346,62 @@ mod tests {
         assert_eq!(of(&session), vec![(Ppid::ASAP, Bytes::from_static(cookie)); 2]);
     }
 
+    fn segment(port: u16, number: u32, payload: &[u8]) -> Segment<'_> {
+        let [source, destination] = [port, 1].map(|port| ([127, 0, 0, 1], port).into());
+        let is_first = payload.is_empty();
+        Segment { source, destination, number, is_first, is_last: false, payload }
+    }
+
     #[test]
-    fn what_is_missing_is_counted_and_streams_are_bounded() {
+    fn what_is_missing_is_counted() {
+        let missing = |segments: &[Segment<'_>]| {
+            let (mut streams, mut count) = (Streams::default(), 0);
+            for segment in segments {
+                streams.segment(segment, |_, _| count += 1);
+            }
+            (count, streams.finish())
+        };
+        let whole = || [segment(2, 0, b""), segment(2, 1, RESOLUTION)];
+        let end = || Segment { is_last: true, ..segment(2, 17, b"x") };
+        assert_eq!(missing(&whole()), (1, 0));
+        // A message that ends early, and a gap.
+        assert_eq!(missing(&[segment(2, 0, b""), segment(2, 1, &RESOLUTION[..9])]), (0, 1));
+        let [first, second] = whole();
+        assert_eq!(missing(&[first, second, segment(2, 33, RESOLUTION)]), (1, 1));
+        // A stream that ends is not begun again by a repetition of its last segment.
+        let [first, second] = whole();
+        let last = || Segment { is_last: true, ..segment(2, 1, RESOLUTION) };
+        assert_eq!(missing(&[first, last(), last(), second]), (1, 0));
+        // Other traffic may end where it likes.
+        let text = b"GET / HTTP/1.1\r\n\r\n";
+        assert_eq!(missing(&[segment(2, 0, b""), segment(2, 1, text), end()]), (0, 0));
+    }
+
+    /// The time is in proportion to the number of segments: with a search for each, this took minutes.
+    #[test]
+    fn memory_and_time_are_bounded() {
         let mut streams = Streams::default();
-        let destination = ([127, 0, 0, 1], 1).into();
         let long = vec![0; 64 * 1024];
-        for number in 0..100_u32 {
-            let source = ([127, 0, 0, 1], 2).into();
-            let (number, is_first, is_last) = (number * 100_000, number == 0, false);
-            let payload = if is_first { &[] } else { &long[..] };
-            let segment = Segment { source, destination, number, is_first, is_last, payload };
-            streams.segment(&segment, |_, _| panic!("no message"));
+        for port in 2..1000 {
+            streams.segment(&segment(port, 0, b""), |_, _| panic!("no message"));
+            for number in 1..10_u32 {
+                streams
+                    .segment(&segment(port, number * 100_000, &long), |_, _| panic!("no message"));
+            }
+            assert!(streams.memory <= MAX_WAITING);
         }
-        assert_eq!(streams.broken, 1);
+        let waiting = streams.streams.values().map(Stream::memory).sum::<usize>();
+        assert_eq!((waiting, streams.streams.len()), (streams.memory, streams.by_age.len()));
+        let mut streams = Streams::default();
+        streams.segment(&segment(2, 0, b""), |_, _| panic!("no message"));
+        for number in 0..100_000_u32 {
+            streams.segment(&segment(2, 200_000 + 2 * number, b"x"), |_, _| panic!("no message"));
+        }
+        for number in 1..100_000_u32 {
+            streams.segment(&segment(2, number, b"\x01"), |_, _| {});
+        }
         for port in 2..=u16::MAX {
-            let source = ([127, 0, 0, 1], port).into();
-            let (number, is_first, is_last) = (0, true, false);
-            let segment = Segment { source, destination, number, is_first, is_last, payload: &[] };
-            streams.segment(&segment, |_, _| panic!("no message"));
+            streams.segment(&segment(port, 0, b""), |_, _| panic!("no message"));
         }
         assert!(streams.streams.len() <= MAX_STREAMS);
     }

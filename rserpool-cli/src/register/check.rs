@@ -5,15 +5,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use http_body_util::{BodyExt, Empty, Limited};
 use hyper::Uri;
-use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use super::group::Group;
+use crate::http;
 
 /// Maximum length of what a command or a server answers, in bytes. Further bytes are not read.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -54,7 +52,7 @@ impl Check {
         let check = async {
             match self {
                 Self::Tcp => TcpStream::connect(address).await.map(drop).context("no connection"),
-                Self::Http(path) => get(address, path, false).await.map(drop),
+                Self::Http(path) => http::get(address, path, 0).await.map(drop),
                 Self::Exec(command) => exec(command, false).await.map(drop),
             }
         };
@@ -92,7 +90,7 @@ impl Load {
     pub(super) async fn ask(&self, address: &str, limit: Duration) -> anyhow::Result<f64> {
         let answer = async {
             match self {
-                Self::Http(path) => get(address, path, true).await,
+                Self::Http(path) => http::get(address, path, MAX_ANSWER).await,
                 Self::Exec(command) => exec(command, true).await,
             }
         };
@@ -120,36 +118,6 @@ fn parse(answer: &str) -> anyhow::Result<f64> {
         let shown: String = text.chars().take(40).collect();
         format!("{shown:?} is not a load: write a number from 0 to 1, or a percentage")
     })
-}
-
-/// Checks the status of the answer to a GET request. Returns its body if that is wanted.
-async fn get(address: &str, path: &str, with_body: bool) -> anyhow::Result<String> {
-    let stream = TcpStream::connect(address).await.context("no connection")?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = hyper::Request::get(path)
-        .header("host", address)
-        .header("user-agent", concat!("rserpool/", env!("CARGO_PKG_VERSION")))
-        .header("connection", "close")
-        .body(Empty::<Bytes>::new())?;
-    let exchange = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        ensure!(status.is_success() || status.is_redirection(), "HTTP status {status}");
-        if !with_body {
-            return Ok(String::new());
-        }
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-        let body = body.map_err(|error| anyhow::anyhow!("no whole answer: {error}"))?;
-        Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
-    };
-    tokio::pin!(exchange);
-    tokio::select! {
-        biased;
-        answer = &mut exchange => answer,
-        // What arrived before the end is still to be read.
-        _ = connection => exchange.await,
-    }
 }
 
 /// Returns the output of a command that the shell runs, if that is wanted. All its processes end with

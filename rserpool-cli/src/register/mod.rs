@@ -170,7 +170,7 @@ async fn end_command(command: &mut Group) -> anyhow::Result<()> {
 struct Membership<'a> {
     arguments: &'a Arguments,
     network: Network,
-    registrars: watch::Receiver<Vec<TransportAddress>>,
+    registrars: watch::Receiver<Names>,
     hunt: HuntConfig,
     element: Option<PoolElement>,
     /// State of the element's registration.
@@ -219,7 +219,7 @@ impl<'a> Membership<'a> {
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
                 Ok(()) = self.registrars.changed() => {
-                    let registrars = self.registrars.borrow_and_update().clone();
+                    let registrars = self.registrars.borrow_and_update().addresses();
                     self.hunt = arguments.registrar.hunt(registrars.clone());
                     if let Some(element) = &self.element {
                         let _ = element.control().set_registrars(registrars).await;

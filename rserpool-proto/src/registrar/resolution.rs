@@ -11,7 +11,7 @@ use crate::handlespace::{Element, ElementKey};
 use crate::policy::Wanted;
 use crate::wire::asap::{HandleResolution, HandleResolutionResponse, Resolved};
 use crate::wire::parameter::ItemCount;
-use crate::wire::{Bytes, ErrorCause, PoolHandle, Ppid};
+use crate::wire::{Bytes, ErrorCause, PolicyType, PoolHandle, Ppid};
 
 impl Registrar {
     pub(super) fn handle_resolution(
@@ -85,12 +85,14 @@ impl Registrar {
             0
         };
         let by_letter = || self.config.compatibility.max_increment(policy);
-        let wanted = Wanted::items(items.saturating_add(hidden))
+        let wanted = Wanted::items(items.saturating_add(hidden.min(MAX_HIDDEN)))
             .max_increment(self.config.max_increment.or_else(by_letter))
             .for_asker(client.host, client.identity.as_ref());
         let near = &self.near;
         let leads_there = |key: ElementKey| near.leads_there(key, scope);
-        let mut retries = hidden.min(MAX_RETRIES);
+        // To count a hidden element of another policy as selected would change its load.
+        let takes_turns = [PolicyType::ROUND_ROBIN, PolicyType::RANDOM].contains(&policy);
+        let mut retries = if takes_turns && hidden <= MAX_RETRIES { hidden } else { 0 };
         let selection = loop {
             let selection = self.handlespace.select(handle, wanted, &mut self.rng)?;
             let first = selection.elements().next();
@@ -99,23 +101,36 @@ impl Registrar {
             }
             retries -= 1;
         };
-        let told = || {
-            let elements = selection.elements().filter(|(key, _)| leads_there(*key));
-            elements.take(items).map(|(_, element)| element)
-        };
-        told().next()?;
+        let mut told: Vec<_> = selection.elements().collect();
+        let offers_some = !told.is_empty();
+        told.retain(|(key, _)| leads_there(*key));
+        told.truncate(items);
+        let policy_type = selection.policy_type();
+        let mut keys: Vec<_> = told.into_iter().map(|(key, _)| key).collect();
+        if keys.is_empty() && offers_some {
+            // All that were selected are hidden: others will do, as far as they are found soon.
+            let members = self.handlespace.members(handle).take(MAX_SEARCH);
+            keys.extend(members.filter(|key| leads_there(*key)).take(items));
+            if keys.is_empty() {
+                return None;
+            }
+        }
+        let told = || keys.iter().filter_map(|key| self.handlespace.get(*key));
         let sound = told().filter(|element| !element.state.is_doubted());
         let doubted = told().filter(|element| element.state.is_doubted());
-        Some(HandleResolutionResponse::encode_pool(
-            false,
-            handle,
-            selection.policy_type(),
-            sound.chain(doubted).map(Element::encoded),
-            due,
-        ))
+        let elements = sound.chain(doubted).map(Element::encoded);
+        Some(HandleResolutionResponse::encode_pool(false, handle, policy_type, elements, due))
     }
 }
 
-/// Selections that are repeated because the first element, which the policy counts as selected, may
-/// not be told to the user. With them, policies hold among the elements that the user is told.
+/// The number of hidden elements up to which a selection is repeated if its first element, which the
+/// policy counts as selected, may not be told to the user. So policies of turns hold among the elements
+/// that the user is told.
 const MAX_RETRIES: usize = 16;
+
+/// The maximum number of elements that are selected besides those that the user wants, since some may
+/// not be told to the user.
+const MAX_HIDDEN: usize = 128;
+
+/// The maximum number of elements that are looked at if all that the policy selected are hidden.
+const MAX_SEARCH: usize = 4096;

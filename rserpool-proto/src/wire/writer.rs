@@ -86,9 +86,6 @@ impl<'e> Writer<'e> {
         self.set_length(start);
     }
 
-    /// Sets the length of the triple or message that begins at `start` and ends with the last byte
-    /// written.
-    #[inline(always)]
     /// Sets flags of the message, whose header has been written.
     pub(super) fn add_flags(&mut self, flags: u8) {
         if let Some(byte) = self.bytes.get_mut(1) {
@@ -96,6 +93,9 @@ impl<'e> Writer<'e> {
         }
     }
 
+    /// Sets the length of the triple or message that begins at `start` and ends with the last byte
+    /// written.
+    #[inline(always)]
     fn set_length(&mut self, start: usize) {
         let length = self.bytes.len() - start;
         match u16::try_from(length) {

@@ -119,6 +119,7 @@ class Pages {
   }
 }
 
+// The pool whose elements are shown.
 let chosen = null;
 
 const pools = new Pages("pools", () => "/v1/pools", (page) => {
@@ -127,14 +128,14 @@ const pools = new Pages("pools", () => "/v1/pools", (page) => {
     button.type = "button";
     button.className = "handle";
     button.textContent = pool.handle;
-    button.onclick = () => choose(pool.handle);
+    button.onclick = () => choose(pool);
     return row([button, pool.policy, pool.transport, pool.elements]);
   }));
   return page.pools.length;
 });
 
-const elements = new Pages("elements", () => `/v1/pools/${encodeURIComponent(chosen)}`, (page) => {
-  at("pool-title").textContent = `Pool ${chosen}: ${count(page.pool.elements, "element")}`;
+const elements = new Pages("elements", () => chosen.path, (page) => {
+  at("pool-title").textContent = `Pool ${page.pool.handle}: ${count(page.pool.elements, "element")}`;
   fill(at("elements"), page.elements.map((it) => {
     const { identifier, policy, home_registrar, user_transport } = it.element;
     const address = user_transport.address;
@@ -162,16 +163,14 @@ function values(policy) {
   return span;
 }
 
-function choose(handle) {
-  chosen = handle;
-  history.replaceState(null, "", `#${encodeURIComponent(handle)}`);
+function choose(pool) {
+  chosen = pool;
   at("pool").hidden = false;
   elements.go(null, 0).then(() => at("pool-title").focus(), () => {});
 }
 
 at("pool-close").onclick = () => {
   chosen = null;
-  history.replaceState(null, "", "#");
   at("pool").hidden = true;
   at("pools").querySelector("button")?.focus();
 };
@@ -193,7 +192,7 @@ async function refresh() {
       seconds(peer.heard_seconds)])));
     await pools.load();
     if (chosen !== null) {
-      await elements.load().catch((error) => { at("pool-title").textContent = `Pool ${chosen}: ${error.message}`; });
+      await elements.load().catch((error) => { at("pool-title").textContent = `Pool ${chosen.handle}: ${error.message}`; });
     }
   } catch (error) {
     at("state").className = "bad";
@@ -220,6 +219,10 @@ function follow() {
   for (const name of EVENTS.filter((name) => !QUIET.includes(name))) {
     events.addEventListener(name, (event) => show(name, JSON.parse(event.data)));
   }
+  // The browser connects again by itself, but not after a refusal.
+  events.addEventListener("error", () => {
+    if (events.readyState === EventSource.CLOSED) setTimeout(follow, 10 * INTERVAL);
+  });
 }
 
 const EVENTS = ["missed", "registered", "renewed", "refused", "removed", "not_taken", "peer_announced",
@@ -227,5 +230,4 @@ const EVENTS = ["missed", "registered", "renewed", "refused", "removed", "not_ta
   "limit_hit", "crowded", "took_over", "taken_over", "left", "misbehaved"];
 
 follow();
-if (location.hash.length > 1) choose(decodeURIComponent(location.hash.slice(1)));
 run();

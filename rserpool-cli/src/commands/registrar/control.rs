@@ -1,30 +1,45 @@
 //! What changes while a registrar runs: the addresses of the other registrars, and the settings.
 
 use std::convert::Infallible;
+use std::fmt::Debug;
 
-use rserpool::{Registrar, TransportAddress};
+use rserpool::Registrar;
 use tokio::sync::watch;
 
 use super::Arguments;
-use super::supervisor::{self, State};
+use super::supervisor::Supervisor;
 use crate::names::Names;
 use crate::signals::Signals;
 
-/// Follows the names of the other registrars, SIGHUP and SIGUSR1.
-pub(super) struct Control {
-    arguments: Arguments,
-    peers: watch::Receiver<Vec<TransportAddress>>,
+/// The signals that a registrar handles. They are received from the start on, so that none ends it.
+pub(super) struct ControlSignals {
     hangups: Signals,
     questions: Signals,
 }
 
+impl ControlSignals {
+    pub(super) fn new() -> Self {
+        Self { hangups: Signals::hangup(), questions: Signals::user_defined() }
+    }
+}
+
+/// Follows the names of the other registrars, SIGHUP and SIGUSR1.
+pub(super) struct Control {
+    arguments: Arguments,
+    peers: watch::Receiver<Names>,
+    signals: ControlSignals,
+}
+
 impl Control {
-    pub(super) fn new(arguments: Arguments, names: Names) -> Self {
-        let (hangups, questions) = (Signals::hangup(), Signals::user_defined());
-        Self { arguments, peers: names.follow(), hangups, questions }
+    pub(super) fn new(arguments: Arguments, names: Names, signals: ControlSignals) -> Self {
+        Self { arguments, peers: names.follow(), signals }
     }
 
-    pub(super) async fn follow(&mut self, registrar: &Registrar) -> Infallible {
+    pub(super) async fn follow(
+        &mut self,
+        registrar: &Registrar,
+        supervisor: &Supervisor,
+    ) -> Infallible {
         loop {
             tokio::select! {
                 Ok(()) = self.peers.changed() => {
@@ -32,8 +47,8 @@ impl Control {
                         tracing::warn!(error = format!("{error:#}"), "cannot change the peers");
                     }
                 }
-                () = self.hangups.next() => {
-                    supervisor::tell(&State::Reloading);
+                () = self.signals.hangups.next() => {
+                    supervisor.tell_reloading();
                     match self.reload(registrar).await {
                         Ok(()) => {
                             tracing::info!(target: "rserpool::notice", "settings were read again");
@@ -43,30 +58,30 @@ impl Control {
                             "cannot read the settings again; the old ones stay in use"
                         ),
                     }
-                    supervisor::tell(&State::Ready);
+                    supervisor.tell_reloaded();
                 }
-                () = self.questions.next() => log_state(registrar, self.arguments.name.as_deref()).await,
+                () = self.signals.questions.next() => {
+                    log_state(registrar, self.arguments.name.as_deref()).await;
+                }
             }
         }
     }
 
     async fn apply(&mut self, registrar: &Registrar) -> anyhow::Result<()> {
-        let peers = self.peers.borrow_and_update().clone();
+        let peers = self.peers.borrow_and_update().addresses();
         Ok(registrar.reconfigure(self.arguments.settings(peers)?).await?)
     }
 
     /// Reads the settings again, and applies those that can change while the registrar runs.
     async fn reload(&mut self, registrar: &Registrar) -> anyhow::Result<()> {
         let parsed = crate::parse().map_err(|error| anyhow::anyhow!("{error}"))?;
-        let crate::Command::Registrar(arguments) = parsed.command else { return Ok(()) };
-        let names = arguments.names(registrar.local_address().protocol).await;
-        let config = arguments.settings(names.addresses())?;
-        for (old, new) in self.arguments.fixed().iter().zip(arguments.fixed()) {
-            if *old != new {
-                tracing::warn!(setting = new.0, "a setting changes only with a restart");
-            }
+        let crate::Command::Registrar(mut arguments) = parsed.command else { return Ok(()) };
+        for setting in arguments.keep_fixed(&self.arguments) {
+            tracing::warn!(setting, "a setting changes only with a restart");
         }
-        registrar.reconfigure(config).await?;
+        let mut names = arguments.names(registrar.local_address().protocol).await;
+        names.complete_from(&self.peers.borrow());
+        registrar.reconfigure(arguments.settings(names.addresses())?).await?;
         self.peers = names.follow();
         self.arguments = *arguments;
         Ok(())
@@ -74,19 +89,38 @@ impl Control {
 }
 
 impl Arguments {
-    /// Returns the settings that do not change while the registrar runs, by the names of their
-    /// options.
-    fn fixed(&self) -> [(&'static str, String); 8] {
-        [
-            ("name", format!("{:?}", self.name)),
-            ("identifier", format!("{:?}", self.identifier)),
-            ("asap", format!("{:?}", self.asap)),
-            ("enrp", format!("{:?}", self.enrp)),
-            ("no-announce", self.no_announce.to_string()),
-            ("admin", format!("{:?}", self.admin)),
-            ("compatibility", self.compatibility.profile.to_string()),
-            ("define-policy", format!("{:?}", self.selection.define_policy)),
-        ]
+    /// Takes the settings that do not change while the registrar runs from those with which it runs.
+    /// Returns the names of those that differed.
+    fn keep_fixed(&mut self, running: &Self) -> Vec<&'static str> {
+        let mut changed = Vec::new();
+        let mut keep = |name, new: &dyn Debug, old: &dyn Debug| {
+            if format!("{new:?}") != format!("{old:?}") {
+                changed.push(name);
+            }
+        };
+        keep("name", &self.name, &running.name);
+        keep("identifier", &self.identifier, &running.identifier);
+        keep("asap", &self.asap, &running.asap);
+        keep("enrp", &self.enrp, &running.enrp);
+        keep("no-announce", &self.no_announce, &running.no_announce);
+        keep("admin", &self.admin, &running.admin);
+        keep("compatibility", &self.compatibility, &running.compatibility);
+        let (new, old) = (&self.selection.define_policy, &running.selection.define_policy);
+        keep("define-policy", new, old);
+        keep("transport", &self.transport.transport, &running.transport.transport);
+        let (new, old) = (&self.transport.sctp_auth_keys, &running.transport.sctp_auth_keys);
+        keep("sctp-auth-keys", new, old);
+        keep("tls", &self.transport.tls, &running.transport.tls);
+        self.name.clone_from(&running.name);
+        self.identifier = running.identifier;
+        self.asap.clone_from(&running.asap);
+        self.enrp = running.enrp;
+        self.no_announce = running.no_announce;
+        self.admin = running.admin;
+        self.compatibility = running.compatibility.clone();
+        self.selection.define_policy.clone_from(&running.selection.define_policy);
+        self.transport = running.transport.clone();
+        changed
     }
 }
 

@@ -27,10 +27,12 @@ use serde_json::json;
 use crate::admin::Admin;
 use crate::names::{Names, Remote, remote};
 use crate::options::{self, CompatibilityOption, HostPort, TransportOption};
+use crate::status;
 use access::AccessOptions;
-use control::Control;
+use control::{Control, ControlSignals};
 use limits::LimitOptions;
 use selection::SelectionOptions;
+use supervisor::Supervisor;
 use timers::TimerOptions;
 
 /// Maximum time for a shutdown, even if the registrar's thread hangs.
@@ -138,10 +140,12 @@ impl Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let network = arguments.transport.offered_on(runtime()?)?;
+    let signals = ControlSignals::new();
+    let runtime = runtime()?;
+    let network = arguments.transport.offered_on(runtime).map_err(status::wrong)?;
     let names = arguments.names(network.protocol()).await;
-    let config = arguments.settings(names.addresses())?;
-    let (first, further) = arguments.asap()?;
+    let config = arguments.settings(names.addresses()).map_err(status::wrong)?;
+    let (first, further) = arguments.asap().map_err(status::wrong)?;
     let enrp = TransportAddress::new(network.protocol(), arguments.enrp()?);
     if arguments.check {
         announce!("the settings are valid");
@@ -171,7 +175,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     })?;
     announce_start(&registrar, &arguments, admin.as_ref())?;
     let (until_eof, name) = (arguments.until_eof, arguments.name.clone());
-    let mut control = Control::new(arguments, names);
+    let mut control = Control::new(arguments, names, signals);
+    let supervisor = Supervisor::default();
     let served = async {
         match &admin {
             Some(admin) => admin.serve(&registrar).await,
@@ -182,10 +187,10 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         () = options::wait_for_end(until_eof) => {}
         () = registrar.stopped() => bail!("the registrar has stopped by itself"),
         never = served => match never {},
-        never = control.follow(&registrar) => match never {},
-        never = supervisor::report(&registrar) => match never {},
+        never = control.follow(&registrar, &supervisor) => match never {},
+        never = supervisor.report(&registrar) => match never {},
     }
-    supervisor::tell(&supervisor::State::Stopping);
+    supervisor.tell_stopping();
     let identifier = registrar.identifier();
     tracing::info!(target: "rserpool::notice", registrar = %identifier, name = name.as_deref(), "stopping");
     let stopped = tokio::time::timeout(SHUTDOWN_TIMEOUT, registrar.shutdown()).await;

@@ -1,5 +1,6 @@
 //! Tells systemd the state of the registrar, if systemd waits for that: sd_notify(3).
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -9,31 +10,57 @@ use tokio::time::{sleep, timeout};
 /// Interval between two reports, unless the watchdog of systemd needs shorter ones.
 const INTERVAL: Duration = Duration::from_secs(5);
 
+/// What systemd was told.
+#[derive(Debug, Default)]
+pub(super) struct Supervisor {
+    ready: Cell<bool>,
+}
+
+impl Supervisor {
+    /// Reports that the registrar is ready, which it is once it knows the others, and then that it is
+    /// alive.
+    pub(super) async fn report(&self, registrar: &Registrar) -> Infallible {
+        let interval = watchdog().map_or(INTERVAL, |time| (time / 3).min(INTERVAL));
+        if registrar.ready().await.is_ok() {
+            self.ready.set(true);
+            tell(&State::Ready);
+        }
+        loop {
+            // Without an answer, the watchdog runs out.
+            if let Ok(Ok(status)) = timeout(interval, registrar.status()).await {
+                tell(&State::Alive(&summary(&status)));
+            }
+            sleep(interval).await;
+        }
+    }
+
+    /// Reports that the settings are being read again.
+    pub(super) fn tell_reloading(&self) {
+        if self.ready.get() {
+            tell(&State::Reloading);
+        }
+    }
+
+    /// Reports that the settings were read again.
+    pub(super) fn tell_reloaded(&self) {
+        if self.ready.get() {
+            tell(&State::Ready);
+        }
+    }
+
+    /// Reports that the registrar hands its elements to others.
+    pub(super) fn tell_stopping(&self) {
+        tell(&State::Stopping);
+    }
+}
+
 /// A state that systemd knows.
-pub(super) enum State<'s> {
-    /// The registrar knows its peers, and answers.
+enum State<'s> {
     Ready,
-    /// The settings are being read again.
     Reloading,
-    /// The registrar hands its elements to others.
     Stopping,
     /// The registrar's task answers. The text is for people.
     Alive(&'s str),
-}
-
-/// Reports that the registrar is ready, and then that it is alive.
-pub(super) async fn report(registrar: &Registrar) -> Infallible {
-    let interval = watchdog().map_or(INTERVAL, |time| (time / 3).min(INTERVAL));
-    if registrar.ready().await.is_ok() {
-        tell(&State::Ready);
-    }
-    loop {
-        // Without an answer, the watchdog runs out.
-        if let Ok(Ok(status)) = timeout(interval, registrar.status()).await {
-            tell(&State::Alive(&summary(&status)));
-        }
-        sleep(interval).await;
-    }
 }
 
 fn summary(status: &RegistrarStatus) -> String {
@@ -51,9 +78,8 @@ fn watchdog() -> Option<Duration> {
     None
 }
 
-/// Reports a state.
 #[cfg(target_os = "linux")]
-pub(super) fn tell(state: &State<'_>) {
+fn tell(state: &State<'_>) {
     use sd_notify::NotifyState;
     let told = match state {
         State::Ready => sd_notify::notify(&[NotifyState::Ready]),
@@ -71,4 +97,4 @@ pub(super) fn tell(state: &State<'_>) {
 
 /// There is no systemd.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn tell(_: &State<'_>) {}
+fn tell(_: &State<'_>) {}
