@@ -113,7 +113,10 @@ fn servers_are_registered_by_files() {
     assert_eq!((&said["pool"], &said["member"]), (&"Web".into(), &true.into()));
     assert_eq!(start("", &["Other"]).said["pool"], "Other");
     // The command ends, and so does the registration.
-    let mut short = start("command = [\"sleep\", \"0.2\"]", &[]);
+    let end = folder.path().join("end");
+    let wait = format!("until [ -e {} ]; do sleep 0.1; done", end.display());
+    let mut short = start(&format!("command = [\"sh\", \"-c\", \"{wait}\"]"), &["Short"]);
+    fs::write(&end, "").unwrap();
     assert_eq!(short.line()["reason"], "its command has ended");
 }
 
