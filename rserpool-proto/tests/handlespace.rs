@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use rserpool_proto::handlespace::{Checksum, ElementKey, Handlespace, Refused};
+use rserpool_proto::handlespace::{Checksum, ElementKey, Handlespace, Refused, Scope};
 use rserpool_proto::policy::{Policies, RandomSource, Wanted};
 use rserpool_proto::wire::{
     EncodedElement, PolicyParameters, PolicyType, PoolElement, PoolElementId, PoolHandle,
@@ -42,10 +42,20 @@ enum Operation {
     Remove {
         pick: usize,
     },
+    SetScope {
+        pick: usize,
+        scope: Scope,
+    },
+    /// Selects for a host of the scope `from`.
     Select {
         pool: usize,
         items: usize,
+        from: Scope,
     },
+}
+
+fn scope() -> impl Strategy<Value = Scope> {
+    prop::sample::select(vec![Scope::Host, Scope::Link, Scope::Global])
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -55,7 +65,9 @@ fn operation() -> impl Strategy<Value = Operation> {
         ),
         1 => (any::<usize>(), 1..4_u32).prop_map(|(pick, home)| Operation::SetHome { pick, home }),
         2 => any::<usize>().prop_map(|pick| Operation::Remove { pick }),
-        2 => (0..7_usize, 0..6_usize).prop_map(|(pool, items)| Operation::Select { pool, items }),
+        2 => (any::<usize>(), scope()).prop_map(|(pick, scope)| Operation::SetScope { pick, scope }),
+        4 => (0..7_usize, 0..6_usize, scope())
+            .prop_map(|(pool, items, from)| Operation::Select { pool, items, from }),
     ]
 }
 
@@ -117,6 +129,7 @@ proptest! {
         let rng = &mut RandomSource::from_seed(1);
         let mut space = Handlespace::new(Policies::default(), 40);
         let mut model = Model::new();
+        let mut scopes: BTreeMap<(usize, u32), Scope> = BTreeMap::new();
         for operation in operations {
             let picked = |pick: usize| model.keys().nth(pick % model.len().max(1)).copied();
             match operation {
@@ -150,10 +163,27 @@ proptest! {
                         let (removed, element) = space.remove(key).unwrap();
                         assert_eq!((removed, element.value()), (handle(name.0), value));
                         assert!(space.remove(key).is_none());
+                        scopes.remove(&name);
                     }
                 }
-                Operation::Select { pool, items } => {
+                Operation::SetScope { pick, scope } => {
+                    if let Some(name) = picked(pick) {
+                        space.set_scope(model[&name].0, scope);
+                        scopes.insert(name, scope);
+                    }
+                }
+                Operation::Select { pool, items, from } => {
+                    let there = model.range((pool, 0)..=(pool, u32::MAX)).count();
+                    let visible = |name: &(usize, u32)| {
+                        scopes.get(name).copied().unwrap_or(Scope::Global) >= from
+                    };
                     let members = model.range((pool, 0)..=(pool, u32::MAX));
+                    let members = members.filter(|(name, _)| visible(name));
+                    let mut listed: Vec<_> = space.members_for(&handle(pool), from).collect();
+                    listed.sort();
+                    let mut keys: Vec<_> = members.clone().map(|(_, (key, _))| *key).collect();
+                    keys.sort();
+                    assert_eq!(listed, keys);
                     // Elements of weight 0 are not selected, unless there are no others.
                     let weighted = [1, 2].contains(&(pool % POLICIES.len()));
                     let eligible = members
@@ -161,15 +191,29 @@ proptest! {
                         .filter(|(_, (_, value))| !weighted || value.policy.words()[0] > 0)
                         .count();
                     let eligible = if eligible > 0 { eligible } else { members.clone().count() };
-                    let selection = space.select(&handle(pool), Wanted::items(items), rng);
-                    assert_eq!(selection.is_some(), members.count() > 0);
+                    let wanted = Wanted::items(items);
+                    let selection = space.select_for(&handle(pool), from, wanted, rng);
+                    assert_eq!(selection.is_some(), there > 0);
+                    let offered = selection.as_ref().map_or(0, |selection| selection.offered());
+                    assert_eq!(offered, members.clone().count());
+                    if POLICIES[pool % POLICIES.len()] == PolicyType::LEAST_USED {
+                        let load = |element: &PoolElement| element.policy.words()[0];
+                        let all = selection.iter().flat_map(|selection| selection.elements());
+                        let found: Vec<_> = all.map(|(_, it)| load(&it.value())).collect();
+                        let mut loads: Vec<_> = members.map(|(_, (_, it))| load(it)).collect();
+                        loads.sort_unstable();
+                        loads.truncate(items);
+                        assert_eq!(found, loads);
+                    }
                     let mut found: Vec<_> = selection
                         .iter()
                         .flat_map(|selection| selection.elements())
                         .map(|(_, element)| element.identifier())
                         .collect();
                     assert_eq!(found.len(), eligible.min(items));
-                    assert!(found.iter().all(|PoolElementId(id)| model.contains_key(&(pool, *id))));
+                    assert!(found.iter().all(|PoolElementId(id)| {
+                        model.contains_key(&(pool, *id)) && visible(&(pool, *id))
+                    }));
                     found.sort();
                     found.dedup();
                     assert_eq!(found.len(), eligible.min(items), "none twice");

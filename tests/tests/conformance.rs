@@ -109,6 +109,13 @@ fn each_fault_is_named_once_and_fits_the_code() {
         let text = fs::read_to_string(root().join(&mutant.file)).unwrap();
         assert!(mutant.apply(&text).is_some(), "{}: {}", mutant.name, mutant.file);
     }
+    let patches = fs::read_dir(root().join("tests/mutants")).unwrap();
+    let patches = patches.map(|entry| entry.unwrap().path());
+    for patch in patches.filter(|path| path.extension().is_some_and(|it| it == "patch")) {
+        let mut git = std::process::Command::new("git");
+        let git = git.current_dir(root()).args(["apply", "--check"]).arg(&patch);
+        assert!(git.status().unwrap().success(), "{}", patch.display());
+    }
 }
 
 /// Returns the number of MUST requirements that are met, the number of these for which a mutant is

@@ -10,6 +10,7 @@ mod index;
 mod lifetimes;
 mod owners;
 mod pool;
+mod scope;
 mod selection;
 
 use std::hash::BuildHasher;
@@ -29,9 +30,11 @@ use index::{Hashes, Index};
 use lifetimes::Lifetimes;
 use owners::Owners;
 use pool::Pool;
+use scope::Views;
 
 pub use checksum::Checksum;
 pub use pool::PoolKind;
+pub use scope::Scope;
 pub use selection::Selection;
 
 type HashMap<K, V> = std::collections::HashMap<K, V, RandomState>;
@@ -266,6 +269,45 @@ impl<T> Handlespace<T> {
         self.pool(handle).into_iter().flat_map(Pool::members)
     }
 
+    /// Returns the elements of a pool that a host of the scope `from` may be told about, in no
+    /// particular order.
+    pub fn members_for(
+        &self,
+        handle: &PoolHandle,
+        from: Scope,
+    ) -> impl Iterator<Item = ElementKey> {
+        self.pool(handle).into_iter().flat_map(move |pool| pool.members_for(from))
+    }
+
+    /// Returns the scope of the element at `key`: that of [`Self::set_scope`], or
+    /// [`Scope::Global`].
+    #[must_use]
+    pub fn scope(&self, key: ElementKey) -> Scope {
+        let element = self.elements.get(key.index());
+        element.map_or(Scope::Global, |it| self.pools[it.pool as usize].scope(it.member))
+    }
+
+    /// Sets the scope of the element at `key`, if there is one. The element is not selected for hosts
+    /// of a wider scope. The first element of a pool whose scope is not global costs a time in
+    /// proportion to the size of the pool.
+    pub fn set_scope(&mut self, key: ElementKey, scope: Scope) {
+        let Some(element) = self.elements.get(key.index()) else { return };
+        let pool = &mut self.pools[element.pool as usize];
+        if scope == pool.scope(element.member) {
+            return;
+        }
+        if pool.views().is_none() {
+            let elements = &self.elements;
+            let members = pool.members().filter_map(|key| elements.get(key.index()));
+            let members = members.map(|it| (it.member, it.value.decode().policy));
+            let policy = pool.kind().policy_type();
+            *pool.views() = Some(Box::new(Views::new(&self.policies, policy, members)));
+        }
+        if let Some(views) = pool.views() {
+            views.set_scope(element.member, scope, &element.value.decode().policy);
+        }
+    }
+
     /// Adds an element. It does not expire unless [`Self::set_lifetime`] is called (RFC 5352
     /// section 3.1).
     ///
@@ -468,15 +510,28 @@ impl<T> Handlespace<T> {
     pub fn select<'s>(
         &'s mut self,
         handle: &PoolHandle,
-        wanted: Wanted,
+        wanted: Wanted<'_>,
+        rng: &mut RandomSource,
+    ) -> Option<Selection<'s, T>> {
+        self.select_for(handle, Scope::Host, wanted, rng)
+    }
+
+    /// Behaves like [`Self::select`], among the elements that a host of the scope `from` may be told
+    /// about.
+    pub fn select_for<'s>(
+        &'s mut self,
+        handle: &PoolHandle,
+        from: Scope,
+        wanted: Wanted<'_>,
         rng: &mut RandomSource,
     ) -> Option<Selection<'s, T>> {
         let index = self.index_of(handle)?;
         let pool = &mut self.pools[index as usize];
         self.selected.clear();
-        pool.select(wanted, rng, &mut self.selected);
+        pool.select(from, wanted, rng, &mut self.selected);
         let (pool, elements) = (&*pool, &self.elements);
-        Some(Selection { pool, elements, selected: &self.selected })
+        let offered = pool.len_for(from);
+        Some(Selection { pool, elements, selected: &self.selected, offered })
     }
 }
 

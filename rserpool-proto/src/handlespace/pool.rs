@@ -1,6 +1,7 @@
 //! A pool of the handlespace.
 
 use super::index::{Hashed, Index};
+use super::scope::{Scope, Views};
 use super::{ElementKey, Refused, small};
 use crate::policy::{Member, RandomSource, Selector, Wanted};
 use crate::wire::{
@@ -13,6 +14,8 @@ pub(super) struct Pool {
     handle: PoolHandle,
     kind: PoolKind,
     selector: Box<dyn Selector>,
+    /// The selectors for hosts that are not told about all elements; `None` as long as all are.
+    views: Option<Box<Views>>,
     by_identifier: Index<Hashed>,
     /// The keys of the members, indexed by member number; `None` where there is no member.
     keys: Vec<Option<Key>>,
@@ -58,7 +61,7 @@ impl PoolKind {
 impl Pool {
     pub(super) fn new(handle: PoolHandle, kind: PoolKind, selector: Box<dyn Selector>) -> Self {
         let (by_identifier, keys, vacant) = Default::default();
-        Self { handle, kind, selector, by_identifier, keys, vacant }
+        Self { handle, kind, selector, views: None, by_identifier, keys, vacant }
     }
 
     pub(super) fn handle(&self) -> &PoolHandle {
@@ -90,6 +93,26 @@ impl Pool {
         self.keys.iter().flatten().map(|key| ElementKey(key.get() - 1))
     }
 
+    /// Returns the elements that a host of this scope may be told about, in no particular order.
+    pub(super) fn members_for(&self, from: Scope) -> impl Iterator<Item = ElementKey> {
+        let numbered = (0..).map(Member).zip(&self.keys);
+        let visible = numbered.filter(move |(member, _)| self.scope(*member) >= from);
+        visible.filter_map(|(_, key)| key.map(|key| ElementKey(key.get() - 1)))
+    }
+
+    pub(super) fn scope(&self, member: Member) -> Scope {
+        self.views.as_ref().map_or(Scope::Global, |views| views.scope(member))
+    }
+
+    /// Returns the number of elements that a host of this scope may be told about.
+    pub(super) fn len_for(&self, from: Scope) -> usize {
+        self.len() - self.views.as_ref().map_or(0, |views| views.hidden(from))
+    }
+
+    pub(super) fn views(&mut self) -> &mut Option<Box<Views>> {
+        &mut self.views
+    }
+
     /// Returns an error if an element is not of the pool's kind.
     pub(super) fn check(&self, value: &PoolElement) -> Result<(), Refused> {
         let kind = PoolKind::of(value);
@@ -116,15 +139,24 @@ impl Pool {
         let new = self.by_identifier.insert(value.identifier.0, key.0, |_| true);
         assert!(new, "the pool already has an element of that identifier");
         self.selector.insert(member, &value.policy);
+        if let Some(views) = &mut self.views {
+            views.insert(member, &value.policy);
+        }
         member
     }
 
     pub(super) fn update(&mut self, member: Member, value: &PoolElement) {
         self.selector.update(member, &value.policy);
+        if let Some(views) = &mut self.views {
+            views.update(member, &value.policy);
+        }
     }
 
     pub(super) fn remove(&mut self, member: Member, identifier: PoolElementId) {
         self.selector.remove(member);
+        if let Some(views) = &mut self.views {
+            views.remove(member);
+        }
         self.by_identifier.remove(identifier.0, |_| true);
         self.keys[member.0 as usize] = None;
         self.vacant.push(member);
@@ -132,10 +164,16 @@ impl Pool {
 
     pub(super) fn select(
         &mut self,
-        wanted: Wanted,
+        from: Scope,
+        wanted: Wanted<'_>,
         rng: &mut RandomSource,
         selected: &mut Vec<Member>,
     ) {
+        if let Some(views) = &mut self.views
+            && views.select(from, wanted, rng, selected)
+        {
+            return;
+        }
         self.selector.select(wanted, rng, selected);
     }
 }

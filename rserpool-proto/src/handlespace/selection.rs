@@ -13,6 +13,7 @@ pub struct Selection<'s, T> {
     pub(super) pool: &'s Pool,
     pub(super) elements: &'s Slab<Element<T>>,
     pub(super) selected: &'s [Member],
+    pub(super) offered: usize,
 }
 
 impl<'s, T> Selection<'s, T> {
@@ -20,6 +21,12 @@ impl<'s, T> Selection<'s, T> {
     #[must_use]
     pub fn policy_type(&self) -> PolicyType {
         self.pool.kind().policy_type()
+    }
+
+    /// Returns the number of elements among which was selected.
+    #[must_use]
+    pub fn offered(&self) -> usize {
+        self.offered
     }
 
     /// Returns the selected elements, in the order in which to try them.

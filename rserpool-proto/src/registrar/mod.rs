@@ -56,7 +56,6 @@ use owners::Owners;
 use peers::Peers;
 use registration::Claimant;
 use rivals::Rivals;
-use scope::Near;
 use shares::Shares;
 use stall::Stall;
 use subscription::Subscriptions;
@@ -93,7 +92,8 @@ pub struct Registrar {
     shares: Shares,
     owners: Owners,
     counters: RegistrarCounters,
-    near: Near,
+    /// The elements whose addresses have host or link scope.
+    near: BTreeSet<ElementKey>,
     subscriptions: Subscriptions,
     leaving: Leaving,
     stall: Stall,
@@ -165,7 +165,7 @@ impl Registrar {
             shares: Shares::default(),
             owners: Owners::default(),
             counters: RegistrarCounters::default(),
-            near: Near::default(),
+            near: BTreeSet::new(),
             subscriptions: Subscriptions::default(),
             leaving: Leaving::No,
             stall: Stall::default(),
@@ -311,7 +311,7 @@ impl Registrar {
         let update = self.encode_update(UpdateAction::Delete, false, key);
         let told = self.told_of(key);
         let Some((pool_handle, element)) = self.handlespace.remove(key) else { return };
-        self.near.remove(&pool_handle, key);
+        self.near.remove(&key);
         self.subscriptions.note(&pool_handle);
         self.timers.cancel(Timer::KeepAlive(key));
         self.timers.cancel(Timer::Denied(key));

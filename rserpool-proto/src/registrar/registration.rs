@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::keep_alive::REPORT_PAUSE;
 use super::membership::{Charge, Custody, KeepAlive, Membership, Origin, Watch};
-use super::scope::Scope;
 use super::shares::Limit;
 use super::{ElementName, Event, Registrar, RemovalReason, Timer};
 use crate::ConnectionId;
 use crate::access::AccessRole;
+use crate::handlespace::Scope;
 use crate::handlespace::{Element, ElementKey, Refused};
 use crate::wire::{
     EncodedElement, ErrorCause, OperationError, PolicyParameters, PoolElement, PoolElementId,
@@ -219,9 +219,7 @@ impl Registrar {
         {
             custody.registered = Some(now);
         }
-        if self.note_scope(handle, key, &value)
-            && Scope::of(self.config.reached_at()) == Scope::Global
-        {
+        if self.note_scope(key, &value) && Scope::of(self.config.reached_at()) == Scope::Global {
             let name = ElementName { pool_handle: handle.clone(), identifier: value.identifier };
             self.out.event(Event::Near(name, peer.clone()));
         }

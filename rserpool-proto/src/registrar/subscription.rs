@@ -4,11 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::scope::Scope;
 use super::shares::Limit;
 use super::{Registrar, Timer};
 use crate::ConnectionId;
-use crate::handlespace::{Element, ElementKey};
+use crate::handlespace::{Element, Scope};
 use crate::wire::asap::{HandleResolution, HandleResolutionResponse, Resolved};
 use crate::wire::{Bytes, ErrorCause, PoolHandle, Ppid};
 
@@ -172,8 +171,7 @@ impl Registrar {
     /// user's (`asker`). Returns `None` if there are no others.
     fn all_of(&self, handle: &PoolHandle, asker: Scope) -> Option<Bytes> {
         let policy = self.handlespace.policy_type(handle)?;
-        let leads_there = |key: &ElementKey| self.near.leads_there(*key, asker);
-        let members = self.handlespace.members(handle).filter(leads_there).take(MAX_ELEMENTS);
+        let members = self.handlespace.members_for(handle, asker).take(MAX_ELEMENTS);
         let elements = members.filter_map(|key| self.handlespace.get(key)).map(Element::encoded);
         let mut elements = elements.peekable();
         elements.peek()?;

@@ -181,7 +181,7 @@ impl Registrar {
             (remote.confirmation, remote.doubted) = (Confirmation::Confirmed, false);
         }
         self.recharge(key, host, None);
-        self.note_scope(handle, key, &value);
+        self.note_scope(key, &value);
         self.answer_deferred(now, handle);
         Some(key)
     }
