@@ -1,49 +1,30 @@
 //! The HTTP interface of a registrar for its operator.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
+mod background;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use background::{Background, run};
 use serde_json::Value;
 
-/// A process in the background, which is killed at the end of the test.
-struct Background {
-    child: Child,
-    said: Value,
-}
+/// A registrar with an HTTP interface.
+struct Admin(Background);
 
-impl Background {
-    fn start(arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_rserpool"))
-            .args(arguments)
-            .args(["--json", "--until-eof"])
-            .env_remove("RUST_LOG")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        Self { child, said: serde_json::from_str(&line).unwrap() }
+impl Admin {
+    fn start() -> Self {
+        let at = ["--asap", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        Self(Background::start(&[&["registrar"], &at[..]].concat()))
     }
 
-    fn registrar() -> Self {
-        Self::start(&["registrar", "--asap", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-    }
-
-    fn serve(&self, pool: &str) -> Self {
-        Self::start(&["serve", "echo", "--pool", pool, "--registrar", self.text("asap")])
-    }
-
-    fn text(&self, name: &str) -> &str {
-        self.said[name].as_str().unwrap()
+    fn serve(&self, pool: &str) -> Background {
+        Background::start(&["serve", "echo", "--pool", pool, "--registrar", self.0.text("asap")])
     }
 
     fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.text("admin")).unwrap();
+        let stream = TcpStream::connect(self.0.text("admin")).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         stream
     }
@@ -70,16 +51,9 @@ impl Background {
     }
 }
 
-impl Drop for Background {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn what_the_registrar_knows_can_be_read() {
-    let registrar = Background::registrar();
+    let registrar = Admin::start();
     assert_eq!(registrar.get("/healthz"), (200, "ok\n".to_owned()));
     assert_eq!(registrar.get("/readyz").0, 503);
     let servers = ["A", "B", "B", "B", "C d"].map(|pool| registrar.serve(pool));
@@ -97,7 +71,7 @@ fn what_the_registrar_knows_can_be_read() {
     }
     assert!(!page.contains("http:") && !page.contains("https:"), "{page}");
     let status = registrar.document("/v1/status");
-    assert_eq!(status["identifier"], registrar.said["identifier"]);
+    assert_eq!(status["identifier"], registrar.0.said["identifier"]);
     assert_eq!((&status["pools"], &status["elements"]), (&3.into(), &5.into()));
     assert_eq!(status["counters"]["registrations"], 5);
     assert_eq!(status["counters"]["removals"]["expired"], 0);
@@ -150,7 +124,7 @@ fn what_the_registrar_knows_can_be_read() {
 
 #[test]
 fn events_are_followed() {
-    let registrar = Background::registrar();
+    let registrar = Admin::start();
     let mut stream = registrar.connect();
     stream.write_all(b"GET /v1/events HTTP/1.1\r\nhost: 127.0.0.1:80\r\n\r\n").unwrap();
     let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
@@ -209,8 +183,8 @@ fn check(api: &Value, schema: &Value, document: &Value, at: &str) {
 
 #[test]
 fn the_interface_is_as_its_description_says() {
-    let registrar = Background::registrar();
-    let enrp = registrar.text("enrp").to_owned();
+    let registrar = Admin::start();
+    let enrp = registrar.0.text("enrp").to_owned();
     let _peer = Background::start(&["registrar", "--asap", "127.0.0.1:0", "--peer", &enrp]);
     let _server = registrar.serve("A");
     let api = registrar.document("/openapi.json");
@@ -241,7 +215,7 @@ fn the_interface_is_as_its_description_says() {
 
 #[test]
 fn bad_requests_are_refused() {
-    let registrar = Background::registrar();
+    let registrar = Admin::start();
     for (path, expected) in [
         ("/page.html", 404),
         ("/v1/pools/Nobody", 404),
@@ -280,7 +254,7 @@ fn bad_requests_are_refused() {
 /// not hinder the registrar at all.
 #[test]
 fn slow_clients_do_not_hinder_others() {
-    let registrar = Background::registrar();
+    let registrar = Admin::start();
     let _server = registrar.serve("A");
     let slow: Vec<_> = (0..200)
         .map(|number| {
@@ -292,10 +266,7 @@ fn slow_clients_do_not_hinder_others() {
         })
         .collect();
     let begin = Instant::now();
-    let resolved = Command::new(env!("CARGO_BIN_EXE_rserpool"))
-        .args(["resolve", "A", "--registrar", registrar.text("asap")])
-        .output()
-        .unwrap();
+    let resolved = run(&["resolve", "A", "--registrar", registrar.0.text("asap")]);
     assert!(resolved.status.success() && begin.elapsed() < Duration::from_secs(5));
     assert_eq!(registrar.document("/v1/status")["elements"], 1);
     assert!(begin.elapsed() < Duration::from_secs(28), "{:?}", begin.elapsed());

@@ -2,76 +2,34 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
+mod background;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use background::{Background, command, run, text};
 
-/// A process in the background, which is killed at the end of the test.
-struct Background {
-    child: Child,
-    lines: BufReader<ChildStdout>,
+/// Registers a server in the pool "Web", and waits until it is a member.
+fn register(registrar: &str, server: SocketAddr, more: &[&str]) -> Background {
+    let server = server.to_string();
+    let fixed = ["register", "Web", &server, "--registrar", registrar, "--json", "--until-eof"];
+    let it = Background::spawn(command(&[&fixed[..], more].concat()));
+    assert_eq!(it.said["member"], true);
+    wait_until(|| resolve(registrar).contains(&server));
+    it
 }
 
-impl Background {
-    fn start(arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_rserpool"))
-            .args(arguments)
-            .env_remove("RUST_LOG")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap());
-        Self { child, lines }
-    }
-
-    fn line(&mut self) -> Value {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"))
-    }
-
-    fn registrar() -> (Self, String) {
-        let mut it = Self::start(&["registrar", "--asap", "127.0.0.1:0", "--json", "--until-eof"]);
-        let address = it.line()["asap"].as_str().unwrap().to_owned();
-        (it, address)
-    }
-
-    /// Registers a server in the pool "Web", and waits until it is a member.
-    fn register(registrar: &str, server: SocketAddr, more: &[&str]) -> Self {
-        let server = server.to_string();
-        let fixed = ["register", "Web", &server, "--registrar", registrar, "--json", "--until-eof"];
-        let mut it = Self::start(&[&fixed[..], more].concat());
-        assert_eq!(it.line()["member"], true);
-        wait_until(|| resolve(registrar).contains(&server));
-        it
-    }
-
-    fn proxy(registrar: &str, listen: &str, more: &[&str]) -> (Self, String) {
-        let fixed = ["proxy", "Web", "--registrar", registrar, "--listen", listen, "--json"];
-        let mut it = Self::start(&[&fixed[..], &["--until-eof"], more].concat());
-        let at = it.line()["listen"].as_str().unwrap().to_owned();
-        (it, at)
-    }
-
-    fn signal(&self, name: &str) {
-        assert!(signal(name, &self.child.id().to_string()));
-    }
-}
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn start_proxy(registrar: &str, listen: &str, more: &[&str]) -> (Background, String) {
+    let fixed = ["proxy", "Web", "--registrar", registrar, "--listen", listen, "--json"];
+    let it = Background::spawn(command(&[&fixed[..], &["--until-eof"], more].concat()));
+    let at = it.text("listen").to_owned();
+    (it, at)
 }
 
 /// Sends a signal to a process. Returns whether there is one.
@@ -81,11 +39,7 @@ fn signal(name: &str, id: &str) -> bool {
 }
 
 fn resolve(registrar: &str) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_rserpool"))
-        .args(["resolve", "Web", "--registrar", registrar])
-        .output()
-        .unwrap();
-    String::from_utf8(output.stdout).unwrap()
+    text(run(&["resolve", "Web", "--registrar", registrar]).stdout)
 }
 
 fn wait_until(mut holds: impl FnMut() -> bool) {
@@ -158,9 +112,9 @@ fn clients_reach_the_servers_that_work() {
     let (_registrar, registrar) = Background::registrar();
     let (one, two) = (Server::start("1"), Server::start("2"));
     let quick = ["--every", "0.1", "--fall", "2", "--rise", "2"];
-    let mut first_entry = Background::register(&registrar, one.address, &quick);
-    let _second_entry = Background::register(&registrar, two.address, &quick);
-    let (_proxy, at) = Background::proxy(&registrar, "127.0.0.1:0", &["--cache", "0"]);
+    let mut first_entry = register(&registrar, one.address, &quick);
+    let _second_entry = register(&registrar, two.address, &quick);
+    let (_proxy, at) = start_proxy(&registrar, "127.0.0.1:0", &["--cache", "0"]);
 
     // Large, so that either direction has to wait for the other, and finished in one direction
     // before the answer begins.
@@ -186,13 +140,13 @@ fn clients_reach_the_servers_that_work() {
 #[test]
 fn a_client_waits_for_the_first_server_and_not_for_ever() {
     let (_registrar, registrar) = Background::registrar();
-    let (_proxy, at) = Background::proxy(&registrar, "127.0.0.1:0", &["--patience", "3"]);
+    let (_proxy, at) = start_proxy(&registrar, "127.0.0.1:0", &["--patience", "3"]);
     let waiting = {
         let at = at.clone();
         thread::spawn(move || first(ask(&at, b"x")))
     };
     let server = Server::start("1");
-    let _entry = Background::register(&registrar, server.address, &[]);
+    let _entry = register(&registrar, server.address, &[]);
     assert_eq!(waiting.join().unwrap(), Some('1'));
     drop(server);
     let begin = Instant::now();
@@ -213,13 +167,13 @@ fn a_server_leaves_when_its_check_fails_and_tells_its_load() {
     let source = format!("exec:cat {} | cat", load.display());
     let options = ["--check", &check, "--load", &source, "--policy", "LeastUsed"];
     let options = [&options[..], &["--every", "0.1", "--fall", "2"]].concat();
-    let mut entry = Background::register(&registrar, server.address, &options);
+    let mut entry = register(&registrar, server.address, &options);
     wait_until(|| resolve(&registrar).contains("LeastUsed:10737418"));
     std::fs::write(&load, "0.75").unwrap();
     wait_until(|| resolve(&registrar).contains("LeastUsed:32212254"));
     std::fs::remove_file(&up).unwrap();
     let line = entry.line();
-    assert_eq!((&line["member"], line["reason"].is_string()), (&Value::Bool(false), true));
+    assert_eq!((&line["member"], line["reason"].is_string()), (&false.into(), true));
     wait_until(|| resolve(&registrar).is_empty());
     std::fs::write(&up, "").unwrap();
     assert_eq!(entry.line()["member"], true);
@@ -232,8 +186,8 @@ fn a_server_leaves_when_its_check_fails_and_tells_its_load() {
 fn servers_are_used_while_there_is_no_registrar() {
     let (only, registrar) = Background::registrar();
     let server = Server::start("1");
-    let entry = Background::register(&registrar, server.address, &[]);
-    let (_proxy, at) = Background::proxy(&registrar, "127.0.0.1:0", &[]);
+    let entry = register(&registrar, server.address, &[]);
+    let (_proxy, at) = start_proxy(&registrar, "127.0.0.1:0", &[]);
     assert_eq!(first(ask(&at, b"x")), Some('1'));
     drop(only);
     thread::sleep(Duration::from_millis(1200));
@@ -279,18 +233,16 @@ fn http_server() -> SocketAddr {
 fn a_member_that_is_refused_later_tries_again() {
     let (first, registrar) = Background::registrar();
     let server = Server::start("1");
-    let command = ["--", "sleep", "20"];
-    let mut entry = Background::register(&registrar, server.address, &command);
+    let sleep = ["--", "sleep", "20"];
+    let mut entry = register(&registrar, server.address, &sleep);
     drop(first);
     let address = ["registrar", "--asap", &registrar, "--json", "--until-eof"];
-    let mut strict =
-        Background::start(&[&address[..], &["--allow-element", "192.0.2.0/24"]].concat());
-    strict.line();
+    let strict =
+        Background::spawn(command(&[&address[..], &["--allow-element", "192.0.2.0/24"]].concat()));
     thread::sleep(Duration::from_secs(3));
     assert!(entry.child.try_wait().unwrap().is_none(), "the program has ended");
     drop(strict);
-    let mut second = Background::start(&address);
-    second.line();
+    let _second = Background::spawn(command(&address));
     wait_until(|| resolve(&registrar).contains(&server.address.to_string()));
 }
 
@@ -299,12 +251,12 @@ fn an_http_server_is_checked_by_its_status() {
     let (_registrar, registrar) = Background::registrar();
     let server = http_server();
     let options = ["--check", "http:/health", "--load", "http:/load", "--policy", "LeastUsed"];
-    let _entry =
-        Background::register(&registrar, server, &[&options[..], &["--every", "0.1"]].concat());
+    let _entry = register(&registrar, server, &[&options[..], &["--every", "0.1"]].concat());
     wait_until(|| resolve(&registrar).contains("LeastUsed:21474836"));
 
     // The server closes its connection, while the client's input stays open.
-    let mut proxy = Background::start(&["proxy", "Web", "--registrar", &registrar, "--stdio"]);
+    let mut proxy =
+        Background::launch(command(&["proxy", "Web", "--registrar", &registrar, "--stdio"]));
     let mut input = proxy.child.stdin.take().unwrap();
     input.write_all(b"GET /load HTTP/1.0\r\n\r\n").unwrap();
     let mut answer = String::new();
@@ -339,7 +291,7 @@ fn a_command_ends_with_its_registration_and_the_other_way_round() {
     let (_registrar, registrar) = Background::registrar();
     let address = "127.0.0.1:9".parse().unwrap();
     let options = ["--check", "exec:true", "--", "sh", "-c", "sleep 2; exit 7"];
-    let mut entry = Background::register(&registrar, address, &options);
+    let mut entry = register(&registrar, address, &options);
     assert_eq!(entry.line()["reason"], "its command has ended");
     assert_eq!(entry.child.wait().unwrap().code(), Some(7));
     assert_eq!(resolve(&registrar), "");
@@ -348,10 +300,10 @@ fn a_command_ends_with_its_registration_and_the_other_way_round() {
     let file = folder.path().join("id");
     let command = format!("echo $$ > {}; exec sleep 1000", file.display());
     let sleeping = ["--check", "exec:true", "--grace", "0", "--", "sh", "-c", &command];
-    let mut entry = Background::register(&registrar, address, &sleeping);
+    let mut entry = register(&registrar, address, &sleeping);
     let id = std::fs::read_to_string(file).unwrap();
     assert!(signal("-0", id.trim()));
-    entry.signal("-TERM");
+    entry.signal("TERM");
     assert_eq!(entry.line()["reason"], "this program ends");
     assert!(entry.child.wait().unwrap().success());
     assert!(!signal("-0", id.trim()));
@@ -361,13 +313,13 @@ fn a_command_ends_with_its_registration_and_the_other_way_round() {
 fn clients_come_by_a_unix_socket_and_by_standard_input_and_are_named_to_servers() {
     let (_registrar, registrar) = Background::registrar();
     let server = Server::start("1");
-    let _entry = Background::register(&registrar, server.address, &[]);
+    let _entry = register(&registrar, server.address, &[]);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
     let at = format!("unix:{}", path.display());
     for _ in 0..2 {
         // The second one finds the socket that the first one, which was killed, left behind.
-        let (proxy, said) = Background::proxy(&registrar, &at, &[]);
+        let (proxy, said) = start_proxy(&registrar, &at, &[]);
         assert_eq!(said, at);
         let mut stream = UnixStream::connect(&path).unwrap();
         stream.write_all(b"hello").unwrap();
@@ -382,11 +334,18 @@ fn clients_come_by_a_unix_socket_and_by_standard_input_and_are_named_to_servers(
     let precious = folder.path().join("precious");
     std::fs::write(&precious, "data").unwrap();
     let listen = format!("unix:{}", precious.display());
-    let mut refused =
-        Background::start(&["proxy", "Web", "--registrar", &registrar, "--listen", &listen]);
+    let mut refused = Background::launch(command(&[
+        "proxy",
+        "Web",
+        "--registrar",
+        &registrar,
+        "--listen",
+        &listen,
+    ]));
     assert!(!refused.child.wait().unwrap().success());
     assert_eq!(std::fs::read_to_string(&precious).unwrap(), "data");
-    let mut proxy = Background::start(&["proxy", "Web", "--registrar", &registrar, "--stdio"]);
+    let mut proxy =
+        Background::launch(command(&["proxy", "Web", "--registrar", &registrar, "--stdio"]));
     let mut input = proxy.child.stdin.take().unwrap();
     input.write_all(b"hello").unwrap();
     drop(input);
@@ -395,7 +354,7 @@ fn clients_come_by_a_unix_socket_and_by_standard_input_and_are_named_to_servers(
     assert_eq!(answer, "1hello");
     assert!(proxy.child.wait().unwrap().success());
 
-    let (_proxy, at) = Background::proxy(&registrar, "127.0.0.1:0", &["--proxy-protocol", "v2"]);
+    let (_proxy, at) = start_proxy(&registrar, "127.0.0.1:0", &["--proxy-protocol", "v2"]);
     let answer = ask(&at, b"hello").unwrap();
     assert_eq!(&answer[..13], b"1\r\n\r\n\0\r\nQUIT\n");
     assert_eq!(&answer[13..15], b"\x21\x11");
@@ -406,8 +365,8 @@ fn clients_come_by_a_unix_socket_and_by_standard_input_and_are_named_to_servers(
 fn connections_finish_before_the_end_and_idle_ones_are_closed() {
     let (_registrar, registrar) = Background::registrar();
     let server = Server::start("1");
-    let _entry = Background::register(&registrar, server.address, &[]);
-    let (mut proxy, at) = Background::proxy(&registrar, "127.0.0.1:0", &["--idle", "1"]);
+    let _entry = register(&registrar, server.address, &[]);
+    let (mut proxy, at) = start_proxy(&registrar, "127.0.0.1:0", &["--idle", "1"]);
     let mut idle = TcpStream::connect(&at).unwrap();
     let begin = Instant::now();
     // It is reset, so that nobody takes what was received for the whole.
@@ -417,7 +376,7 @@ fn connections_finish_before_the_end_and_idle_ones_are_closed() {
     let mut open = TcpStream::connect(&at).unwrap();
     open.write_all(b"be").unwrap();
     thread::sleep(Duration::from_millis(200));
-    proxy.signal("-TERM");
+    proxy.signal("TERM");
     wait_until(|| TcpStream::connect(&at).is_err());
     open.write_all(b"fore").unwrap();
     open.shutdown(Shutdown::Write).unwrap();

@@ -89,7 +89,7 @@ impl Admin {
     }
 }
 
-/// What all clients are served from.
+/// State that the connections of all clients share.
 struct Place<'r> {
     registrar: &'r Registrar,
     name: Option<&'r str>,

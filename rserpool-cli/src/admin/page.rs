@@ -6,7 +6,8 @@ use hyper::{Response, StatusCode};
 
 use super::{Body, text};
 
-/// What the page may load: nothing from elsewhere, and no script or style but its own.
+/// Content security policy of the page: it loads nothing from elsewhere, and no script or style but its
+/// own.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 

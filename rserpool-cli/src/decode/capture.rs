@@ -51,7 +51,7 @@ pub(crate) struct Found {
     pub(crate) content: Result<(Ppid, Bytes), String>,
 }
 
-/// What a capture has that was not read.
+/// The parts of a capture that were not read.
 #[derive(Debug, Default)]
 pub(crate) struct Unread {
     /// Frames of links that are not understood, by the number of the link type.

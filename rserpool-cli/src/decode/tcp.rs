@@ -67,7 +67,7 @@ struct Stream {
     last: u64,
 }
 
-/// What a stream has.
+/// The content of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Content {
     Unknown,
@@ -263,7 +263,7 @@ fn frame_header(bytes: &[u8]) -> Option<(usize, Ppid)> {
     Some((length, Ppid(u32::from_be_bytes(*ppid))))
 }
 
-/// Returns what a stream has, by its beginning; `None` as long as that is too short to say.
+/// Returns the content of a stream by its beginning; `None` as long as that is too short to say.
 fn content_of(bytes: &[u8]) -> Option<Content> {
     let (length, ppid) = frame_header(bytes)?;
     // A session begins with a message of its control channel.

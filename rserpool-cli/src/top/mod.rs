@@ -83,7 +83,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     result.map(|()| ExitCode::SUCCESS)
 }
 
-/// What a key leads to.
+/// Effect of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reaction {
     End,
@@ -91,7 +91,7 @@ enum Reaction {
     Load,
 }
 
-/// What is shown.
+/// State of the display.
 #[derive(Debug, Default)]
 struct View {
     status: Value,
@@ -107,7 +107,7 @@ struct View {
     /// The time of the last answer, and the rates of the counters since the one before.
     asked: Option<Instant>,
     rates: Vec<(&'static str, f64)>,
-    /// Why there was no answer.
+    /// The reason why the last request was not answered.
     error: Option<String>,
 }
 

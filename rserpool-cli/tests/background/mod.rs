@@ -45,7 +45,14 @@ impl Background {
     }
 
     /// Starts a process that prints JSON, and waits for its first line of output.
-    pub(crate) fn spawn(mut command: Command) -> Self {
+    pub(crate) fn spawn(command: Command) -> Self {
+        let mut it = Self::launch(command);
+        it.said = it.line();
+        it
+    }
+
+    /// Starts a process, and does not wait for its output.
+    pub(crate) fn launch(mut command: Command) -> Self {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -53,9 +60,7 @@ impl Background {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
-        let mut it = Self { child, lines, said: Value::Null };
-        it.said = it.line();
-        it
+        Self { child, lines, said: Value::Null }
     }
 
     /// Reads the next line of output.

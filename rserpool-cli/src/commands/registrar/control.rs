@@ -1,4 +1,4 @@
-//! What changes while a registrar runs: the addresses of the other registrars, and the settings.
+//! Changes while a registrar runs: of the addresses of the other registrars, and of the settings.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -93,35 +93,36 @@ impl Arguments {
     /// Returns the names of those that differed.
     fn keep_fixed(&mut self, running: &Self) -> Vec<&'static str> {
         let mut changed = Vec::new();
-        let mut keep = |name, new: &dyn Debug, old: &dyn Debug| {
-            if format!("{new:?}") != format!("{old:?}") {
-                changed.push(name);
-            }
-        };
-        keep("name", &self.name, &running.name);
-        keep("identifier", &self.identifier, &running.identifier);
-        keep("asap", &self.asap, &running.asap);
-        keep("enrp", &self.enrp, &running.enrp);
-        keep("no-announce", &self.no_announce, &running.no_announce);
-        keep("admin", &self.admin, &running.admin);
-        keep("compatibility", &self.compatibility, &running.compatibility);
-        let (new, old) = (&self.selection.define_policy, &running.selection.define_policy);
-        keep("define-policy", new, old);
-        keep("transport", &self.transport.transport, &running.transport.transport);
-        let (new, old) = (&self.transport.sctp_auth_keys, &running.transport.sctp_auth_keys);
-        keep("sctp-auth-keys", new, old);
-        keep("tls", &self.transport.tls, &running.transport.tls);
-        self.name.clone_from(&running.name);
-        self.identifier = running.identifier;
-        self.asap.clone_from(&running.asap);
-        self.enrp = running.enrp;
-        self.no_announce = running.no_announce;
-        self.admin = running.admin;
-        self.compatibility = running.compatibility.clone();
-        self.selection.define_policy.clone_from(&running.selection.define_policy);
-        self.transport = running.transport.clone();
+        let all = &mut changed;
+        keep(all, "name", &mut self.name, &running.name);
+        keep(all, "identifier", &mut self.identifier, &running.identifier);
+        keep(all, "asap", &mut self.asap, &running.asap);
+        keep(all, "enrp", &mut self.enrp, &running.enrp);
+        keep(all, "no-announce", &mut self.no_announce, &running.no_announce);
+        keep(all, "admin", &mut self.admin, &running.admin);
+        keep(all, "compatibility", &mut self.compatibility, &running.compatibility);
+        let (new, old) = (&mut self.selection.define_policy, &running.selection.define_policy);
+        keep(all, "define-policy", new, old);
+        let (new, old) = (&mut self.transport, &running.transport);
+        keep(all, "transport", &mut new.transport, &old.transport);
+        keep(all, "sctp-auth-keys", &mut new.sctp_auth_keys, &old.sctp_auth_keys);
+        keep(all, "tls", &mut new.tls, &old.tls);
         changed
     }
+}
+
+/// Takes the value of a setting from `running`, and notes its name if it differed.
+fn keep<T: Debug + Clone>(
+    changed: &mut Vec<&'static str>,
+    name: &'static str,
+    new: &mut T,
+    running: &T,
+) {
+    // Not each type can be compared, but each is shown with all that it has.
+    if format!("{new:?}") != format!("{running:?}") {
+        changed.push(name);
+    }
+    new.clone_from(running);
 }
 
 async fn log_state(registrar: &Registrar, name: Option<&str>) {

@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 /// Interval between two reports, unless the watchdog of systemd needs shorter ones.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// What systemd was told.
+/// Reports to systemd.
 #[derive(Debug, Default)]
 pub(super) struct Supervisor {
     ready: Cell<bool>,
@@ -20,6 +20,9 @@ impl Supervisor {
     /// Reports that the registrar is ready, which it is once it knows the others, and then that it is
     /// alive.
     pub(super) async fn report(&self, registrar: &Registrar) -> Infallible {
+        if !is_expected() {
+            return std::future::pending().await;
+        }
         let interval = watchdog().map_or(INTERVAL, |time| (time / 3).min(INTERVAL));
         if registrar.ready().await.is_ok() {
             self.ready.set(true);
@@ -66,6 +69,11 @@ enum State<'s> {
 fn summary(status: &RegistrarStatus) -> String {
     let RegistrarStatus { pools, elements, peers, .. } = status;
     format!("{pools} pools, {elements} elements, {} other registrars", peers.len())
+}
+
+/// Returns whether systemd waits for reports.
+fn is_expected() -> bool {
+    cfg!(target_os = "linux") && std::env::var_os("NOTIFY_SOCKET").is_some()
 }
 
 #[cfg(target_os = "linux")]
