@@ -103,6 +103,6 @@ fn tell(state: &State<'_>) {
     }
 }
 
-/// There is no systemd.
+/// Does nothing, since there is no systemd.
 #[cfg(not(target_os = "linux"))]
 fn tell(_: &State<'_>) {}
