@@ -41,7 +41,7 @@ fn a_server_is_found_talked_to_and_replaced() {
     let serving = connected.strip_prefix("-- connected to ").unwrap();
     let (serving, other) =
         if first.said["identifier"] == serving { (first, second) } else { (second, first) };
-    serving.end();
+    drop(serving);
     assert!(line().ends_with("failed, looking for another"));
     let other_name = other.said["identifier"].as_str().unwrap();
     assert!(line().starts_with(&format!("-- {other_name} took over after ")));

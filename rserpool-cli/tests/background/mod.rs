@@ -91,9 +91,10 @@ impl Background {
         assert!(status.success());
     }
 
-    /// Kills the process. Returns what it wrote to standard error.
+    /// Ends the process by the end of its input, so that it writes its log to the end. Returns what
+    /// it wrote to standard error.
     pub(crate) fn end(mut self) -> String {
-        self.child.kill().unwrap();
+        drop(self.child.stdin.take());
         let mut text = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
         text
