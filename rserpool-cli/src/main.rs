@@ -39,6 +39,7 @@ mod grants;
 mod http;
 mod logging;
 mod names;
+mod operator;
 mod options;
 mod process;
 mod proxy;
@@ -47,8 +48,11 @@ mod serve;
 mod settings;
 mod signals;
 mod status;
+mod table;
 mod tls;
 mod top;
+#[cfg(unix)]
+mod unix_socket;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -92,7 +96,13 @@ pub(crate) enum Command {
     Client(client::Arguments),
     Terminal(commands::terminal::Arguments),
     Resolve(commands::resolve::Arguments),
+    Watch(commands::watch::Arguments),
+    Ping(commands::ping::Arguments),
     Dump(commands::dump::Arguments),
+    Peers(operator::peers::Arguments),
+    Explain(operator::explain::Arguments),
+    Drain(operator::drain::DrainArguments),
+    Deregister(operator::drain::DeregisterArguments),
     Top(top::Arguments),
     Demo(demo::Arguments),
     Bench(bench::Arguments),
@@ -141,7 +151,13 @@ fn run(command: Command) -> ExitCode {
         Command::Client(arguments) => block_on(client::run(arguments)),
         Command::Terminal(arguments) => block_on(commands::terminal::run(arguments)),
         Command::Resolve(arguments) => block_on(commands::resolve::run(arguments)),
+        Command::Watch(arguments) => block_on(commands::watch::run(arguments)),
+        Command::Ping(arguments) => block_on(commands::ping::run(arguments)),
         Command::Dump(arguments) => block_on(commands::dump::run(arguments)),
+        Command::Peers(arguments) => on_one_thread(operator::peers::run(arguments)),
+        Command::Explain(arguments) => on_one_thread(operator::explain::run(arguments)),
+        Command::Drain(arguments) => on_one_thread(operator::drain::drain(arguments)),
+        Command::Deregister(arguments) => on_one_thread(operator::drain::deregister(arguments)),
         Command::Top(arguments) => block_on(top::run(arguments)),
         Command::Bench(arguments) => on_one_thread(bench::run(arguments)),
         Command::Demo(arguments) => block_on(demo::run(arguments)),

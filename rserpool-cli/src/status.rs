@@ -4,7 +4,7 @@ use rserpool::{DumpError, JoinError, ResolveError, SessionError};
 
 /// Description of the exit statuses for the help.
 pub(crate) const HELP: &str = "\
-Exit status: 0 success; 1 another failure; 2 wrong arguments or settings; 3 no such pool; 4 no
+Exit status: 0 success; 1 another failure; 2 wrong arguments or settings; 3 no such pool or element; 4 no
 registrar, or no server of the pool, can be reached; 5 a registrar refused";
 
 /// The arguments or settings are wrong.
@@ -35,6 +35,21 @@ pub(crate) fn explain(
 /// Marks an error as one of the arguments or settings.
 pub(crate) fn wrong(error: anyhow::Error) -> anyhow::Error {
     Explained { text: format!("{error:#}"), status: USAGE }.into()
+}
+
+/// Creates an error with the exit status for a registrar that cannot be reached.
+pub(crate) fn unreachable(text: String) -> anyhow::Error {
+    Explained { text, status: UNREACHABLE }.into()
+}
+
+/// Creates an error with the exit status for a pool or element that does not exist.
+pub(crate) fn no_pool(text: String) -> anyhow::Error {
+    Explained { text, status: NO_POOL }.into()
+}
+
+/// Creates an error with the exit status for what a registrar refused.
+pub(crate) fn refused(text: String) -> anyhow::Error {
+    Explained { text, status: REFUSED }.into()
 }
 
 /// Returns the exit status for an error.

@@ -55,6 +55,11 @@ enum Operation {
 }
 
 fn scope() -> impl Strategy<Value = Scope> {
+    prop::sample::select(vec![Scope::Empty, Scope::Host, Scope::Link, Scope::Global])
+}
+
+/// The scope of a host.
+fn origin() -> impl Strategy<Value = Scope> {
     prop::sample::select(vec![Scope::Host, Scope::Link, Scope::Global])
 }
 
@@ -66,7 +71,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => (any::<usize>(), 1..4_u32).prop_map(|(pick, home)| Operation::SetHome { pick, home }),
         2 => any::<usize>().prop_map(|pick| Operation::Remove { pick }),
         2 => (any::<usize>(), scope()).prop_map(|(pick, scope)| Operation::SetScope { pick, scope }),
-        4 => (0..7_usize, 0..6_usize, scope())
+        4 => (0..7_usize, 0..6_usize, origin())
             .prop_map(|(pool, items, from)| Operation::Select { pool, items, from }),
     ]
 }

@@ -186,7 +186,9 @@ pub use key_file::KeyFileError;
 pub use messenger::{Correspondent, Messenger, MessengerError, MessengerEvent, SentToAll};
 pub use network::{Elapsed, ListenError, Network, StartError, Stopped};
 #[cfg(feature = "registrar")]
-pub use registrar::{PoolSnapshot, Registrar, RegistrarEvent, RegistrarEvents, RegistrarSnapshot};
+pub use registrar::{
+    OrderError, PoolSnapshot, Registrar, RegistrarEvent, RegistrarEvents, RegistrarSnapshot,
+};
 #[doc(no_inline)]
 pub use rserpool_proto as proto;
 #[doc(inline)]

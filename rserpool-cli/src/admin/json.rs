@@ -4,7 +4,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
-use rserpool::proto::registrar::{ElementName, Event, Limit, RemovalReason};
+use rserpool::proto::policy::Rank;
+use rserpool::proto::registrar::{
+    ElementForecast, ElementName, Event, Forecast, Limit, RemovalReason,
+};
 use rserpool::{
     AccessRole, ElementStatus, Identity, PeerCondition, PeerStatus, PoolStatus, RegistrarCounters,
     RegistrarEvent, RegistrarStatus,
@@ -41,6 +44,7 @@ pub(super) fn reason(reason: RemovalReason) -> &'static str {
         RemovalReason::OtherPolicy => "other_policy",
         RemovalReason::ElsewhereRemoved => "removed_elsewhere",
         RemovalReason::Denied => "denied",
+        RemovalReason::Ordered => "ordered",
     }
 }
 
@@ -135,7 +139,30 @@ pub(super) fn element(status: &ElementStatus) -> Value {
         "heard_seconds": status.heard.map(seconds),
         "asked": status.asked,
         "doubted": status.doubted,
+        "drained": status.drained,
         "owner": names(status.owner.as_ref()),
+    })
+}
+
+pub(super) fn forecast(forecast: &Forecast) -> Value {
+    let element = |it: &ElementForecast| {
+        let mut content = element(&it.element);
+        let rank = match it.rank {
+            Some(Rank::Key(key)) => json!({ "key": key }),
+            Some(Rank::Weight(weight)) => json!({ "weight": weight }),
+            _ => Value::Null,
+        };
+        content["rank"] = rank;
+        content["first"] = json!(it.first);
+        content["offered"] = json!(it.offered);
+        content
+    };
+    json!({
+        "pool": pool(&forecast.pool),
+        "items": forecast.items,
+        "resolutions": forecast.resolutions,
+        "next": forecast.next.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "elements": forecast.elements.iter().map(element).collect::<Vec<_>>(),
     })
 }
 
@@ -187,6 +214,8 @@ fn happened(event: &Event) -> (&'static str, Value) {
         }
         Event::PeerSilent(address) => ("peer_silent", json!({ "address": address.to_string() })),
         Event::PeerDead(registrar) => ("peer_dead", json!({ "registrar": registrar.to_string() })),
+        Event::Drained(name) => ("drained", of(name)),
+        Event::Undrained(name) => ("undrained", of(name)),
         Event::Near(name, address) => ("hidden", with(name, "address", json!(address.to_string()))),
         Event::Joined { elements } => ("joined", json!({ "elements": elements })),
         Event::Ready { elements } => ("ready", json!({ "elements": elements })),

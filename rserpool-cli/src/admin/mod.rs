@@ -1,12 +1,15 @@
-//! The HTTP interface of a registrar for its operator, which only reads.
+//! The HTTP interface of a registrar for its operator. Over TCP it only reads; over the Unix socket of
+//! `--control` it also takes orders.
 
 mod json;
 mod metrics;
+mod orders;
 mod page;
 
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -18,13 +21,20 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rserpool::{PoolHandle, Registrar, RegistrarEvents, Stopped};
+use rserpool::{PoolHandle, Registrar, RegistrarEvents, RegistrarId, Stopped};
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
+
+#[cfg(unix)]
+use crate::unix_socket::UnixSocket;
 
 /// Maximum number of clients at a time. Further ones wait to be accepted.
 const MAX_CLIENTS: usize = 64;
+
+/// Maximum number of clients on the control socket at a time. They do not count as others.
+const MAX_OPERATORS: usize = 16;
 
 /// Maximum number of clients that follow the events. They take places of [`MAX_CLIENTS`].
 const MAX_FOLLOWERS: usize = 16;
@@ -54,30 +64,63 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// A listening interface.
 pub(crate) struct Admin {
-    listener: TcpListener,
+    listener: Listener,
     /// The name of the registrar, if it has one.
     name: Option<String>,
 }
 
+enum Listener {
+    Tcp(TcpListener),
+    #[cfg(unix)]
+    Control(UnixSocket),
+}
+
+/// A connection of a client.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
 impl Admin {
+    /// Listens for clients, which can only read.
     pub(crate) async fn listen(address: SocketAddr, name: Option<String>) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await?, name })
+        Ok(Self { listener: Listener::Tcp(TcpListener::bind(address).await?), name })
     }
 
-    /// Returns the address on which it listens.
-    pub(crate) fn local(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    /// Listens for operators, who may also give orders.
+    pub(crate) fn listen_for_orders(path: &Path, name: Option<String>) -> io::Result<Self> {
+        #[cfg(unix)]
+        return Ok(Self { listener: Listener::Control(UnixSocket::listen_for_group(path)?), name });
+        #[cfg(not(unix))]
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Returns the address or path at which it listens.
+    pub(crate) fn local(&self) -> io::Result<String> {
+        match &self.listener {
+            Listener::Tcp(listener) => Ok(listener.local_addr()?.to_string()),
+            #[cfg(unix)]
+            Listener::Control(socket) => Ok(socket.path().display().to_string()),
+        }
+    }
+
+    fn takes_orders(&self) -> bool {
+        !matches!(self.listener, Listener::Tcp(_))
     }
 
     /// Serves clients for ever.
     pub(crate) async fn serve(&self, registrar: &Registrar) -> Infallible {
-        let place =
-            Place { registrar, name: self.name.as_deref(), followers: std::cell::Cell::new(0) };
+        let place = Place {
+            registrar,
+            name: self.name.as_deref(),
+            takes_orders: self.takes_orders(),
+            followers: std::cell::Cell::new(0),
+        };
+        let limit = if self.takes_orders() { MAX_OPERATORS } else { MAX_CLIENTS };
         let mut clients = FuturesUnordered::new();
         loop {
             tokio::select! {
-                accepted = self.listener.accept(), if clients.len() < MAX_CLIENTS => match accepted {
-                    Ok((stream, _)) => clients.push(serve(stream, &place)),
+                accepted = self.listener.accept(), if clients.len() < limit => match accepted {
+                    Ok(stream) => clients.push(serve(stream, &place)),
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept an administrator");
                         sleep(ACCEPT_PAUSE).await;
@@ -89,15 +132,26 @@ impl Admin {
     }
 }
 
+impl Listener {
+    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        match self {
+            Self::Tcp(listener) => Ok(Box::new(listener.accept().await?.0)),
+            #[cfg(unix)]
+            Self::Control(socket) => Ok(Box::new(socket.accept().await?)),
+        }
+    }
+}
+
 /// State that the connections of all clients share.
 struct Place<'r> {
     registrar: &'r Registrar,
     name: Option<&'r str>,
+    takes_orders: bool,
     /// The number of clients that follow the events.
     followers: std::cell::Cell<usize>,
 }
 
-async fn serve(stream: TcpStream, place: &Place<'_>) {
+async fn serve(stream: Box<dyn Stream>, place: &Place<'_>) {
     let follows = std::cell::Cell::new(false);
     let service = service_fn(async |request| answer(place, request, &follows).await);
     let mut server = http1::Builder::new();
@@ -122,6 +176,7 @@ enum Refusal {
     NoAnswer,
     NotFound(&'static str),
     Invalid(&'static str),
+    Elsewhere(RegistrarId),
     TooManyFollowers,
 }
 
@@ -141,7 +196,13 @@ async fn answer(
         return Ok(problem(StatusCode::MISDIRECTED_REQUEST, text));
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
+        if place.takes_orders {
+            let done = timeout(ANSWER_TIME, orders::give(place.registrar, &request)).await;
+            let done = done.unwrap_or(Err(Refusal::NoAnswer));
+            return Ok(done.unwrap_or_else(|refusal| refuse(&refusal)));
+        }
+        let text = "only GET and HEAD; orders are taken by the socket of --control";
+        let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, text);
         response.headers_mut().insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
         return Ok(response);
     }
@@ -201,6 +262,12 @@ async fn look_up(
         }
         _ => {
             let name = path.strip_prefix("/v1/pools/").ok_or(Refusal::NotFound("no such path"))?;
+            if let Some(name) = name.strip_suffix("/forecast") {
+                let forecast = registrar.forecast(&handle(name)?).await?;
+                let none =
+                    "no such pool, or one that is too large, or whose policy cannot be tried";
+                return Ok(found(&json::forecast(&forecast.ok_or(Refusal::NotFound(none))?)));
+            }
             let page = Page::of(request)?;
             let handle = handle(name)?;
             let pool = registrar.pool(&handle).await?.ok_or(Refusal::NotFound("no such pool"))?;
@@ -286,6 +353,11 @@ fn refuse(refusal: &Refusal) -> Response<Body> {
         Refusal::NoAnswer => problem(StatusCode::SERVICE_UNAVAILABLE, "the registrar is busy"),
         Refusal::NotFound(reason) => problem(StatusCode::NOT_FOUND, reason),
         Refusal::Invalid(reason) => problem(StatusCode::BAD_REQUEST, reason),
+        Refusal::Elsewhere(home) => {
+            let home = home.to_string();
+            let error = "another registrar is the home of the element";
+            document(StatusCode::CONFLICT, &json!({ "error": error, "home_registrar": home }))
+        }
         Refusal::TooManyFollowers => {
             problem(StatusCode::TOO_MANY_REQUESTS, "too many clients follow the events")
         }

@@ -4,10 +4,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use rserpool::proto::wire::PoolElement;
 use rserpool::{Dump, DumpError, TransportAddress, dump};
 
 use crate::options::{self, HostPort, TransportOption};
-use crate::status;
+use crate::{status, table};
 
 /// Time that a registrar may take for an answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -41,7 +42,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 
 fn print(dump: &Dump) -> anyhow::Result<()> {
     let elements: usize = dump.pools.iter().map(|pool| pool.elements.len()).sum();
-    let checksum = dump.checksum.map(|sum| format!(", checksum of its own {:#06x}", sum.0));
+    let checksum = dump.checksum.map(|sum| format!(", own checksum {:#06x}", sum.0));
     out!(
         "registrar {}: {}, {}, {}{}",
         dump.registrar,
@@ -54,18 +55,24 @@ fn print(dump: &Dump) -> anyhow::Result<()> {
         out!("registrar {}  {}", peer.registrar, peer.transport);
     }
     for pool in &dump.pools {
-        out!("{}", pool.pool_handle);
-        for element in &pool.elements {
-            out!(
-                "  {}  {}  {}  home {}",
-                element.identifier,
-                element.user_transport,
-                element.policy,
-                element.home_registrar
-            );
+        let policy = pool.elements.first().map(|element| element.policy.policy_type().to_string());
+        out!("{}  {}", pool.pool_handle, policy.unwrap_or_default());
+        let rows: Vec<_> = pool.elements.iter().map(row).collect::<Result<_, _>>()?;
+        for line in table::lines(&["ELEMENT", "HOME", "VALUES", "ADDRESS"], &[], &rows) {
+            out!("  {line}");
         }
     }
     Ok(())
+}
+
+fn row(element: &PoolElement) -> anyhow::Result<Vec<String>> {
+    let document = serde_json::to_value(element)?;
+    Ok(vec![
+        element.identifier.to_string(),
+        element.home_registrar.to_string(),
+        table::values(&document["policy"]),
+        table::address(&document),
+    ])
 }
 
 fn count(number: usize, what: &str) -> String {

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Args;
-use futures::StreamExt;
-use rserpool::{PoolChange, PoolElementId, PoolHandle, PoolUser, ResolveError, ResolveOptions};
-use serde_json::json;
+use rserpool::{PoolElementId, PoolHandle, PoolUser, ResolveError, ResolveOptions};
 
 use crate::options::{self, RegistrarOption, TransportOption};
 use crate::status;
@@ -23,14 +21,11 @@ pub(crate) struct Arguments {
     /// Resolve this number of times, and show how often each element was the first
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     times: Option<u32>,
-    /// Also show changes of the pool as they happen, until Ctrl-C
-    #[arg(long, conflicts_with_all = ["items", "times"])]
-    watch: bool,
     #[command(flatten)]
     registrar: RegistrarOption,
     #[command(flatten)]
     transport: TransportOption,
-    /// Print the elements as JSON; with --watch, one line per change
+    /// Print the elements as JSON
     #[arg(long)]
     json: bool,
 }
@@ -38,9 +33,6 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let network = arguments.transport.network()?;
     let user = arguments.registrar.user(&network, &arguments.transport, options::impatient).await?;
-    if arguments.watch {
-        return watch(&user, arguments.pool, arguments.json).await;
-    }
     let mut resolve_options = ResolveOptions::default();
     if let Some(items) = arguments.items {
         resolve_options = resolve_options.items(items);
@@ -65,27 +57,6 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             element.policy,
             element.home_registrar
         );
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-async fn watch(user: &PoolUser, pool: PoolHandle, as_json: bool) -> anyhow::Result<ExitCode> {
-    let mut changes = user.subscribe(pool).await.map_err(explain_resolve)?;
-    while let Some(change) = changes.next().await {
-        let (what, identifier, element) = match change {
-            PoolChange::Joined(element) => ("joined", element.identifier, Some(element)),
-            PoolChange::Changed(element) => ("changed", element.identifier, Some(element)),
-            PoolChange::Left(identifier) => ("left", identifier, None),
-            _ => continue,
-        };
-        if as_json {
-            let identifier = identifier.to_string();
-            out!("{}", json!({ "change": what, "identifier": identifier, "element": element }));
-        } else if let Some(element) = element {
-            out!("{what:7}  {identifier}  {}  {}", element.user_transport, element.policy);
-        } else {
-            out!("{what:7}  {identifier}");
-        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -15,6 +15,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::stdio::Stdio;
 use crate::options;
+#[cfg(unix)]
+use crate::unix_socket::UnixSocket;
 
 /// An address to listen on.
 #[derive(Debug, Clone)]
@@ -50,46 +52,17 @@ impl Address {
         match self {
             Self::Tcp(address) => Ok(Listener::Tcp(TcpListener::bind(address).await?)),
             #[cfg(unix)]
-            Self::Unix(path) => {
-                remove_stale(path)?;
-                let listener = tokio::net::UnixListener::bind(path)?;
-                Ok(Listener::Unix(Socket(path.clone()), listener))
-            }
+            Self::Unix(path) => Ok(Listener::Unix(UnixSocket::listen(path)?)),
             #[cfg(not(unix))]
             Self::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }
 
-/// The file of a Unix socket, which is removed with this.
-#[cfg(unix)]
-pub(super) struct Socket(PathBuf);
-
-#[cfg(unix)]
-impl Drop for Socket {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
 pub(super) enum Listener {
     Tcp(TcpListener),
-    // The file is removed before the socket is closed: another program that listens at the path would
-    // lose its file otherwise.
     #[cfg(unix)]
-    Unix(Socket, tokio::net::UnixListener),
-}
-
-/// Removes a socket that a program left behind, which refuses connections.
-#[cfg(unix)]
-fn remove_stale(path: &std::path::Path) -> io::Result<()> {
-    use std::os::unix::fs::FileTypeExt;
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_socket());
-    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err_and(refused) {
-        std::fs::remove_file(path)?;
-    }
-    Ok(())
+    Unix(UnixSocket),
 }
 
 impl Listener {
@@ -100,7 +73,7 @@ impl Listener {
                 listener.local_addr().map(|at| at.to_string()).unwrap_or_default()
             }
             #[cfg(unix)]
-            Self::Unix(Socket(path), _) => format!("unix:{}", path.display()),
+            Self::Unix(socket) => format!("unix:{}", socket.path().display()),
         }
     }
 
@@ -114,7 +87,7 @@ impl Listener {
                 Ok(Client::Tcp(stream, ends))
             }
             #[cfg(unix)]
-            Self::Unix(_, listener) => Ok(Client::Unix(listener.accept().await?.0)),
+            Self::Unix(socket) => Ok(Client::Unix(socket.accept().await?)),
         }
     }
 }

@@ -8,6 +8,7 @@ use ratatui::widgets::{Block, Borders, Row, Table, TableState};
 use serde_json::Value;
 
 use super::View;
+use crate::table::{self, printable, seconds, text};
 
 /// Width of a load bar in columns.
 const BAR: usize = 10;
@@ -33,7 +34,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View) {
         None => " Enter elements  n next page  f first page  q end",
     };
     let line = match &view.error {
-        Some(error) => Line::from(format!(" no answer: {}", shown(error))).red(),
+        Some(error) => Line::from(format!(" no answer: {}", printable(error))).red(),
         None => Line::from(keys).dim(),
     };
     frame.render_widget(line, foot);
@@ -41,7 +42,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View) {
 
 fn draw_head(frame: &mut Frame<'_>, area: Rect, view: &View) {
     let status = &view.status;
-    let name = status["name"].as_str().map(|name| format!("{} ", shown(name))).unwrap_or_default();
+    let name =
+        status["name"].as_str().map(|name| format!("{} ", printable(name))).unwrap_or_default();
     let ready = status["joined"] == true && status["ready"] == true;
     let first = Line::from(vec![
         Span::from(format!(" {name}{}", text(&status["identifier"]))).bold(),
@@ -75,13 +77,14 @@ fn draw_pools(frame: &mut Frame<'_>, area: Rect, view: &View) {
 fn draw_elements(frame: &mut Frame<'_>, area: Rect, view: &View, pool: &Value) {
     let rows = view.rows.iter().map(|it| {
         let element = &it["element"];
-        let address = &element["user_transport"]["address"];
-        let host = address["addresses"][0].as_str().unwrap_or_default();
-        let at = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-        let state = if it["doubted"] == true { "doubted" } else { "" };
+        let state = match (&it["drained"], &it["doubted"]) {
+            (Value::Bool(true), _) => "drained",
+            (_, Value::Bool(true)) => "doubted",
+            _ => "",
+        };
         Row::new([
             text(&element["identifier"]),
-            format!("{at}:{}", address["port"]),
+            table::address(element),
             load(&element["policy"]),
             seconds(&it["heard_seconds"]),
             state.to_owned(),
@@ -138,31 +141,12 @@ fn draw_peers(frame: &mut Frame<'_>, area: Rect, view: &View) {
 /// Returns the load of an element as a bar and a percentage, or its policy values.
 fn load(policy: &Value) -> String {
     let Some(load) = policy["load"].as_f64() else {
-        let values = policy.as_object().into_iter().flatten().filter(|(name, _)| *name != "type");
-        let values: Vec<_> = values.map(|(name, value)| format!("{name} {value}")).collect();
-        return shown(&values.join(" "));
+        return table::values(policy);
     };
     let share = load / f64::from(u32::MAX);
     let filled = (share * BAR as f64).round() as usize;
     let bar: String = (0..BAR).map(|place| if place < filled { '█' } else { '░' }).collect();
     format!("{bar} {:>3.0} %", share * 100.0)
-}
-
-fn seconds(value: &Value) -> String {
-    value.as_f64().map(|seconds| format!("{seconds:>5.1} s")).unwrap_or_default()
-}
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => shown(text),
-        other => other.to_string(),
-    }
-}
-
-/// Returns a text of another host without the characters that control the terminal.
-fn shown(text: &str) -> String {
-    text.chars().map(|it| if it.is_control() { '\u{fffd}' } else { it }).collect()
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod owners;
 mod pool;
 mod scope;
 mod selection;
+mod trial;
 
 use std::hash::BuildHasher;
 use std::ops::Bound;
@@ -36,6 +37,7 @@ pub use checksum::Checksum;
 pub use pool::PoolKind;
 pub use scope::Scope;
 pub use selection::Selection;
+pub use trial::Trial;
 
 type HashMap<K, V> = std::collections::HashMap<K, V, RandomState>;
 
@@ -296,16 +298,14 @@ impl<T> Handlespace<T> {
         if scope == pool.scope(element.member) {
             return;
         }
-        if pool.views().is_none() {
+        if !pool.has_views() {
             let elements = &self.elements;
             let members = pool.members().filter_map(|key| elements.get(key.index()));
             let members = members.map(|it| (it.member, it.value.decode().policy));
-            let policy = pool.kind().policy_type();
-            *pool.views() = Some(Box::new(Views::new(&self.policies, policy, members)));
+            let views = Views::new(&self.policies, pool.kind().policy_type(), members);
+            pool.set_views(views);
         }
-        if let Some(views) = pool.views() {
-            views.set_scope(element.member, scope, &element.value.decode().policy);
-        }
+        pool.set_scope(element.member, scope, &element.value.decode().policy);
     }
 
     /// Adds an element. It does not expire unless [`Self::set_lifetime`] is called (RFC 5352
@@ -503,6 +503,13 @@ impl<T> Handlespace<T> {
         self.pools.shrink_to_fit();
         self.by_handle.shrink();
         self.lifetimes.shrink(self.elements.capacity());
+    }
+
+    /// Returns a copy of the state of a pool's policy, on which selections can be tried; `None` if
+    /// there is no such pool, or if its policy does not allow that.
+    #[must_use]
+    pub fn trial(&self, handle: &PoolHandle) -> Option<Trial> {
+        self.pool(handle).and_then(Trial::new)
     }
 
     /// Selects up to as many elements of a pool as `wanted` asks for, by the pool's policy, in the

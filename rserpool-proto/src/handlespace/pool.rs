@@ -5,7 +5,8 @@ use super::scope::{Scope, Views};
 use super::{ElementKey, Refused, small};
 use crate::policy::{Member, RandomSource, Selector, Wanted};
 use crate::wire::{
-    PolicyType, PoolElement, PoolElementId, PoolHandle, TransportProtocol, TransportUse,
+    PolicyParameters, PolicyType, PoolElement, PoolElementId, PoolHandle, TransportProtocol,
+    TransportUse,
 };
 
 /// The elements with the same pool handle. A pool exists as long as it has elements.
@@ -14,7 +15,8 @@ pub(super) struct Pool {
     handle: PoolHandle,
     kind: PoolKind,
     selector: Box<dyn Selector>,
-    /// The selectors for hosts that are not told about all elements; `None` as long as all are.
+    /// The scopes of the elements, and the selectors for hosts that are not told about all elements;
+    /// `None` as long as all are.
     views: Option<Box<Views>>,
     by_identifier: Index<Hashed>,
     /// The keys of the members, indexed by member number; `None` where there is no member.
@@ -95,9 +97,19 @@ impl Pool {
 
     /// Returns the elements that a host of this scope may be told about, in no particular order.
     pub(super) fn members_for(&self, from: Scope) -> impl Iterator<Item = ElementKey> {
+        let visible = self.numbered().filter(move |(member, _)| self.scope(*member) >= from);
+        visible.map(|(_, key)| key)
+    }
+
+    /// Returns the members in the order of their numbers, with their keys.
+    pub(super) fn numbered(&self) -> impl Iterator<Item = (Member, ElementKey)> {
         let numbered = (0..).map(Member).zip(&self.keys);
-        let visible = numbered.filter(move |(member, _)| self.scope(*member) >= from);
-        visible.filter_map(|(_, key)| key.map(|key| ElementKey(key.get() - 1)))
+        numbered.filter_map(|(member, key)| Some((member, ElementKey((*key)?.get() - 1))))
+    }
+
+    /// Returns a copy of the selector with its state; `None` if its policy does not allow that.
+    pub(super) fn fork(&self) -> Option<Box<dyn Selector>> {
+        self.selector.fork()
     }
 
     pub(super) fn scope(&self, member: Member) -> Scope {
@@ -109,8 +121,31 @@ impl Pool {
         self.len() - self.views.as_ref().map_or(0, |views| views.hidden(from))
     }
 
-    pub(super) fn views(&mut self) -> &mut Option<Box<Views>> {
-        &mut self.views
+    pub(super) fn has_views(&self) -> bool {
+        self.views.is_some()
+    }
+
+    pub(super) fn set_views(&mut self, views: Views) {
+        self.views = Some(Box::new(views));
+    }
+
+    /// Changes the scope of a member of a pool with views.
+    pub(super) fn set_scope(
+        &mut self,
+        member: Member,
+        scope: Scope,
+        parameters: &PolicyParameters,
+    ) {
+        let old = self.scope(member);
+        match (old, scope) {
+            (Scope::Empty, Scope::Empty) => {}
+            (Scope::Empty, _) => self.selector.insert(member, parameters),
+            (_, Scope::Empty) => self.selector.remove(member),
+            _ => {}
+        }
+        if let Some(views) = &mut self.views {
+            views.set_scope(member, scope, parameters);
+        }
     }
 
     /// Returns an error if an element is not of the pool's kind.
@@ -146,14 +181,18 @@ impl Pool {
     }
 
     pub(super) fn update(&mut self, member: Member, value: &PoolElement) {
-        self.selector.update(member, &value.policy);
+        if self.scope(member) != Scope::Empty {
+            self.selector.update(member, &value.policy);
+        }
         if let Some(views) = &mut self.views {
             views.update(member, &value.policy);
         }
     }
 
     pub(super) fn remove(&mut self, member: Member, identifier: PoolElementId) {
-        self.selector.remove(member);
+        if self.scope(member) != Scope::Empty {
+            self.selector.remove(member);
+        }
         if let Some(views) = &mut self.views {
             views.remove(member);
         }

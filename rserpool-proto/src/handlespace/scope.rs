@@ -10,6 +10,8 @@ use crate::wire::{PolicyParameters, PolicyType, PoolElement};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(clippy::exhaustive_enums, reason = "the scopes of IP addresses")]
 pub enum Scope {
+    /// Nowhere: the element is drained, so it is told to nobody.
+    Empty,
     /// One host: loopback addresses.
     Host,
     /// One link: link-local addresses.
@@ -42,7 +44,8 @@ impl Scope {
     }
 }
 
-/// The scopes of which elements can be hidden.
+/// The scopes of hosts that are served by another selector than that of the pool, if some elements
+/// are hidden from them.
 const WIDER: [Scope; 2] = [Scope::Link, Scope::Global];
 
 /// The selectors of a pool for hosts of wider scope than some of its elements. Each has the elements
@@ -51,6 +54,8 @@ const WIDER: [Scope; 2] = [Scope::Link, Scope::Global];
 pub(super) struct Views {
     /// The scopes of the members, indexed by member number; missing ones are global.
     scopes: Vec<Scope>,
+    /// The number of members whose scope is empty. The selector of the pool does not have them.
+    drained: usize,
     views: [View; 2],
 }
 
@@ -69,7 +74,7 @@ impl Views {
         members: impl Iterator<Item = (Member, PolicyParameters)>,
     ) -> Self {
         let view = |scope| View { scope, selector: policies.new_selector(policy), hidden: 0 };
-        let mut views = Self { scopes: Vec::new(), views: WIDER.map(view) };
+        let mut views = Self { scopes: Vec::new(), drained: 0, views: WIDER.map(view) };
         for (member, parameters) in members {
             views.insert(member, &parameters);
         }
@@ -82,7 +87,8 @@ impl Views {
 
     /// Returns the number of elements that are not told to hosts of a scope.
     pub(super) fn hidden(&self, from: Scope) -> usize {
-        self.views.iter().find(|view| view.scope == from).map_or(0, |view| view.hidden)
+        let view = self.views.iter().find(|view| view.scope == from);
+        view.map_or(self.drained, |view| view.hidden)
     }
 
     /// Adds an element, which is global.
@@ -131,6 +137,8 @@ impl Views {
     }
 
     fn note(&mut self, member: Member, scope: Scope) {
+        self.drained -= usize::from(self.scope(member) == Scope::Empty);
+        self.drained += usize::from(scope == Scope::Empty);
         let index = member.0 as usize;
         if index >= self.scopes.len() && scope != Scope::Global {
             self.scopes.resize(index + 1, Scope::Global);
@@ -140,7 +148,7 @@ impl Views {
         }
     }
 
-    /// Selects for a host of a scope. Returns false if the host may be told about all elements.
+    /// Selects for a host of a scope. Returns false if the selector of the pool serves it.
     pub(super) fn select(
         &mut self,
         from: Scope,

@@ -125,6 +125,29 @@ pub trait Selector: fmt::Debug + Send {
     fn resume(&mut self, order: &[Member], complete: bool, rng: &mut RandomSource) {
         let _ = (order, complete, rng);
     }
+
+    /// Returns a copy with the same state, on which selections can be tried without an effect on
+    /// this one. Default: `None`; then operators get no forecast of the selections.
+    fn fork(&self) -> Option<Box<dyn Selector>> {
+        None
+    }
+
+    /// Returns what the policy goes by when it selects, for operators. Default: `None`, nothing that
+    /// could be said.
+    fn rank(&self, member: Member) -> Option<Rank> {
+        let _ = member;
+        None
+    }
+}
+
+/// What a policy goes by when it selects among the elements of a pool, see [`Selector::rank`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rank {
+    /// The element with the smallest key is selected first.
+    Key(u64),
+    /// Elements are selected in proportion to their weights.
+    Weight(u64),
 }
 
 /// A request for a selection: the number of elements, and the pool user that asks.

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{
-    InvalidPolicy, Member, RandomSource, SelectionPolicy, Selector, Wanted, require_words,
+    InvalidPolicy, Member, RandomSource, Rank, SelectionPolicy, Selector, Wanted, require_words,
 };
 use crate::wire::{PolicyParameters, PolicyType};
 
@@ -131,6 +131,18 @@ impl<O: Order> Selector for OrderSelector<O> {
             self.count(*member);
         }
     }
+
+    fn fork(&self) -> Option<Box<dyn Selector>> {
+        Some(Box::new(Self {
+            policy: Arc::clone(&self.policy),
+            rings: self.rings.clone(),
+            degradations: self.degradations.clone(),
+        }))
+    }
+
+    fn rank(&self, member: Member) -> Option<Rank> {
+        self.rings.key(member.0).map(Rank::Key)
+    }
 }
 
 impl<O: Order> OrderSelector<O> {
@@ -150,7 +162,7 @@ impl<O: Order> OrderSelector<O> {
 
 /// Members in the order of their keys. Members with the same key form a ring, in the order in which
 /// they were appended.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Rings {
     heads: Heads,
     /// The place of each member, indexed by member number.
@@ -174,7 +186,7 @@ impl Place {
 /// The first member of each ring, in the order of the keys. The first ring's head is stored inline,
 /// because most selections need no other, and because there is only one ring if all members have
 /// the same key.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Heads {
     first: Option<(u64, u32)>,
     others: BTreeMap<u64, u32>,

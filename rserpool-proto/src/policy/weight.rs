@@ -7,7 +7,7 @@ use rand::RngExt;
 use smallvec::SmallVec;
 
 use super::{
-    InvalidPolicy, Member, RandomSource, SelectionPolicy, Selector, Wanted, require_words,
+    InvalidPolicy, Member, RandomSource, Rank, SelectionPolicy, Selector, Wanted, require_words,
 };
 use crate::wire::{PolicyParameters, PolicyType};
 
@@ -114,6 +114,19 @@ impl<W: Weight> Selector for WeightSelector<W> {
             self.count(*first);
         }
     }
+
+    fn fork(&self) -> Option<Box<dyn Selector>> {
+        Some(Box::new(Self {
+            policy: Arc::clone(&self.policy),
+            sampler: self.sampler.clone(),
+            idle: self.idle.clone(),
+            degradations: self.degradations.clone(),
+        }))
+    }
+
+    fn rank(&self, Member(member): Member) -> Option<Rank> {
+        Some(Rank::Weight(self.sampler.weight(member).into()))
+    }
 }
 
 impl<W> WeightSelector<W> {
@@ -136,7 +149,7 @@ impl<W> WeightSelector<W> {
 /// and need fewer than two tries on average. (After Y. Matias, J. S. Vitter and W.-C. Ni, "Dynamic
 /// generation of discrete random variates", 1993. One level suffices, since there are at most 33
 /// classes.)
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Sampler {
     /// The weight of each member and its position in its class, indexed by member number.
     tickets: Vec<Ticket>,
@@ -154,7 +167,7 @@ struct Ticket {
     index: u32,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Class {
     /// The class has the members whose weights are at most 2 to the power of `exponent`, and more
     /// than half of that.

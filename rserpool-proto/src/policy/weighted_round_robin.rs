@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rand::RngExt;
 
 use super::{
-    InvalidPolicy, Member, RandomSource, SelectionPolicy, Selector, Wanted, require_words,
+    InvalidPolicy, Member, RandomSource, Rank, SelectionPolicy, Selector, Wanted, require_words,
 };
 use crate::wire::{PolicyParameters, PolicyType};
 
@@ -34,7 +34,7 @@ impl SelectionPolicy for WeightedRoundRobin {
 
 /// The circular list of RFC 5356 section 4.2, which has as many entries of an element as its weight
 /// says. Only the next entry of each element is stored.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Rounds {
     /// The entries in the order of their turns; at the same position, by member number.
     queue: BTreeSet<(Position, Member)>,
@@ -244,6 +244,14 @@ impl Selector for Rounds {
             }
         }
         self.count(first);
+    }
+
+    fn fork(&self) -> Option<Box<dyn Selector>> {
+        Some(Box::new(self.clone()))
+    }
+
+    fn rank(&self, member: Member) -> Option<Rank> {
+        Some(Rank::Weight(self.entry(member).map_or(0, |entry| entry.weight.into())))
     }
 }
 

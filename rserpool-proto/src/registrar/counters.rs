@@ -74,6 +74,8 @@ impl RegistrarCounters {
             | Event::PeerSilent(_)
             | Event::PeerDead(_)
             | Event::Near(..)
+            | Event::Drained(_)
+            | Event::Undrained(_)
             | Event::Joined { .. }
             | Event::Ready { .. }
             | Event::Behind { .. }

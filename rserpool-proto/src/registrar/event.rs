@@ -21,6 +21,11 @@ pub enum Event {
     Refused(ElementName, asap::RegistrationResponse),
     /// An element was removed. The address is the one at which it served its users.
     Removed(ElementName, RemovalReason, Option<TransportAddress>),
+    /// An operator began to drain an element: it stays, but users and other registrars are not told
+    /// of it any more.
+    Drained(ElementName),
+    /// An element is not drained any more.
+    Undrained(ElementName),
     /// An element of a peer cannot be added, for this reason.
     NotTaken(RegistrarId, String),
     /// A peer was added to the list: another registrar, on this host.
@@ -144,11 +149,13 @@ pub enum RemovalReason {
     ElsewhereRemoved,
     /// The rules on access were changed, and do not permit the element in its pool any more.
     Denied,
+    /// An operator ordered it.
+    Ordered,
 }
 
 impl RemovalReason {
     /// All reasons.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Deregistered,
         Self::Expired,
         Self::KeepAliveTimeout,
@@ -157,6 +164,7 @@ impl RemovalReason {
         Self::OtherPolicy,
         Self::ElsewhereRemoved,
         Self::Denied,
+        Self::Ordered,
     ];
 }
 
@@ -171,6 +179,7 @@ impl fmt::Display for RemovalReason {
             Self::OtherPolicy => "the pool has another policy or transport",
             Self::ElsewhereRemoved => "removed by its home registrar",
             Self::Denied => "denied by the access rules",
+            Self::Ordered => "ordered by an operator",
         })
     }
 }

@@ -12,6 +12,7 @@ mod leave;
 mod links;
 mod membership;
 mod mentor;
+mod operator;
 mod owners;
 mod peer_state;
 mod peers;
@@ -63,6 +64,7 @@ use subscription::Subscriptions;
 pub use config::RegistrarConfig;
 pub use counters::RegistrarCounters;
 pub use event::{Denial, ElementName, Event, RemovalReason};
+pub use operator::{ElementForecast, Forecast, NotHome};
 pub use shares::{Limit, Limits};
 pub use status::{ElementStatus, PeerCondition, PeerStatus, PoolStatus, RegistrarStatus};
 
@@ -94,6 +96,8 @@ pub struct Registrar {
     counters: RegistrarCounters,
     /// The elements whose addresses have host or link scope.
     near: BTreeSet<ElementKey>,
+    /// The elements of this registrar that an operator drains: they stay, and are told to nobody.
+    drained: BTreeSet<ElementKey>,
     subscriptions: Subscriptions,
     leaving: Leaving,
     stall: Stall,
@@ -166,6 +170,7 @@ impl Registrar {
             owners: Owners::default(),
             counters: RegistrarCounters::default(),
             near: BTreeSet::new(),
+            drained: BTreeSet::new(),
             subscriptions: Subscriptions::default(),
             leaving: Leaving::No,
             stall: Stall::default(),
@@ -312,6 +317,7 @@ impl Registrar {
         let told = self.told_of(key);
         let Some((pool_handle, element)) = self.handlespace.remove(key) else { return };
         self.near.remove(&key);
+        self.drained.remove(&key);
         self.subscriptions.note(&pool_handle);
         self.timers.cancel(Timer::KeepAlive(key));
         self.timers.cancel(Timer::Denied(key));

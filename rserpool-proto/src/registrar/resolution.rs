@@ -10,7 +10,7 @@ use crate::handlespace::{Element, Scope};
 use crate::policy::Wanted;
 use crate::wire::asap::{HandleResolution, HandleResolutionResponse, Resolved};
 use crate::wire::parameter::ItemCount;
-use crate::wire::{Bytes, ErrorCause, PoolHandle, Ppid};
+use crate::wire::{Bytes, ErrorCause, PolicyType, PoolHandle, Ppid};
 
 impl Registrar {
     pub(super) fn handle_resolution(
@@ -67,6 +67,13 @@ impl Registrar {
         );
     }
 
+    /// Returns the number of elements of an answer that count as selected; `None` leaves it to the
+    /// policy.
+    pub(super) fn max_increment(&self, policy: PolicyType) -> Option<usize> {
+        let by_letter = || self.config.compatibility.max_increment(policy);
+        self.config.max_increment.or_else(by_letter)
+    }
+
     /// Encodes the answer with selected elements whose addresses `asker` may be told; those that may
     /// be unreachable come last. Returns `None` if there are none. `asked` is the number of elements
     /// that the asker wants, or 0 for the default.
@@ -76,9 +83,8 @@ impl Registrar {
         let client = self.connections.get(&asker)?;
         let policy = self.handlespace.policy_type(handle)?;
         let from = Scope::of(client.host);
-        let by_letter = || self.config.compatibility.max_increment(policy);
         let wanted = Wanted::items(items)
-            .max_increment(self.config.max_increment.or_else(by_letter))
+            .max_increment(self.max_increment(policy))
             .for_asker(client.host, client.identity.as_ref());
         let selection = self.handlespace.select_for(handle, from, wanted, &mut self.rng)?;
         let offered = selection.offered();

@@ -107,6 +107,8 @@ pub struct ElementStatus {
     /// True if the element is offered after others: users reported it as unreachable and it has not
     /// answered since, or its home registrar does not have it.
     pub doubted: bool,
+    /// True if an operator drains the element, so that nobody is told of it.
+    pub drained: bool,
     /// The identity that registered the element, if this registrar knows it.
     pub owner: Option<Identity>,
 }
@@ -214,7 +216,7 @@ impl Registrar {
         elements.filter_map(|key| self.element_status(now, *key)).collect()
     }
 
-    fn element_status(&self, now: Instant, key: ElementKey) -> Option<ElementStatus> {
+    pub(super) fn element_status(&self, now: Instant, key: ElementKey) -> Option<ElementStatus> {
         let pool = self.handlespace.handle_of(key)?;
         let element = self.handlespace.get(key)?;
         let state = &element.state;
@@ -231,6 +233,7 @@ impl Registrar {
             heard: client.map(|client| since(client.heard)),
             asked: custody.is_some_and(|it| matches!(it.keep_alive, KeepAlive::Asked { .. })),
             doubted: state.is_doubted(),
+            drained: self.is_drained(key),
             owner: state.charge.owner.clone(),
         })
     }

@@ -94,7 +94,7 @@ fn one_page(
     keys: impl Iterator<Item = ElementKey>,
 ) -> (Vec<ElementKey>, bool) {
     let (mut page, mut size) = (Vec::new(), 0);
-    for key in keys.filter(|key| registrar.leads_there(*key, host)) {
+    for key in keys.filter(|key| registrar.may_tell(*key, Some(host))) {
         if page.len() == MAX_ELEMENTS || size >= MAX_SIZE {
             return (page, true);
         }

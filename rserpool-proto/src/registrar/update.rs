@@ -33,10 +33,7 @@ impl Registrar {
     /// Returns the connections to the peers to which this registrar sends updates about an element.
     pub(super) fn told_of(&self, key: ElementKey) -> Vec<ConnectionId> {
         let mut connected = self.peers.connected();
-        connected.retain(|connection| {
-            let host = self.peers.host_of_link(*connection);
-            host.is_none_or(|host| self.leads_there(key, host))
-        });
+        connected.retain(|connection| self.may_tell(key, self.peers.host_of_link(*connection)));
         connected
     }
 

@@ -35,10 +35,19 @@ pub(super) fn log(now: Instant, event: Event) {
                 }
                 RemovalReason::Deregistered
                 | RemovalReason::Expired
+                | RemovalReason::Ordered
                 | RemovalReason::ElsewhereRemoved => {
                     tracing::info!(%element, %pool, address, %reason, "removed");
                 }
             }
+        }
+        Event::Drained(element) => {
+            note_limited!(now, log::ANYBODY, "drained", element = %element.identifier,
+                pool = %element.pool_handle);
+        }
+        Event::Undrained(element) => {
+            note_limited!(now, log::ANYBODY, "not drained any more",
+                element = %element.identifier, pool = %element.pool_handle);
         }
         Event::Near(element, address) => {
             let (pool, element) = (element.pool_handle, element.identifier);

@@ -26,7 +26,7 @@ use crate::{ASAP, IntoAddress, ListenError, Network, StartError, Stopped, addres
 
 use role::{Command, RegistrarRole};
 
-pub use observe::{PoolSnapshot, RegistrarEvent, RegistrarEvents, RegistrarSnapshot};
+pub use observe::{OrderError, PoolSnapshot, RegistrarEvent, RegistrarEvents, RegistrarSnapshot};
 
 /// A registrar that runs in the background until this handle is dropped.
 ///

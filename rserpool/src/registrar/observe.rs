@@ -9,13 +9,13 @@ use futures::channel::{mpsc, oneshot};
 use futures::{SinkExt, Stream, StreamExt};
 use rserpool_proto::handlespace::ElementKey;
 use rserpool_proto::registrar::{
-    ElementStatus, Event, PoolStatus, RegistrarConfig, RegistrarStatus,
+    ElementStatus, Event, Forecast, NotHome, PoolStatus, RegistrarConfig, RegistrarStatus,
 };
-use rserpool_proto::wire::PoolHandle;
+use rserpool_proto::wire::{PoolElementId, PoolHandle};
 
 use super::Registrar;
 use super::role::{Command, RegistrarRole};
-use crate::Stopped;
+use crate::{Stopped, random_seed};
 
 /// Number of elements or pools that the registrar reports at once, between messages of its clients.
 const PAGE: usize = 256;
@@ -105,8 +105,21 @@ impl Observer {
     }
 }
 
+/// Error of an order about an element: [`Registrar::drain`] and [`Registrar::deregister`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OrderError {
+    /// The registrar is not the home of the element.
+    #[error(transparent)]
+    NotHome(#[from] NotHome),
+    /// The registrar has stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
 /// Observation and control. These methods return an error if the registrar has stopped. The futures
-/// can be dropped at any time; only [`Registrar::reconfigure`] may still have its effect then.
+/// can be dropped at any time; only [`Registrar::reconfigure`], [`Registrar::drain`] and
+/// [`Registrar::deregister`] may still have their effect then.
 impl Registrar {
     /// Returns the state of the registrar, and what it has counted since it started.
     ///
@@ -280,6 +293,55 @@ impl Registrar {
     /// Returns an error if the registrar has stopped.
     pub async fn reconfigure(&self, config: RegistrarConfig) -> Result<(), Stopped> {
         self.ask(|role, now| role.reconfigure(now, config)).await
+    }
+
+    /// Drains an element whose home is this registrar, or ends that. A drained element stays
+    /// registered, and its sessions go on, but users and other registrars are not told of it, so it
+    /// gets no new sessions. It is drained until this is called again, or until the registrar is not
+    /// its home any more: the element or the registrar has ended, or the element registered at another
+    /// one. Returns whether that is a change.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if this registrar is not the home of the element, or has stopped.
+    pub async fn drain(
+        &self,
+        pool: &PoolHandle,
+        element: PoolElementId,
+        drained: bool,
+    ) -> Result<bool, OrderError> {
+        let pool = pool.clone();
+        let order = self.ask(move |role, now| role.machine.drain(now, &pool, element, drained));
+        Ok(order.await??)
+    }
+
+    /// Removes an element whose home is this registrar. An element that is alive and connected
+    /// registers again: [drain](Self::drain) it to keep users away.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if this registrar is not the home of the element, or has stopped.
+    pub async fn deregister(
+        &self,
+        pool: &PoolHandle,
+        element: PoolElementId,
+    ) -> Result<(), OrderError> {
+        let pool = pool.clone();
+        let order = self.ask(move |role, now| role.machine.deregister(now, &pool, element));
+        Ok(order.await??)
+    }
+
+    /// Tries the next resolutions of a pool by a user on this host, without an effect on the real
+    /// ones: which elements would be selected, and why. Policies that draw at random will draw
+    /// differently; the numbers are then those to expect. Returns `None` if there is no such pool, if
+    /// it has more than 10,000 elements, or if its policy cannot be tried.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the registrar has stopped.
+    pub async fn forecast(&self, pool: &PoolHandle) -> Result<Option<Forecast>, Stopped> {
+        let (pool, seed) = (pool.clone(), random_seed());
+        self.ask(move |role, now| role.machine.forecast(now, &pool, seed)).await
     }
 
     /// Lets the task answer a question, between two messages.

@@ -140,7 +140,7 @@ const elements = new Pages("elements", () => chosen.path, (page) => {
     const { identifier, policy, home_registrar, user_transport } = it.element;
     const address = user_transport.address;
     const where = address ? address.addresses.map((ip) => `${address.protocol}:${ip}:${address.port}`).join(" ") : "";
-    const state = [it.doubted && "doubted", it.asked && "asked", it.owner && it.owner.join(" ")];
+    const state = [it.drained && "drained", it.doubted && "doubted", it.asked && "asked", it.owner && it.owner.join(" ")];
     return row([identifier, where, values(policy), home_registrar, seconds(it.registered_seconds),
       seconds(it.heard_seconds), state.filter(Boolean).join(", ")]);
   }));

@@ -100,6 +100,7 @@ impl Arguments {
         keep(all, "enrp", &mut self.enrp, &running.enrp);
         keep(all, "no-announce", &mut self.no_announce, &running.no_announce);
         keep(all, "admin", &mut self.admin, &running.admin);
+        keep(all, "control", &mut self.control, &running.control);
         keep(all, "compatibility", &mut self.compatibility, &running.compatibility);
         let (new, old) = (&mut self.selection.define_policy, &running.selection.define_policy);
         keep(all, "define-policy", new, old);

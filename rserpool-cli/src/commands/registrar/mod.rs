@@ -81,6 +81,10 @@ pub(crate) struct Arguments {
     /// choose a loopback address, or one that only operators reach
     #[arg(long, value_name = "IP:PORT")]
     admin: Option<SocketAddr>,
+    /// Unix socket for the orders of an operator, `rserpool drain` and `rserpool deregister`. It also
+    /// has all of --admin. Who may open it may give orders: the user and the group of this process
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
     /// Print the addresses as JSON
     #[arg(long)]
     json: bool,
@@ -168,25 +172,34 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         None => None,
     };
+    let control_socket =
+        match &arguments.control {
+            Some(path) => {
+                let socket = Admin::listen_for_orders(path, arguments.name.clone());
+                Some(socket.with_context(|| {
+                    format!("cannot listen at {}, see --control", path.display())
+                })?)
+            }
+            None => None,
+        };
     let registrar = Registrar::start(&network, &addresses, config.enrp(enrp.clone()));
     let registrar = registrar.map_err(|error| match &error {
         StartError::Listen(at) if *at.address() == enrp => options::explain_start(error, "--enrp"),
         _ => options::explain_start(error, "--asap"),
     })?;
-    announce_start(&registrar, &arguments, admin.as_ref())?;
+    announce_start(&registrar, &arguments, admin.as_ref(), control_socket.as_ref())?;
     let (until_eof, name) = (arguments.until_eof, arguments.name.clone());
     let mut control = Control::new(arguments, names, signals);
     let supervisor = Supervisor::default();
-    let served = async {
-        match &admin {
-            Some(admin) => admin.serve(&registrar).await,
-            None => pending().await,
-        }
+    let serve = async |interface: &Option<Admin>| match interface {
+        Some(interface) => interface.serve(&registrar).await,
+        None => pending().await,
     };
     tokio::select! {
         () = options::wait_for_end(until_eof) => {}
         () = registrar.stopped() => bail!("the registrar has stopped by itself"),
-        never = served => match never {},
+        never = serve(&admin) => match never {},
+        never = serve(&control_socket) => match never {},
         never = control.follow(&registrar, &supervisor) => match never {},
         never = supervisor.report(&registrar) => match never {},
     }
@@ -205,6 +218,7 @@ fn announce_start(
     registrar: &Registrar,
     arguments: &Arguments,
     admin: Option<&Admin>,
+    control: Option<&Admin>,
 ) -> anyhow::Result<()> {
     let identifier = registrar.identifier();
     let admin_at = admin.map(Admin::local).transpose()?;
@@ -225,6 +239,7 @@ fn announce_start(
                 "asap": local.first().and_then(first),
                 "enrp": enrp.and_then(first),
                 "admin": admin_at,
+                "control": control.map(Admin::local).transpose()?,
             })
         );
     } else {

@@ -221,7 +221,8 @@ impl Cluster {
             RemovalReason::Deregistered
             | RemovalReason::OtherPolicy
             | RemovalReason::ElsewhereRemoved
-            | RemovalReason::Denied => false,
+            | RemovalReason::Denied
+            | RemovalReason::Ordered => false,
         };
         let now = self.network.now();
         let since = now.saturating_sub(STEADY);
