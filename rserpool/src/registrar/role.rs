@@ -1,11 +1,15 @@
 //! The background task's part of a registrar.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 use std::time::Instant;
 
 use rserpool_proto::Machine;
 use rserpool_proto::access::AccessRules;
 use rserpool_proto::registrar::{self, Event, RegistrarConfig};
+use rserpool_proto::wire::RegistrarId;
+use tracing::Span;
+use tracing::field::Empty;
 
 use super::logging;
 use super::observe::Observers;
@@ -19,12 +23,35 @@ pub(super) struct RegistrarRole {
     pub(super) observers: Observers,
     /// The rules that the endpoints apply before handshakes.
     pub(super) rules: Arc<RwLock<AccessRules>>,
+    /// The spans of takeovers, from the death of a peer until its elements are taken over.
+    takeovers: BTreeMap<RegistrarId, Span>,
     finished: bool,
 }
 
 impl RegistrarRole {
     pub(super) fn new(machine: registrar::Registrar, rules: Arc<RwLock<AccessRules>>) -> Self {
-        Self { machine, observers: Observers::default(), rules, finished: false }
+        let (observers, takeovers) = Default::default();
+        Self { machine, observers, rules, takeovers, finished: false }
+    }
+
+    /// Begins and ends the span of a takeover. Returns the span to which the event belongs.
+    fn trace(&mut self, event: &Event) -> Span {
+        if let Event::PeerDead(registrar) = event {
+            let span = tracing::info_span!("takeover", %registrar, elements = Empty);
+            self.takeovers.insert(*registrar, span.clone());
+            return span;
+        }
+        let (Event::TookOver { registrar, .. }
+        | Event::PeerLost(registrar, _)
+        | Event::PeerConnected(registrar, _)) = event
+        else {
+            return Span::none();
+        };
+        let span = self.takeovers.remove(registrar).unwrap_or_else(Span::none);
+        if let Event::TookOver { elements, .. } = event {
+            span.record("elements", elements);
+        }
+        span
     }
 
     pub(super) fn reconfigure(&mut self, now: Instant, config: RegistrarConfig) {
@@ -51,7 +78,8 @@ impl Role for RegistrarRole {
     fn handle_event(&mut self, now: Instant, event: <registrar::Registrar as Machine>::Event) {
         self.observers.tell(&event);
         self.finished |= matches!(event, Event::Left);
-        logging::log(now, event);
+        let span = self.trace(&event);
+        span.in_scope(|| logging::log(now, event));
     }
 
     fn handle_abandoned(&mut self, now: Instant) {

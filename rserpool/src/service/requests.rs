@@ -12,6 +12,8 @@ use rserpool_proto::replay::{
 };
 use rserpool_proto::session::{Event, SessionConfig};
 use rserpool_proto::wire::{PoolElementId, Ppid, UserMessage};
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use super::checkpoint::Checkpoint;
 use crate::cookie::clear_part;
@@ -341,7 +343,18 @@ impl RequestSession {
         body: impl Into<Bytes>,
         options: RequestOptions,
     ) -> Result<Bytes, RequestError> {
-        let mut body = body.into();
+        let span =
+            tracing::debug_span!("request", pool = %self.session.pool_handle(), number = Empty);
+        self.exchange(body.into(), options, &span).instrument(span.clone()).await
+    }
+
+    /// Sends a request and waits for its reply, within the span.
+    async fn exchange(
+        &mut self,
+        mut body: Bytes,
+        options: RequestOptions,
+        span: &Span,
+    ) -> Result<Bytes, RequestError> {
         let ours = loop {
             match self.submit_with(body, options) {
                 Ok(number) => break number,
@@ -353,6 +366,7 @@ impl RequestSession {
             }
             self.event().await?;
         };
+        span.record("number", ours.0);
         loop {
             match self.event().await? {
                 RequestEvent::Reply { number, body } if number == ours => return Ok(body),

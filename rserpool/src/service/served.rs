@@ -13,6 +13,7 @@ use rserpool_proto::replay::{
     Action, Frame, InvalidCheckpoint, REACH_LENGTH, RefusalReason, RequestFailure, Server,
     ServerConfig,
 };
+use tracing::Instrument;
 
 use super::serve::Stopping;
 use super::{InvalidState, Service, ServiceConfig};
@@ -113,7 +114,8 @@ impl<S: Service> Served<S> {
     /// Serves the session until it ends, or until the server is to stop.
     pub(super) async fn run(mut self, stopping: Stopping) {
         let peer = self.session.peer().clone();
-        match self.serve(stopping).await {
+        let span = tracing::info_span!("session", pool = %self.config.seal.pool(), %peer);
+        match self.serve(stopping).instrument(span).await {
             Ok(()) | Err(Ended::Closed(SessionClosed::ByPeer)) => {}
             Err(error @ (Ended::Closed(_) | Ended::Send(_))) => {
                 tracing::debug!(%peer, %error, "session lost");
@@ -219,7 +221,9 @@ impl<S: Service> Served<S> {
 
     async fn execute(&mut self, request: Bytes) -> Result<(), Ended> {
         let (service, body) = (&mut self.service, request.clone());
-        let handled = AssertUnwindSafe(async move { service.handle(body).await });
+        let (pool, number) = (self.config.seal.pool(), self.machine.present().0);
+        let span = tracing::debug_span!("request", %pool, number);
+        let handled = AssertUnwindSafe(async move { service.handle(body).await }.instrument(span));
         let mut cause = None;
         let handled = match handled.catch_unwind().await {
             Ok(reply) => {

@@ -21,7 +21,8 @@ impl Session {
     /// Handles one event and the resulting outputs of the state machine. Ready when an event was
     /// handled.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        ready!(self.step(cx));
+        let span = self.trace.current();
+        ready!(span.in_scope(|| self.step(cx)));
         self.drain();
         Poll::Ready(())
     }
@@ -144,9 +145,18 @@ impl Session {
             Output::Close { connection, .. } => {
                 self.connection.take_if(|(name, _)| *name == connection);
             }
-            Output::Event(Event::Closed) => self.end = Some(SessionClosed::ByPeer),
-            Output::Event(Event::Failed(error)) => self.end = Some(error.into()),
-            Output::Event(event) => self.events.push_back(event),
+            Output::Event(event) => self.handle_own_event(event),
+        }
+    }
+
+    fn handle_own_event(&mut self, event: Event) {
+        self.trace.note(&event);
+        if let Event::Failed(error) = event {
+            self.end = Some(error.into());
+        } else if event == Event::Closed {
+            self.end = Some(SessionClosed::ByPeer);
+        } else {
+            self.events.push_back(event);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A pool user's session.
 
 mod drive;
+mod trace;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -25,6 +26,7 @@ use crate::split::{self, SessionReceiver, SessionSender};
 use crate::timer::LazyTimer;
 use crate::transport::{Connection, Endpoint, Purpose, SendError};
 use crate::user_task::{Command, Resolution};
+use trace::Trace;
 
 /// Maximum number of unread events that a session buffers while it waits to send.
 const MAX_EVENTS: usize = 64;
@@ -91,6 +93,7 @@ pub struct Session {
     /// The maximum length of a message on the last connection.
     max_message_size: usize,
     timer: LazyTimer,
+    trace: Trace,
     events: VecDeque<Event>,
     /// A message that the [`Sink`] accepted.
     queued: Option<UserMessage>,
@@ -126,6 +129,7 @@ impl Session {
         let endpoints = endpoints.collect::<Result<_, SessionError>>()?;
         let mut machine = session::Session::new(config, network.protocols());
         machine.start(network.now());
+        let trace = Trace::new(&handle);
         let mut session = Self {
             network: network.clone(),
             machine,
@@ -137,6 +141,7 @@ impl Session {
             endpoints,
             connection: None,
             max_message_size: usize::MAX,
+            trace,
             timer: LazyTimer::default(),
             events: VecDeque::new(),
             queued: None,
