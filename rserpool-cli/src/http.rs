@@ -26,6 +26,7 @@ impl FromStr for Server {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.rsplit_once(':') {
+            _ if text.contains("://") => Err("write HOST:PORT, without http://".to_owned()),
             _ if text.contains('/') => Ok(Self::Unix(text.into())),
             Some((_, port)) if port.parse::<u16>().is_ok() => Ok(Self::Tcp(text.to_owned())),
             _ => Err("write HOST:PORT, or a path with a /".to_owned()),

@@ -74,7 +74,10 @@ fn of_one(error: &(dyn std::error::Error + 'static)) -> Option<u8> {
         Some(ResolveError::Refused(_)) => REFUSED,
         _ => match (error.downcast_ref::<JoinError>(), error.downcast_ref::<DumpError>()) {
             (Some(JoinError::Rejected(_)), _) | (_, Some(DumpError::Rejected(_))) => REFUSED,
-            (_, Some(DumpError::Unreachable(..) | DumpError::Timeout(_))) => UNREACHABLE,
+            (
+                _,
+                Some(DumpError::Unreachable(..) | DumpError::Timeout(_) | DumpError::Malformed(..)),
+            ) => UNREACHABLE,
             _ => return None,
         },
     };

@@ -68,8 +68,8 @@ fn wait_until(mut holds: impl FnMut() -> bool) {
 #[test]
 fn elements_are_drained_and_deregistered_by_their_home() {
     let one = Controlled::start(&["--name", "one"]);
-    let enrp = one.registrar.text("enrp");
-    let two = Controlled::start(&["--peer", enrp]);
+    let enrp = one.registrar.text("enrp").to_owned();
+    let two = Controlled::start(&["--peer", &enrp]);
     let servers = [one.serve("RoundRobin"), one.serve("RoundRobin")];
     let identifiers = servers.each_ref().map(|it| it.text("identifier").to_owned());
     wait_until(|| two.resolved().len() == 2);
@@ -86,7 +86,7 @@ fn elements_are_drained_and_deregistered_by_their_home() {
 
     // Sessions go on, and another registrar does not take the order.
     let elsewhere = ["drain", "EchoPool", &identifiers[1], "--at", &two.socket()];
-    let message = complaint(run(&elsewhere), 1);
+    let message = complaint(run(&elsewhere), 5);
     assert!(message.contains(one.registrar.text("identifier")), "{message}");
     let undo = one.run(&["drain", "EchoPool", &identifiers[0], "--undo"]);
     assert!(undo.contains("not drained any more"), "{undo}");
@@ -102,7 +102,11 @@ fn elements_are_drained_and_deregistered_by_their_home() {
 
     let nobody = ["drain", "EchoPool", "0x12345678", "--at", &one.socket()];
     assert!(complaint(run(&nobody), 3).contains("no such element"));
+    // Who asks for the handlespace is not taken for a registrar that comes and goes.
+    assert!(run(&["dump", &enrp]).status.success());
     let log = one.registrar.end();
+    assert_eq!(log.matches("peer found").count(), 1, "{log}");
+    assert!(!log.contains("peer lost"), "{log}");
     assert!(log.contains("drained") && log.contains("order of an operator"), "{log}");
 }
 
@@ -123,6 +127,17 @@ fn orders_are_taken_by_the_socket_alone() {
         let output = run(&[arguments, &["--at", admin]].concat());
         assert!(output.status.success(), "{}", text(output.stderr));
     }
+    // Another server.
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = other.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        let (mut client, _) = other.accept().unwrap();
+        let _ = client.read(&mut [0; 1024]);
+        client.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\nno").unwrap();
+    });
+    let message = complaint(run(&["peers", "--at", &at]), 4);
+    assert!(message.contains("not that of a registrar"), "{message}");
     let message = complaint(run(&["peers", "--at", "/nowhere/control"]), 4);
     assert!(message.contains("--at"), "{message}");
     let message = complaint(run(&["explain", "Nothing", "--at", admin]), 3);

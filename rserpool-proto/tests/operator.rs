@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use rserpool_proto::policy::Rank;
 use rserpool_proto::registrar::{Event as Told, Forecast, NotHome, RegistrarConfig, RemovalReason};
-use rserpool_proto::testing::by_hand::{registration, send_asap, take_asap};
+use rserpool_proto::testing::by_hand::{registration, send_asap, send_enrp, take_asap, take_enrp};
 use rserpool_proto::testing::world::{Event, NodeId, World};
 use rserpool_proto::wire::asap::{Body, HandleResolution, Resolved};
+use rserpool_proto::wire::enrp::{self, Presence, Route};
 use rserpool_proto::wire::parameter::ItemCount;
-use rserpool_proto::wire::{ErrorCause, PoolElementId, PoolHandle, RegistrarId, TransportAddress};
+use rserpool_proto::wire::{
+    ErrorCause, PoolElementId, PoolHandle, Ppid, RegistrarId, TransportAddress,
+};
 use rserpool_proto::{ConnectionId, Registrar};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -66,7 +69,7 @@ fn a_drained_element_stays_and_nobody_is_told_of_it() {
     let members = [world.member(1, &[one]), world.member(2, &[one])];
     world.run(SECOND);
     let loopback = TransportAddress::tcp("127.0.0.1:9".parse().unwrap());
-    let here = world.connect_at(loopback, rserpool_proto::wire::Ppid::ASAP, one);
+    let here = world.connect_at(loopback, Ppid::ASAP, one);
     let (there, follower) = (world.connect(two), world.connect(one));
     assert_eq!(sorted(resolve(&mut world, follower, true, 9)), [1, 2]);
 
@@ -208,7 +211,7 @@ fn a_forecast_says_what_decides_and_who_is_avoided() {
         pool_handle: pool(),
         identifier: PoolElementId(2),
     };
-    let user = world.connect_from(98, rserpool_proto::wire::Ppid::ASAP, one);
+    let user = world.connect_from(98, Ppid::ASAP, one);
     send_asap(&mut world, user, report);
     let after = forecast(&world, one);
     assert_eq!(ranks(&after), [None, Some(Rank::Weight(10)), Some(Rank::Weight(10))]);
@@ -217,4 +220,27 @@ fn a_forecast_says_what_decides_and_who_is_avoided() {
     assert!(after.elements[0].element.drained && after.elements[1].element.doubted);
     assert_eq!(forecast(&world, one), after, "it depends on the seed alone");
     assert!(world.with_registrar(one).forecast(world.now(), &"None".parse().unwrap(), 7).is_none());
+}
+
+/// Tests that a tool which asks for the handlespace, and says no address of its own, is not reported as
+/// a registrar that comes and goes.
+#[test]
+fn who_asks_for_the_handlespace_is_no_registrar() {
+    let mut world = World::default();
+    let one = world.join(1, &[]);
+    world.run(SECOND);
+    let on = world.connect_for(Ppid::ENRP, one);
+    let route = Route { sender: RegistrarId(77), receiver: RegistrarId(0) };
+    send_enrp(
+        &mut world,
+        on,
+        Presence { reply_required: true, route, checksum: None, server: None },
+    );
+    assert!(take_enrp(&mut world, on).iter().any(|it| matches!(it, enrp::Body::Presence(_))));
+    world.close(on);
+    world.run(SECOND * 600);
+    let reported = |event: &(_, _, Event)| {
+        matches!(&event.2, Event::Registrar(Told::PeerConnected(..) | Told::PeerLost(..)))
+    };
+    assert!(!world.events.iter().any(reported), "{:?}", world.events);
 }

@@ -250,7 +250,9 @@ impl Connections {
                 }
                 continue;
             }
-            if slot.is_client && slot.connection.poll_ready(cx).is_pending() {
+            let connection = &mut slot.connection;
+            if slot.is_client && connection.has_backlog() && connection.poll_ready(cx).is_pending()
+            {
                 continue;
             }
             if let Poll::Ready(event) = slot.connection.poll_event(cx) {

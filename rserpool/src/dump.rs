@@ -13,8 +13,8 @@ use rserpool_proto::wire::{
     DecodeError, EncodeError, Ppid, RegistrarId, ServerInformation, TransportAddress, UserMessage,
 };
 
-use crate::Network;
 use crate::transport::{Connection, Event, Purpose, SendError};
+use crate::{Elapsed, Network};
 
 /// The handlespace of a registrar, and the other registrars that it knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,24 +91,39 @@ struct Asker<'d> {
 }
 
 impl Asker<'_> {
+    /// Returns the registrar's identifier and checksum.
+    async fn introduce(
+        &mut self,
+        server: Option<ServerInformation>,
+    ) -> Result<(RegistrarId, Option<PeChecksum>), DumpError> {
+        self.send(enrp::Presence {
+            reply_required: true,
+            route: self.route(RegistrarId(0)),
+            checksum: Some(Checksum::default().value()),
+            server,
+        })?;
+        loop {
+            if let Body::Presence(presence) = self.receive().await? {
+                return Ok((presence.route.sender, presence.checksum));
+            }
+        }
+    }
+
     async fn ask(&mut self) -> Result<Dump, DumpError> {
         let local = loop {
             if let Event::Established { local, .. } = self.next().await? {
                 break local;
             }
         };
-        // Introduce this program as a registrar: a registrar answers only registrars that it knows.
-        let server = ServerInformation { registrar: self.ours, transport: local };
-        let checksum = Checksum::default().value();
-        self.send(enrp::Presence {
-            reply_required: true,
-            route: self.route(RegistrarId(0)),
-            checksum: Some(checksum),
-            server: Some(server),
-        })?;
-        let (registrar, checksum) = loop {
-            if let Body::Presence(presence) = self.receive().await? {
-                break (presence.route.sender, presence.checksum);
+        // A registrar answers only registrars, so introduce this program as one. It says no address of
+        // its own, by which registrars tell it from others; those of rsplib do not answer without.
+        let (network, patience) = (self.network, self.timeout / 4);
+        let known = network.timeout(patience, self.introduce(None)).await;
+        let (registrar, checksum) = match known {
+            Ok(known) => known?,
+            Err(Elapsed) => {
+                let server = ServerInformation { registrar: self.ours, transport: local };
+                self.introduce(Some(server)).await?
             }
         };
         self.send(enrp::ListRequest { route: self.route(registrar) })?;

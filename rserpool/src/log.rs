@@ -1,4 +1,4 @@
-//! Rate-limited log lines for events that remote hosts can cause: one line a minute for each source
+//! Rate-limited log lines for events that remote hosts can cause: a few lines a minute for each source
 //! and kind, with a count of the suppressed ones.
 
 use std::collections::BTreeMap;
@@ -6,8 +6,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Time after a line during which further lines of its source and kind are only counted.
+/// Time after the first line of a source and kind during which only [`BURST`] lines are written.
 const PERIOD: Duration = Duration::from_secs(60);
+
+/// Number of lines of one source and kind in a [`PERIOD`]. Further ones are only counted. Several
+/// registrars or elements of one host may fail at once.
+const BURST: u32 = 4;
 
 /// Maximum number of sources and kinds that are distinguished. Not from the RFCs: bounds the log to
 /// a few lines a second.
@@ -18,7 +22,10 @@ pub(crate) const ANYBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 #[derive(Debug, Clone, Copy)]
 struct Seen {
+    /// The time of the first line.
     written: Instant,
+    /// The number of lines since then.
+    lines: u32,
     /// The number of lines of this source and kind that were suppressed since `written`.
     left_out: u64,
 }
@@ -39,16 +46,15 @@ fn admit_among(seen: &mut BTreeMap<Key, Seen>, now: Instant, mut key: Key) -> Op
     if !seen.contains_key(&key) && seen.len() >= MAX_KEYS {
         key.1 = ANYBODY;
     }
-    let known = seen.entry(key).or_insert(Seen { written: now, left_out: u64::MAX });
-    if known.left_out == u64::MAX {
-        known.left_out = 0;
-        return Some(0);
+    let known = seen.entry(key).or_insert(Seen { written: now, lines: 0, left_out: 0 });
+    if now >= known.written + PERIOD {
+        (known.written, known.lines) = (now, 0);
     }
-    if now < known.written + PERIOD {
+    if known.lines == BURST {
         known.left_out += 1;
         return None;
     }
-    known.written = now;
+    known.lines += 1;
     Some(std::mem::take(&mut known.left_out))
 }
 
@@ -76,7 +82,7 @@ fn take_over(seen: &mut BTreeMap<Key, Seen>, now: Instant) -> Vec<(Key, u64)> {
         }
         if known.left_out > 0 {
             over.push((*key, std::mem::take(&mut known.left_out)));
-            known.written = now;
+            (known.written, known.lines) = (now, BURST);
             return true;
         }
         false
@@ -113,7 +119,7 @@ mod tests {
 
     #[test]
     #[allow(clippy::disallowed_methods, reason = "any instant will do")]
-    fn one_line_a_minute_for_each_source_and_kind_and_the_others_are_counted() {
+    fn a_few_lines_a_minute_for_each_source_and_kind_and_the_others_are_counted() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let (one, two) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
@@ -121,10 +127,16 @@ mod tests {
         assert_eq!(admit_among(seen, at(0), ("lost", one)), Some(0));
         assert_eq!(admit_among(seen, at(0), ("lost", two)), Some(0));
         assert_eq!(admit_among(seen, at(0), ("found", one)), Some(0));
+        for _ in 1..BURST {
+            assert_eq!(admit_among(seen, at(0), ("lost", one)), Some(0));
+        }
         for second in 1..60 {
             assert_eq!(admit_among(seen, at(second), ("lost", one)), None);
         }
         assert_eq!(admit_among(seen, at(60), ("lost", one)), Some(59));
+        for _ in 1..BURST {
+            assert_eq!(admit_among(seen, at(60), ("lost", one)), Some(0));
+        }
         assert_eq!(admit_among(seen, at(61), ("lost", one)), None);
         // Suppressed lines are reported once, then the entry is removed.
         assert_eq!(take_over(seen, at(119)), []);
@@ -140,7 +152,7 @@ mod tests {
         let seen = &mut BTreeMap::new();
         let source = |number: u32| IpAddr::from(number.to_be_bytes());
         let admitted = (1..10_000).filter_map(|n| admit_among(seen, start, ("lost", source(n))));
-        assert_eq!(admitted.count(), MAX_KEYS + 1);
+        assert_eq!(admitted.count(), MAX_KEYS + BURST as usize);
         assert_eq!(seen.len(), MAX_KEYS + 1);
     }
 }

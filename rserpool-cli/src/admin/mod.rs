@@ -62,6 +62,16 @@ const PAGE: usize = 1000;
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
+/// Checks the path of a control socket.
+pub(crate) fn check_control(path: &Path) -> anyhow::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    anyhow::ensure!(folder.is_dir(), "--control: there is no folder {}", folder.display());
+    let other = path.is_dir() || path.is_file();
+    anyhow::ensure!(!other, "--control: {} exists, and is not a socket", path.display());
+    Ok(())
+}
+
 /// A listening interface.
 pub(crate) struct Admin {
     listener: Listener,
@@ -177,6 +187,7 @@ enum Refusal {
     NotFound(&'static str),
     Invalid(&'static str),
     Elsewhere(RegistrarId),
+    NoForecast,
     TooManyFollowers,
 }
 
@@ -263,10 +274,12 @@ async fn look_up(
         _ => {
             let name = path.strip_prefix("/v1/pools/").ok_or(Refusal::NotFound("no such path"))?;
             if let Some(name) = name.strip_suffix("/forecast") {
-                let forecast = registrar.forecast(&handle(name)?).await?;
+                let handle = handle(name)?;
+                let known = registrar.pool(&handle).await?.is_some();
+                let forecast = registrar.forecast(&handle).await?;
                 let none =
-                    "no such pool, or one that is too large, or whose policy cannot be tried";
-                return Ok(found(&json::forecast(&forecast.ok_or(Refusal::NotFound(none))?)));
+                    if known { Refusal::NoForecast } else { Refusal::NotFound("no such pool") };
+                return Ok(found(&json::forecast(&forecast.ok_or(none)?)));
             }
             let page = Page::of(request)?;
             let handle = handle(name)?;
@@ -353,6 +366,10 @@ fn refuse(refusal: &Refusal) -> Response<Body> {
         Refusal::NoAnswer => problem(StatusCode::SERVICE_UNAVAILABLE, "the registrar is busy"),
         Refusal::NotFound(reason) => problem(StatusCode::NOT_FOUND, reason),
         Refusal::Invalid(reason) => problem(StatusCode::BAD_REQUEST, reason),
+        Refusal::NoForecast => {
+            let text = "the pool has more than 10,000 elements, or its policy cannot be tried";
+            problem(StatusCode::CONFLICT, text)
+        }
         Refusal::Elsewhere(home) => {
             let home = home.to_string();
             let error = "another registrar is the home of the element";

@@ -82,7 +82,7 @@ fn count(number: usize, what: &str) -> String {
 /// Explains why there is no dump, and what to do about it.
 fn explain(error: DumpError) -> anyhow::Error {
     let advice = match error {
-        DumpError::Unreachable(..) | DumpError::Timeout(_) => {
+        DumpError::Unreachable(..) | DumpError::Timeout(_) | DumpError::Malformed(..) => {
             "say where the registrar offers ENRP, which is not where it offers ASAP: \
              `rserpool registrar` prints both"
         }

@@ -92,7 +92,7 @@ async fn tally(
 pub(crate) fn explain_resolve(error: ResolveError) -> anyhow::Error {
     let advice = match &error {
         ResolveError::UnknownPool(_) => {
-            "no element is registered under this handle; `rserpool serve` starts one"
+            "no element is registered under this handle, or all are drained; `rserpool serve` starts one"
         }
         ResolveError::NoRegistrar(_) => {
             "start one with `rserpool registrar`, or say where it is with --registrar"

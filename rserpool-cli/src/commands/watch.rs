@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use futures::StreamExt;
-use rserpool::{PoolChange, PoolHandle};
+use rserpool::{PoolChange, PoolHandle, ResolveError, ResolveOptions};
 use serde_json::json;
 
 use super::resolve::explain_resolve;
@@ -31,6 +31,11 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let network = arguments.transport.network()?;
     let user = arguments.registrar.user(&network, &arguments.transport, options::impatient).await?;
+    match user.resolve(arguments.pool.clone(), ResolveOptions::default()).await {
+        Ok(_) => {}
+        Err(ResolveError::UnknownPool(pool)) => notify!("there is no pool {pool} yet; waiting"),
+        Err(error) => return Err(explain_resolve(error)),
+    }
     let mut changes = user.subscribe(arguments.pool).await.map_err(explain_resolve)?;
     while let Some(change) = changes.next().await {
         let (what, identifier, element) = match change {

@@ -56,20 +56,24 @@ impl AtOption {
         let answer = answer.context("no answer in time").and_then(|answer| answer);
         let (code, body) = answer.map_err(|error| {
             status::unreachable(format!(
-                "no registrar at {server}: {error:#}; start it with `rserpool registrar --admin {ADMIN}` \
-                 or --control PATH, and say where with --at"
+                "no registrar at {server}: {error:#}; start it with `rserpool registrar --control PATH`, \
+                 or --admin {ADMIN} if no orders are needed, and say where with --at"
             ))
         })?;
         let document: Value = serde_json::from_str(&body).unwrap_or_default();
+        if !document.is_object() {
+            return Err(status::unreachable(format!(
+                "{server} is not that of a registrar: see --at"
+            )));
+        }
         let reason = document["error"].as_str().unwrap_or("no reason");
         match code {
             StatusCode::OK => Ok(document),
             StatusCode::NOT_FOUND => Err(status::no_pool(reason.to_owned())),
             StatusCode::CONFLICT => {
-                bail!(
-                    "{reason}: ask registrar {}",
-                    document["home_registrar"].as_str().unwrap_or("?")
-                )
+                let home = document["home_registrar"].as_str();
+                let home = home.map(|home| format!(": ask registrar {home}"));
+                Err(status::refused(format!("{reason}{}", home.unwrap_or_default())))
             }
             StatusCode::METHOD_NOT_ALLOWED => {
                 let text = format!("{server} takes no orders: use the socket of `--control`");

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use rserpool::PoolHandle;
+use rserpool::{PoolHandle, ResolveOptions};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
@@ -23,6 +23,10 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::options::{self, RegistrarOption, TransportOption};
 use choice::Servers;
 use listen::{Address, Client, Listener, prepare};
+
+/// Time without an answer of a registrar after which that is printed. A registrar that has just started
+/// takes up to 5 s to answer that there is no such pool.
+const SILENCE: Duration = Duration::from_secs(6);
 
 /// Pause in accepting connections after accepting failed, which is for want of descriptors or memory
 /// most of the time.
@@ -94,6 +98,15 @@ enum ProxyProtocol {
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let network = arguments.transport.network()?;
     let user = arguments.registrar.user(&network, &arguments.transport, |config| config).await?;
+    let names = arguments.registrar.names(&network, &arguments.transport).await;
+    let hunt = arguments.registrar.hunt(names.addresses());
+    let (asker, pool) = (user.clone(), arguments.pool.clone());
+    tokio::spawn(async move {
+        let resolved = asker.resolve(pool, ResolveOptions::default());
+        if timeout(SILENCE, resolved).await.is_err() {
+            options::notify_no_registrar(&hunt);
+        }
+    });
     let servers = Servers::new(user, arguments.pool.clone(), arguments.cache);
     let proxy = Arc::new(Proxy {
         servers,

@@ -30,9 +30,10 @@ pub enum Event {
     NotTaken(RegistrarId, String),
     /// A peer was added to the list: another registrar, on this host.
     PeerFound(RegistrarId, Option<IpAddr>),
-    /// A connection to another registrar is established, and the registrar has identified itself.
+    /// A connection to another registrar is established, and the registrar has identified itself. Not
+    /// reported for a party that does not announce an address of its own.
     PeerConnected(RegistrarId, TransportAddress),
-    /// Another registrar was removed from the peer list.
+    /// Another registrar, which had announced its address, was removed from the peer list.
     PeerLost(RegistrarId, Option<IpAddr>),
     /// A configured peer does not accept connections. Not reported again until the peer has
     /// accepted one.

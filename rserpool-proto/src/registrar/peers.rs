@@ -275,7 +275,8 @@ impl Registrar {
                 peer.connection = Some(from);
             }
         }
-        if new {
+        let is_registrar = |peer: &Peer| peer.transport.is_some();
+        if new && (asked || self.peers.known.get(&route.sender).is_some_and(is_registrar)) {
             self.out.event(Event::PeerConnected(route.sender, address));
         }
         self.consider_mentor(now, route.sender, from);
@@ -393,7 +394,10 @@ impl Registrar {
             self.forget_link(connection);
             self.out.close(connection);
         }
-        self.out.event(Event::PeerLost(identifier, peer.host));
+        // A party that never said where it is as a registrar is a tool that asks for the handlespace.
+        if peer.transport.is_some() {
+            self.out.event(Event::PeerLost(identifier, peer.host));
+        }
         self.handle_mentor_refused(now, identifier);
     }
 

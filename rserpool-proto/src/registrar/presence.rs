@@ -6,7 +6,7 @@ use std::time::Instant;
 use rand::RngExt;
 
 use super::peer_state::TimerAction;
-use super::{Registrar, Timer};
+use super::{Event, Registrar, Timer};
 use crate::ConnectionId;
 use crate::compatibility::ENRP_PORT;
 use crate::wire::enrp::{self, Body, Presence};
@@ -88,7 +88,11 @@ impl Registrar {
         if let Some(server) = presence.server
             && server.registrar == sender
         {
-            peer.transport = Some(server.transport);
+            let first = peer.transport.replace(server.transport).is_none();
+            let link = self.peers.links.get(&from).filter(|link| first && !link.dialled);
+            if let Some(link) = link {
+                self.out.event(Event::PeerConnected(sender, link.address.clone()));
+            }
         }
         // A presence proves that the peer is alive, even if it was to be taken over (RFC 5353
         // section 3.5.1).

@@ -9,7 +9,7 @@ use rserpool_proto::wire::TransportAddress;
 use crate::log::{self, note_limited, warn_limited};
 use crate::verify::log_denial;
 
-/// Logs an event. Events that others can repeat are logged once a minute for each source.
+/// Logs an event. Events that others can repeat are logged a few times a minute for each source.
 pub(super) fn log(now: Instant, event: Event) {
     match event {
         Event::Registered(element, address) => {

@@ -132,6 +132,13 @@ pub trait Connection: fmt::Debug + Send + Sync {
     /// Polls until [`Self::send`] has room for a message. Also writes pending data.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
+    /// Returns whether so much waits to be written that [`Self::poll_ready`] has to be asked before
+    /// further messages are read. A transport that writes the answers to several messages together
+    /// returns false meanwhile. Default: true.
+    fn has_backlog(&self) -> bool {
+        true
+    }
+
     /// Polls until all messages accepted by [`Self::send`] are written, or cannot be written any
     /// more. The default implementation calls [`Self::poll_ready`], which suits transports that
     /// write at once.

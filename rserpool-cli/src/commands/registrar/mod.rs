@@ -151,6 +151,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let config = arguments.settings(names.addresses()).map_err(status::wrong)?;
     let (first, further) = arguments.asap().map_err(status::wrong)?;
     let enrp = TransportAddress::new(network.protocol(), arguments.enrp()?);
+    if let Some(path) = &arguments.control {
+        crate::admin::check_control(path).map_err(status::wrong)?;
+    }
     if arguments.check {
         announce!("the settings are valid");
         return Ok(ExitCode::SUCCESS);
@@ -245,9 +248,11 @@ fn announce_start(
     } else {
         let enrp = enrp.map(|enrp| format!(", ENRP at {enrp}")).unwrap_or_default();
         let admin = admin_at.map(|at| format!(", http://{at}/")).unwrap_or_default();
+        let control = control.map(Admin::local).transpose()?;
+        let control = control.map(|at| format!(", takes orders at {at}")).unwrap_or_default();
         let name = name.map(|name| format!(" {name}")).unwrap_or_default();
         announce!(
-            "registrar{name} {identifier} offers ASAP at {asap}{enrp}{admin}; Ctrl-C ends it"
+            "registrar{name} {identifier} offers ASAP at {asap}{enrp}{admin}{control}; Ctrl-C ends it"
         );
     }
     tracing::info!(target: "rserpool::notice", registrar = %identifier, name, %asap, "started");

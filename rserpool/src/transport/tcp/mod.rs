@@ -31,6 +31,10 @@ const LARGE: usize = 4096;
 const HEADROOM: usize = 64;
 /// Maximum number of reads of a closing connection before other connections are polled.
 pub(super) const MAX_DRAIN: usize = 16;
+/// Number of bytes of unread input from which most of it is handled before answers are written.
+const MUCH: usize = 512;
+/// Number of bytes from which answers are written although further messages were received.
+const BATCH: usize = 32 * 1024;
 /// Maximum number of connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
@@ -210,6 +214,13 @@ impl Endpoint for TcpEndpoint {
     }
 }
 
+/// Returns the length of unread input at which answers are written next. Messages that were received
+/// together are answered by few writes, but not by one: the peer has some answers to work on while the
+/// rest is handled.
+fn next_write(unread: usize) -> usize {
+    if unread >= MUCH { unread / 4 } else { unread / 2 }
+}
+
 thread_local! {
     /// Read buffer shared by all connections of a thread: most reads are small, but each needs room
     /// for a large one.
@@ -225,6 +236,8 @@ struct TcpConnection {
     /// Number of bytes of the last read.
     last_read: usize,
     outgoing: Outgoing,
+    /// The length of `incoming` at which `outgoing` is written next.
+    write_at: usize,
     /// An error of writing, reported when there is nothing left to read.
     write_error: Option<io::Error>,
     end_sent: bool,
@@ -247,6 +260,7 @@ impl TcpConnection {
             incoming: BytesMut::new(),
             last_read: 0,
             outgoing: Outgoing::default(),
+            write_at: 0,
             write_error: None,
             end_sent: false,
         }
@@ -362,14 +376,21 @@ impl Connection for TcpConnection {
             }
             State::Open(_) => {}
         }
-        let _ = self.poll_write(cx);
+        if self.incoming.len() <= self.write_at || self.has_backlog() {
+            let _ = self.poll_write(cx);
+            self.write_at = next_write(self.incoming.len());
+        }
         loop {
-            match self.framing.event(&mut self.incoming) {
-                Ok(Some(event)) => return Poll::Ready(event),
-                Ok(None) => {}
-                Err(error) => return Poll::Ready(self.lost(error)),
+            let event = self.framing.event(&mut self.incoming);
+            if let Ok(Some(event)) = event {
+                return Poll::Ready(event);
+            }
+            let _ = self.poll_write(cx);
+            if let Err(error) = event {
+                return Poll::Ready(self.lost(error));
             }
             let read = self.poll_read(cx);
+            self.write_at = next_write(self.incoming.len());
             if read.is_pending()
                 && let Some(error) = self.write_error.take()
             {
@@ -394,6 +415,10 @@ impl Connection for TcpConnection {
             return Poll::Pending;
         }
         Poll::Ready(())
+    }
+
+    fn has_backlog(&self) -> bool {
+        self.outgoing.len() >= BATCH
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<()> {
