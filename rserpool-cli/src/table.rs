@@ -10,7 +10,7 @@ pub(crate) fn print(head: &[&str], right: &[usize], rows: &[Vec<String>]) -> any
     Ok(())
 }
 
-/// Returns the lines of a table, see [`print`].
+/// Returns the lines of a table, see [`print()`].
 pub(crate) fn lines(head: &[&str], right: &[usize], rows: &[Vec<String>]) -> Vec<String> {
     let length = |text: &str| text.chars().count();
     let width = |column: usize| {
