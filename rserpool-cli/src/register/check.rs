@@ -1,5 +1,6 @@
 //! Checks of a server: whether it works, and how loaded it is.
 
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::str::FromStr;
 use std::time::Duration;
@@ -11,10 +12,14 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use super::group::Group;
-use crate::http;
+use super::grpc;
+use crate::{http, options};
 
 /// Maximum length of what a command or a server answers, in bytes. Further bytes are not read.
 const MAX_ANSWER: usize = 64 * 1024;
+
+/// The forms of a check.
+const FORM: &str = "write tcp, http:/PATH, grpc, grpc:SERVICE, ttl:SECONDS:FILE or exec:COMMAND";
 
 /// A way to check whether a server works.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +28,10 @@ pub(super) enum Check {
     Tcp,
     /// The server answers a GET request for this path with a status from 200 to 399.
     Http(String),
+    /// The server says by gRPC that it serves this service; with an empty name, that it serves.
+    Grpc(String),
+    /// The server, or who watches it, has written to the file within this time.
+    Ttl(Duration, PathBuf),
     /// The command exits with status 0.
     Exec(String),
 }
@@ -33,11 +42,22 @@ impl FromStr for Check {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             None if text == "tcp" => Ok(Self::Tcp),
+            None if text == "grpc" => Ok(Self::Grpc(String::new())),
+            Some(("grpc", service)) if !service.is_empty() => Ok(Self::Grpc(service.to_owned())),
+            Some(("ttl", rest)) => {
+                let (time, file) = rest.split_once(':').unwrap_or((rest, ""));
+                let time = options::some_seconds(time)?;
+                if file.is_empty() {
+                    Err(FORM.to_owned())
+                } else {
+                    Ok(Self::Ttl(time, file.into()))
+                }
+            }
             Some(("http", path)) if path.starts_with('/') && path.parse::<Uri>().is_ok() => {
                 Ok(Self::Http(path.to_owned()))
             }
             Some(("exec", command)) if !command.is_empty() => Ok(Self::Exec(command.to_owned())),
-            _ => Err("write tcp, http:/PATH or exec:COMMAND".to_owned()),
+            _ => Err(FORM.to_owned()),
         }
     }
 }
@@ -53,11 +73,23 @@ impl Check {
             match self {
                 Self::Tcp => TcpStream::connect(address).await.map(drop).context("no connection"),
                 Self::Http(path) => http::get(address, path, 0).await.map(drop),
+                Self::Grpc(service) => grpc::check(address, service).await,
+                Self::Ttl(time, file) => is_fresh(file, *time),
                 Self::Exec(command) => exec(command, false).await.map(drop),
             }
         };
         within(limit, check).await
     }
+}
+
+/// Checks that a file was written within the last `time`.
+fn is_fresh(file: &Path, time: Duration) -> anyhow::Result<()> {
+    let written = std::fs::metadata(file).and_then(|about| about.modified());
+    let written = written.with_context(|| format!("cannot look at {}", file.display()))?;
+    // A time in the future is that of a clock which was set.
+    let age = written.elapsed().unwrap_or_default();
+    ensure!(age <= time, "{} was written {:.0} s ago", file.display(), age.as_secs_f64());
+    Ok(())
 }
 
 /// A way to ask for the load of a server: a number from 0 to 1, or a percentage.
@@ -208,11 +240,44 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_not_written_any_more_is_noticed() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let now = file.as_file().metadata().unwrap().modified().unwrap();
+        let ago = |seconds| now - Duration::from_secs(seconds);
+        for (written, fresh) in [(ago(1), true), (ago(20), false)] {
+            file.as_file().set_modified(written).unwrap();
+            assert_eq!(is_fresh(file.path(), Duration::from_secs(10)).is_ok(), fresh);
+        }
+        assert!(is_fresh(Path::new("/nowhere/file"), Duration::from_secs(10)).is_err());
+    }
+
+    #[test]
     fn checks_are_named_by_their_kind() {
         assert_eq!("tcp".parse(), Ok(Check::Tcp));
         assert_eq!("http:/health".parse(), Ok(Check::Http("/health".to_owned())));
+        assert_eq!("grpc".parse(), Ok(Check::Grpc(String::new())));
+        assert_eq!("grpc:a.B".parse(), Ok(Check::Grpc("a.B".to_owned())));
+        assert_eq!(
+            "ttl:2.5:/run/x:y".parse(),
+            Ok(Check::Ttl(Duration::from_millis(2500), "/run/x:y".into()))
+        );
         assert_eq!("exec:test -e up".parse(), Ok(Check::Exec("test -e up".to_owned())));
-        for text in ["", "udp", "http", "http:health", "http:/a b", "exec:", "tcp:80"] {
+        for text in [
+            "",
+            "udp",
+            "http",
+            "http:health",
+            "http:/a b",
+            "exec:",
+            "tcp:80",
+            "grpc:",
+            "ttl",
+            "ttl:",
+            "ttl:5",
+            "ttl:5:",
+            "ttl:0:f",
+            "ttl:x:f",
+        ] {
             assert!(text.parse::<Check>().is_err(), "{text}");
         }
         assert!("tcp".parse::<Load>().is_err());

@@ -2,6 +2,7 @@
 
 mod check;
 mod group;
+mod grpc;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -49,7 +50,9 @@ pub(crate) struct Arguments {
     #[arg(value_name = "ADDR", value_parser = options::server_address)]
     address: SocketAddr,
     /// Check that decides whether the server works: tcp (it accepts connections), http:/PATH (it
-    /// answers with a status below 400), or exec:COMMAND (the command succeeds)
+    /// answers with a status below 400), grpc or grpc:SERVICE (it says that it serves, by the health
+    /// service of gRPC), ttl:SECONDS:FILE (the file was written within this time, by the server or who
+    /// watches it), or exec:COMMAND (the command succeeds)
     #[arg(long, value_name = "CHECK", default_value = "tcp")]
     check: Check,
     /// Time between two checks
