@@ -49,7 +49,7 @@ pub(crate) fn hosts_with(
     })
 }
 
-/// Logs that the rules do not permit a role to a party, once a minute for each role and host.
+/// Logs that the rules do not permit a role to a party, a few times a minute for each role and host.
 pub(crate) fn log_denial(
     now: Instant,
     role: AccessRole,

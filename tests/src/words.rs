@@ -83,6 +83,21 @@ fn is_verb(word: &str) -> bool {
 /// Returns an error if a file cannot be read.
 pub fn comments(root: &Path) -> io::Result<Vec<Comment>> {
     let mut comments = Vec::new();
+    for path in sources(root)? {
+        let file = path.strip_prefix(root).unwrap_or(&path);
+        comments.extend(blocks(file, &fs::read_to_string(&path)?));
+    }
+    comments.sort_by(|one, other| (&one.file, one.line).cmp(&(&other.file, other.line)));
+    Ok(comments)
+}
+
+/// Returns the source files of all crates below `root`, in no particular order.
+///
+/// # Errors
+///
+/// Returns an error if a folder cannot be read.
+pub fn sources(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut sources = Vec::new();
     let mut folders: Vec<_> = fs::read_dir(root)?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.join("Cargo.toml").exists())
@@ -93,13 +108,11 @@ pub fn comments(root: &Path) -> io::Result<Vec<Comment>> {
             if path.is_dir() && path.file_name().is_none_or(|name| name != "target") {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let file = path.strip_prefix(root).unwrap_or(&path);
-                comments.extend(blocks(file, &fs::read_to_string(&path)?));
+                sources.push(path);
             }
         }
     }
-    comments.sort_by(|one, other| (&one.file, one.line).cmp(&(&other.file, other.line)));
-    Ok(comments)
+    Ok(sources)
 }
 
 fn blocks(file: &Path, source: &str) -> Vec<Comment> {

@@ -10,6 +10,7 @@
 //! | [`runtimes`] | tokio, smol, and how to write another |
 //! | [`testing`] | tests without a network and without waiting |
 //! | [`operation`] | several registrars, settings, limits, logs |
+//! | [`warnings`] | each warning in the log, and what to do about it |
 
 #[doc = include_str!("concepts.md")]
 pub mod concepts {}
@@ -38,3 +39,6 @@ pub mod testing {}
 
 #[doc = include_str!("operation.md")]
 pub mod operation {}
+
+#[doc = include_str!("warnings.md")]
+pub mod warnings {}

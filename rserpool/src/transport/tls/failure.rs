@@ -13,7 +13,7 @@ use crate::log::warn_limited;
 #[error("the peer does not use TLS")]
 pub(super) struct NotTls;
 
-/// Logs the failure of a connection. Each kind is logged once a minute for each host.
+/// Logs the failure of a connection. Each kind is logged a few times a minute for each host.
 #[allow(clippy::wildcard_enum_match_arm, reason = "all other errors have the same line")]
 pub(super) fn log(now: Instant, peer: &TransportAddress, error: &io::Error) {
     let host = peer.host();
