@@ -62,7 +62,8 @@ pub(crate) fn values(policy: &Value) -> String {
         }
         _ => format!("{name} {value}"),
     };
-    printable(&values.map(value).collect::<Vec<_>>().join(", ").replace('_', " "))
+    let values = values.map(value).collect::<Vec<_>>().join(", ");
+    printable(&values.replace("load_degradation", "degr.").replace('_', " "))
 }
 
 /// Returns the first address and the port of an element of a document, and how many others it has.
@@ -92,7 +93,7 @@ mod tests {
     fn loads_are_percentages() {
         let policy =
             json!({ "type": "X", "load": u32::MAX / 4, "load_degradation": 0, "weight": 3 });
-        assert_eq!(values(&policy), "load 25 %, load degradation 0 %, weight 3");
+        assert_eq!(values(&policy), "load 25 %, degr. 0 %, weight 3");
         assert_eq!(values(&json!({ "type": "RoundRobin" })), "");
         assert_eq!(printable("a\u{1b}b"), "a\u{fffd}b");
     }

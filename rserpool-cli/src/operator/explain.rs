@@ -15,8 +15,9 @@ use crate::table::{self, text};
 ///
 /// The registrar tries the next 1,000 resolutions on a copy of the state of the pool's policy, so that
 /// the real ones stay as they are. FIRST is the share of answers in which the element comes first: the
-/// user takes it. OFFERED is the share of answers that have it. KEY or WEIGHT is what the policy goes by:
-/// the smallest key comes first, and weights are proportions.
+/// user takes it. KEY or WEIGHT is what the policy goes by: the smallest key comes first, and weights are
+/// proportions. STATE is drained (see `rserpool drain`), doubted (users reported it as unreachable, so it
+/// comes after others), or asked (a keep-alive is unanswered). --json has more.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Handle of the pool
@@ -54,17 +55,14 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         false => out!("next{drawn}: {}", next.join(" ")),
     }
     let of = forecast["resolutions"].as_f64().unwrap_or(1.0);
-    let share = |value: &Value| format!("{:.1} %", value.as_f64().unwrap_or(0.0) / of * 100.0);
+    let share = |value: &Value| format!("{:.0} %", value.as_f64().unwrap_or(0.0) / of * 100.0);
     let rows: Vec<_> = elements
         .iter()
         .map(|element| {
-            let rank = &element["rank"];
-            let rank = if by_weight { &rank["weight"] } else { &rank["key"] };
             vec![
                 text(&element["element"]["identifier"]),
                 share(&element["first"]),
-                share(&element["offered"]),
-                text(rank),
+                rank(element),
                 table::values(&element["element"]["policy"]),
                 state(element).to_owned(),
                 table::address(&element["element"]),
@@ -72,17 +70,28 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         })
         .collect();
     let rank = if by_weight { "WEIGHT" } else { "KEY" };
-    let head = ["ELEMENT", "FIRST", "OFFERED", rank, "VALUES", "STATE", "ADDRESS"];
-    table::print(&head, &[1, 2, 3], &rows)?;
+    let head = ["ELEMENT", "FIRST", rank, "VALUES", "STATE", "ADDRESS"];
+    table::print(&head, &[1, 2], &rows)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns what the policy goes by. A key that is a load is a percentage.
+fn rank(element: &Value) -> String {
+    let rank = &element["rank"];
+    let is_load = element["element"]["policy"]["load"].is_number();
+    match rank["key"].as_f64() {
+        Some(key) if is_load => format!("{:.1} %", key / f64::from(u32::MAX) * 100.0),
+        Some(_) => text(&rank["key"]),
+        None => text(&rank["weight"]),
+    }
 }
 
 /// Returns why an element is avoided.
 fn state(element: &Value) -> &'static str {
     match (element["drained"] == true, element["doubted"] == true) {
         (true, _) => "drained",
-        (_, true) => "reported dead",
-        _ if element["asked"] == true => "to answer",
+        (_, true) => "doubted",
+        _ if element["asked"] == true => "asked",
         _ => "",
     }
 }

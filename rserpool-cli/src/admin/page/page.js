@@ -226,8 +226,8 @@ function follow() {
 }
 
 const EVENTS = ["missed", "registered", "renewed", "refused", "removed", "not_taken", "peer_announced",
-  "peer_connected", "peer_lost", "peer_silent", "peer_dead", "hidden", "joined", "ready", "behind", "denied",
-  "limit_hit", "crowded", "took_over", "taken_over", "left", "misbehaved"];
+  "peer_connected", "peer_lost", "peer_silent", "peer_dead", "hidden", "drained", "undrained", "joined",
+  "ready", "behind", "denied", "limit_hit", "crowded", "took_over", "taken_over", "left", "misbehaved"];
 
 follow();
 run();
