@@ -244,3 +244,29 @@ fn who_asks_for_the_handlespace_is_no_registrar() {
     };
     assert!(!world.events.iter().any(reported), "{:?}", world.events);
 }
+
+/// Tests that registrars agree on one of two pools with the same handle, although one of them has an
+/// element that it does not tell of.
+#[test]
+fn a_drained_element_does_not_keep_a_pool_from_others() {
+    for larger in [1, 2] {
+        let mut world = World::default();
+        let one = world.join(larger, &[]);
+        let two = world.join(3 - larger, &[one]);
+        world.run(SECOND);
+        let on = world.connect(one);
+        send_asap(&mut world, on, registration("Pool", 1));
+        world.run(SECOND);
+        drain(&mut world, one, 1, true).unwrap();
+        world.run(SECOND);
+        let other = world.connect(two);
+        let mut rival = registration("Pool", 2);
+        rival.pool_element.policy = "LeastUsed:10".parse().unwrap();
+        send_asap(&mut world, other, rival);
+        world.run(SECOND);
+        for at in [one, two] {
+            let user = world.connect(at);
+            assert_eq!(resolve(&mut world, user, false, 9), Ok(vec![2]), "at {at}, {larger}");
+        }
+    }
+}

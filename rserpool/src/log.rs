@@ -14,7 +14,7 @@ const PERIOD: Duration = Duration::from_secs(60);
 const BURST: u32 = 4;
 
 /// Maximum number of sources and kinds that are distinguished. Not from the RFCs: bounds the log to
-/// a few lines a second.
+/// some lines a second.
 const MAX_KEYS: usize = 256;
 
 /// Address that stands for an unknown source, and for all sources beyond [`MAX_KEYS`].

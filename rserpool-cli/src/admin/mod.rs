@@ -36,8 +36,8 @@ const MAX_CLIENTS: usize = 64;
 /// Maximum number of clients on the control socket at a time. They do not count as others.
 const MAX_OPERATORS: usize = 16;
 
-/// Maximum number of clients that follow the events. They take places of [`MAX_CLIENTS`].
-const MAX_FOLLOWERS: usize = 16;
+/// The part of the clients that may follow the events at a time.
+const FOLLOWING_PART: usize = 4;
 
 /// Time that a client has for its request, also for the next one on its connection.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
@@ -119,13 +119,14 @@ impl Admin {
 
     /// Serves clients for ever.
     pub(crate) async fn serve(&self, registrar: &Registrar) -> Infallible {
+        let limit = if self.takes_orders() { MAX_OPERATORS } else { MAX_CLIENTS };
         let place = Place {
             registrar,
             name: self.name.as_deref(),
             takes_orders: self.takes_orders(),
+            clients: limit,
             followers: std::cell::Cell::new(0),
         };
-        let limit = if self.takes_orders() { MAX_OPERATORS } else { MAX_CLIENTS };
         let mut clients = FuturesUnordered::new();
         loop {
             tokio::select! {
@@ -157,6 +158,8 @@ struct Place<'r> {
     registrar: &'r Registrar,
     name: Option<&'r str>,
     takes_orders: bool,
+    /// Maximum number of clients at a time.
+    clients: usize,
     /// The number of clients that follow the events.
     followers: std::cell::Cell<usize>,
 }
@@ -218,7 +221,7 @@ async fn answer(
         return Ok(response);
     }
     if request.uri().path() == "/v1/events" {
-        if place.followers.get() >= MAX_FOLLOWERS || follows.get() {
+        if place.followers.get() >= place.clients / FOLLOWING_PART || follows.get() {
             return Ok(refuse(&Refusal::TooManyFollowers));
         }
         let Ok(events) = place.registrar.events().await else {
@@ -367,7 +370,7 @@ fn refuse(refusal: &Refusal) -> Response<Body> {
         Refusal::NotFound(reason) => problem(StatusCode::NOT_FOUND, reason),
         Refusal::Invalid(reason) => problem(StatusCode::BAD_REQUEST, reason),
         Refusal::NoForecast => {
-            let text = "the pool has more than 10,000 elements, or its policy cannot be tried";
+            let text = "the pool has more than 1,000 elements, or its policy cannot be tried";
             problem(StatusCode::CONFLICT, text)
         }
         Refusal::Elsewhere(home) => {

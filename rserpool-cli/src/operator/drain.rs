@@ -12,8 +12,8 @@ use crate::options;
 /// Keep new sessions away from an element, for instance before its server is updated
 ///
 /// The element stays registered and its sessions go on, but users and other registrars are not told of
-/// it any more. Its home registrar takes the order. The element is not drained any more if it or that
-/// registrar is restarted, or if it registers with another registrar.
+/// it any more. Its home registrar takes the order. The element is not drained any more if that registrar
+/// is restarted, if the element was removed, or if it registers with another registrar.
 #[derive(Debug, Args)]
 pub(crate) struct DrainArguments {
     #[command(flatten)]

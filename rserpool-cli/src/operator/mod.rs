@@ -4,7 +4,6 @@ pub(crate) mod drain;
 pub(crate) mod explain;
 pub(crate) mod peers;
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -41,9 +40,11 @@ pub(crate) struct AtOption {
 
 impl AtOption {
     fn server(&self) -> Server {
-        let usual = || match Path::new(CONTROL).exists() {
-            true => Server::Unix(CONTROL.into()),
-            false => Server::Tcp(ADMIN.to_owned()),
+        // A socket that this user may not look at is there, too.
+        let missing = |error: std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+        let usual = || match std::fs::metadata(CONTROL).is_err_and(missing) {
+            true => Server::Tcp(ADMIN.to_owned()),
+            false => Server::Unix(CONTROL.into()),
         };
         self.at.clone().unwrap_or_else(usual)
     }

@@ -505,11 +505,11 @@ impl<T> Handlespace<T> {
         self.lifetimes.shrink(self.elements.capacity());
     }
 
-    /// Returns a copy of the state of a pool's policy, on which selections can be tried; `None` if
-    /// there is no such pool, or if its policy does not allow that.
+    /// Returns a copy of the state of a pool's policy, on which the selections for hosts of the scope
+    /// `from` can be tried; `None` if there is no such pool, or if its policy does not allow that.
     #[must_use]
-    pub fn trial(&self, handle: &PoolHandle) -> Option<Trial> {
-        self.pool(handle).and_then(Trial::new)
+    pub fn trial(&self, handle: &PoolHandle, from: Scope) -> Option<Trial> {
+        self.pool(handle).and_then(|pool| Trial::new(pool, from))
     }
 
     /// Selects up to as many elements of a pool as `wanted` asks for, by the pool's policy, in the

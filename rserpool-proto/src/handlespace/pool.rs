@@ -107,9 +107,11 @@ impl Pool {
         numbered.filter_map(|(member, key)| Some((member, ElementKey((*key)?.get() - 1))))
     }
 
-    /// Returns a copy of the selector with its state; `None` if its policy does not allow that.
-    pub(super) fn fork(&self) -> Option<Box<dyn Selector>> {
-        self.selector.fork()
+    /// Returns a copy of the selector for hosts of this scope, with its state; `None` if its policy
+    /// does not allow that.
+    pub(super) fn fork(&self, from: Scope) -> Option<Box<dyn Selector>> {
+        let view = self.views.as_ref().and_then(|views| views.selector(from));
+        view.unwrap_or(&*self.selector).fork()
     }
 
     pub(super) fn scope(&self, member: Member) -> Scope {

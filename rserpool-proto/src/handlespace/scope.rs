@@ -148,6 +148,12 @@ impl Views {
         }
     }
 
+    /// Returns the selector for hosts of a scope; `None` if that of the pool serves them.
+    pub(super) fn selector(&self, from: Scope) -> Option<&dyn Selector> {
+        let view = self.views.iter().find(|view| view.scope == from && view.hidden > 0);
+        view.map(|view| &*view.selector)
+    }
+
     /// Selects for a host of a scope. Returns false if the selector of the pool serves it.
     pub(super) fn select(
         &mut self,

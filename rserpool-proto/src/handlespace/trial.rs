@@ -8,7 +8,7 @@ use crate::policy::{Member, RandomSource, Rank, Selector, Wanted};
 #[derive(Debug)]
 pub struct Trial {
     selector: Box<dyn Selector>,
-    /// The members that are not drained, in the order of their keys.
+    /// The members that these hosts are told about, in the order of their keys.
     members: Vec<(ElementKey, Member)>,
     /// The keys of the members, in the order of the members' numbers.
     keys: Vec<(Member, ElementKey)>,
@@ -16,16 +16,16 @@ pub struct Trial {
 }
 
 impl Trial {
-    pub(super) fn new(pool: &Pool) -> Option<Self> {
-        let selector = pool.fork()?;
+    pub(super) fn new(pool: &Pool, from: Scope) -> Option<Self> {
+        let selector = pool.fork(from)?;
         let keys: Vec<_> =
-            pool.numbered().filter(|(member, _)| pool.scope(*member) > Scope::Empty).collect();
+            pool.numbered().filter(|(member, _)| pool.scope(*member) >= from).collect();
         let mut members: Vec<_> = keys.iter().map(|(member, key)| (*key, *member)).collect();
         members.sort_unstable();
         Some(Self { selector, members, keys, selected: Vec::new() })
     }
 
-    /// Returns what the policy goes by; `None` if the element is drained, or the policy does not say.
+    /// Returns what the policy goes by; `None` if the element is not told to these hosts, or the policy does not say.
     #[must_use]
     pub fn rank(&self, key: ElementKey) -> Option<Rank> {
         let place = self.members.binary_search_by_key(&key, |(key, _)| *key).ok()?;

@@ -13,7 +13,7 @@ const SELECTIONS: usize = 1000;
 
 /// Maximum number of elements of a pool of which there is a forecast, since the registrar does
 /// nothing else meanwhile.
-const MAX_FORECAST: usize = 10_000;
+const MAX_FORECAST: usize = 1000;
 
 /// Error of an order about an element: this registrar is not its home.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -130,14 +130,14 @@ impl Registrar {
         }
     }
 
-    /// Tries the next resolutions of a pool by a user on this host, without an effect on the real
-    /// ones. Returns `None` if there is no such pool, if it has more than 10,000 elements, or if its
+    /// Tries the next resolutions of a pool by a user who reaches this registrar at its address, without
+    /// an effect on the real ones. Returns `None` if there is no such pool, if it has more than 1,000 elements, or if its
     /// policy cannot be tried ([`Selector::fork`](crate::policy::Selector::fork)). Policies that draw
     /// at random will draw differently; the numbers are then those to expect.
     #[must_use]
     pub fn forecast(&self, now: Instant, handle: &PoolHandle, seed: u64) -> Option<Forecast> {
         let pool = self.pool(handle).filter(|pool| pool.elements <= MAX_FORECAST)?;
-        let mut trial = self.handlespace.trial(handle)?;
+        let mut trial = self.handlespace.trial(handle, Scope::of(self.config.reached_at()))?;
         let keys = self.handlespace.members(handle);
         let mut elements: Vec<_> = keys
             .filter_map(|key| {

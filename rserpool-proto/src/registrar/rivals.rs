@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::Registrar;
-use crate::handlespace::PoolKind;
+use crate::handlespace::{PoolKind, Scope};
 use crate::wire::{PoolElement, PoolElementId, PoolHandle, RegistrarId};
 
 /// The maximum number of rivals (elements that do not fit their pools) that are kept. Not from the
@@ -143,13 +143,13 @@ impl Registrar {
         let kind = PoolKind::of(&value);
         self.rivals.insert(handle, value);
         let Some((count, home)) = self.rivals.strength(handle, kind) else { return };
-        let size = self.handlespace.pool_size(handle);
-        let stays = match count.cmp(&size) {
+        // Other registrars do not know drained elements, and have to come to the same result.
+        let members: Vec<_> = self.handlespace.members_for(handle, Scope::Host).collect();
+        let stays = match count.cmp(&members.len()) {
             std::cmp::Ordering::Less => true,
             std::cmp::Ordering::Greater => false,
             std::cmp::Ordering::Equal => {
-                let members = self.handlespace.members(handle);
-                members.filter_map(|key| self.home_of(key)).max() > Some(home)
+                members.iter().filter_map(|key| self.home_of(*key)).max() > Some(home)
             }
         };
         if !stays {

@@ -216,7 +216,8 @@ impl Registrar {
         if !both || !self.is_connected(key) || self.leaving != Leaving::No {
             return false;
         }
-        if let Some(update) = self.encode_update(UpdateAction::Add, false, key) {
+        let told = self.may_tell(key, self.peers.host_of_link(from));
+        if let Some(update) = self.encode_update(UpdateAction::Add, false, key).filter(|_| told) {
             self.out.send_encoded(from, Ppid::ENRP, update);
         }
         true

@@ -42,12 +42,12 @@ pub(super) fn log(now: Instant, event: Event) {
             }
         }
         Event::Drained(element) => {
-            note_limited!(now, log::ANYBODY, "drained", element = %element.identifier,
-                pool = %element.pool_handle);
+            let (pool, element) = (element.pool_handle, element.identifier);
+            tracing::info!(target: "rserpool::notice", %element, %pool, "drained");
         }
         Event::Undrained(element) => {
-            note_limited!(now, log::ANYBODY, "not drained any more",
-                element = %element.identifier, pool = %element.pool_handle);
+            let (pool, element) = (element.pool_handle, element.identifier);
+            tracing::info!(target: "rserpool::notice", %element, %pool, "not drained any more");
         }
         Event::Near(element, address) => {
             let (pool, element) = (element.pool_handle, element.identifier);

@@ -331,10 +331,10 @@ impl Registrar {
         Ok(order.await??)
     }
 
-    /// Tries the next resolutions of a pool by a user on this host, without an effect on the real
-    /// ones: which elements would be selected, and why. Policies that draw at random will draw
+    /// Tries the next resolutions of a pool by a user who reaches this registrar at its address,
+    /// without an effect on the real ones: which elements would be selected, and why. Policies that draw at random will draw
     /// differently; the numbers are then those to expect. Returns `None` if there is no such pool, if
-    /// it has more than 10,000 elements, or if its policy cannot be tried.
+    /// it has more than 1,000 elements, or if its policy cannot be tried.
     ///
     /// # Errors
     ///

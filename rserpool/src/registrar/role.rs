@@ -15,6 +15,9 @@ use super::logging;
 use super::observe::Observers;
 use crate::task::Role;
 
+/// Maximum number of open spans of takeovers.
+const MAX_TAKEOVERS: usize = 64;
+
 /// A question or an order of the registrar's owner.
 pub(super) type Command = Box<dyn FnOnce(&mut RegistrarRole, Instant) + Send>;
 
@@ -38,6 +41,10 @@ impl RegistrarRole {
     fn trace(&mut self, event: &Event) -> Span {
         if let Event::PeerDead(registrar) = event {
             let span = tracing::info_span!("takeover", %registrar, elements = Empty);
+            // A peer that objects ends its takeover without an event.
+            if self.takeovers.len() >= MAX_TAKEOVERS {
+                self.takeovers.clear();
+            }
             self.takeovers.insert(*registrar, span.clone());
             return span;
         }
