@@ -270,3 +270,31 @@ fn a_drained_element_does_not_keep_a_pool_from_others() {
         }
     }
 }
+
+/// Tests that a registrar whose elements another one took over, since it was suspended, does not go on
+/// to drain them.
+#[test]
+fn an_element_that_was_taken_over_is_not_drained() {
+    let mut world = World::default();
+    let one = world.join(1, &[]);
+    let two = world.join(2, &[one]);
+    world.run(SECOND);
+    for identifier in [1, 2] {
+        world.member(identifier, &[one, two]);
+    }
+    world.run(SECOND);
+    let drained: Vec<_> = world.homes(one).into_iter().filter(|(_, home)| *home == 1).collect();
+    for (identifier, _) in &drained {
+        drain(&mut world, one, *identifier, true).unwrap();
+    }
+    world.run(SECOND);
+    world.pause(one);
+    world.run(SECOND * 120);
+    world.resume(one);
+    world.run(SECOND * 30);
+    for at in [one, two] {
+        let user = world.connect(at);
+        let told = sorted(resolve(&mut world, user, false, 9));
+        assert_eq!(told, [1, 2], "{at}: {drained:?} were drained, {:?}", world.homes(at));
+    }
+}

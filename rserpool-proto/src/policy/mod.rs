@@ -132,15 +132,15 @@ pub trait Selector: fmt::Debug + Send {
         None
     }
 
-    /// Returns what the policy goes by when it selects, for operators. Default: `None`, nothing that
-    /// could be said.
+    /// Returns the basis on which the policy selects an element, for operators. Default: `None`,
+    /// nothing that could be said.
     fn rank(&self, member: Member) -> Option<Rank> {
         let _ = member;
         None
     }
 }
 
-/// What a policy goes by when it selects among the elements of a pool, see [`Selector::rank`].
+/// Basis on which a policy selects an element among those of its pool, see [`Selector::rank`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rank {

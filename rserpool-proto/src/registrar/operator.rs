@@ -49,7 +49,8 @@ pub struct Forecast {
 pub struct ElementForecast {
     /// State of the element.
     pub element: ElementStatus,
-    /// What the policy goes by; `None` if the element is drained, or the policy does not say.
+    /// Basis on which the policy selects the element; `None` if the element is drained, or the policy
+    /// does not say.
     pub rank: Option<Rank>,
     /// Number of answers in which the element is the first, so that the user takes it.
     pub first: usize,

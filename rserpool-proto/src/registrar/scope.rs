@@ -13,9 +13,6 @@ impl Registrar {
     /// Records the scope of the addresses of a new or changed element. Returns whether the scope is
     /// host or link, and was not before.
     pub(super) fn note_scope(&mut self, key: ElementKey, value: &PoolElement) -> bool {
-        if self.home_of(key) != Some(self.config.identifier) {
-            self.drained.remove(&key);
-        }
         let scope = Scope::of_element(value);
         let drained = self.drained.contains(&key);
         self.handlespace.set_scope(key, if drained { Scope::Empty } else { scope });

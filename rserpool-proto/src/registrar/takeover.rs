@@ -180,8 +180,11 @@ impl Registrar {
         self.refuse_claimant(key);
         let Some(element) = self.handlespace.get_mut(key) else { return };
         element.state.watch = Watch::Elsewhere(Remote::default());
-        let connection = element.state.connection;
+        let (connection, value) = (element.state.connection, element.value());
         self.note_owner(key);
+        if self.drained.remove(&key) {
+            self.note_scope(key, &value);
+        }
         let Some(connection) = connection else { return };
         let client = self.connections.get(&connection);
         if client.is_some_and(|client| client.origin == Origin::Accepted) {
