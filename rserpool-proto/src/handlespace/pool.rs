@@ -210,11 +210,7 @@ impl Pool {
         rng: &mut RandomSource,
         selected: &mut Vec<Member>,
     ) {
-        if let Some(views) = &mut self.views
-            && views.select(from, wanted, rng, selected)
-        {
-            return;
-        }
-        self.selector.select(wanted, rng, selected);
+        let view = self.views.as_mut().and_then(|views| views.selector_mut(from));
+        view.unwrap_or(&mut self.selector).select(wanted, rng, selected);
     }
 }

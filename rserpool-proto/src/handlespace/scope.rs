@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::policy::{Member, Policies, RandomSource, Selector, Wanted};
+use crate::policy::{Member, Policies, Selector};
 use crate::wire::{PolicyParameters, PolicyType, PoolElement};
 
 /// Range within which an address denotes the same endpoint, the smallest first. Outside of it, the
@@ -150,21 +150,19 @@ impl Views {
 
     /// Returns the selector for hosts of a scope; `None` if that of the pool serves them.
     pub(super) fn selector(&self, from: Scope) -> Option<&dyn Selector> {
-        let view = self.views.iter().find(|view| view.scope == from && view.hidden > 0);
+        let view = self.views.iter().find(|view| view.serves(from));
         view.map(|view| &*view.selector)
     }
 
-    /// Selects for a host of a scope. Returns false if the selector of the pool serves it.
-    pub(super) fn select(
-        &mut self,
-        from: Scope,
-        wanted: Wanted<'_>,
-        rng: &mut RandomSource,
-        selected: &mut Vec<Member>,
-    ) -> bool {
-        let view = self.views.iter_mut().find(|view| view.scope == from && view.hidden > 0);
-        let Some(view) = view else { return false };
-        view.selector.select(wanted, rng, selected);
-        true
+    /// Behaves like [`Self::selector`], for selections.
+    pub(super) fn selector_mut(&mut self, from: Scope) -> Option<&mut Box<dyn Selector>> {
+        let view = self.views.iter_mut().find(|view| view.serves(from));
+        view.map(|view| &mut view.selector)
+    }
+}
+
+impl View {
+    fn serves(&self, from: Scope) -> bool {
+        self.scope == from && self.hidden > 0
     }
 }

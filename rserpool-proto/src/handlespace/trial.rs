@@ -25,7 +25,8 @@ impl Trial {
         Some(Self { selector, members, keys, selected: Vec::new() })
     }
 
-    /// Returns what the policy goes by; `None` if the element is not told to these hosts, or the policy does not say.
+    /// Returns the basis on which the policy selects an element; `None` if the element is not told to
+    /// these hosts, or the policy does not say.
     #[must_use]
     pub fn rank(&self, key: ElementKey) -> Option<Rank> {
         let place = self.members.binary_search_by_key(&key, |(key, _)| *key).ok()?;

@@ -131,10 +131,11 @@ impl Registrar {
         }
     }
 
-    /// Tries the next resolutions of a pool by a user who reaches this registrar at its address, without
-    /// an effect on the real ones. Returns `None` if there is no such pool, if it has more than 1,000 elements, or if its
-    /// policy cannot be tried ([`Selector::fork`](crate::policy::Selector::fork)). Policies that draw
-    /// at random will draw differently; the numbers are then those to expect.
+    /// Tries the next resolutions of a pool by a user who reaches this registrar at its address,
+    /// without an effect on the real ones. Returns `None` if there is no such pool, if it has more than
+    /// 1,000 elements, or if its policy cannot be tried
+    /// ([`Selector::fork`](crate::policy::Selector::fork)). Policies that draw at random will draw
+    /// differently; the numbers are then those to expect.
     #[must_use]
     pub fn forecast(&self, now: Instant, handle: &PoolHandle, seed: u64) -> Option<Forecast> {
         let pool = self.pool(handle).filter(|pool| pool.elements <= MAX_FORECAST)?;
@@ -194,6 +195,6 @@ impl Registrar {
 
     /// Returns whether users and other registrars are not told of an element, since it is drained.
     pub(super) fn is_drained(&self, key: ElementKey) -> bool {
-        self.handlespace.scope(key) == Scope::Empty
+        self.drained.contains(&key)
     }
 }
